@@ -1,0 +1,2 @@
+//! The binary `commipc`.
+fn main() {}

@@ -1,0 +1,355 @@
+//! What an application may ask of a client, and what it is told.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::auth::{Salted, Secret};
+use crate::error::{CloseReason, Code, Fault, Misuse, Refusal, Violation};
+use crate::limits::Limits;
+use crate::names::{Address, ChannelName, ClientId, CredentialId, EventName, HubId};
+use crate::time::{Instant, UnixMillis};
+
+/// The caller's own number for something it asked for. Answers carry it; it must not be in use twice at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}", self.0)
+    }
+}
+
+/// Names a request that a provider is working on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(crate) u32);
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{:x}", self.0)
+    }
+}
+
+/// How a client is set up.
+#[derive(Debug)]
+pub struct ClientConfig {
+    /// The hub's URL, handed to the driver as it is.
+    pub hub: Arc<str>,
+    /// The own id; one is made up when absent (`cli-` and 8 hex digits).
+    pub id: Option<ClientId>,
+    /// Which entry of the hub's credentials is proved.
+    pub credential: CredentialId,
+    /// What is proved.
+    pub secret: Secret,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What an application may ask.
+///
+/// Everything with a token ends with exactly one event that carries it: `Done`, `Sent` or `Answered`.
+#[derive(Debug)]
+pub enum Command {
+    /// Dial the hub and prove each other. Ends with [`Event::Ready`] or [`Event::Closed`].
+    Connect,
+    /// The answer to [`Event::DeriveKey`].
+    KeyDerived(Salted),
+    /// Become a member of a channel. Opening again counts; the channel is left with the last [`Command::Leave`].
+    Open {
+        /// For `Done`.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// Undo one `Open`. Withdraws nothing by itself unless it is the last.
+    Leave {
+        /// For `Done`.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// Provide an event: requests for it come as [`Event::Request`] with this token until it is withdrawn.
+    Provide {
+        /// For `Done`, and for every request.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+        /// Which event.
+        event: EventName,
+        /// How it is asked for.
+        kind: EventKind,
+    },
+    /// Stop providing. Running requests go on.
+    Withdraw {
+        /// For `Done`.
+        token: Token,
+        /// The token of the `Provide`.
+        provider: Token,
+    },
+    /// Listen to broadcasts of one event or, without one, of all events of the channel.
+    Listen {
+        /// For `Done`, and for every message.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+        /// Which event.
+        event: Option<EventName>,
+    },
+    /// Stop listening.
+    Unlisten {
+        /// For `Done`.
+        token: Token,
+        /// The token of the `Listen`.
+        listener: Token,
+    },
+    /// Call an event. Ends with [`Event::Answered`].
+    Call {
+        /// For `Answered`.
+        token: Token,
+        /// What is said.
+        outgoing: Outgoing,
+        /// How long the answer may take, at most a day.
+        time_left: Duration,
+    },
+    /// Give up a call: `Answered` comes with [`Misuse::Cancelled`] unless it came before, and the provider is told.
+    Cancel {
+        /// The token of the `Call`.
+        call: Token,
+    },
+    /// Say something to an event's provider without wanting an answer. Ends with [`Event::Sent`] when the hub took it.
+    Send {
+        /// For `Sent`.
+        token: Token,
+        /// What is said.
+        outgoing: Outgoing,
+    },
+    /// Say something to every listener but oneself. Ends with [`Event::Sent`] when the hub took it.
+    Broadcast {
+        /// For `Sent`.
+        token: Token,
+        /// What is said.
+        outgoing: Outgoing,
+    },
+    /// Answer a request. Without effect if the request has ended meanwhile.
+    Answer {
+        /// Which request.
+        request: RequestId,
+        /// The result or the fault.
+        result: Result<Payload, Fault>,
+    },
+    /// Say goodbye, flush and close. Everything open ends.
+    Close,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Which channel. Need not be open for calls, sends and broadcasts while it is unprotected.
+    pub channel: ChannelName,
+    /// Which event.
+    pub event: EventName,
+    /// What is said.
+    pub payload: Payload,
+    /// A CBOR map as bytes, or empty.
+    pub metadata: Bytes,
+    /// Whether repeating the call does no harm. Read only in calls.
+    pub idempotent: bool,
+}
+
+/// The content of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Whether they are the application's own rather than one CBOR value.
+    pub raw: bool,
+}
+
+/// How an event is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// One request, one answer.
+    Call,
+}
+
+/// What an application is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The secret is a password: run PBKDF2 off the loop ([`Secret::derive`]) and bring [`Command::KeyDerived`].
+    DeriveKey {
+        /// The hub's salt for this credential.
+        salt: [u8; 16],
+        /// PBKDF2 rounds.
+        iterations: u32,
+    },
+    /// Both sides are proved.
+    Ready(Welcome),
+    /// The connection is over. Everything that was open or pending has had its event before this one.
+    Closed(CloseReason),
+    /// An open, leave, provide, withdraw, listen or unlisten ended.
+    Done {
+        /// Its token.
+        token: Token,
+        /// How.
+        result: Result<(), Failure>,
+    },
+    /// A send or broadcast was taken by the hub, or not.
+    Sent {
+        /// Its token.
+        token: Token,
+        /// How.
+        result: Result<(), Failure>,
+    },
+    /// A call ended.
+    Answered {
+        /// Its token.
+        token: Token,
+        /// How.
+        result: Result<Answer, CallFailure>,
+    },
+    /// Somebody asks one of our providers.
+    Request(Request),
+    /// The caller of a request gave up or went, or its time is over: drop the work. No answer is needed or sent.
+    RequestEnded {
+        /// Which request.
+        request: RequestId,
+        /// Why: [`Misuse::Cancelled`], or as the hub tells.
+        why: Failure,
+    },
+    /// A message for one of our listeners, or a send for one of our providers.
+    Message(Message),
+    /// The peer broke the protocol; the link is closed and `Closed` follows.
+    Violation(Violation),
+    /// A frame was dropped because it belongs to nothing any more, or does not fit: counted, told, harmless.
+    Dropped(Dropped),
+}
+
+/// What a hub told of itself and of this connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The hub.
+    pub hub: HubId,
+    /// The own id.
+    pub client: ClientId,
+    /// The hub's number for this connection.
+    pub session: u64,
+    /// Largest frame the hub takes, in bytes of type and body.
+    pub frame: u32,
+    /// Whether the hub asks for no secret at all.
+    pub insecure: bool,
+}
+
+/// A call's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What the provider said.
+    pub payload: Payload,
+    /// Who answered.
+    pub provider: Address,
+    /// The provider's metadata, or empty.
+    pub metadata: Bytes,
+    /// Hubs passed.
+    pub hops: u8,
+}
+
+/// A request for one of our providers.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// For [`Command::Answer`].
+    pub id: RequestId,
+    /// The token of the `Provide`.
+    pub provider: Token,
+    /// What is asked.
+    pub message: Incoming,
+    /// When the caller will have given up.
+    pub deadline: Instant,
+    /// Whether repeating it does no harm, as the caller says.
+    pub idempotent: bool,
+}
+
+/// A broadcast for one of our listeners, or a send for one of our providers.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The token of the `Listen` or `Provide`.
+    pub to: Token,
+    /// What is said.
+    pub message: Incoming,
+    /// Dense per sender and event, for broadcasts; 0 for a send.
+    pub number: u64,
+}
+
+/// What came in.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Which channel.
+    pub channel: ChannelName,
+    /// Which event.
+    pub event: EventName,
+    /// Who says it.
+    pub sender: Address,
+    /// What is said.
+    pub payload: Payload,
+    /// A CBOR map as bytes, or empty.
+    pub metadata: Bytes,
+    /// When it was said, by the sender's wall clock.
+    pub sent_at: UnixMillis,
+    /// Hubs passed.
+    pub hops: u8,
+}
+
+/// Why something other than a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Failure {
+    /// The hub said no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The hub said no, with a number this version does not know.
+    #[error("refused with code {0}")]
+    RefusedCode(u16),
+    /// It never went out, or the connection was lost.
+    #[error("{0}")]
+    Local(Misuse),
+}
+
+impl Failure {
+    /// The stable number.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Refused(refusal) => Code(refusal.code()),
+            Self::RefusedCode(code) => Code(code),
+            Self::Local(misuse) => Code(misuse.code()),
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// The provider answered with a fault.
+    #[error("{0}")]
+    Fault(Fault),
+    /// The hub or this side ended it.
+    #[error("{failure}")]
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether the provider may have executed it all the same.
+        maybe_executed: bool,
+    },
+}
+
+/// Frames that lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dropped {
+    /// The exchange has ended.
+    EndedRoute,
+    /// An answer that does not fit the call it claims to answer.
+    Mismatch,
+    /// A broadcast or send nobody here wants any more.
+    NoListener,
+}

@@ -1,0 +1,122 @@
+//! What an application may ask of a hub, and what it is told.
+
+use crate::auth::Credentials;
+use crate::error::{Refusal, Violation};
+use crate::limits::Limits;
+use crate::machine::LinkId;
+use crate::names::{ChannelName, ClientId, CredentialId, EventName, HubId};
+
+/// How a hub is set up.
+#[derive(Debug)]
+pub struct HubConfig {
+    /// The hub's id; one is made up when absent (`hub-` and 16 hex digits).
+    pub id: Option<HubId>,
+    /// Who may connect.
+    pub credentials: Credentials,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What an application may ask.
+#[derive(Debug)]
+pub enum Command {
+    /// Replace the table of credentials. Connections that stand are not touched.
+    SetCredentials(Credentials),
+    /// Refuse new connections, say goodbye to all and close. Ends with [`Event::Stopped`].
+    Shutdown,
+}
+
+/// What an application is told. Nothing here is needed to run a hub; all of it is worth logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A client has proved itself.
+    Connected {
+        /// Its link.
+        link: LinkId,
+        /// Its id.
+        client: ClientId,
+        /// What it proved.
+        credential: CredentialId,
+    },
+    /// A client's link is over.
+    Disconnected {
+        /// Its link.
+        link: LinkId,
+        /// Its id.
+        client: ClientId,
+        /// Why.
+        why: DisconnectReason,
+    },
+    /// A connection was turned away before it proved anything.
+    Rejected {
+        /// Its link.
+        link: LinkId,
+        /// Why.
+        why: DisconnectReason,
+    },
+    /// A client became a member of a channel.
+    Joined {
+        /// Which channel.
+        channel: ChannelName,
+        /// Who.
+        client: ClientId,
+    },
+    /// A client is no longer a member of a channel.
+    Left {
+        /// Which channel.
+        channel: ChannelName,
+        /// Who.
+        client: ClientId,
+    },
+    /// An event is provided from now on.
+    Provided {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which event.
+        event: EventName,
+        /// By whom.
+        client: ClientId,
+    },
+    /// An event is no longer provided.
+    Withdrawn {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which event.
+        event: EventName,
+        /// By whom it was.
+        client: ClientId,
+    },
+    /// Every link is closed after [`Command::Shutdown`].
+    Stopped,
+}
+
+/// Why a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum DisconnectReason {
+    /// The client said goodbye.
+    #[error("said goodbye")]
+    Goodbye,
+    /// The link broke or ended without a goodbye.
+    #[error("the link was lost")]
+    Lost,
+    /// The hub refused it.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It broke the protocol.
+    #[error("{0}")]
+    Violation(Violation),
+}
+
+/// Running totals since the hub started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Message frames forwarded, one per destination.
+    pub forwarded: u64,
+    /// Frames for exchanges that had ended.
+    pub ended_route: u64,
+    /// Frames that did not fit the exchange they named.
+    pub mismatched: u64,
+    /// Frames of types this version does not know and may skip.
+    pub skipped: u64,
+}

@@ -1,0 +1,25 @@
+//! The CommIPC protocol as pure state machines: bytes and time in, bytes and events out.
+#![no_std]
+
+extern crate alloc;
+
+pub mod auth;
+pub mod client;
+mod error;
+pub mod hub;
+mod limits;
+mod machine;
+mod names;
+mod seed;
+mod time;
+mod timers;
+pub mod wire;
+
+pub use error::{CloseReason, Code, Fault, FaultCode, Misuse, Refusal, Violation};
+pub use limits::{FRAME_CAP, Limits, TIME_LEFT_MAX};
+pub use machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, Transport};
+pub use names::{
+    Address, ChannelName, ClientId, CredentialId, EventName, HubId, NAME_MAX, Name, NameError, RESERVED_PREFIX,
+};
+pub use seed::Seed;
+pub use time::{Deadline, Instant, Now, TimerReason, UnixMillis};

@@ -1,0 +1,64 @@
+//! Every bound in one place, each with its reason and what happens at it.
+
+use core::time::Duration;
+
+/// What a hub or a client allows. The defaults are those of the protocol; all can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The whole handshake, so that nobody holds a place by saying nothing. Then [`Violation::HandshakeTimeout`](crate::Violation::HandshakeTimeout).
+    pub handshake: Duration,
+    /// A frame before authentication, in bytes of type and body. Then [`Violation::FrameTooLarge`](crate::Violation::FrameTooLarge).
+    pub handshake_frame: u32,
+    /// A frame after authentication, in bytes of type and body; at most 64 MiB. Then `FrameTooLarge`, or `TooLarge` at the sender.
+    pub frame: u32,
+    /// From the first byte of a frame to its last. Then [`Violation::PartialFrame`](crate::Violation::PartialFrame).
+    pub partial_frame: Duration,
+    /// Bytes of one link that are with the driver. More waits in the outbox.
+    pub in_flight: usize,
+    /// Retained bytes in one link's outbox. At a hub the link ends with [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer);
+    /// at a client the command fails with [`Misuse::Busy`](crate::Misuse::Busy).
+    pub outbox: usize,
+    /// Connections that have not proved themselves yet. At the cap the one that has sent least, then the oldest, is closed.
+    pub unauthenticated: usize,
+    /// Connections at all. Then [`Refusal::TooManyConnections`](crate::Refusal::TooManyConnections).
+    pub connections: usize,
+    /// Channels one client may be a member of. Then [`Refusal::TooManyChannels`](crate::Refusal::TooManyChannels).
+    pub channels: usize,
+    /// Members of one channel. Then [`Refusal::TooManyMembers`](crate::Refusal::TooManyMembers).
+    pub members: usize,
+    /// Events one client may provide. Then [`Refusal::TooManyProviders`](crate::Refusal::TooManyProviders).
+    pub providers: usize,
+    /// Events one client may listen to. Then [`Refusal::TooManyListeners`](crate::Refusal::TooManyListeners).
+    pub listeners: usize,
+    /// Calls of one client that wait for their answer. Then [`Refusal::Overloaded`](crate::Refusal::Overloaded).
+    pub pending_calls: usize,
+    /// Encoded metadata of one message, in bytes. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender.
+    pub metadata: usize,
+}
+
+/// The longest frame that any limit may allow, in bytes.
+pub const FRAME_CAP: u32 = 64 << 20;
+/// The longest time a request may ask for (one day).
+pub const TIME_LEFT_MAX: Duration = Duration::from_secs(86_400);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            handshake_frame: 1 << 10,
+            frame: 1 << 20,
+            partial_frame: Duration::from_secs(10),
+            in_flight: 256 << 10,
+            outbox: 8 << 20,
+            unauthenticated: 256,
+            connections: 65_536,
+            channels: 1_024,
+            members: 10_000,
+            providers: 4_096,
+            listeners: 4_096,
+            pending_calls: 1_024,
+            metadata: 4 << 10,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Many deadlines, few of which fire.

@@ -1,0 +1,1 @@
+//! CommIPC on tokio.

@@ -1,0 +1,1 @@
+//! CommIPC's deterministic simulator: worlds, links, faults and oracles from one seed.

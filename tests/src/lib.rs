@@ -1,0 +1,1 @@
+//! Suites by behaviour, conformance over the adapters, benches and house rules.
