@@ -63,8 +63,8 @@ fn what_only_the_key_can_tell_is_refused_with_the_key() {
     let key = SenderKey::new(bytes(&refused["key"]).try_into().unwrap());
     for case in refused["cases"].as_array().unwrap() {
         let encoded = bytes(&case[1]);
-        let accepted = Message::parse(&encoded)
-            .is_ok_and(|message| key.verify(message.protected, message.payload, message.tag));
+        let accepted =
+            Message::parse(&encoded).is_ok_and(|message| key.verify(message.protected, message.payload, message.tag));
         assert!(!accepted, "{}", case[0]);
     }
 }

@@ -1,5 +1,7 @@
 //! A hub and clients in memory, without delay: outputs of one are inputs of the other.
 
+#![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,8 @@ pub struct World {
     pub hub_events: Vec<hub::Event>,
     pub now: Now,
     pub transport: Transport,
+    /// What the hub was fed, while it is wanted.
+    pub record: Option<Vec<Input<hub::Command>>>,
     /// At most so many bytes are handed over at a time.
     pub chunk: usize,
     accepted: u32,
@@ -73,6 +77,7 @@ impl World {
             hub_events: Vec::new(),
             now: Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) },
             transport: Transport::Memory,
+            record: None,
             chunk: usize::MAX,
             accepted: 0,
             wire: BTreeMap::new(),
@@ -102,6 +107,19 @@ impl World {
         self.events[client].pop_front().unwrap_or_else(|| panic!("client {client} was told nothing"))
     }
 
+    fn feed_hub(&mut self, input: Input<hub::Command>) {
+        if let Some(record) = &mut self.record {
+            // Commands hold secrets and are not recorded; no recording uses one.
+            match &input {
+                Input::Received { link, data } => record.push(Input::Received { link: *link, data: data.clone() }),
+                Input::Written { link, bytes } => record.push(Input::Written { link: *link, bytes: *bytes }),
+                Input::Accepted { link, peer } => record.push(Input::Accepted { link: *link, peer: peer.clone() }),
+                _ => {}
+            }
+        }
+        self.hub.handle_input(self.now, input);
+    }
+
     /// Everything that can happen without time passing.
     pub fn run(&mut self) {
         loop {
@@ -125,7 +143,7 @@ impl World {
     pub fn pass(&mut self, time: Duration) {
         self.now.mono = self.now.mono + time;
         self.now.wall.0 += time.as_millis() as u64;
-        self.hub.handle_input(self.now, Input::Timeout);
+        self.feed_hub(Input::Timeout);
         for client in &mut self.clients {
             client.handle_input(self.now, Input::Timeout);
         }
@@ -135,7 +153,7 @@ impl World {
     /// Breaks a client's link without a word.
     pub fn cut(&mut self, client: usize) {
         if let Some(link) = self.links[client].take() {
-            self.hub.handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
+            self.feed_hub(Input::Closed { link, how: LinkEnd::Reset });
         }
         if let Some(link) = self.dialled[client].take() {
             self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
@@ -146,7 +164,7 @@ impl World {
     /// Feeds bytes to the hub as if a client had sent them.
     pub fn inject(&mut self, client: usize, bytes: &[u8]) {
         let link = self.links[client].expect("linked");
-        self.hub.handle_input(self.now, Input::Received { link, data: Bytes::copy_from_slice(bytes) });
+        self.feed_hub(Input::Received { link, data: Bytes::copy_from_slice(bytes) });
         self.run();
     }
 
@@ -158,7 +176,7 @@ impl World {
         match output {
             Output::Event(event) => self.hub_events.push(event),
             Output::Transmit { link, data } => {
-                self.hub.handle_input(self.now, Input::Written { link, bytes: data.len() });
+                self.feed_hub(Input::Written { link, bytes: data.len() });
                 self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 let Some(client) = self.links.iter().position(|it| *it == Some(link)) else { return };
                 let Some(dialled) = self.dialled[client] else { return };
@@ -187,7 +205,7 @@ impl World {
                 self.links[client] = Some(link);
                 self.dialled[client] = Some(dialled);
                 let peer = Peer::unknown(self.transport);
-                self.hub.handle_input(self.now, Input::Accepted { link, peer: peer.clone() });
+                self.feed_hub(Input::Accepted { link, peer: peer.clone() });
                 self.clients[client].handle_input(self.now, Input::Dialled { link: dialled, peer });
             }
             Output::Transmit { link: dialled, data } => {
@@ -196,13 +214,13 @@ impl World {
                 self.wire.entry(link).or_default().0.extend_from_slice(&data);
                 for piece in data.chunks(self.chunk) {
                     let data = Bytes::copy_from_slice(piece);
-                    self.hub.handle_input(self.now, Input::Received { link, data });
+                    self.feed_hub(Input::Received { link, data });
                 }
             }
             Output::Close { .. } => {
                 self.dialled[client] = None;
                 if let Some(link) = self.links[client].take() {
-                    self.hub.handle_input(self.now, Input::Closed { link, how: LinkEnd::Eof });
+                    self.feed_hub(Input::Closed { link, how: LinkEnd::Eof });
                 }
             }
         }
@@ -251,6 +269,57 @@ impl World {
             Event::Answered { token, result } => (token, result),
             other => panic!("client {client}: {other:?}"),
         }
+    }
+}
+
+/// What a hub is fed until a caller and a provider are connected, and then by `rounds` times `in_flight` calls of `size` bytes.
+pub fn recorded_calls(
+    rounds: usize,
+    in_flight: u64,
+    size: usize,
+) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
+    let mut world = World::new(&["caller", "provider"]);
+    world.record = Some(Vec::new());
+    world.connect_all();
+    world.open(1, "math");
+    world.provide(1, 5, "math", "sum");
+    let setup = world.record.replace(Vec::new()).unwrap();
+    let body: &'static [u8] = vec![1; size].leak();
+    for _ in 0..rounds {
+        for token in 0..in_flight {
+            let command = Command::Call {
+                token: Token(token),
+                outgoing: outgoing("math", "sum", body),
+                time_left: Duration::from_secs(30),
+            };
+            world.clients[0].handle_input(world.now, Input::Command(command));
+        }
+        world.run();
+        while let Some(event) = world.events[1].pop_front() {
+            let Event::Request(request) = event else { panic!("{event:?}") };
+            let command = Command::Answer { request: request.id, result: Ok(payload(body)) };
+            world.clients[1].handle_input(world.now, Input::Command(command));
+        }
+        world.run();
+        assert_eq!(world.events[0].len() as u64, in_flight);
+        world.events[0].clear();
+    }
+    (setup, world.record.unwrap())
+}
+
+/// A hub that was fed these.
+pub fn fed(inputs: Vec<Input<hub::Command>>) -> Hub {
+    let mut hub = hub(Limits::default());
+    feed(&mut hub, inputs);
+    hub
+}
+
+/// Feeds a hub and throws away what it says.
+pub fn feed(hub: &mut Hub, inputs: Vec<Input<hub::Command>>) {
+    let now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
+    for input in inputs {
+        hub.handle_input(now, input);
+        while hub.poll_output().is_some() {}
     }
 }
 
