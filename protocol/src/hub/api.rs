@@ -18,7 +18,7 @@ pub struct HubConfig {
 }
 
 /// What an application may ask.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Command {
     /// Replace the table of credentials. Connections that stand are not touched.
     SetCredentials(Credentials),

@@ -40,29 +40,29 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn uint(&mut self) -> Result<u64, Malformed> {
-        self.expect(UINT)
+        self.expect::<UINT>()
     }
 
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
-        let len = self.expect(BYTES)?;
+        let len = self.expect::<BYTES>()?;
         self.take(len)
     }
 
     pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {
-        let len = self.expect(TEXT)?;
+        let len = self.expect::<TEXT>()?;
         core::str::from_utf8(self.take(len)?).map_err(|_| Malformed)
     }
 
     pub(crate) fn array(&mut self) -> Result<u64, Malformed> {
-        self.expect(ARRAY)
+        self.expect::<ARRAY>()
     }
 
     pub(crate) fn map(&mut self) -> Result<u64, Malformed> {
-        self.expect(MAP)
+        self.expect::<MAP>()
     }
 
     pub(crate) fn bool(&mut self) -> Result<bool, Malformed> {
-        match self.expect(SIMPLE)? {
+        match self.expect::<SIMPLE>()? {
             FALSE => Ok(false),
             TRUE => Ok(true),
             _ => Err(Malformed),
@@ -99,27 +99,38 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn expect(&mut self, major: u8) -> Result<u64, Malformed> {
-        match self.head()? {
-            (found, value) if found == major => Ok(value),
-            _ => Err(Malformed),
-        }
+    /// The head of the one major type that may come here; most heads are a single byte.
+    #[inline]
+    fn expect<const MAJOR: u8>(&mut self) -> Result<u64, Malformed> {
+        let (&first, rest) = self.rest.split_first().ok_or(Malformed)?;
+        let info = first ^ (MAJOR << 5);
+        self.rest = rest;
+        if info < 24 { Ok(u64::from(info)) } else { self.long::<MAJOR>(info) }
     }
 
     fn head(&mut self) -> Result<(u8, u64), Malformed> {
         let (&first, rest) = self.rest.split_first().ok_or(Malformed)?;
         self.rest = rest;
-        let (value, least) = match first & 31 {
-            small @ 0..=23 => (u64::from(small), 0),
+        let (major, info) = (first >> 5, first & 31);
+        let value = match (major, info) {
+            (_, 0..=23) => u64::from(info),
+            (SIMPLE, _) => self.long::<SIMPLE>(info)?,
+            (_, _) => self.long::<UINT>(info)?,
+        };
+        Ok((major, value))
+    }
+
+    /// The rest of a head that is not a single byte.
+    fn long<const MAJOR: u8>(&mut self, info: u8) -> Result<u64, Malformed> {
+        let (value, least) = match info {
             24 => (u64::from(u8::from_be_bytes(self.fixed()?)), 24),
             25 => (u64::from(u16::from_be_bytes(self.fixed()?)), 1 << 8),
             26 => (u64::from(u32::from_be_bytes(self.fixed()?)), 1 << 16),
             27 => (u64::from_be_bytes(self.fixed()?), 1 << 32),
             _ => return Err(Malformed),
         };
-        let major = first >> 5;
         // The long forms of major type 7 are floats and unassigned values; none of them is used.
-        if value < least || (major == SIMPLE && least != 0) { Err(Malformed) } else { Ok((major, value)) }
+        if value < least || MAJOR == SIMPLE { Err(Malformed) } else { Ok(value) }
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
@@ -191,6 +202,7 @@ fn put_head(out: &mut BytesMut, major: u8, value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn integers_have_one_encoding() {

@@ -383,6 +383,7 @@ fn each_entry<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     fn encoded<'a>(body: &impl Control<'a>) -> BytesMut {
         let mut out = BytesMut::new();

@@ -307,6 +307,30 @@ pub fn recorded_calls(
     (setup, world.record.unwrap())
 }
 
+/// What a hub is fed until one client talks to `listeners` others, and then by `count` broadcasts of `size` bytes.
+pub fn recorded_broadcasts(
+    listeners: usize,
+    count: u64,
+    size: usize,
+) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
+    let names: Vec<String> = (0..=listeners).map(|number| format!("client-{number}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    world.record = Some(Vec::new());
+    world.connect_all();
+    for client in 1..=listeners {
+        world.open(client, "news");
+        world.listen(client, 5, "news", Some("up"));
+    }
+    let setup = world.record.replace(Vec::new()).unwrap();
+    let body: &'static [u8] = vec![1; size].leak();
+    for token in 0..count {
+        let command = Command::Broadcast { token: Token(token), outgoing: outgoing("news", "up", body) };
+        world.clients[0].handle_input(world.now, Input::Command(command));
+    }
+    world.run();
+    (setup, world.record.unwrap())
+}
+
 /// A hub that was fed these.
 pub fn fed(inputs: Vec<Input<hub::Command>>) -> Hub {
     let mut hub = hub(Limits::default());
@@ -314,7 +338,8 @@ pub fn fed(inputs: Vec<Input<hub::Command>>) -> Hub {
     hub
 }
 
-/// Feeds a hub and throws away what it says.
+/// Feeds a hub and throws away what it says. Never inlined, so that a profiler can count what happens inside.
+#[inline(never)]
 pub fn feed(hub: &mut Hub, inputs: Vec<Input<hub::Command>>) {
     let now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
     for input in inputs {
