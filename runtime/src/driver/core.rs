@@ -172,7 +172,7 @@ impl<M: Machine> Core<M> {
             round.garbage.push(data);
             return;
         };
-        if link.is_broken() {
+        if link.wire.is_none() || link.is_broken() {
             round.garbage.push(data);
             return;
         }

@@ -184,10 +184,12 @@ where
 
     /// The unlocked half: user code, wakers, system calls.
     fn carry_out(&self, round: &mut Round<M>) -> usize {
-        let served = match self.me.upgrade() {
-            Some(me) if !round.events.is_empty() => S::deliver(&me, &mut round.events, &mut round.commands),
-            Some(_) | None => 0,
-        };
+        let mut served = 0;
+        if !round.events.is_empty()
+            && let Some(me) = self.me.upgrade()
+        {
+            served = S::deliver(&me, &mut round.events, &mut round.commands);
+        }
         for (link, to) in round.dials.drain(..) {
             self.dial(link, &to);
         }
