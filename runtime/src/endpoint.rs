@@ -7,7 +7,6 @@ use std::str::FromStr;
 
 /// Where a hub listens or is dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Endpoint {
     /// `unix:/path`: a Unix socket in the file system.
     Unix(PathBuf),
@@ -128,7 +127,8 @@ mod tests {
 
     #[test]
     fn what_is_no_url_says_what_to_write() {
-        for url in ["", "unix:", "unix:a.sock", "unix:/", "tcp://", "tcp://host", "tcp://::1:80", "tcp://h:99999", "x"] {
+        for url in ["", "unix:", "unix:a.sock", "unix:/", "tcp://", "tcp://host", "tcp://::1:80", "tcp://h:99999", "x"]
+        {
             let text = url.parse::<Endpoint>().unwrap_err().to_string();
             assert!(text.contains("write "), "{url}: {text}");
         }

@@ -238,11 +238,7 @@ impl ConnectError {
         match self {
             Self::Unreachable { how, .. } => !matches!(how, LinkEnd::Denied),
             Self::Refused(refusal) => refusal.is_retryable(),
-            Self::Closed(reason) => match reason {
-                CloseReason::Lost | CloseReason::Unreachable(_) => true,
-                CloseReason::Goodbye(refusal) | CloseReason::Refused(refusal) => refusal.is_retryable(),
-                _ => false,
-            },
+            Self::Closed(reason) => matches!(reason, CloseReason::Lost),
             Self::Url(_) | Self::BadName(_) | Self::Secret(_) | Self::Seed(_) | Self::Violation(_) => false,
         }
     }
@@ -299,26 +295,25 @@ impl HubError {
         match self {
             Self::Local(LocalError::AlreadyListening(_)) => true,
             Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
-            Self::Local(_)
-            | Self::Url(_)
-            | Self::BadName(_)
-            | Self::Secret(_)
-            | Self::Seed(_)
-            | Self::RuntimeGone => false,
+            Self::Local(_) | Self::Url(_) | Self::BadName(_) | Self::Secret(_) | Self::Seed(_) | Self::RuntimeGone => {
+                false
+            }
         }
     }
 }
 
 /// The number that says best why a connection is over.
 pub(crate) const fn close_code(reason: CloseReason) -> Code {
-    Code(match reason {
-        CloseReason::Local => Misuse::Closed.code(),
-        CloseReason::Goodbye(refusal) | CloseReason::Refused(refusal) => refusal.code(),
-        CloseReason::GoodbyeCode(code) => code,
-        CloseReason::Unreachable(_) => Misuse::Unreachable.code(),
-        CloseReason::Violation(violation) => violation.code(),
-        // Also what a later version of the protocol may add.
-        _ => Misuse::Disconnected.code(),
+    Code(if let CloseReason::Goodbye(refusal) | CloseReason::Refused(refusal) = reason {
+        refusal.code()
+    } else if let CloseReason::Violation(violation) = reason {
+        violation.code()
+    } else if let CloseReason::GoodbyeCode(code) = reason {
+        code
+    } else if let CloseReason::Local = reason {
+        Misuse::Closed.code()
+    } else {
+        Misuse::Disconnected.code()
     })
 }
 

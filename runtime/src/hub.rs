@@ -125,25 +125,18 @@ fn claim(endpoint: &Endpoint) -> Result<Option<Claim>, HubError> {
 /// The key of a hub that was given no secret: beside each of its Unix sockets, the same one.
 fn shared_key(runtime: &dyn Runtime, claims: &[Option<Claim>], endpoints: &[Endpoint]) -> Result<Secret, HubError> {
     let fresh = random(runtime)?;
-    let mut shared: Option<(Zeroizing<Vec<u8>>, Zeroizing<[u8; 32]>)> = None;
-    for claim in claims.iter().flatten() {
-        match &shared {
-            None => {
-                let text = claim.key(&fresh)?;
-                let bytes = key_bytes(&text);
-                shared = Some((text, bytes));
-            }
-            Some((first, bytes)) => {
-                if claim.key(bytes)?.trim_ascii_end() != first.trim_ascii_end() {
-                    return Err(LocalError::KeyConflict(key_path(claim.path())).into());
-                }
-            }
-        }
-    }
-    let Some((text, _)) = shared else {
+    let mut claims = claims.iter().flatten();
+    let Some(first) = claims.next() else {
         let url = endpoints.first().map(ToString::to_string).unwrap_or_default();
         return Err(SecretSourceError::Needed(url).into());
     };
+    let text = first.key(&fresh)?;
+    let bytes = key_bytes(&text);
+    for other in claims {
+        if other.key(&bytes)?.trim_ascii_end() != text.trim_ascii_end() {
+            return Err(LocalError::KeyConflict(key_path(other.path())).into());
+        }
+    }
     Ok(Secret::parse(&text).map_err(SecretSourceError::Secret)?)
 }
 

@@ -110,15 +110,16 @@ impl ClientBuilder {
 }
 
 fn refused(reason: CloseReason, url: String, handle: &ClientHandle) -> ConnectError {
-    match reason {
-        CloseReason::Unreachable(how) => {
-            let error = handle.driver.sink().take_dial_error();
-            let detail = error.map_or_else(|| format!("{how:?}"), |error| error.to_string());
-            ConnectError::Unreachable { url, detail, how }
-        }
-        CloseReason::Refused(refusal) => ConnectError::Refused(refusal),
-        CloseReason::Violation(violation) => ConnectError::Violation(violation),
-        other => ConnectError::Closed(other),
+    if let CloseReason::Unreachable(how) = reason {
+        let error = handle.driver.sink().take_dial_error();
+        let detail = error.map_or_else(|| format!("{how:?}"), |error| error.to_string());
+        ConnectError::Unreachable { url, detail, how }
+    } else if let CloseReason::Refused(refusal) | CloseReason::Goodbye(refusal) = reason {
+        ConnectError::Refused(refusal)
+    } else if let CloseReason::Violation(violation) = reason {
+        ConnectError::Violation(violation)
+    } else {
+        ConnectError::Closed(reason)
     }
 }
 

@@ -276,4 +276,3 @@ impl Drop for Asked<'_> {
         drop((completed.unwanted, target));
     }
 }
-

@@ -138,7 +138,9 @@ impl Desk {
             Some(Target::Provider(cell)) => {
                 provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
             }
-            None => tracing::debug!(channel = %message.message.channel, event = %message.message.event, "nobody listens any more"),
+            None => {
+                tracing::debug!(channel = %message.message.channel, event = %message.message.event, "nobody listens any more")
+            }
         }
     }
 

@@ -154,7 +154,12 @@ impl Client {
     }
 
     /// Calls an event with raw bytes on a channel that need not be open. Await it.
-    pub fn call_raw(&self, channel: impl IntoChannel, event: impl IntoEvent, argument: impl Into<Bytes>) -> Call<Bytes> {
+    pub fn call_raw(
+        &self,
+        channel: impl IntoChannel,
+        event: impl IntoEvent,
+        argument: impl Into<Bytes>,
+    ) -> Call<Bytes> {
         self.handle.call_raw(channel.into_channel(), event.into_event(), argument.into())
     }
 

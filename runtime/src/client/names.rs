@@ -21,6 +21,7 @@ pub trait IntoChannel: sealed::Sealed {
 }
 
 mod sealed {
+    #[expect(unnameable_types, reason = "sealed: nobody else implements what names are")]
     pub trait Sealed {}
 }
 

@@ -145,7 +145,9 @@ impl Tickets {
     }
 
     fn over(&mut self, token: Token, outcome: Outcome) -> Completed {
-        let Some(ticket) = self.get(token) else { return Completed { unwanted: Some(outcome), ..Completed::default() } };
+        let Some(ticket) = self.get(token) else {
+            return Completed { unwanted: Some(outcome), ..Completed::default() };
+        };
         match mem::replace(&mut ticket.state, State::Free) {
             State::Waiting(waker) => {
                 ticket.state = State::Over(outcome);
@@ -168,9 +170,7 @@ impl Tickets {
                 self.release(other);
                 None
             }
-            Undo::Leave(channel) if succeeded => {
-                Some(Command::Leave { token: self.abandoned(Undo::Nothing), channel })
-            }
+            Undo::Leave(channel) if succeeded => Some(Command::Leave { token: self.abandoned(Undo::Nothing), channel }),
             Undo::Withdraw if succeeded => {
                 let withdraw = self.abandoned(Undo::Release(token));
                 self.stand(token);

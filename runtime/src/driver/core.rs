@@ -372,16 +372,7 @@ impl<M: Machine> Core<M> {
 
 impl Link {
     fn new(id: LinkId, wire: Option<Arc<Wire>>) -> Self {
-        Self {
-            id,
-            wire,
-            queue: VecDeque::new(),
-            offset: 0,
-            writing: false,
-            blocked: false,
-            closed: false,
-            waker: None,
-        }
+        Self { id, wire, queue: VecDeque::new(), offset: 0, writing: false, blocked: false, closed: false, waker: None }
     }
 
     fn is_broken(&self) -> bool {

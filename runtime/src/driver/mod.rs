@@ -44,11 +44,7 @@ pub(crate) trait Sink<M: Machine>: Sized + Send + Sync + 'static {
     /// Takes every event, in order, without any lock held. `replies` are fed back at once.
     ///
     /// Returns how many waiting callers were served.
-    fn deliver(
-        driver: &Arc<Driver<M, Self>>,
-        events: &mut VecDeque<M::Event>,
-        replies: &mut Vec<M::Command>,
-    ) -> usize;
+    fn deliver(driver: &Arc<Driver<M, Self>>, events: &mut VecDeque<M::Event>, replies: &mut Vec<M::Command>) -> usize;
 
     /// Keeps the system's own words on a failed dial, which the machine does not carry.
     fn dial_failed(&self, error: io::Error);

@@ -2,7 +2,9 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -151,8 +153,16 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Fails unless only this user can change what lies beside the socket.
 pub(super) fn check_directory(path: &Path) -> Result<(), LocalError> {
     let uid = own_uid();
-    let meta = fs::metadata(path).map_err(|source| LocalError::Io { doing: "cannot look at", path: path.to_owned(), source })?;
-    if is_private_directory(&meta, uid) { Ok(()) } else { Err(LocalError::UnsafeDirectory { path: path.to_owned(), uid }) }
+    let meta = fs::metadata(path).map_err(|source| LocalError::Io {
+        doing: "cannot look at",
+        path: path.to_owned(),
+        source,
+    })?;
+    if is_private_directory(&meta, uid) {
+        Ok(())
+    } else {
+        Err(LocalError::UnsafeDirectory { path: path.to_owned(), uid })
+    }
 }
 
 #[cfg(test)]

@@ -52,19 +52,21 @@ fn open(path: &Path) -> Result<File, LocalError> {
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     opened.map_err(|source| {
         let is_link = source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-        match source.kind() {
-            io::ErrorKind::NotFound => LocalError::KeyMissing(path.to_owned()),
-            io::ErrorKind::PermissionDenied => LocalError::KeyUnreadable(path.to_owned()),
-            _ if is_link => unsafe_key(path, "it is a symbolic link"),
-            _ => LocalError::Io { doing: "cannot open", path: path.to_owned(), source },
+        if is_link {
+            unsafe_key(path, "it is a symbolic link")
+        } else if source.kind() == io::ErrorKind::NotFound {
+            LocalError::KeyMissing(path.to_owned())
+        } else if source.kind() == io::ErrorKind::PermissionDenied {
+            LocalError::KeyUnreadable(path.to_owned())
+        } else {
+            LocalError::Io { doing: "cannot open", path: path.to_owned(), source }
         }
     })
 }
 
 fn check_file(file: &File, path: &Path) -> Result<(), LocalError> {
-    let meta = file
-        .metadata()
-        .map_err(|source| LocalError::Io { doing: "cannot look at", path: path.to_owned(), source })?;
+    let meta =
+        file.metadata().map_err(|source| LocalError::Io { doing: "cannot look at", path: path.to_owned(), source })?;
     if !meta.is_file() {
         return Err(unsafe_key(path, "it is not a regular file"));
     }

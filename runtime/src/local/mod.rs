@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use commipc_protocol::{Peer, Transport};
 
 pub use claim::Claim;
-pub use key::read_key_file;
 pub(crate) use key::key_path;
+pub use key::read_key_file;
 
 /// Why a socket or a key in the file system cannot be used. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
