@@ -25,6 +25,14 @@ pub(crate) enum Exit {
     Unreachable = 7,
 }
 
+impl Exit {
+    /// What another process of this program ended with.
+    pub(crate) fn of(code: Option<i32>) -> Self {
+        let known = [Self::Usage, Self::NoProvider, Self::Deadline, Self::Fault, Self::Refused, Self::Unreachable];
+        known.into_iter().find(|exit| Some(*exit as i32) == code).unwrap_or(Self::Other)
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -1,6 +1,6 @@
 //! The processes of a benchmark: this program again, with another command.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::load::Summary;
@@ -20,7 +20,9 @@ impl Part {
     pub(super) fn start(name: &'static str, args: &[String]) -> Outcome<Self> {
         let failed = |error| Failure::io(format_args!("starting the {name}"), &error);
         let mut child = std::env::current_exe()
-            .and_then(|exe| Command::new(exe).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+            .and_then(|exe| {
+                Command::new(exe).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+            })
             .map_err(failed)?;
         let stdin = child.stdin.take();
         let Some(stdout) = child.stdout.take() else {
@@ -34,8 +36,7 @@ impl Part {
         let mut line = String::new();
         match self.stdout.read_line(&mut line) {
             Ok(n) if n > 0 => Ok(line.trim_end().to_owned()),
-            // What went wrong stands on stderr, which is ours.
-            _ => Err(Failure::new(Exit::Other, format!("the benchmark's {} ended early", self.name))),
+            _ => Err(self.ended_early()),
         }
     }
 
@@ -53,6 +54,23 @@ impl Part {
         let line = self.line()?;
         serde_json::from_str(&line)
             .map_err(|error| Failure::new(Exit::Other, format!("the {} told no result: {error}", self.name)))
+    }
+
+    /// Passes on what the process said, with its exit code.
+    fn ended_early(&mut self) -> Failure {
+        let mut said = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            // What cannot be read is not passed on; that it ended is still told.
+            let _ = stderr.read_to_string(&mut said);
+        }
+        let code = self.child.wait().ok().and_then(|status| status.code());
+        let mut lines = said.lines().map(|line| line.trim_start_matches("commipc: ").trim_start_matches("  → "));
+        let what = lines.next().unwrap_or("it said nothing");
+        let failure = Failure::new(Exit::of(code), format!("the benchmark's {} ended early: {what}", self.name));
+        match lines.next() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
