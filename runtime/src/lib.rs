@@ -1,1 +1,34 @@
 //! The async driver of CommIPC's machines and the handles users hold, for any executor.
+//!
+//! Applications use an adapter (`commipc_tokio`, `commipc_smol`), which re-exports all of this and adds `client(url)`
+//! and `hub()`. Here is what an adapter, or a simulator, implements: [`Runtime`], [`Transport`] and [`Acceptor`].
+
+mod client;
+pub mod clock;
+mod driver;
+mod endpoint;
+mod error;
+mod hub;
+pub mod local;
+pub mod memory;
+mod payload;
+mod runtime;
+mod secret;
+mod sync;
+
+pub use client::{
+    Call, Channel, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent, Listener, Message,
+    PendingCall, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending, WAITING_MAX,
+};
+pub use commipc_protocol::auth::Secret;
+pub use commipc_protocol::client::{Failure, Payload, Welcome};
+pub use commipc_protocol::{
+    Address, ChannelName, ClientId, CloseReason, Code, CredentialId, EventName, Fault, FaultCode, HubId, Instant,
+    Limits, LinkEnd, Misuse, NameError, Peer, Refusal, Transport as TransportKind, UnixMillis, Violation,
+};
+pub use endpoint::{Endpoint, EndpointError, default_url};
+pub use error::{
+    CallError, ConnectError, HubError, ListenError, OpenError, ProvideError, SecretSourceError, SendError,
+};
+pub use hub::{Hub, HubBuilder, Starting};
+pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};

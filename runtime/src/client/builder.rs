@@ -1,0 +1,156 @@
+//! From a URL to a connection.
+
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use commipc_protocol::auth::Secret;
+use commipc_protocol::client::{ClientConfig, Command};
+use commipc_protocol::{ClientId, CloseReason, CredentialId, Limits, NameError, Seed};
+
+use super::desk::{Desk, State};
+use super::{Client, ClientHandle};
+use crate::driver::Driver;
+use crate::endpoint::Endpoint;
+use crate::error::ConnectError;
+use crate::runtime::{BoxFuture, Runtime};
+use crate::secret::SecretSource;
+
+/// A client that is not connected yet: await it, or call [`ClientBuilder::connect`].
+#[must_use = "nothing is dialled before this is awaited"]
+pub struct ClientBuilder {
+    runtime: Arc<dyn Runtime>,
+    url: String,
+    id: Option<Result<ClientId, NameError>>,
+    credential: Option<Result<CredentialId, NameError>>,
+    secret: SecretSource,
+    limits: Limits,
+}
+
+impl ClientBuilder {
+    /// A client of the hub at `url` (`unix:/path` or `tcp://host:port`), on the given runtime.
+    pub fn new(runtime: Arc<dyn Runtime>, url: &str) -> Self {
+        Self {
+            runtime,
+            url: url.to_owned(),
+            id: None,
+            credential: None,
+            secret: SecretSource::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// The own id, unique among the hub's clients. One is made up when absent.
+    pub fn id(mut self, id: &str) -> Self {
+        self.id = Some(ClientId::new(id));
+        self
+    }
+
+    /// Which of the hub's credentials is proved. The shared one when absent.
+    pub fn credential(mut self, id: &str) -> Self {
+        self.credential = Some(CredentialId::new(id));
+        self
+    }
+
+    /// What is proved. When absent, the key beside the hub's Unix socket is read anew at every connect.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret.set(secret);
+        self
+    }
+
+    /// The file with what is proved: `key:` and 64 hex digits, or else a password.
+    pub fn secret_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.secret.set_file(path.into());
+        self
+    }
+
+    /// Connects to a hub that asks for no secret, which it must say as well.
+    pub fn insecure_no_auth(mut self) -> Self {
+        self.secret.set_insecure();
+        self
+    }
+
+    /// Bounds other than the default ones.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Connects: dials the hub, and each side proves that it knows the secret.
+    ///
+    /// # Errors
+    /// When the URL or a name is none, there is no secret to prove, nobody listens, or either side refuses.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the connection is closed again.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let Self { runtime, url, id, credential, secret, limits } = self;
+        let endpoint: Endpoint = url.parse()?;
+        let (id, credential) = (id.transpose()?, credential.transpose()?.unwrap_or_else(CredentialId::shared));
+        let secret = secret.for_client(&endpoint)?;
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        runtime.fill_seed(&mut seed).map_err(ConnectError::Seed)?;
+        let hub = Arc::from(endpoint.to_string());
+        let config = ClientConfig { hub, id, credential, secret: secret.clone(), limits };
+        let machine = commipc_protocol::client::Client::new(config, &Seed::new(*seed));
+        // From here on dropping the handle closes the connection.
+        let handle = ClientHandle::new(Driver::start(runtime, machine, Desk::new(secret)));
+        handle.driver.issue(Command::Connect);
+        let state = poll_fn(|cx| handle.driver.sink().poll_state(cx, false)).await;
+        match state {
+            State::Ready(welcome) => Ok(Client { handle, welcome }),
+            State::Closed(reason) => Err(refused(reason, url, &handle)),
+            // `poll_state` waits for more.
+            State::Connecting => Err(ConnectError::Closed(CloseReason::Lost)),
+        }
+    }
+}
+
+fn refused(reason: CloseReason, url: String, handle: &ClientHandle) -> ConnectError {
+    match reason {
+        CloseReason::Unreachable(how) => {
+            let error = handle.driver.sink().take_dial_error();
+            let detail = error.map_or_else(|| format!("{how:?}"), |error| error.to_string());
+            ConnectError::Unreachable { url, detail, how }
+        }
+        CloseReason::Refused(refusal) => ConnectError::Refused(refusal),
+        CloseReason::Violation(violation) => ConnectError::Violation(violation),
+        other => ConnectError::Closed(other),
+    }
+}
+
+impl IntoFuture for ClientBuilder {
+    type Output = Result<Client, ConnectError>;
+    type IntoFuture = Connecting;
+
+    fn into_future(self) -> Connecting {
+        Connecting(Box::pin(self.connect()))
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A client that is connecting. Dropped midway, the connection is closed again.
+#[must_use = "a client connects only while this is polled"]
+pub struct Connecting(BoxFuture<'static, Result<Client, ConnectError>>);
+
+impl Future for Connecting {
+    type Output = Result<Client, ConnectError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Connecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connecting(..)")
+    }
+}

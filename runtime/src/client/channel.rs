@@ -1,0 +1,279 @@
+//! A channel that is open: provide, call, send, broadcast, listen.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use commipc_protocol::client::{Command, EventKind, Failure, Payload, Token};
+use commipc_protocol::{ChannelName, EventName, Fault};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ClientHandle;
+use super::call::{Call, Sending};
+use super::desk::{ClientDriver, Undo};
+use super::listen::{self, Listener, Queue};
+use super::names::IntoEvent;
+use super::provide::{Handler, Provider, ProviderCell, RawHandler, ValueHandler};
+use super::request::Request;
+use super::tickets::{Outcome, Target};
+use crate::error::{ListenError, OpenError, ProvideError};
+use crate::sync::lock;
+
+/// An open channel. Clones are the same channel; it is left when the last clone, provider and listener of it are gone.
+#[derive(Clone)]
+#[must_use = "a channel is left when its last handle is dropped"]
+pub struct Channel {
+    handle: Arc<ChannelHandle>,
+}
+
+/// One `Open` of a channel, to be undone.
+pub(super) struct ChannelHandle {
+    client: Arc<ClientHandle>,
+    name: ChannelName,
+}
+
+impl ChannelHandle {
+    pub(super) fn driver(&self) -> &Arc<ClientDriver> {
+        &self.client.driver
+    }
+
+    /// Never leaves the channel, nor closes the connection, whatever becomes of the handles.
+    pub(super) fn keep(self: Arc<Self>) {
+        self.client.keep(self.clone());
+    }
+}
+
+impl Drop for ChannelHandle {
+    fn drop(&mut self) {
+        let driver = &self.client.driver;
+        let token = lock(driver.sink().tickets()).abandoned(Undo::Nothing);
+        driver.issue(Command::Leave { token, channel: self.name.clone() });
+    }
+}
+
+impl Channel {
+    pub(super) async fn open(client: Arc<ClientHandle>, name: ChannelName) -> Result<Self, OpenError> {
+        let undo = Undo::Leave(name.clone());
+        ask(&client.driver, None, undo, |token| Command::Open { token, channel: name.clone() }).await?;
+        Ok(Self { handle: Arc::new(ChannelHandle { client, name }) })
+    }
+
+    /// The channel's name.
+    #[must_use]
+    pub fn name(&self) -> &ChannelName {
+        &self.handle.name
+    }
+
+    /// Provides an event: `handler` runs for every request, at most 64 at a time; 256 more wait, the rest is refused.
+    ///
+    /// The handler is polled once where the request came in and gets a task of its own if it waits, so it must not
+    /// block. Its future is dropped when the caller gives up. A panic becomes a fault and harms nothing else.
+    /// An error leaves as the [`Fault`] it turns into and never with more text than that.
+    ///
+    /// # Errors
+    /// When the name is none, somebody else provides the event, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it withdraws the event again.
+    pub async fn provide<T, R, E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Result<Provider, ProvideError>
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(Request<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: Serialize + 'static,
+        E: Into<Fault> + 'static,
+    {
+        self.provide_handler(event.into_event()?, Box::new(ValueHandler::<T, F>::new(handler))).await
+    }
+
+    /// Provides an event like [`Channel::provide`], with a clone of `state` for every request.
+    ///
+    /// # Errors
+    /// As for [`Channel::provide`].
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it withdraws the event again.
+    pub async fn provide_with<S, T, R, E, F, Fut>(
+        &self,
+        state: S,
+        event: impl IntoEvent,
+        handler: F,
+    ) -> Result<Provider, ProvideError>
+    where
+        S: Clone + Send + Sync + 'static,
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(S, Request<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: Serialize + 'static,
+        E: Into<Fault> + 'static,
+    {
+        self.provide(event, move |request| handler(state.clone(), request)).await
+    }
+
+    /// Provides an event of raw bytes: they reach the handler untouched, and its answer the caller.
+    ///
+    /// # Errors
+    /// As for [`Channel::provide`].
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it withdraws the event again.
+    pub async fn provide_raw<E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Result<Provider, ProvideError>
+    where
+        F: Fn(Request<Bytes>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Bytes, E>> + Send + 'static,
+        E: Into<Fault> + 'static,
+    {
+        self.provide_handler(event.into_event()?, Box::new(RawHandler::new(handler))).await
+    }
+
+    /// Calls an event: its provider's answer is decoded as `R`. Await it.
+    pub fn call<R: DeserializeOwned>(&self, event: impl IntoEvent, argument: &(impl Serialize + ?Sized)) -> Call<R> {
+        self.handle.client.call(Ok(self.handle.name.clone()), event.into_event(), argument)
+    }
+
+    /// Calls an event with raw bytes, and gets raw bytes. Await it.
+    pub fn call_raw(&self, event: impl IntoEvent, argument: impl Into<Bytes>) -> Call<Bytes> {
+        self.handle.client.call_raw(Ok(self.handle.name.clone()), event.into_event(), argument.into())
+    }
+
+    /// Says something to the event's provider without wanting an answer. Await it: it is ready when the hub took it.
+    pub fn send(&self, event: impl IntoEvent, value: &(impl Serialize + ?Sized)) -> Sending {
+        self.handle.client.say(Ok(self.handle.name.clone()), event.into_event(), value, false)
+    }
+
+    /// Sends raw bytes to the event's provider. Await it: it is ready when the hub took it.
+    pub fn send_raw(&self, event: impl IntoEvent, bytes: impl Into<Bytes>) -> Sending {
+        self.handle.client.say_raw(Ok(self.handle.name.clone()), event.into_event(), bytes.into(), false)
+    }
+
+    /// Says something to every listener but oneself. Await it: it is ready when the hub took it.
+    pub fn broadcast(&self, event: impl IntoEvent, value: &(impl Serialize + ?Sized)) -> Sending {
+        self.handle.client.say(Ok(self.handle.name.clone()), event.into_event(), value, true)
+    }
+
+    /// Broadcasts raw bytes. Await it: it is ready when the hub took it.
+    pub fn broadcast_raw(&self, event: impl IntoEvent, bytes: impl Into<Bytes>) -> Sending {
+        self.handle.client.say_raw(Ok(self.handle.name.clone()), event.into_event(), bytes.into(), true)
+    }
+
+    /// Listens to the broadcasts of one event. Those that are no `T` are counted, not delivered.
+    ///
+    /// # Errors
+    /// When the name is none, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it stops listening again.
+    pub async fn listen<T: DeserializeOwned>(&self, event: impl IntoEvent) -> Result<Listener<T>, ListenError> {
+        self.listen_to(Some(event.into_event()?), listen::decode_value).await
+    }
+
+    /// Listens to all broadcasts of the channel. Those that are no `T` are counted, not delivered.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it stops listening again.
+    pub async fn listen_all<T: DeserializeOwned>(&self) -> Result<Listener<T>, ListenError> {
+        self.listen_to(None, listen::decode_value).await
+    }
+
+    /// Listens to the raw broadcasts of one event, or without one, of all events of the channel.
+    ///
+    /// # Errors
+    /// When the name is none, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it stops listening again.
+    pub async fn listen_raw(&self, event: Option<&str>) -> Result<Listener<Bytes>, ListenError> {
+        let event = event.map(EventName::new).transpose()?;
+        self.listen_to(event, listen::decode_raw).await
+    }
+
+    /// Listens to values and raw bytes alike, as they came.
+    ///
+    /// # Errors
+    /// When the name is none, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it stops listening again.
+    pub async fn listen_payloads(&self, event: Option<&str>) -> Result<Listener<Payload>, ListenError> {
+        let event = event.map(EventName::new).transpose()?;
+        self.listen_to(event, Some).await
+    }
+
+    async fn provide_handler(&self, event: EventName, handler: Box<dyn Handler>) -> Result<Provider, ProvideError> {
+        let cell = ProviderCell::new(handler);
+        let target = Target::Provider(Arc::clone(&cell));
+        let channel = self.handle.name.clone();
+        let token = ask(self.handle.driver(), Some(target), Undo::Withdraw, |token| Command::Provide {
+            token,
+            channel,
+            event,
+            kind: EventKind::Call,
+        })
+        .await?;
+        Ok(Provider::new(token, cell, Arc::clone(&self.handle)))
+    }
+
+    async fn listen_to<T>(
+        &self,
+        event: Option<EventName>,
+        decode: fn(Payload) -> Option<T>,
+    ) -> Result<Listener<T>, ListenError> {
+        let queue = Queue::new();
+        let target = Target::Listener(Arc::clone(&queue));
+        let channel = self.handle.name.clone();
+        let command = |token| Command::Listen { token, channel, event };
+        let token = ask(self.handle.driver(), Some(target), Undo::Unlisten, command).await?;
+        Ok(Listener::new(queue, token, Arc::clone(&self.handle), decode))
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Channel").field(&self.handle.name).finish()
+    }
+}
+
+/// Asks for something with a token and waits for its end. Dropped midway, it is undone once it is done.
+async fn ask(
+    driver: &Arc<ClientDriver>,
+    target: Option<Target>,
+    undo: Undo,
+    command: impl FnOnce(Token) -> Command,
+) -> Result<Token, Failure> {
+    let token = lock(driver.sink().tickets()).waiting(None, target.clone());
+    let mut asked = Asked { driver, token, undo: Some(undo) };
+    driver.issue(command(token));
+    let outcome = poll_fn(|cx| lock(driver.sink().tickets()).poll(token, cx)).await;
+    asked.undo = None;
+    // Kept until here, so that a handler that is refused is not dropped under a lock.
+    drop(target);
+    match outcome {
+        Outcome::Done(result) => result.map(|()| token),
+        // Nothing asked here ends with an answer.
+        Outcome::Answered(_) => Ok(token),
+    }
+}
+
+struct Asked<'a> {
+    driver: &'a Arc<ClientDriver>,
+    token: Token,
+    undo: Option<Undo>,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let Some(undo) = mem::take(&mut self.undo) else { return };
+        let (completed, target) = lock(self.driver.sink().tickets()).abandon(self.token, undo);
+        if let Some(command) = completed.undo {
+            self.driver.issue(command);
+        }
+        drop((completed.unwanted, target));
+    }
+}
+

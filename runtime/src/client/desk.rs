@@ -1,0 +1,263 @@
+//! Where a client's events find those who wait for them.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::mem;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use commipc_protocol::auth::Secret;
+use commipc_protocol::client::{Command, Event, Request, RequestId, Welcome};
+use commipc_protocol::{ChannelName, ClientId, CloseReason};
+use commipc_protocol::{Fault, Refusal, client};
+
+use super::listen::Queue;
+use super::provide::{self, Job, ProviderCell, Tracked};
+use super::tickets::{Completed, Target, Tickets};
+use crate::driver::{Driver, Sink};
+use crate::sync::lock;
+
+/// The driver of a client's machine.
+pub(crate) type ClientDriver = Driver<client::Client, Desk>;
+
+/// The client's side of the driver: tickets for what was asked, and handlers and queues for what comes.
+pub(crate) struct Desk {
+    tickets: Mutex<Tickets>,
+    /// Requests whose handlers wait, to be dropped when their callers give up.
+    running: Mutex<HashMap<RequestId, Tracked>>,
+    connection: Mutex<Connection>,
+    dial_error: Mutex<Option<io::Error>>,
+    secret: Secret,
+}
+
+struct Connection {
+    state: State,
+    wakers: Vec<Waker>,
+}
+
+/// How far the connection is.
+#[derive(Clone)]
+pub(super) enum State {
+    Connecting,
+    Ready(Arc<Welcome>),
+    Closed(CloseReason),
+}
+
+impl Desk {
+    pub(super) fn new(secret: Secret) -> Self {
+        Self {
+            tickets: Mutex::default(),
+            running: Mutex::default(),
+            connection: Mutex::new(Connection { state: State::Connecting, wakers: Vec::new() }),
+            dial_error: Mutex::default(),
+            secret,
+        }
+    }
+
+    pub(super) fn tickets(&self) -> &Mutex<Tickets> {
+        &self.tickets
+    }
+
+    /// Waits until the state is more than `Connecting`, or with `closed`, until it is `Closed`.
+    pub(super) fn poll_state(&self, cx: &Context<'_>, closed: bool) -> Poll<State> {
+        let mut connection = lock(&self.connection);
+        match (&connection.state, closed) {
+            (State::Closed(_), _) | (State::Ready(_), false) => Poll::Ready(connection.state.clone()),
+            (State::Ready(_), true) | (State::Connecting, _) => {
+                if !connection.wakers.iter().any(|known| known.will_wake(cx.waker())) {
+                    connection.wakers.push(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The own id, once the hub has confirmed it.
+    pub(super) fn own_id(&self) -> Option<ClientId> {
+        match &lock(&self.connection).state {
+            State::Ready(welcome) => Some(welcome.client.clone()),
+            State::Connecting | State::Closed(_) => None,
+        }
+    }
+
+    pub(super) fn take_dial_error(&self) -> Option<io::Error> {
+        lock(&self.dial_error).take()
+    }
+
+    pub(super) fn track(&self, request: RequestId, tracked: Tracked) {
+        lock(&self.running).insert(request, tracked);
+    }
+
+    pub(super) fn untrack(&self, request: RequestId) {
+        // Dropped after the lock: it may hold the last piece of a handler.
+        let gone = lock(&self.running).remove(&request);
+        drop(gone);
+    }
+
+    fn set_state(&self, state: State) {
+        let wakers = {
+            let mut connection = lock(&self.connection);
+            connection.state = state;
+            mem::take(&mut connection.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn closed(driver: &ClientDriver, reason: CloseReason) {
+        let desk = driver.sink();
+        let targets = lock(&desk.tickets).take_targets();
+        for target in &targets {
+            match target {
+                Target::Listener(queue) => queue.close(),
+                Target::Provider(_) => {}
+            }
+        }
+        let running = mem::take(&mut *lock(&desk.running));
+        #[expect(clippy::iter_over_hash_type, reason = "every request is ended; in which order cannot be seen")]
+        for tracked in running.values() {
+            tracked.end();
+        }
+        desk.set_state(State::Closed(reason));
+        driver.stop();
+        tracing::debug!(%reason, "connection closed");
+    }
+
+    fn request(driver: &Arc<ClientDriver>, request: Request, replies: &mut Vec<Command>) {
+        let target = lock(&driver.sink().tickets).provider(request.provider);
+        match target {
+            Some(cell) => provide::take(driver, &cell, Job::request(request), &mut |command| replies.push(command)),
+            // Withdrawn while the request was on its way.
+            None => replies.push(Command::Answer { request: request.id, result: Err(refused(Refusal::NoProvider)) }),
+        }
+    }
+
+    fn message(driver: &Arc<ClientDriver>, message: client::Message, replies: &mut Vec<Command>) {
+        let target = lock(&driver.sink().tickets).target(message.to);
+        match target {
+            Some(Target::Listener(queue)) => Queue::push(&queue, message.message, message.number),
+            Some(Target::Provider(cell)) => {
+                provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
+            }
+            None => tracing::debug!(channel = %message.message.channel, event = %message.message.event, "nobody listens any more"),
+        }
+    }
+
+    fn derive(driver: &Arc<ClientDriver>, salt: [u8; 16], iterations: u32) {
+        let me = Arc::clone(driver);
+        driver.runtime().spawn_blocking(Box::new(move || match me.sink().secret.derive(&salt, iterations) {
+            Ok(salted) => me.issue(Command::KeyDerived(salted)),
+            // The machine has checked the rounds, so this is not reached; if it is, there is nothing to prove with.
+            Err(_) => me.issue(Command::Close),
+        }));
+    }
+}
+
+/// A refusal as a provider can say it: a fault with the refusal's number.
+pub(super) fn refused(refusal: Refusal) -> Fault {
+    Fault {
+        code: refusal.code(),
+        message: refusal.to_string(),
+        details: bytes::Bytes::new(),
+        retryable: refusal.is_retryable(),
+    }
+}
+
+impl Sink<client::Client> for Desk {
+    const HAS_CALLERS: bool = true;
+
+    fn deliver(driver: &Arc<ClientDriver>, events: &mut VecDeque<Event>, replies: &mut Vec<Command>) -> usize {
+        let mut served = 0;
+        for event in events.drain(..) {
+            let completed = match event {
+                Event::Answered { token, result } => lock(&driver.sink().tickets).answered(token, result),
+                Event::Done { token, result } | Event::Sent { token, result } => {
+                    lock(&driver.sink().tickets).done(token, result)
+                }
+                Event::Request(request) => {
+                    Self::request(driver, request, replies);
+                    continue;
+                }
+                Event::Message(message) => {
+                    Self::message(driver, message, replies);
+                    continue;
+                }
+                Event::RequestEnded { request, why } => {
+                    tracing::trace!(?request, %why, "request ended");
+                    let tracked = lock(&driver.sink().running).remove(&request);
+                    if let Some(tracked) = tracked {
+                        tracked.end();
+                    }
+                    continue;
+                }
+                Event::DeriveKey { salt, iterations } => {
+                    Self::derive(driver, salt, iterations);
+                    continue;
+                }
+                Event::Ready(welcome) => {
+                    tracing::debug!(hub = %welcome.hub, client = %welcome.client, "connected");
+                    if welcome.insecure {
+                        tracing::warn!(hub = %welcome.hub, "the hub asks for no secret: anybody who reaches it gets in");
+                    }
+                    driver.sink().set_state(State::Ready(Arc::new(welcome)));
+                    continue;
+                }
+                Event::Closed(reason) => {
+                    Self::closed(driver, reason);
+                    continue;
+                }
+                Event::Violation(violation) => {
+                    tracing::warn!(%violation, "the hub broke the protocol");
+                    continue;
+                }
+                Event::Dropped(why) => {
+                    tracing::debug!(?why, "a frame was dropped");
+                    continue;
+                }
+            };
+            served += completed.finish(replies);
+        }
+        served
+    }
+
+    fn dial_failed(&self, error: io::Error) {
+        *lock(&self.dial_error) = Some(error);
+    }
+}
+
+/// What has to be undone when whoever asked for something is gone before it is done.
+#[derive(Clone, Debug)]
+pub(super) enum Undo {
+    /// Nothing.
+    Nothing,
+    /// Leave the channel that was opened.
+    Leave(ChannelName),
+    /// Withdraw what was provided.
+    Withdraw,
+    /// Stop listening.
+    Unlisten,
+    /// Give the ticket of what was withdrawn to the next.
+    Release(client::Token),
+}
+
+impl Completed {
+    /// Wakes who waits, undoes what nobody wants any more; without the lock.
+    fn finish(self, replies: &mut Vec<Command>) -> usize {
+        replies.extend(self.undo);
+        drop(self.unwanted);
+        match self.waker {
+            Some(waker) => {
+                waker.wake();
+                1
+            }
+            None => 0,
+        }
+    }
+}
+
+/// Kept here so that a handle can be dropped from any thread without waiting.
+pub(super) fn withdraw(driver: &ClientDriver, provider: client::Token, cell: Option<Arc<ProviderCell>>) {
+    let token = lock(driver.sink().tickets()).abandoned(Undo::Release(provider));
+    let target = lock(driver.sink().tickets()).disconnect(provider);
+    driver.issue(Command::Withdraw { token, provider });
+    drop((target, cell));
+}

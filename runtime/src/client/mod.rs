@@ -1,0 +1,217 @@
+//! What an application holds: a client, its channels, and what hangs on them.
+
+mod builder;
+mod call;
+mod channel;
+mod desk;
+mod listen;
+mod names;
+mod provide;
+mod request;
+mod tickets;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use commipc_protocol::client::{Command, Outgoing, Payload, Welcome};
+use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, HubId, NameError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use builder::{ClientBuilder, Connecting};
+pub use call::{Call, DEFAULT_DEADLINE, PendingCall, Sending};
+pub use channel::Channel;
+pub use listen::{Listener, Message, QUEUE_MAX};
+pub use names::{IntoChannel, IntoEvent};
+pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
+pub use request::Request;
+
+use self::channel::ChannelHandle;
+use self::desk::{ClientDriver, State};
+use crate::error::{CallError, OpenError, SendError};
+use crate::payload;
+use crate::sync::lock;
+
+/// A connection to a hub. Clones are the same connection; it is closed when the last handle that needs it is gone.
+#[derive(Clone)]
+#[must_use = "the connection is closed when its last handle is dropped"]
+pub struct Client {
+    handle: Arc<ClientHandle>,
+    welcome: Arc<Welcome>,
+}
+
+/// What every handle holds on to.
+pub(crate) struct ClientHandle {
+    pub(crate) driver: Arc<ClientDriver>,
+    /// Channels of detached providers, until the connection is over.
+    kept: Mutex<Vec<Arc<ChannelHandle>>>,
+}
+
+impl ClientHandle {
+    fn new(driver: Arc<ClientDriver>) -> Arc<Self> {
+        Arc::new(Self { driver, kept: Mutex::default() })
+    }
+
+    fn keep(self: &Arc<Self>, channel: Arc<ChannelHandle>) {
+        lock(&self.kept).push(channel);
+        // The circle of handles that keep each other is opened when the connection is over.
+        let me = Arc::clone(self);
+        self.driver.runtime().spawn(Box::pin(async move {
+            closed(&me.driver).await;
+            let kept = std::mem::take(&mut *lock(&me.kept));
+            drop(kept);
+        }));
+    }
+
+    fn call<R: DeserializeOwned>(
+        self: &Arc<Self>,
+        channel: Result<ChannelName, NameError>,
+        event: Result<EventName, NameError>,
+        argument: &(impl Serialize + ?Sized),
+    ) -> Call<R> {
+        let outgoing = message(channel, event, || payload::encode(argument).map_err(CallError::Encode));
+        Call::new(Arc::clone(self), outgoing, call::decode_value)
+    }
+
+    fn call_raw(
+        self: &Arc<Self>,
+        channel: Result<ChannelName, NameError>,
+        event: Result<EventName, NameError>,
+        bytes: Bytes,
+    ) -> Call<Bytes> {
+        let outgoing = message(channel, event, || Ok(Payload { bytes, raw: true }));
+        Call::new(Arc::clone(self), outgoing, payload::raw)
+    }
+
+    fn say(
+        self: &Arc<Self>,
+        channel: Result<ChannelName, NameError>,
+        event: Result<EventName, NameError>,
+        value: &(impl Serialize + ?Sized),
+        broadcast: bool,
+    ) -> Sending {
+        let outgoing = message(channel, event, || payload::encode(value).map_err(SendError::Encode));
+        Sending::new(Arc::clone(self), outgoing, broadcast)
+    }
+
+    fn say_raw(
+        self: &Arc<Self>,
+        channel: Result<ChannelName, NameError>,
+        event: Result<EventName, NameError>,
+        bytes: Bytes,
+        broadcast: bool,
+    ) -> Sending {
+        Sending::new(Arc::clone(self), message(channel, event, || Ok(Payload { bytes, raw: true })), broadcast)
+    }
+}
+
+impl Drop for ClientHandle {
+    fn drop(&mut self) {
+        self.driver.issue(Command::Close);
+    }
+}
+
+impl Client {
+    /// The own id, as the hub knows it.
+    #[must_use]
+    pub fn id(&self) -> &ClientId {
+        &self.welcome.client
+    }
+
+    /// The hub's id.
+    #[must_use]
+    pub fn hub_id(&self) -> &HubId {
+        &self.welcome.hub
+    }
+
+    /// What the hub told of itself and of this connection.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Becomes a member of a channel.
+    ///
+    /// # Errors
+    /// When the name is none, the hub refuses, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, it leaves the channel again.
+    pub async fn open(&self, channel: impl IntoChannel) -> Result<Channel, OpenError> {
+        Channel::open(Arc::clone(&self.handle), channel.into_channel()?).await
+    }
+
+    /// Calls an event of a channel that need not be open. Await it.
+    pub fn call<R: DeserializeOwned>(
+        &self,
+        channel: impl IntoChannel,
+        event: impl IntoEvent,
+        argument: &(impl Serialize + ?Sized),
+    ) -> Call<R> {
+        self.handle.call(channel.into_channel(), event.into_event(), argument)
+    }
+
+    /// Calls an event with raw bytes on a channel that need not be open. Await it.
+    pub fn call_raw(&self, channel: impl IntoChannel, event: impl IntoEvent, argument: impl Into<Bytes>) -> Call<Bytes> {
+        self.handle.call_raw(channel.into_channel(), event.into_event(), argument.into())
+    }
+
+    /// Says something to an event's provider on a channel that need not be open. Await it.
+    pub fn send(&self, channel: impl IntoChannel, event: impl IntoEvent, value: &(impl Serialize + ?Sized)) -> Sending {
+        self.handle.say(channel.into_channel(), event.into_event(), value, false)
+    }
+
+    /// Says something to every listener of a channel that need not be open. Await it.
+    pub fn broadcast(
+        &self,
+        channel: impl IntoChannel,
+        event: impl IntoEvent,
+        value: &(impl Serialize + ?Sized),
+    ) -> Sending {
+        self.handle.say(channel.into_channel(), event.into_event(), value, true)
+    }
+
+    /// Says goodbye, writes what is queued and closes. Everything open ends. Returns when it is closed.
+    ///
+    /// # Cancel safety
+    /// The connection is closed from the first poll on, also if this is dropped.
+    pub async fn close(&self) {
+        self.handle.driver.issue(Command::Close);
+        self.closed().await;
+    }
+
+    /// Waits until the connection is over, and tells why.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again at any time.
+    pub async fn closed(&self) -> CloseReason {
+        closed(&self.handle.driver).await
+    }
+}
+
+async fn closed(driver: &ClientDriver) -> CloseReason {
+    poll_fn(|cx| {
+        driver.sink().poll_state(cx, true).map(|state| match state {
+            State::Closed(reason) => reason,
+            // `poll_state` waits for `Closed` here.
+            State::Connecting | State::Ready(_) => CloseReason::Lost,
+        })
+    })
+    .await
+}
+
+fn message<E: From<NameError>>(
+    channel: Result<ChannelName, NameError>,
+    event: Result<EventName, NameError>,
+    payload: impl FnOnce() -> Result<Payload, E>,
+) -> Result<Outgoing, E> {
+    Ok(call::outgoing(channel?, event?, payload()?))
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("id", self.id()).field("hub", self.hub_id()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,376 @@
+//! Handlers: polled once where the request came in, and given a task of their own only if they wait.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use commipc_protocol::client::{self, Command, Incoming, Payload, RequestId, Token};
+use commipc_protocol::{Fault, FaultCode, Instant, Refusal};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::channel::ChannelHandle;
+use super::desk::{ClientDriver, refused, withdraw};
+use super::request::{About, Request};
+use crate::payload::{self, DecodeError};
+use crate::runtime::BoxFuture;
+use crate::sync::lock;
+
+/// Handlers of one provider that run at a time.
+pub const RUNNING_MAX: usize = 64;
+/// Requests of one provider that wait for a handler. At more, callers are told `Overloaded`.
+pub const WAITING_MAX: usize = 256;
+
+type Answer = Result<Payload, Fault>;
+type HandlerFuture = BoxFuture<'static, Answer>;
+
+/// What runs for each request.
+pub(super) trait Handler: Send + Sync + 'static {
+    fn start(&self, payload: Payload, about: About) -> Result<HandlerFuture, Fault>;
+}
+
+/// A handler of values.
+pub(super) struct ValueHandler<T, F>(F, PhantomData<fn(T)>);
+/// A handler of raw bytes.
+pub(super) struct RawHandler<F>(F);
+
+impl<T, F> ValueHandler<T, F> {
+    pub(super) const fn new(handler: F) -> Self {
+        Self(handler, PhantomData)
+    }
+}
+
+impl<F> RawHandler<F> {
+    pub(super) const fn new(handler: F) -> Self {
+        Self(handler)
+    }
+}
+
+impl<T, R, E, F, Fut> Handler for ValueHandler<T, F>
+where
+    T: DeserializeOwned + Send + 'static,
+    F: Fn(Request<T>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+    R: Serialize,
+    E: Into<Fault>,
+{
+    fn start(&self, payload: Payload, about: About) -> Result<HandlerFuture, Fault> {
+        let value = payload::decode(&payload).map_err(|error| bad_payload(&error))?;
+        let answer = (self.0)(Request::new(value, about));
+        Ok(Box::pin(async move {
+            let value = answer.await.map_err(Into::into)?;
+            // What cannot be encoded is this side's fault; the text says nothing a stranger should read.
+            payload::encode(&value).map_err(|_| Fault::from(FaultCode::HandlerFailed))
+        }))
+    }
+}
+
+impl<E, F, Fut> Handler for RawHandler<F>
+where
+    F: Fn(Request<Bytes>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Bytes, E>> + Send + 'static,
+    E: Into<Fault>,
+{
+    fn start(&self, payload: Payload, about: About) -> Result<HandlerFuture, Fault> {
+        let bytes = payload::raw(payload).map_err(|error| bad_payload(&error))?;
+        let answer = (self.0)(Request::new(bytes, about));
+        Ok(Box::pin(async move {
+            let bytes = answer.await.map_err(Into::into)?;
+            Ok(Payload { bytes, raw: true })
+        }))
+    }
+}
+
+fn bad_payload(error: &DecodeError) -> Fault {
+    Fault::from(match error {
+        DecodeError::WrongContent => FaultCode::WrongContent,
+        DecodeError::Malformed(_) => FaultCode::BadPayload,
+    })
+}
+
+/// One provider: its handler, and how much it has to do.
+pub(crate) struct ProviderCell {
+    handler: Box<dyn Handler>,
+    load: Mutex<Load>,
+}
+
+#[derive(Default)]
+struct Load {
+    running: usize,
+    waiting: VecDeque<Job>,
+}
+
+/// A request or a send, on its way to a handler.
+pub(super) struct Job {
+    /// `None` for a send, which wants no answer.
+    request: Option<RequestId>,
+    incoming: Incoming,
+    deadline: Option<Instant>,
+    idempotent: bool,
+}
+
+impl Job {
+    pub(super) fn request(request: client::Request) -> Self {
+        let client::Request { id, provider: _, message, deadline, idempotent } = request;
+        Self { request: Some(id), incoming: message, deadline: Some(deadline), idempotent }
+    }
+
+    pub(super) fn send(incoming: Incoming) -> Self {
+        Self { request: None, incoming, deadline: None, idempotent: false }
+    }
+}
+
+enum Admission {
+    Run(Job),
+    Wait,
+    Refuse(Job),
+}
+
+impl ProviderCell {
+    pub(super) fn new(handler: Box<dyn Handler>) -> Arc<Self> {
+        Arc::new(Self { handler, load: Mutex::default() })
+    }
+
+    fn admit(&self, job: Job) -> Admission {
+        let mut load = lock(&self.load);
+        if load.running < RUNNING_MAX {
+            load.running += 1;
+            Admission::Run(job)
+        } else if load.waiting.len() < WAITING_MAX {
+            load.waiting.push_back(job);
+            Admission::Wait
+        } else {
+            Admission::Refuse(job)
+        }
+    }
+
+    /// One handler is through; the next request takes its place.
+    fn next(&self) -> Option<Job> {
+        let mut load = lock(&self.load);
+        let next = load.waiting.pop_front();
+        load.running -= usize::from(next.is_none());
+        next
+    }
+
+    /// The caller of a request that still waits gave up.
+    fn forget(&self, request: RequestId) -> Option<Job> {
+        let mut load = lock(&self.load);
+        let position = load.waiting.iter().position(|job| job.request == Some(request))?;
+        load.waiting.remove(position)
+    }
+}
+
+/// A request that is running or waiting, so that its end can be told.
+pub(super) struct Tracked {
+    request: RequestId,
+    cell: Arc<ProviderCell>,
+    ended: Arc<Ended>,
+}
+
+/// Tells a handler's task that its caller is gone.
+#[derive(Default)]
+struct Ended(Mutex<(bool, Option<Waker>)>);
+
+impl Tracked {
+    /// Drops the handler's future, in its own task.
+    pub(super) fn end(&self) {
+        drop(self.cell.forget(self.request));
+        let waker = {
+            let mut ended = lock(&self.ended.0);
+            ended.0 = true;
+            ended.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Ended {
+    fn poll(&self, cx: &Context<'_>) -> bool {
+        let mut ended = lock(&self.0);
+        if !ended.1.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            ended.1 = Some(cx.waker().clone());
+        }
+        ended.0
+    }
+}
+
+/// Runs a job, or lets it wait, or refuses it. Answers that are there at once go to `reply`.
+pub(super) fn take(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &mut dyn FnMut(Command)) {
+    let request = job.request;
+    match cell.admit(job) {
+        Admission::Run(job) => run(driver, cell, job, reply),
+        Admission::Wait => {
+            if let Some(request) = request {
+                let ended = Arc::default();
+                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended });
+            }
+        }
+        Admission::Refuse(job) => {
+            tracing::debug!(channel = %job.incoming.channel, event = %job.incoming.event, "refused: too much waits");
+            if let Some(request) = request {
+                reply(Command::Answer { request, result: Err(refused(Refusal::Overloaded)) });
+            }
+        }
+    }
+}
+
+/// Runs a job, and those that waited for its place, until one of them waits itself.
+fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &mut dyn FnMut(Command)) {
+    let mut next = Some(job);
+    while let Some(job) = next {
+        let request = job.request;
+        match begin(driver, cell, job) {
+            Begun::Over(answer) => {
+                finish(driver, request, answer, reply);
+                next = cell.next();
+            }
+            Begun::Waits(future) => {
+                let ended = Arc::<Ended>::default();
+                if let Some(request) = request {
+                    let ended = Arc::clone(&ended);
+                    driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended });
+                }
+                let (driver_, cell) = (Arc::clone(driver), Arc::clone(cell));
+                let task = HandlerTask { driver: driver_, cell, request, ended, future: Some(future) };
+                driver.runtime().spawn(Box::pin(task));
+                return;
+            }
+        }
+    }
+}
+
+enum Begun {
+    Over(Answer),
+    Waits(HandlerFuture),
+}
+
+fn begin(driver: &Arc<ClientDriver>, cell: &ProviderCell, job: Job) -> Begun {
+    let Job { request: _, incoming, deadline, idempotent } = job;
+    let (payload, about) = About::split(incoming, deadline, idempotent, driver.runtime());
+    let begun = catch_unwind(AssertUnwindSafe(|| match cell.handler.start(payload, about) {
+        Err(fault) => Begun::Over(Err(fault)),
+        // If it waits, its task polls it again at once, with that task's own waker.
+        Ok(mut future) => match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Begun::Over(answer),
+            Poll::Pending => Begun::Waits(future),
+        },
+    }));
+    begun.unwrap_or_else(|_| Begun::Over(panicked()))
+}
+
+fn panicked() -> Answer {
+    tracing::warn!("a handler panicked");
+    Err(FaultCode::HandlerPanicked.into())
+}
+
+fn finish(driver: &ClientDriver, request: Option<RequestId>, result: Answer, reply: &mut dyn FnMut(Command)) {
+    match request {
+        Some(request) => reply(Command::Answer { request, result }),
+        None => {
+            if let Err(fault) = result {
+                tracing::debug!(client = ?driver.sink().own_id(), %fault, "a send was not handled");
+            }
+        }
+    }
+}
+
+/// A handler that waits. Its caller's end drops the handler's future; its own end starts the next request.
+struct HandlerTask {
+    driver: Arc<ClientDriver>,
+    cell: Arc<ProviderCell>,
+    request: Option<RequestId>,
+    ended: Arc<Ended>,
+    future: Option<HandlerFuture>,
+}
+
+impl HandlerTask {
+    fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        let Some(future) = &mut self.future else { return Poll::Ready(None) };
+        if self.ended.poll(cx) {
+            return Poll::Ready(None);
+        }
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Ready(answer)) => Poll::Ready(Some(answer)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(Some(panicked())),
+        }
+    }
+}
+
+impl Future for HandlerTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Poll::Ready(answer) = this.poll_handler(cx) else { return Poll::Pending };
+        let future = this.future.take();
+        // Its `Drop` is the user's, and may panic as well.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        if let Some(request) = this.request {
+            this.driver.sink().untrack(request);
+        }
+        let (driver, cell) = (&this.driver, &this.cell);
+        let mut reply = |command| driver.issue(command);
+        if let Some(answer) = answer {
+            finish(driver, this.request, answer, &mut reply);
+        }
+        if let Some(job) = cell.next() {
+            if let Some(request) = job.request {
+                driver.sink().untrack(request);
+            }
+            run(driver, cell, job, &mut reply);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// An event that is provided. Dropping it withdraws the event; requests that run go on.
+#[must_use = "an event is withdrawn when its provider is dropped; keep it, or detach() it"]
+pub struct Provider {
+    inner: Option<Inner>,
+}
+
+struct Inner {
+    token: Token,
+    cell: Arc<ProviderCell>,
+    channel: Arc<ChannelHandle>,
+}
+
+impl Provider {
+    pub(super) fn new(token: Token, cell: Arc<ProviderCell>, channel: Arc<ChannelHandle>) -> Self {
+        Self { inner: Some(Inner { token, cell, channel }) }
+    }
+
+    /// Provides for as long as the connection stands, and keeps the connection and the channel open for that.
+    pub fn detach(mut self) {
+        if let Some(Inner { channel, .. }) = self.inner.take() {
+            channel.keep();
+        }
+    }
+
+    /// Withdraws the event, like dropping, and says so.
+    pub fn withdraw(self) {}
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        if let Some(Inner { token, cell, channel }) = mem::take(&mut self.inner) {
+            withdraw(channel.driver(), token, Some(cell));
+        }
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("token", &self.inner.as_ref().map(|inner| inner.token)).finish()
+    }
+}

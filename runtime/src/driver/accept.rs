@@ -1,0 +1,114 @@
+//! Accept loops: one task a listener, which no error of the system ends.
+
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use commipc_protocol::Machine;
+
+use super::{Driver, Sink, refuse_foreign};
+use crate::runtime::{Acceptor, BoxFuture};
+use crate::sync::lock;
+
+/// Whether connections are still taken, and whom to tell when that ends.
+#[derive(Default)]
+pub(super) struct Accepting {
+    over: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Accepting {
+    pub(super) fn stop(&self) {
+        self.over.store(true, Ordering::Release);
+        let wakers = mem::take(&mut *lock(&self.wakers));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+/// Takes connections from one listener.
+pub(super) struct AcceptLoop<M: Machine, S> {
+    driver: Arc<Driver<M, S>>,
+    acceptor: Box<dyn Acceptor>,
+    registered: bool,
+    failures: u32,
+    pause: Option<BoxFuture<'static, ()>>,
+}
+
+/// Connections taken in one poll, before other tasks get their turn.
+const ACCEPTS: usize = 32;
+/// The first pause after an error, doubled with each further one up to the longest.
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl<M, S> AcceptLoop<M, S>
+where
+    M: Machine + Send + 'static,
+    M::Command: Send,
+    M::Event: Send,
+    S: Sink<M>,
+{
+    pub(super) fn new(driver: Arc<Driver<M, S>>, acceptor: Box<dyn Acceptor>) -> Self {
+        Self { driver, acceptor, registered: false, failures: 0, pause: None }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        // The connection was gone before it was taken; the listener is well.
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+            return;
+        }
+        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
+        self.failures = self.failures.saturating_add(1);
+        tracing::warn!(listener = %self.acceptor.local(), %error, ?pause, "cannot take a connection; trying again");
+        self.pause = Some(self.driver.runtime.sleep_until(self.driver.runtime.now() + pause));
+    }
+}
+
+impl<M, S> Future for AcceptLoop<M, S>
+where
+    M: Machine + Send + 'static,
+    M::Command: Send,
+    M::Event: Send,
+    S: Sink<M>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if !mem::replace(&mut this.registered, true) {
+            lock(&this.driver.accepting.wakers).push(cx.waker().clone());
+        }
+        for _ in 0..ACCEPTS {
+            if this.driver.accepting.is_over() {
+                return Poll::Ready(());
+            }
+            if let Some(pause) = &mut this.pause {
+                if pause.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                this.pause = None;
+            }
+            match this.acceptor.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => this.failed(&error),
+                Poll::Ready(Ok(connection)) => {
+                    this.failures = 0;
+                    match refuse_foreign(connection) {
+                        Ok(connection) => this.driver.accepted(connection),
+                        Err(error) => tracing::warn!(%error, "refused a connection"),
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

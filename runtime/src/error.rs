@@ -1,0 +1,334 @@
+//! Errors by operation. Each has a stable number and says whether trying again may help.
+
+use std::io;
+use std::path::PathBuf;
+
+use commipc_protocol::auth::SecretError;
+use commipc_protocol::client::{CallFailure, Failure};
+use commipc_protocol::{CloseReason, Code, Fault, LinkEnd, Misuse, NameError, Refusal, Violation};
+use thiserror::Error;
+
+use crate::endpoint::EndpointError;
+use crate::local::LocalError;
+use crate::payload::DecodeError;
+
+macro_rules! operation_error {
+    ($(#[$meta:meta])* $name:ident { $($(#[$attr:meta])* $variant:ident($of:ty) => $code:expr,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Error)]
+        #[non_exhaustive]
+        pub enum $name {
+            /// A name that no name may be.
+            #[error(transparent)]
+            BadName(#[from] NameError),
+            $($(#[$attr])* $variant($of),)*
+            /// The hub refused it, or it never went out.
+            #[error(transparent)]
+            Failed(#[from] Failure),
+        }
+
+        impl $name {
+            /// The stable number, the same on the wire.
+            #[must_use]
+            pub const fn code(&self) -> Code {
+                match self {
+                    Self::BadName(_) => Code(Misuse::BadName.code()),
+                    $(Self::$variant(_) => $code,)*
+                    Self::Failed(failure) => failure.code(),
+                }
+            }
+
+            /// Whether the same request may succeed later, unchanged.
+            #[must_use]
+            pub const fn is_retryable(&self) -> bool {
+                match self {
+                    Self::BadName(_) => false,
+                    $(Self::$variant(_) => false,)*
+                    Self::Failed(failure) => failure_is_retryable(*failure),
+                }
+            }
+        }
+    };
+}
+
+operation_error! {
+    /// Why a channel could not be opened.
+    OpenError {}
+}
+operation_error! {
+    /// Why an event cannot be provided.
+    ProvideError {}
+}
+operation_error! {
+    /// Why a channel cannot be listened to.
+    ListenError {}
+}
+operation_error! {
+    /// Why a message was not taken by the hub.
+    SendError {
+        /// The value cannot be encoded.
+        #[error("the value cannot be encoded: {0}")]
+        Encode(String) => Code(Misuse::Encode.code()),
+    }
+}
+
+/// Why a call has no result.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// A name that no name may be. Nothing was sent.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// The argument cannot be encoded. Nothing was sent.
+    #[error("the value cannot be encoded: {0}")]
+    Encode(String),
+    /// The provider answered with a fault.
+    #[error("{0}")]
+    Fault(Fault),
+    /// The hub or this side ended the call.
+    #[error("{failure}")]
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether the provider may have executed it all the same.
+        maybe_executed: bool,
+    },
+    /// The call was executed, and the answer is of another type than wanted.
+    #[error("the answer is not of the expected type: {0}")]
+    Decode(String),
+    /// The call was executed, and the answer is raw where a value is wanted, or the other way round.
+    #[error("the answer is of another content kind (raw bytes or a value) than wanted")]
+    WrongContent,
+}
+
+impl CallError {
+    /// The stable number, the same on the wire.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::BadName(_) => Code(Misuse::BadName.code()),
+            Self::Encode(_) => Code(Misuse::Encode.code()),
+            Self::Fault(fault) => Code(fault.code),
+            Self::Failed { failure, .. } => failure.code(),
+            Self::Decode(_) => Code(Misuse::Decode.code()),
+            Self::WrongContent => Code(Misuse::WrongContent.code()),
+        }
+    }
+
+    /// Whether the same call may succeed later, unchanged. Look at [`CallError::maybe_executed`] too.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Fault(fault) => fault.retryable,
+            Self::Failed { failure, .. } => failure_is_retryable(*failure),
+            Self::BadName(_) | Self::Encode(_) | Self::Decode(_) | Self::WrongContent => false,
+        }
+    }
+
+    /// Whether the provider may have executed the call.
+    #[must_use]
+    pub const fn maybe_executed(&self) -> bool {
+        match self {
+            Self::BadName(_) | Self::Encode(_) => false,
+            Self::Failed { maybe_executed, .. } => *maybe_executed,
+            Self::Fault(fault) => fault.code != Refusal::Overloaded.code() && fault.code != Refusal::NoProvider.code(),
+            Self::Decode(_) | Self::WrongContent => true,
+        }
+    }
+}
+
+impl From<CallFailure> for CallError {
+    fn from(failure: CallFailure) -> Self {
+        match failure {
+            CallFailure::Fault(fault) => Self::Fault(fault),
+            CallFailure::Failed { failure, maybe_executed } => Self::Failed { failure, maybe_executed },
+        }
+    }
+}
+
+impl From<DecodeError> for CallError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::WrongContent => Self::WrongContent,
+            DecodeError::Malformed(text) => Self::Decode(text),
+        }
+    }
+}
+
+/// Why there is no secret to prove.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SecretSourceError {
+    /// The key beside the hub's socket, or what lies around it.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// A secret file that cannot be read.
+    #[error("cannot read the secret file {}: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What was read is no secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Only a hub on a Unix socket has a key that local clients can read.
+    #[error("{0} needs the hub's secret: name its file (--secret-file), or say --insecure-no-auth on both sides")]
+    Needed(String),
+    /// A secret and the wish to do without one.
+    #[error("a secret was given together with --insecure-no-auth: choose one")]
+    Contradiction,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The hub's URL is none.
+    #[error(transparent)]
+    Url(#[from] EndpointError),
+    /// The client's id or credential is no name.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// There is no secret to prove.
+    #[error(transparent)]
+    Secret(#[from] SecretSourceError),
+    /// The system gives no randomness.
+    #[error("the system gives no randomness: {0}")]
+    Seed(io::Error),
+    /// Nobody listens there, or it cannot be reached.
+    #[error("cannot reach a hub at {url}: {detail}; is it running? (start one with `commipc hub`)")]
+    Unreachable {
+        /// The hub's URL.
+        url: String,
+        /// What the system said.
+        detail: String,
+        /// How the link ended.
+        how: LinkEnd,
+    },
+    /// The hub said no.
+    #[error("the hub refused the connection: {0}")]
+    Refused(Refusal),
+    /// Either side broke the protocol, or the hub could not prove itself.
+    #[error("the connection failed: {0}")]
+    Violation(Violation),
+    /// The connection ended before both sides were proved.
+    #[error("the connection ended: {0}")]
+    Closed(CloseReason),
+}
+
+impl ConnectError {
+    /// The stable number.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        Code(match self {
+            Self::Url(_) | Self::Seed(_) | Self::Unreachable { .. } => Misuse::Unreachable.code(),
+            Self::BadName(_) => Misuse::BadName.code(),
+            Self::Secret(_) => Refusal::AuthFailed.code(),
+            Self::Refused(refusal) => refusal.code(),
+            Self::Violation(violation) => violation.code(),
+            Self::Closed(reason) => close_code(*reason).0,
+        })
+    }
+
+    /// Whether the same attempt may succeed later, unchanged.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { how, .. } => !matches!(how, LinkEnd::Denied),
+            Self::Refused(refusal) => refusal.is_retryable(),
+            Self::Closed(reason) => match reason {
+                CloseReason::Lost | CloseReason::Unreachable(_) => true,
+                CloseReason::Goodbye(refusal) | CloseReason::Refused(refusal) => refusal.is_retryable(),
+                _ => false,
+            },
+            Self::Url(_) | Self::BadName(_) | Self::Secret(_) | Self::Seed(_) | Self::Violation(_) => false,
+        }
+    }
+}
+
+/// Why a hub does not run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// A URL to listen on is none.
+    #[error(transparent)]
+    Url(#[from] EndpointError),
+    /// The hub's id is no name.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// A socket path cannot be served.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// There is no secret to ask for.
+    #[error(transparent)]
+    Secret(#[from] SecretSourceError),
+    /// The system gives no randomness.
+    #[error("the system gives no randomness: {0}")]
+    Seed(io::Error),
+    /// The system does not let it listen.
+    #[error("cannot listen on {url}: {source}")]
+    Listen {
+        /// Where.
+        url: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The runtime shut down in between.
+    #[error("the runtime is shutting down")]
+    RuntimeGone,
+}
+
+impl HubError {
+    /// The stable number.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        Code(match self {
+            Self::BadName(_) => Misuse::BadName.code(),
+            Self::Secret(_) => Refusal::AuthFailed.code(),
+            Self::Url(_) | Self::Local(_) | Self::Seed(_) | Self::Listen { .. } | Self::RuntimeGone => {
+                Misuse::Unreachable.code()
+            }
+        })
+    }
+
+    /// Whether the same attempt may succeed later, unchanged.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Local(LocalError::AlreadyListening(_)) => true,
+            Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            Self::Local(_)
+            | Self::Url(_)
+            | Self::BadName(_)
+            | Self::Secret(_)
+            | Self::Seed(_)
+            | Self::RuntimeGone => false,
+        }
+    }
+}
+
+/// The number that says best why a connection is over.
+pub(crate) const fn close_code(reason: CloseReason) -> Code {
+    Code(match reason {
+        CloseReason::Local => Misuse::Closed.code(),
+        CloseReason::Goodbye(refusal) | CloseReason::Refused(refusal) => refusal.code(),
+        CloseReason::GoodbyeCode(code) => code,
+        CloseReason::Unreachable(_) => Misuse::Unreachable.code(),
+        CloseReason::Violation(violation) => violation.code(),
+        // Also what a later version of the protocol may add.
+        _ => Misuse::Disconnected.code(),
+    })
+}
+
+const fn failure_is_retryable(failure: Failure) -> bool {
+    match failure {
+        Failure::Refused(refusal) => refusal.is_retryable(),
+        Failure::RefusedCode(_) => false,
+        Failure::Local(misuse) => matches!(
+            misuse,
+            Misuse::NotConnected | Misuse::Disconnected | Misuse::Busy | Misuse::TooMany | Misuse::Unreachable
+        ),
+    }
+}

@@ -1,0 +1,378 @@
+//! A hub: its builder, its handle, and its events as log lines.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::io;
+use std::mem;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use commipc_protocol::auth::{Credential, Credentials, DEFAULT_ITERATIONS, Secret, Verifier};
+use commipc_protocol::hub::{self, Command, Event, HubConfig};
+use commipc_protocol::{CredentialId, HubId, Limits, NameError, Seed};
+use zeroize::Zeroizing;
+
+use crate::driver::{Driver, Sink};
+use crate::endpoint::{self, Endpoint};
+use crate::error::{HubError, SecretSourceError};
+use crate::local::{Claim, LocalError, key_path};
+use crate::runtime::{Acceptor, BoxFuture, Runtime};
+use crate::secret::SecretSource;
+use crate::sync::{blocking, lock};
+
+/// A hub that does not run yet: await it, or call [`HubBuilder::start`].
+#[must_use = "no hub runs before this is awaited"]
+pub struct HubBuilder {
+    runtime: Arc<dyn Runtime>,
+    urls: Vec<String>,
+    id: Option<Result<HubId, NameError>>,
+    secret: SecretSource,
+    limits: Limits,
+}
+
+impl HubBuilder {
+    /// A hub on the given runtime.
+    pub fn new(runtime: Arc<dyn Runtime>) -> Self {
+        Self { runtime, urls: Vec::new(), id: None, secret: SecretSource::default(), limits: Limits::default() }
+    }
+
+    /// Listens at `unix:/path` or `tcp://host:port` (port 0: any). May be said several times; when it is not, the hub
+    /// listens at [`default_url`](crate::default_url).
+    pub fn listen(mut self, url: &str) -> Self {
+        self.urls.push(url.to_owned());
+        self
+    }
+
+    /// The hub's id. One is made up when absent.
+    pub fn id(mut self, id: &str) -> Self {
+        self.id = Some(HubId::new(id));
+        self
+    }
+
+    /// What clients must prove. When absent, a key is made and kept beside the hub's Unix socket.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret.set(secret);
+        self
+    }
+
+    /// The file with what clients must prove: `key:` and 64 hex digits, or else a password.
+    pub fn secret_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.secret.set_file(path.into());
+        self
+    }
+
+    /// Lets in everybody who can reach the hub. Clients must say so as well.
+    pub fn insecure_no_auth(mut self) -> Self {
+        self.secret.set_insecure();
+        self
+    }
+
+    /// Bounds other than the default ones.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Starts the hub. When it returns, clients can connect.
+    ///
+    /// # Errors
+    /// When a URL or the id is none, another hub serves a path, there is no secret to ask for, or the system says no.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, no hub runs, and its sockets are gone.
+    pub async fn start(self) -> Result<Hub, HubError> {
+        let Self { runtime, mut urls, id, secret, limits } = self;
+        let id = id.transpose()?;
+        if urls.is_empty() {
+            urls.push(endpoint::default_url());
+        }
+        let endpoints = urls.iter().map(|url| url.parse()).collect::<Result<Vec<Endpoint>, _>>()?;
+        let mut claims = Vec::new();
+        for endpoint in &endpoints {
+            claims.push(claim(endpoint)?);
+        }
+        let secret = match secret.explicit()? {
+            Some(secret) => secret,
+            None => shared_key(&*runtime, &claims, &endpoints)?,
+        };
+        let credentials = credentials(&runtime, secret).await?;
+        let acceptors = listen(&*runtime, endpoints, &mut claims).await?;
+        let config = HubConfig { id: Some(chosen_id(&*runtime, id)?), credentials, limits };
+        Hub::start(runtime, config, acceptors, claims)
+    }
+}
+
+/// A hub's id has to be known to its handle, so it is made up here and not by the machine.
+fn chosen_id(runtime: &dyn Runtime, id: Option<HubId>) -> Result<HubId, HubError> {
+    if let Some(id) = id {
+        return Ok(id);
+    }
+    let random = random(runtime)?;
+    let number = random[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    Ok(HubId::new(&format!("hub-{number:016x}"))?)
+}
+
+fn claim(endpoint: &Endpoint) -> Result<Option<Claim>, HubError> {
+    match endpoint {
+        Endpoint::Unix(path) => Ok(Some(Claim::take(path)?)),
+        Endpoint::Tcp { .. } | Endpoint::Memory(_) => Ok(None),
+    }
+}
+
+/// The key of a hub that was given no secret: beside each of its Unix sockets, the same one.
+fn shared_key(runtime: &dyn Runtime, claims: &[Option<Claim>], endpoints: &[Endpoint]) -> Result<Secret, HubError> {
+    let fresh = random(runtime)?;
+    let mut shared: Option<(Zeroizing<Vec<u8>>, Zeroizing<[u8; 32]>)> = None;
+    for claim in claims.iter().flatten() {
+        match &shared {
+            None => {
+                let text = claim.key(&fresh)?;
+                let bytes = key_bytes(&text);
+                shared = Some((text, bytes));
+            }
+            Some((first, bytes)) => {
+                if claim.key(bytes)?.trim_ascii_end() != first.trim_ascii_end() {
+                    return Err(LocalError::KeyConflict(key_path(claim.path())).into());
+                }
+            }
+        }
+    }
+    let Some((text, _)) = shared else {
+        let url = endpoints.first().map(ToString::to_string).unwrap_or_default();
+        return Err(SecretSourceError::Needed(url).into());
+    };
+    Ok(Secret::parse(&text).map_err(SecretSourceError::Secret)?)
+}
+
+/// The bytes of a key in its checked text form.
+fn key_bytes(text: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    let digit = |index: usize| text.get(4 + index).and_then(|d| char::from(*d).to_digit(16)).unwrap_or_default();
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::try_from(digit(2 * index) << 4 | digit(2 * index + 1)).unwrap_or_default();
+    }
+    bytes
+}
+
+fn random(runtime: &dyn Runtime) -> Result<Zeroizing<[u8; 32]>, HubError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    runtime.fill_seed(&mut bytes).map_err(HubError::Seed)?;
+    Ok(bytes)
+}
+
+async fn credentials(runtime: &Arc<dyn Runtime>, secret: Secret) -> Result<Credentials, HubError> {
+    let random_salt = random(&**runtime)?;
+    let mut salt = [0; 16];
+    salt.copy_from_slice(&random_salt[..16]);
+    let derived = blocking(&**runtime, move || Verifier::new(&secret, salt, DEFAULT_ITERATIONS)).await;
+    let verifier = derived.ok_or(HubError::RuntimeGone)?.map_err(SecretSourceError::Secret)?;
+    let hub_key = random(&**runtime)?;
+    Ok(Credentials::new(*hub_key).with(CredentialId::shared(), Credential::shared(verifier)))
+}
+
+/// Listens everywhere, or nowhere: what was started before a failure is dropped.
+async fn listen(
+    runtime: &dyn Runtime,
+    endpoints: Vec<Endpoint>,
+    claims: &mut [Option<Claim>],
+) -> Result<Vec<(Endpoint, Box<dyn Acceptor>)>, HubError> {
+    let mut acceptors = Vec::new();
+    for (endpoint, claim) in endpoints.into_iter().zip(claims) {
+        let failed = |source: io::Error| HubError::Listen { url: endpoint.to_string(), source };
+        let (acceptor, local) = match claim {
+            Some(claim) => {
+                let staging = claim.staging();
+                let acceptor = runtime.listen(Endpoint::Unix(staging.clone())).await.map_err(failed)?;
+                claim.publish(&staging)?;
+                (acceptor, endpoint)
+            }
+            None => {
+                let acceptor = runtime.listen(endpoint.clone()).await.map_err(failed)?;
+                let local = acceptor.local();
+                (acceptor, local)
+            }
+        };
+        acceptors.push((local, acceptor));
+    }
+    Ok(acceptors)
+}
+
+impl IntoFuture for HubBuilder {
+    type Output = Result<Hub, HubError>;
+    type IntoFuture = Starting;
+
+    fn into_future(self) -> Starting {
+        Starting(Box::pin(self.start()))
+    }
+}
+
+impl fmt::Debug for HubBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubBuilder").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+/// A hub that is starting. Dropped midway, no hub runs.
+#[must_use = "a hub starts only while this is polled"]
+pub struct Starting(BoxFuture<'static, Result<Hub, HubError>>);
+
+impl Future for Starting {
+    type Output = Result<Hub, HubError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Starting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Starting(..)")
+    }
+}
+
+/// A hub that runs. Clones are the same hub; it is shut down when the last one is dropped.
+#[derive(Clone)]
+#[must_use = "the hub is shut down when its last handle is dropped"]
+pub struct Hub {
+    handle: Arc<HubHandle>,
+}
+
+struct HubHandle {
+    driver: Arc<Driver<hub::Hub, Journal>>,
+    urls: Vec<String>,
+    id: HubId,
+}
+
+impl Hub {
+    fn start(
+        runtime: Arc<dyn Runtime>,
+        config: HubConfig,
+        acceptors: Vec<(Endpoint, Box<dyn Acceptor>)>,
+        claims: Vec<Option<Claim>>,
+    ) -> Result<Self, HubError> {
+        let seed = random(&*runtime)?;
+        let id = config.id.clone().map_or_else(|| HubId::new("hub"), Ok)?;
+        let machine = hub::Hub::new(config, &Seed::new(*seed));
+        let journal = Journal { stopped: Mutex::default(), claims: Mutex::new(claims.into_iter().flatten().collect()) };
+        let driver = Driver::start(runtime, machine, journal);
+        let urls = acceptors.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
+        for (endpoint, acceptor) in acceptors {
+            tracing::info!(hub = %id, listener = %endpoint, "listening");
+            driver.accept_from(acceptor);
+        }
+        Ok(Self { handle: Arc::new(HubHandle { driver, urls, id }) })
+    }
+
+    /// Where clients can dial, in the order of [`HubBuilder::listen`], with the real port where 0 was asked for.
+    #[must_use]
+    pub fn urls(&self) -> &[String] {
+        &self.handle.urls
+    }
+
+    /// The hub's id.
+    #[must_use]
+    pub fn id(&self) -> &HubId {
+        &self.handle.id
+    }
+
+    /// Takes no more connections, says goodbye to all clients, and waits until all links are closed.
+    ///
+    /// # Cancel safety
+    /// The hub shuts down from the first poll on, also if this is dropped.
+    pub async fn shutdown(&self) {
+        self.handle.shutdown();
+        self.stopped().await;
+    }
+
+    /// Waits until the hub has stopped and its sockets are gone.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again at any time.
+    pub async fn stopped(&self) {
+        poll_fn(|cx| self.handle.driver.sink().poll_stopped(cx)).await;
+    }
+}
+
+impl HubHandle {
+    fn shutdown(&self) {
+        self.driver.stop_accepting();
+        self.driver.issue(Command::Shutdown);
+    }
+}
+
+impl Drop for HubHandle {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("id", self.id()).field("urls", &self.handle.urls).finish_non_exhaustive()
+    }
+}
+
+/// Turns a hub's events into log lines, and keeps its sockets until it has stopped.
+pub(crate) struct Journal {
+    stopped: Mutex<(bool, Vec<Waker>)>,
+    claims: Mutex<Vec<Claim>>,
+}
+
+impl Journal {
+    fn poll_stopped(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut stopped = lock(&self.stopped);
+        if stopped.0 {
+            return Poll::Ready(());
+        }
+        if !stopped.1.iter().any(|known| known.will_wake(cx.waker())) {
+            stopped.1.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn stop(&self) {
+        let claims = mem::take(&mut *lock(&self.claims));
+        drop(claims);
+        let wakers = {
+            let mut stopped = lock(&self.stopped);
+            stopped.0 = true;
+            mem::take(&mut stopped.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Sink<hub::Hub> for Journal {
+    const HAS_CALLERS: bool = false;
+
+    fn deliver(driver: &Arc<Driver<hub::Hub, Self>>, events: &mut VecDeque<Event>, _: &mut Vec<Command>) -> usize {
+        for event in events.drain(..) {
+            match event {
+                Event::Connected { link, client, credential } => {
+                    tracing::debug!(?link, %client, %credential, "connected");
+                }
+                Event::Disconnected { link, client, why } => tracing::debug!(?link, %client, %why, "disconnected"),
+                Event::Rejected { link, why } => tracing::info!(?link, %why, "turned away"),
+                Event::Joined { channel, client } => tracing::debug!(%channel, %client, "joined"),
+                Event::Left { channel, client } => tracing::debug!(%channel, %client, "left"),
+                Event::Provided { channel, event, client } => tracing::debug!(%channel, %event, %client, "provided"),
+                Event::Withdrawn { channel, event, client } => tracing::debug!(%channel, %event, %client, "withdrawn"),
+                Event::Stopped => {
+                    tracing::info!("stopped");
+                    driver.sink().stop();
+                    driver.stop();
+                }
+                other => tracing::debug!(?other, "event"),
+            }
+        }
+        0
+    }
+
+    fn dial_failed(&self, error: io::Error) {
+        // A hub dials nobody.
+        tracing::debug!(%error, "dial failed");
+    }
+}
