@@ -9,20 +9,19 @@ use commipc_tokio::Channel;
 use crate::args::{Call, Common};
 use crate::bench::{Samples, Summary};
 use crate::connect;
-use crate::errors::{self, About};
+use crate::errors::About;
 use crate::failure::{Failure, Outcome};
 use crate::json;
 
 pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome {
-    let hub = connect::url(common);
-    let about = About { hub: &hub, channel: &args.channel, event: &args.event };
+    let about = About::new(connect::url(common), &args.channel, &args.event)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&args.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
     if args.repeat == 1 {
-        let answer = call(&channel, args, &payload, about).await?;
+        let answer = call(&channel, args, &payload, &about).await?;
         crate::say(json::print(&answer));
     } else {
-        let summary = repeat(&channel, args, &payload, about).await?;
+        let summary = repeat(&channel, args, &payload, &about).await?;
         crate::say(if common.json { to_json(&summary) } else { to_table(&summary) });
     }
     client.close().await;
@@ -52,12 +51,12 @@ pub(crate) fn payload(text: &str) -> Outcome<Value> {
     })
 }
 
-async fn call(channel: &Channel, args: &Call, payload: &Value, about: About<'_>) -> Outcome<Value> {
-    let answer = channel.call::<_, Value>(&args.event, payload).deadline(args.deadline).await;
-    answer.map_err(|error| about.failed(error.code(), &error))
+async fn call(channel: &Channel, args: &Call, payload: &Value, about: &About) -> Outcome<Value> {
+    let answer = channel.call::<Value>(&about.event, payload).deadline(args.deadline).await;
+    answer.map_err(|error| about.call_failed(&error))
 }
 
-async fn repeat(channel: &Channel, args: &Call, payload: &Value, about: About<'_>) -> Outcome<Summary> {
+async fn repeat(channel: &Channel, args: &Call, payload: &Value, about: &About) -> Outcome<Summary> {
     let mut samples = Samples::default();
     let started = Instant::now();
     for _ in 0..args.repeat {

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use commipc_tokio::{Client, ConnectError, Misuse, SecretSourceError, local::LocalError};
+use commipc_tokio::{Client, ConnectError, Misuse, Refusal, SecretSourceError, local::LocalError};
 
 use crate::args::Common;
 use crate::errors;
@@ -35,16 +35,25 @@ pub(crate) async fn client(common: &Common) -> Outcome<Client> {
 }
 
 fn not_connected(url: &str, common: &Common, error: &ConnectError) -> Failure {
-    match error {
-        ConnectError::Url(error) => Failure::usage(error.to_string()),
-        ConnectError::BadName(error) => bad_name(common, &error.to_string()),
-        ConnectError::Secret(SecretSourceError::Local(LocalError::KeyMissing(_))) if nobody_listens(url) => {
-            errors::connection(url, Misuse::Unreachable.code(), "no hub is listening there")
-        }
-        ConnectError::Secret(error) => Failure::new(Exit::Refused, error.to_string()).code(100),
-        ConnectError::Unreachable { detail, .. } => errors::connection(url, error.code().0, detail),
-        error => errors::connection(url, error.code().0, &error.to_string()),
+    // What the library adds to these texts for programs is said here by advice.
+    if let ConnectError::Unreachable { detail, .. } = error {
+        return errors::connection(url, error.code().0, detail);
     }
+    if let ConnectError::Secret(SecretSourceError::Local(LocalError::KeyMissing(_))) = error
+        && nobody_listens(url)
+    {
+        return errors::connection(url, Misuse::Unreachable.code(), "no hub is listening there");
+    }
+    if let ConnectError::Url(error) = error {
+        return Failure::usage(error.to_string());
+    }
+    if let ConnectError::BadName(error) = error {
+        return bad_name(common, &error.to_string());
+    }
+    if let ConnectError::Secret(error) = error {
+        return Failure::new(Exit::Refused, error.to_string()).code(Refusal::AuthFailed.code());
+    }
+    errors::connection(url, error.code().0, &error.to_string())
 }
 
 /// A name on the command line that no name may be.

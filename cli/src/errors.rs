@@ -2,22 +2,44 @@
 
 use std::fmt::Display;
 
-use commipc_tokio::{Code, FaultCode, Misuse, Refusal, Violation};
+use commipc_tokio::{CallError, ChannelName, Code, EventName, FaultCode, Misuse, NameError, Refusal, Violation};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, Outcome};
 
-/// What a command was about, for texts and advice.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct About<'a> {
-    pub(crate) hub: &'a str,
-    pub(crate) channel: &'a str,
-    pub(crate) event: &'a str,
+/// What a command is about, for texts and advice.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    /// The hub's URL.
+    pub(crate) hub: String,
+    pub(crate) channel: ChannelName,
+    pub(crate) event: EventName,
 }
 
-impl About<'_> {
+impl About {
+    /// Checks the names, before anything is connected.
+    pub(crate) fn new(hub: String, channel: &str, event: &str) -> Outcome<Self> {
+        let bad = |what: &str, name: &str, error: NameError| {
+            Failure::usage(format!("the {what} '{name}' cannot be: {error}")).code(Misuse::BadName.code())
+        };
+        Ok(Self {
+            hub,
+            channel: ChannelName::new(channel).map_err(|error| bad("channel", channel, error))?,
+            event: EventName::new(event).map_err(|error| bad("event", event, error))?,
+        })
+    }
+
     /// An operation on the event that did not succeed.
-    pub(crate) fn failed(self, code: Code, error: &impl Display) -> Failure {
+    pub(crate) fn failed(&self, code: Code, error: &impl Display) -> Failure {
         operation(self, code.0, &error.to_string())
+    }
+
+    /// A call that has no result.
+    pub(crate) fn call_failed(&self, error: &CallError) -> Failure {
+        // The number stands beside the text anyway.
+        if let CallError::Fault(fault) = error {
+            return operation(self, fault.code, &format!("the provider answered with a fault: {}", fault.message));
+        }
+        self.failed(error.code(), error)
     }
 }
 
@@ -37,7 +59,7 @@ pub(crate) fn connection(hub: &str, code: u16, text: &str) -> Failure {
     }
 }
 
-fn operation(about: About<'_>, code: u16, text: &str) -> Failure {
+fn operation(about: &About, code: u16, text: &str) -> Failure {
     let About { hub, channel, event } = about;
     let failure = Failure::new(exit(code), format!("{channel}/{event}: {text}")).code(code);
     let known = Refusal::from_code(code);
@@ -64,31 +86,28 @@ fn operation(about: About<'_>, code: u16, text: &str) -> Failure {
     }
 }
 
-/// The exit code that a stable number stands for.
+/// The exit code that a stable number stands for: some by themselves, the others by their range.
 pub(crate) fn exit(code: u16) -> Exit {
-    if let Some(refusal) = Refusal::from_code(code) {
-        return match refusal {
-            Refusal::NoProvider => Exit::NoProvider,
-            Refusal::Deadline => Exit::Deadline,
-            // A script that repeats a call after 3 must not repeat one that may have been executed.
-            Refusal::ProviderGone => Exit::Other,
-            _ if code < 300 => Exit::Refused,
-            _ => Exit::Other,
-        };
+    // Not here: `ProviderGone`. A script that repeats a call after 3 must not repeat one that may have been executed.
+    let by_itself = [
+        (Violation::BadServerProof.code(), Exit::Refused),
+        (Violation::NotOffered.code(), Exit::Refused),
+        (Refusal::NoProvider.code(), Exit::NoProvider),
+        (Refusal::Deadline.code(), Exit::Deadline),
+        (Misuse::Deadline.code(), Exit::Deadline),
+        (Misuse::NotConnected.code(), Exit::Unreachable),
+        (Misuse::Disconnected.code(), Exit::Unreachable),
+        (Misuse::Unreachable.code(), Exit::Unreachable),
+        (Misuse::BadName.code(), Exit::Usage),
+        (Misuse::Encode.code(), Exit::Usage),
+    ];
+    if let Some((_, exit)) = by_itself.iter().find(|(known, _)| *known == code) {
+        return *exit;
     }
-    if let Some(misuse) = Misuse::from_code(code) {
-        return match misuse {
-            Misuse::Deadline => Exit::Deadline,
-            Misuse::Unreachable | Misuse::Disconnected | Misuse::NotConnected => Exit::Unreachable,
-            Misuse::BadName | Misuse::Encode => Exit::Usage,
-            _ => Exit::Other,
-        };
-    }
-    match Violation::from_code(code) {
-        Some(Violation::BadServerProof | Violation::NotOffered) => Exit::Refused,
-        Some(_) => Exit::Other,
-        // 400 to 499 are this library's faults, from 1,000 on the application's.
-        None => Exit::Fault,
+    match code {
+        100..300 => Exit::Refused,
+        ..100 | 300..400 | 500..600 => Exit::Other,
+        400..500 | 600.. => Exit::Fault,
     }
 }
 
@@ -96,19 +115,26 @@ fn connection_hint(hub: &str, code: u16) -> Option<String> {
     if code == Misuse::Unreachable.code() {
         return Some(format!("start a hub with 'commipc hub --listen {hub}', or name another one with --hub"));
     }
-    if Violation::from_code(code) == Some(Violation::BadServerProof) {
-        return Some("it does not know your secret, so it may not be your hub: check --hub and --secret-file".into());
-    }
-    let hint = match Refusal::from_code(code)? {
-        Refusal::AuthFailed => "check --secret-file and --credential: they must be those the hub was started with",
-        Refusal::KdfUnsupported => "give the same kind of secret as the hub has, key or password, with --secret-file",
-        Refusal::IdInUse => "choose another --id, or leave it out",
-        Refusal::IdNotAllowed => "choose another --id, or prove another --credential",
-        Refusal::VersionUnsupported => "use a hub and a commipc of the same release",
-        refusal if refusal.is_retryable() => "try again later",
-        _ => return None,
-    };
-    Some(hint.into())
+    let hints = [
+        (
+            Violation::BadServerProof.code(),
+            "it does not know your secret, so it may not be your hub: check --hub and --secret-file",
+        ),
+        (
+            Refusal::AuthFailed.code(),
+            "check --secret-file and --credential: they must be those the hub was started with",
+        ),
+        (
+            Refusal::KdfUnsupported.code(),
+            "give the same kind of secret as the hub has, key or password, with --secret-file",
+        ),
+        (Refusal::IdInUse.code(), "choose another --id, or leave it out"),
+        (Refusal::IdNotAllowed.code(), "choose another --id, or prove another --credential"),
+        (Refusal::VersionUnsupported.code(), "use a hub and a commipc of the same release"),
+    ];
+    let by_itself = hints.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint);
+    let later = Refusal::from_code(code).filter(|refusal| refusal.is_retryable()).map(|_| "try again later");
+    by_itself.or(later).map(Into::into)
 }
 
 #[cfg(test)]
@@ -140,8 +166,8 @@ mod tests {
 
     #[test]
     fn advice_names_what_to_type() {
-        let about = About { hub: "unix:/h", channel: "math", event: "sum" };
-        let text = format!("{:?}", operation(about, 300, "nobody provides this event"));
+        let about = About::new("unix:/h".into(), "math", "sum").unwrap();
+        let text = format!("{:?}", operation(&about, 300, "nobody provides this event"));
         assert!(text.contains("commipc provide math sum --echo"), "{text}");
         let text = format!("{:?}", connection("unix:/h", 512, "unreachable"));
         assert!(text.contains("commipc hub --listen unix:/h"), "{text}");

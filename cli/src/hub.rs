@@ -39,19 +39,20 @@ pub(crate) async fn run(args: Hub, common: &Common) -> Outcome {
 }
 
 fn not_started(error: &HubError) -> Failure {
-    let exit = match error {
-        HubError::Url(_) | HubError::BadName(_) => Exit::Usage,
-        HubError::Secret(_) => Exit::Refused,
-        HubError::Local(LocalError::KeyUnsafe { .. } | LocalError::KeyUnreadable(_) | LocalError::KeyMalformed(_)) => {
-            Exit::Refused
-        }
-        _ => Exit::Other,
+    let key_file = matches!(
+        error,
+        HubError::Local(LocalError::KeyUnsafe { .. } | LocalError::KeyUnreadable(_) | LocalError::KeyMalformed(_))
+    );
+    let exit = if matches!(error, HubError::Url(_) | HubError::BadName(_)) {
+        Exit::Usage
+    } else if key_file || matches!(error, HubError::Secret(_)) {
+        Exit::Refused
+    } else {
+        Exit::Other
     };
     let failure = Failure::new(exit, format!("the hub did not start: {error}")).code(error.code().0);
-    match error {
-        HubError::Secret(SecretSourceError::Needed(_)) => {
-            failure.hint("make one with 'commipc keygen --out hub.key' and name it with --secret-file hub.key")
-        }
-        _ => failure,
+    if matches!(error, HubError::Secret(SecretSourceError::Needed(_))) {
+        return failure.hint("make one with 'commipc keygen --out hub.key' and name it with --secret-file hub.key");
     }
+    failure
 }

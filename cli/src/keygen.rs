@@ -36,10 +36,10 @@ pub(crate) fn generate() -> Outcome<String> {
 pub(crate) fn write_new(path: &Path, key: &str) -> Outcome {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
         let failure = Failure::io(format_args!("writing {}", path.display()), &error);
-        match error.kind() {
-            ErrorKind::AlreadyExists => failure.hint("keygen never replaces a key; name a new file, or remove that one"),
-            _ => failure,
+        if error.kind() == ErrorKind::AlreadyExists {
+            return failure.hint("keygen never replaces a key; name a new file, or remove that one");
         }
+        failure
     })?;
     writeln!(file, "{key}")
         .and_then(|()| file.sync_all())

@@ -1,10 +1,11 @@
 //! `commipc provide`: an instant provider.
 
+use std::future::ready;
 use std::io::Write as _;
 use std::sync::Arc;
 
 use ciborium::Value;
-use commipc_tokio::{Channel, Fault, FaultCode, ProvideError, Provider, Request};
+use commipc_tokio::{Channel, EventName, Fault, FaultCode, ProvideError, Provider, Request};
 
 use crate::args::{Answering, Common, Provide};
 use crate::connect;
@@ -17,7 +18,7 @@ use crate::stop::Stop;
 /// What to answer with, checked before anything is started.
 pub(crate) enum Answers {
     Echo,
-    Reply(Arc<Value>),
+    Reply(Value),
     Exec(Arc<str>),
 }
 
@@ -25,7 +26,7 @@ impl Answers {
     pub(crate) fn of(args: &Answering) -> Outcome<Self> {
         match (&args.reply, &args.exec) {
             (Some(reply), _) => json::parse(reply)
-                .map(|value| Self::Reply(Arc::new(value)))
+                .map(Self::Reply)
                 .map_err(|error| Failure::usage(format!("the value of --reply is {error}"))),
             (None, Some(command)) => Ok(Self::Exec(command.as_str().into())),
             (None, None) => Ok(Self::Echo),
@@ -35,12 +36,11 @@ impl Answers {
 
 pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Outcome {
     let mut stop = Stop::new()?;
-    let hub = connect::url(common);
-    let about = About { hub: &hub, channel: &args.channel, event: &args.event };
+    let about = About::new(connect::url(common), &args.channel, &args.event)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&args.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
     let _provider =
-        provide(&channel, &args.event, answers).await.map_err(|error| about.failed(error.code(), &error))?;
+        provide(&channel, &about.event, answers).await.map_err(|error| about.failed(error.code(), &error))?;
     if common.json {
         crate::say(serde_json::json!({ "providing": { "channel": args.channel, "event": args.event } }));
     } else {
@@ -51,20 +51,17 @@ pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Ou
             client.close().await;
             Ok(())
         }
-        reason = client.closed() => Err(errors::lost(&hub, &reason.to_string())),
+        reason = client.closed() => Err(errors::lost(&about.hub, &reason.to_string())),
     }
 }
 
-async fn provide(channel: &Channel, event: &str, answers: Answers) -> Result<Provider, ProvideError> {
+async fn provide(channel: &Channel, event: &EventName, answers: Answers) -> Result<Provider, ProvideError> {
     match answers {
         Answers::Echo => {
             channel.provide(event, async |request: Request<Value>| Ok::<_, Fault>(request.into_inner())).await
         }
         Answers::Reply(value) => {
-            let answer = move |_: Request<Value>| {
-                let value = Arc::clone(&value);
-                async move { Ok::<_, Fault>(value) }
-            };
+            let answer = move |_: Request<Value>| ready(Ok::<_, Fault>(value.clone()));
             channel.provide(event, answer).await
         }
         Answers::Exec(command) => {

@@ -11,7 +11,8 @@ fn a_call_over_a_unix_socket() {
     let _hub = scene.hub();
     let _echo = scene.provider("echo", &["--echo"]);
     let _reply = scene.provider("reply", &["--reply", r#"{"sum":40}"#]);
-    scene.run(&["call", "math", "echo", r#"{"a":[1,null,1.5,"ü"],"b":{"$bytes":"00ff"}}"#])
+    scene
+        .run(&["call", "math", "echo", r#"{"a":[1,null,1.5,"ü"],"b":{"$bytes":"00ff"}}"#])
         .printed(r#"{"a":[1,null,1.5,"ü"],"b":{"$bytes":"00ff"}}"#);
     scene.run(&["call", "math", "echo", "-18446744073709551616"]).printed("-18446744073709551616");
     scene.run(&["call", "math", "echo"]).printed("null");
@@ -79,15 +80,15 @@ fn a_shell_command_dies_with_its_request_and_takes_its_children_along() {
     let mut provider = scene.provider("slow", &["--exec", &command]);
     let call = scene.run(&["call", "math", "slow", "--deadline", "700ms"]);
     call.failed(4, &["deadline"]);
-    [&leader, &child].map(|path| wait_until_dead(&wait_for_file(path)));
+    [&leader, &child].into_iter().for_each(|path| wait_until_dead(&wait_for_file(path)));
 
     // A caller that is interrupted, and a provider that is told to stop, end it as well.
     for stop_provider in [false, true] {
-        [&leader, &child].map(|path| std::fs::remove_file(path).unwrap());
+        [&leader, &child].into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
         let call = scene.start(&["call", "math", "slow"]);
         let pids = [&leader, &child].map(|path| wait_for_file(path));
         (if stop_provider { &provider } else { &call }).signal(Signal::TERM);
-        pids.map(|pid| wait_until_dead(&pid));
+        pids.iter().for_each(|pid| wait_until_dead(pid));
         if stop_provider {
             assert_eq!(call.end().code, Some(1));
         }
@@ -141,15 +142,16 @@ fn a_provider_stops_cleanly() {
 #[test]
 fn the_default_socket_is_in_the_runtime_directory() {
     let scene = Scene::new();
-    let mut hub = scene.start(&["hub", "--hub", ""]);
+    // An empty URL counts as none, in the environment and as an option.
+    let mut hub = scene.start_at("", &["hub"]);
     assert_eq!(hub.line(), format!("listening on unix:{}", scene.path("commipc.sock").display()));
-    scene.run(&["call", "math", "none", "--hub", ""]).failed(3, &["math/none"]);
+    scene.start_at("", &["call", "math", "none"]).end().failed(3, &["math/none"]);
 }
 
 #[test]
 fn the_log_is_written_on_request() {
     let scene = Scene::new();
-    let mut hub = scene.start(&["hub", "-v"]);
+    let mut hub = scene.start(&["hub", "-vv"]);
     hub.line();
     scene.run(&["call", "math", "none", "--id", "curious"]).failed(3, &[]);
     hub.signal(Signal::TERM);

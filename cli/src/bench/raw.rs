@@ -258,7 +258,11 @@ impl Caller {
                 let call = word(&self.buffer, at + 8);
                 samples.push(now - sent[call as usize]);
                 sent[call as usize] = now;
-                if now < end { self.push_call(call, &mut out) } else { running -= 1 }
+                if now < end {
+                    self.push_call(call, &mut out)
+                } else {
+                    running -= 1
+                }
                 at += 4 + word(&self.buffer, at) as usize;
             }
             self.buffer.copy_within(complete..filled, 0);

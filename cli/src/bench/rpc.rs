@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use commipc_tokio::{CallError, Channel, Fault, Request};
+use commipc_tokio::{CallError, Channel, EventName, Fault, Request};
 use serde_bytes::ByteBuf;
 
 use super::load::{self, Samples};
@@ -21,7 +21,7 @@ const EVENT: &str = "echo";
 pub(super) fn target(args: &BenchRpc, common: &Common, dir: &Path) -> Outcome<Target> {
     let url = args.hub_url.clone().unwrap_or_else(|| format!("unix:{}", dir.join("hub").display()));
     let mut options = secrets(common);
-    options.extend(["--hub".into(), url.clone()]);
+    options.extend(["--hub".into(), url]);
     let hub = if args.hub_url.is_none() {
         let mut hub = Part::start("hub", &[vec!["hub".into()], options.clone()].concat())?;
         hub.line()?;
@@ -42,46 +42,51 @@ pub(super) fn target(args: &BenchRpc, common: &Common, dir: &Path) -> Outcome<Ta
 
 /// Echoes until it is killed or the hub goes.
 pub(super) async fn provider(common: &Common, raw: bool) -> Outcome {
-    let hub = connect::url(common);
-    let about = About { hub: &hub, channel: CHANNEL, event: EVENT };
+    let about = About::new(connect::url(common), CHANNEL, EVENT)?;
     let client = connect::client(common).await?;
-    let channel = client.open(CHANNEL).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
     let provider = if raw {
-        channel.provide_raw(EVENT, async |request: Request<Bytes>| Ok::<_, Fault>(request.into_inner())).await
+        channel.provide_raw(&about.event, async |request: Request<Bytes>| Ok::<_, Fault>(request.into_inner())).await
     } else {
-        channel.provide(EVENT, async |request: Request<ByteBuf>| Ok::<_, Fault>(request.into_inner())).await
+        channel.provide(&about.event, async |request: Request<ByteBuf>| Ok::<_, Fault>(request.into_inner())).await
     };
     let _provider = provider.map_err(|error| about.failed(error.code(), &error))?;
     crate::say("ready");
     let reason = client.closed().await;
-    Err(errors::lost(&hub, &reason.to_string()))
+    Err(errors::lost(&about.hub, &reason.to_string()))
 }
 
 /// Warms up, waits for the word, keeps calls in flight, tells how it went.
 pub(super) async fn consumer(common: &Common, raw: bool, load: Load) -> Outcome {
-    let hub = connect::url(common);
-    let about = About { hub: &hub, channel: CHANNEL, event: EVENT };
+    let about = About::new(connect::url(common), CHANNEL, EVENT)?;
     let mut channels = Vec::new();
     for _ in 0..load.clients {
         let client = connect::client(common).await?;
-        channels.push(client.open(CHANNEL).await.map_err(|error| about.failed(error.code(), &error))?);
+        channels.push(client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?);
     }
     let failed = |error: std::io::Error| Failure::io("a consumer", &error);
-    let calls_failed = |error: CallError| about.failed(error.code(), &error);
-    drive(&channels, raw, load, load::WARM_UP).await.map_err(calls_failed)?;
+    let calls_failed = |error: CallError| about.call_failed(&error);
+    drive(&channels, &about.event, raw, load, load::WARM_UP).await.map_err(calls_failed)?;
     load::wait_for_go().map_err(failed)?;
     let started = Instant::now();
-    let samples = drive(&channels, raw, load, Duration::from_secs_f64(load.seconds)).await.map_err(calls_failed)?;
+    let samples =
+        drive(&channels, &about.event, raw, load, Duration::from_secs_f64(load.seconds)).await.map_err(calls_failed)?;
     load::tell(&samples.summary(started.elapsed())).map_err(failed)
 }
 
 /// One task for each call in flight: on this runtime's only thread a wake-up is a push to a queue.
-async fn drive(channels: &[Channel], raw: bool, load: Load, time: Duration) -> Result<Samples, CallError> {
+async fn drive(
+    channels: &[Channel],
+    event: &EventName,
+    raw: bool,
+    load: Load,
+    time: Duration,
+) -> Result<Samples, CallError> {
     let end = Instant::now() + time;
     let mut running = Vec::new();
     for channel in channels {
         for _ in 0..load.in_flight {
-            running.push(tokio::spawn(call_until(end, channel.clone(), raw, load.size as usize)));
+            running.push(tokio::spawn(call_until(end, channel.clone(), event.clone(), raw, load.size as usize)));
         }
     }
     let mut all = Samples::default();
@@ -94,16 +99,22 @@ async fn drive(channels: &[Channel], raw: bool, load: Load, time: Duration) -> R
     Ok(all)
 }
 
-async fn call_until(end: Instant, channel: Channel, raw: bool, size: usize) -> Result<Samples, CallError> {
+async fn call_until(
+    end: Instant,
+    channel: Channel,
+    event: EventName,
+    raw: bool,
+    size: usize,
+) -> Result<Samples, CallError> {
     let mut samples = Samples::default();
     let bytes = Bytes::from(vec![0u8; size]);
     let value = ByteBuf::from(vec![0u8; size]);
     let mut sent = Instant::now();
     while sent < end {
         if raw {
-            channel.call_raw(EVENT, bytes.clone()).await?;
+            channel.call_raw(&event, bytes.clone()).await?;
         } else {
-            channel.call::<_, ByteBuf>(EVENT, &value).await?;
+            channel.call::<ByteBuf>(&event, &value).await?;
         }
         let now = Instant::now();
         samples.push(now - sent);

@@ -1,6 +1,7 @@
 //! Real processes in a temporary directory of their own, which end with the test.
 
 #![allow(dead_code, reason = "every suite compiles this and none uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 #![allow(unreachable_pub, reason = "shared between the suites")]
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -30,7 +31,7 @@ impl Scene {
     pub fn file(&self, name: &str, text: &str) -> String {
         use std::os::unix::fs::OpenOptionsExt as _;
         let path = self.path(name);
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).mode(0o600).open(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
         file.write_all(text.as_bytes()).unwrap();
         path.display().to_string()
     }
@@ -43,6 +44,13 @@ impl Scene {
     /// Starts a command without waiting for it.
     pub fn start(&self, args: &[&str]) -> Process {
         Process::start(self.command(args))
+    }
+
+    /// Starts a command with another `$COMMIPC_HUB`.
+    pub fn start_at(&self, hub: &str, args: &[&str]) -> Process {
+        let mut command = self.command(args);
+        command.env("COMMIPC_HUB", hub);
+        Process::start(command)
     }
 
     /// Starts a hub on the default URL and waits until it listens.
@@ -96,8 +104,7 @@ pub struct Done {
 
 impl Process {
     fn start(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
         let stdout = lines(child.stdout.take().unwrap());
         let stderr = lines(child.stderr.take().unwrap());
