@@ -1,2 +1,106 @@
-//! The binary `commipc`.
-fn main() {}
+//! The binary `commipc`: a hub, a provider, a caller and benchmarks on the command line.
+
+mod args;
+mod bench;
+mod call;
+mod connect;
+mod demo;
+mod errors;
+mod exec;
+mod failure;
+mod hub;
+mod json;
+mod keygen;
+mod provide;
+mod stop;
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing::level_filters::LevelFilter;
+
+use args::{Cli, Command, Common};
+use failure::{Failure, Outcome};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
+    start_log(&cli.common);
+    let json = cli.common.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let common = cli.common;
+    match cli.command {
+        Command::Hub(args) => on_one_thread(hub::run(args, &common)),
+        Command::Call(args) => {
+            let payload = call::payload(&args.payload)?;
+            on_one_thread(call::run(&args, payload, &common))
+        }
+        Command::Provide(args) => {
+            let answers = provide::Answers::of(&args.with)?;
+            on_one_thread(provide::run(&args, answers, &common))
+        }
+        Command::Demo => on_one_thread(demo::run(common.json)),
+        Command::Keygen(args) => keygen::run(&args, common.json),
+        Command::Bench(args) => bench::run(&args, &common),
+        Command::BenchPart(part) => on_one_thread(bench::run_part(part, &common)),
+    }
+}
+
+/// Runs a future on a current-thread runtime, which ends, with all that was spawned on it, before this returns.
+fn on_one_thread(future: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("starting the runtime", &error))?
+        .block_on(future)
+}
+
+/// Prints one line on stdout.
+fn say(line: impl Display) {
+    say_raw(&format!("{line}\n"));
+}
+
+/// Prints on stdout. Somebody who has stopped reading is not told any more; that is no error.
+fn say_raw(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Help, version, or a command line that makes no sense.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    // The options were not understood, so neither was --json, which may stand anywhere.
+    let json = std::env::args_os().any(|arg| arg == "--json");
+    if error.use_stderr() && json {
+        let text = error.render().to_string();
+        let mut lines = text.lines().map(|line| line.trim_start_matches("error: ")).filter(|line| !line.is_empty());
+        let message = lines.next().unwrap_or("the command line makes no sense").to_owned();
+        return Failure::usage(message).hint("try 'commipc --help'").report(true);
+    }
+    // With stdout or stderr closed there is nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}
+
+fn start_log(common: &Common) {
+    let level = common.log.unwrap_or(match common.verbose {
+        0 => LevelFilter::OFF,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    });
+    if level != LevelFilter::OFF {
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = colour && std::io::stderr().is_terminal();
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(colour).init();
+    }
+}

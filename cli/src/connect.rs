@@ -1,0 +1,68 @@
+//! From the common options to a hub's URL and a client.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use commipc_tokio::{Client, ConnectError, Misuse, Refusal, SecretSourceError, local::LocalError};
+
+use crate::args::Common;
+use crate::errors;
+use crate::failure::{Exit, Failure, Outcome};
+
+/// The hub that the options or the environment name, or the default one.
+pub(crate) fn url(common: &Common) -> String {
+    // An empty URL is how a script says "the default".
+    common.hub.clone().filter(|url| !url.is_empty()).unwrap_or_else(commipc_tokio::default_url)
+}
+
+/// Connects as the options say.
+pub(crate) async fn client(common: &Common) -> Outcome<Client> {
+    let url = url(common);
+    let mut builder = commipc_tokio::client(&url);
+    if let Some(id) = &common.id {
+        builder = builder.id(id);
+    }
+    if let Some(credential) = &common.credential {
+        builder = builder.credential(credential);
+    }
+    if let Some(file) = &common.secret_file {
+        builder = builder.secret_file(file);
+    }
+    if common.insecure_no_auth {
+        builder = builder.insecure_no_auth();
+    }
+    builder.connect().await.map_err(|error| not_connected(&url, common, &error))
+}
+
+fn not_connected(url: &str, common: &Common, error: &ConnectError) -> Failure {
+    // What the library adds to these texts for programs is said here by advice.
+    if let ConnectError::Unreachable { detail, .. } = error {
+        return errors::connection(url, error.code().0, detail);
+    }
+    if let ConnectError::Secret(SecretSourceError::Local(LocalError::KeyMissing(_))) = error
+        && nobody_listens(url)
+    {
+        return errors::connection(url, Misuse::Unreachable.code(), "no hub is listening there");
+    }
+    if let ConnectError::Url(error) = error {
+        return Failure::usage(error.to_string());
+    }
+    if let ConnectError::BadName(error) = error {
+        return bad_name(common, &error.to_string());
+    }
+    if let ConnectError::Secret(error) = error {
+        return Failure::new(Exit::Refused, error.to_string()).code(Refusal::AuthFailed.code());
+    }
+    errors::connection(url, error.code().0, &error.to_string())
+}
+
+/// A name on the command line that no name may be.
+fn bad_name(common: &Common, why: &str) -> Failure {
+    let names: Vec<&str> = [&common.id, &common.credential].into_iter().flatten().map(String::as_str).collect();
+    Failure::usage(format!("--id or --credential ({}): {why}", names.join(", "))).code(Misuse::BadName.code())
+}
+
+/// Whether a missing key only shows that no hub has been started.
+fn nobody_listens(url: &str) -> bool {
+    url.strip_prefix("unix:").is_some_and(|path| UnixStream::connect(Path::new(path)).is_err())
+}

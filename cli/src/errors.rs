@@ -1,0 +1,175 @@
+//! From the library's errors to exit codes and advice. The stable numbers decide; the texts are the library's own.
+
+use std::fmt::Display;
+
+use commipc_tokio::{CallError, ChannelName, Code, EventName, FaultCode, Misuse, NameError, Refusal, Violation};
+
+use crate::failure::{Exit, Failure, Outcome};
+
+/// What a command is about, for texts and advice.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    /// The hub's URL.
+    pub(crate) hub: String,
+    pub(crate) channel: ChannelName,
+    pub(crate) event: EventName,
+}
+
+impl About {
+    /// Checks the names, before anything is connected.
+    pub(crate) fn new(hub: String, channel: &str, event: &str) -> Outcome<Self> {
+        let bad = |what: &str, name: &str, error: NameError| {
+            Failure::usage(format!("the {what} '{name}' cannot be: {error}")).code(Misuse::BadName.code())
+        };
+        Ok(Self {
+            hub,
+            channel: ChannelName::new(channel).map_err(|error| bad("channel", channel, error))?,
+            event: EventName::new(event).map_err(|error| bad("event", event, error))?,
+        })
+    }
+
+    /// An operation on the event that did not succeed.
+    pub(crate) fn failed(&self, code: Code, error: &impl Display) -> Failure {
+        operation(self, code.0, &error.to_string())
+    }
+
+    /// A call that has no result.
+    pub(crate) fn call_failed(&self, error: &CallError) -> Failure {
+        // The number stands beside the text anyway.
+        if let CallError::Fault(fault) = error {
+            return operation(self, fault.code, &format!("the provider answered with a fault: {}", fault.message));
+        }
+        self.failed(error.code(), error)
+    }
+}
+
+/// A connection that stood and is over.
+pub(crate) fn lost(hub: &str, reason: &str) -> Failure {
+    Failure::new(Exit::Unreachable, format!("the connection to the hub at {hub} is over: {reason}"))
+        .code(Misuse::Disconnected.code())
+        .hint("run this command again when the hub is back")
+}
+
+/// A connection that was not made, for whatever reason.
+pub(crate) fn connection(hub: &str, code: u16, text: &str) -> Failure {
+    let failure = Failure::new(exit(code), format!("{hub}: {text}")).code(code);
+    match connection_hint(hub, code) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+fn operation(about: &About, code: u16, text: &str) -> Failure {
+    let About { hub, channel, event } = about;
+    let failure = Failure::new(exit(code), format!("{channel}/{event}: {text}")).code(code);
+    let known = Refusal::from_code(code);
+    let hint = if known == Some(Refusal::NoProvider) {
+        Some(format!("start a provider, for example: commipc provide {channel} {event} --echo"))
+    } else if known == Some(Refusal::ProviderExists) || code == Misuse::AlreadyProvided.code() {
+        Some("stop the other provider, or provide under another name".into())
+    } else if exit(code) == Exit::Deadline {
+        Some("it may have been executed all the same; give it more time with --deadline".into())
+    } else if known.is_some_and(Refusal::maybe_executed) {
+        Some("find out what the call did before you repeat it".into())
+    } else if code == FaultCode::HandlerFailed.code() {
+        Some("the provider's own output tells why".into())
+    } else if code == Misuse::Disconnected.code() {
+        Some(format!("the call may have been executed; see whether the hub at {hub} still runs"))
+    } else if known.is_some_and(Refusal::is_retryable) {
+        Some("try again later".into())
+    } else {
+        connection_hint(hub, code)
+    };
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The exit code that a stable number stands for: some by themselves, the others by their range.
+pub(crate) fn exit(code: u16) -> Exit {
+    // Not here: `ProviderGone`. A script that repeats a call after 3 must not repeat one that may have been executed.
+    let by_itself = [
+        (Violation::BadServerProof.code(), Exit::Refused),
+        (Violation::NotOffered.code(), Exit::Refused),
+        (Refusal::NoProvider.code(), Exit::NoProvider),
+        (Refusal::Deadline.code(), Exit::Deadline),
+        (Misuse::Deadline.code(), Exit::Deadline),
+        (Misuse::NotConnected.code(), Exit::Unreachable),
+        (Misuse::Disconnected.code(), Exit::Unreachable),
+        (Misuse::Unreachable.code(), Exit::Unreachable),
+        (Misuse::BadName.code(), Exit::Usage),
+        (Misuse::Encode.code(), Exit::Usage),
+    ];
+    if let Some((_, exit)) = by_itself.iter().find(|(known, _)| *known == code) {
+        return *exit;
+    }
+    match code {
+        100..300 => Exit::Refused,
+        ..100 | 300..400 | 500..600 => Exit::Other,
+        400..500 | 600.. => Exit::Fault,
+    }
+}
+
+fn connection_hint(hub: &str, code: u16) -> Option<String> {
+    if code == Misuse::Unreachable.code() {
+        return Some(format!("start a hub with 'commipc hub --listen {hub}', or name another one with --hub"));
+    }
+    let hints = [
+        (
+            Violation::BadServerProof.code(),
+            "it does not know your secret, so it may not be your hub: check --hub and --secret-file",
+        ),
+        (
+            Refusal::AuthFailed.code(),
+            "check --secret-file and --credential: they must be those the hub was started with",
+        ),
+        (
+            Refusal::KdfUnsupported.code(),
+            "give the same kind of secret as the hub has, key or password, with --secret-file",
+        ),
+        (Refusal::IdInUse.code(), "choose another --id, or leave it out"),
+        (Refusal::IdNotAllowed.code(), "choose another --id, or prove another --credential"),
+        (Refusal::VersionUnsupported.code(), "use a hub and a commipc of the same release"),
+    ];
+    let by_itself = hints.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint);
+    let later = Refusal::from_code(code).filter(|refusal| refusal.is_retryable()).map(|_| "try again later");
+    by_itself.or(later).map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_map_to_exit_codes() {
+        for (code, expected) in [
+            (300, Exit::NoProvider),
+            (301, Exit::Other),
+            (302, Exit::Deadline),
+            (509, Exit::Deadline),
+            (400, Exit::Fault),
+            (1_000, Exit::Fault),
+            (100, Exit::Refused),
+            (103, Exit::Refused),
+            (201, Exit::Refused),
+            (15, Exit::Refused),
+            (1, Exit::Other),
+            (303, Exit::Other),
+            (501, Exit::Unreachable),
+            (512, Exit::Unreachable),
+            (506, Exit::Usage),
+        ] {
+            assert_eq!(exit(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn advice_names_what_to_type() {
+        let about = About::new("unix:/h".into(), "math", "sum").unwrap();
+        let text = format!("{:?}", operation(&about, 300, "nobody provides this event"));
+        assert!(text.contains("commipc provide math sum --echo"), "{text}");
+        let text = format!("{:?}", connection("unix:/h", 512, "unreachable"));
+        assert!(text.contains("commipc hub --listen unix:/h"), "{text}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Commands that need nobody else: keys, the demonstration, benchmarks.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use support::Scene;
+
+#[test]
+fn keygen_prints_a_new_key_each_time() {
+    let scene = Scene::new();
+    let keys = [(); 2].map(|()| scene.run(&["keygen"]).stdout);
+    assert_ne!(keys[0], keys[1]);
+    for key in keys {
+        let digits = key.strip_prefix("key:").unwrap().trim_end();
+        assert_eq!(digits.len(), 64);
+        assert!(digits.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()), "{digits}");
+    }
+    let json = scene.run(&["keygen", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert!(line["key"].as_str().unwrap().starts_with("key:"));
+}
+
+#[test]
+fn keygen_writes_a_private_file_and_replaces_none() {
+    let scene = Scene::new();
+    let path = scene.path("key");
+    let name = path.display().to_string();
+    scene.run(&["keygen", "--out", &name]).printed("");
+    let first = std::fs::read_to_string(&path).unwrap();
+    assert_eq!((first.len(), &first[..4]), (4 + 64 + 1, "key:"));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    scene.run(&["keygen", "--out", &name]).failed(1, &[&name, "never replaces"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
+}
+
+#[test]
+fn the_demonstration_succeeds() {
+    let scene = Scene::new();
+    let demo = scene.run(&["demo"]);
+    assert_eq!((demo.code, demo.stderr.as_str()), (Some(0), ""), "{demo:?}");
+    assert!(demo.stdout.contains("15 + 25 = 40"), "{}", demo.stdout);
+    let json = scene.run(&["demo", "--json"]);
+    assert_eq!(json.code, Some(0), "{json:?}");
+    let lines: Vec<serde_json::Value> = json.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() > 3 && lines.iter().all(|line| line["ok"] == true), "{json:?}");
+}
+
+#[test]
+fn a_benchmark_carries_its_own_floor() {
+    let scene = Scene::new();
+    for raw in [&[][..], &["--raw"]] {
+        let short = ["bench", "rpc", "--seconds", "0.05", "--rounds", "1", "--in-flight", "8", "--clients", "2"];
+        let json = scene.run(&[&short[..], &["--json"], raw].concat());
+        assert_eq!(json.code, Some(0), "{json:?}");
+        let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+        for section in ["latency", "load"] {
+            for target in ["commipc", "raw"] {
+                assert!(report[section]["calls_per_s"][target].as_f64().unwrap() > 0.0, "{report}");
+                assert!(report[section]["p50_us"][target].as_f64().unwrap() > 0.0, "{report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_benchmark_runs_through_a_hub_that_is_there() {
+    let scene = Scene::new();
+    let _hub = scene.hub();
+    let url = scene.url();
+    let bench = ["bench", "rpc", "--seconds", "0.05", "--rounds", "1", "--in-flight", "8", "--hub-url", &url];
+    let table = scene.run(&bench);
+    assert_eq!(table.code, Some(0), "{table:?}");
+    for part in ["1 in flight", "calls/s", "raw relay", "ratio"] {
+        assert!(table.stdout.contains(part), "{part}: {table:?}");
+    }
+    scene.run(&["bench", "rpc", "--hub-url", "unix:/no/such/hub"]).failed(7, &["/no/such/hub"]);
+}
