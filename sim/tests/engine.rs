@@ -36,6 +36,7 @@ impl Machine for Toy {
         match input {
             Input::Command(says) => {
                 self.says = says;
+                self.link = Some(LinkId::dialled(0, 1));
                 let link = LinkId::dialled(0, 1);
                 self.outputs.push_back(Output::Dial { link, to: Arc::from("sim:hub") });
                 self.deadline = Some(now.mono + std::time::Duration::from_secs(5));
@@ -44,13 +45,16 @@ impl Machine for Toy {
                 let data: Bytes = (0..self.says).map(|n| n as u8).collect::<Vec<u8>>().into();
                 self.outputs.push_back(Output::Transmit { link, data });
                 self.outputs.push_back(Output::Close { link, flush: true });
+                self.link = None;
             }
             Input::Accepted { link, .. } => self.link = Some(link),
+            Input::Received { link, .. } | Input::Closed { link, .. } if self.link != Some(link) => {}
             Input::Received { data, .. } => {
                 assert!(data.iter().enumerate().all(|(at, byte)| *byte == (self.heard + at) as u8));
                 self.heard += data.len();
             }
             Input::Closed { link, .. } => {
+                self.link = None;
                 self.outputs.push_back(Output::Event(self.heard));
                 if self.flaw == Flaw::SpeaksAfterTheEnd {
                     self.outputs.push_back(Output::Transmit { link, data: Bytes::from_static(b"x") });
