@@ -6,18 +6,20 @@ extern crate alloc;
 pub mod auth;
 pub mod client;
 mod error;
+mod hash;
 pub mod hub;
 mod limits;
 mod machine;
 mod names;
 mod seed;
+mod slots;
 mod time;
 mod timers;
 pub mod wire;
 
 pub use error::{CloseReason, Code, Fault, FaultCode, Misuse, Refusal, Violation};
 pub use limits::{FRAME_CAP, Limits, TIME_LEFT_MAX};
-pub use machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, Transport};
+pub use machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER, Transport};
 pub use names::{
     Address, ChannelName, ClientId, CredentialId, EventName, HubId, NAME_MAX, Name, NameError, RESERVED_PREFIX,
 };

@@ -38,6 +38,9 @@ pub trait Machine {
     fn poll_timeout(&self) -> Option<Deadline>;
 }
 
+/// The largest buffer a driver reads into: what a machine keeps of it pins all of it.
+pub const READ_BUFFER: usize = 64 << 10;
+
 /// What a driver feeds.
 #[derive(Clone, Debug)]
 pub enum Input<C> {
@@ -55,7 +58,7 @@ pub enum Input<C> {
         /// Who is there.
         peer: Peer,
     },
-    /// Bytes came in. Any split of the same bytes has the same effect.
+    /// Bytes came in. Any split of the same bytes has the same effect. They lie in a buffer of at most [`READ_BUFFER`] bytes.
     Received {
         /// The link they came on.
         link: LinkId,

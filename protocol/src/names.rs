@@ -159,6 +159,20 @@ owned_name! {
     CredentialId, |_| false
 }
 
+impl ClientId {
+    /// A name that the library made up and knows to be one.
+    pub(crate) fn made_up(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
+impl HubId {
+    /// A name that the library made up and knows to be one.
+    pub(crate) fn made_up(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
 impl CredentialId {
     /// The credential of a hub with one shared secret: `default`.
     #[must_use]

@@ -11,6 +11,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::time::{Deadline, Instant, TimerReason};
 
@@ -182,6 +183,12 @@ impl<K: Copy> Timers<K> {
         entry.place = Place::Free(self.free);
         self.free = index;
         Some(entry.key)
+    }
+}
+
+impl<K> fmt::Debug for Timers<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timers").field("inserted", &self.inserted).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,5 @@
 //! What must not work, and what must not be told.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use commipc_protocol::CredentialId;
 use commipc_protocol::auth::{

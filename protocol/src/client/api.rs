@@ -24,11 +24,16 @@ impl fmt::Debug for Token {
 
 /// Names a request that a provider is working on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub(crate) u32);
+pub struct RequestId {
+    /// The hub's number for the exchange, which it uses again one day.
+    pub(crate) route: u32,
+    /// Ours, which is not.
+    pub(crate) serial: u64,
+}
 
 impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "r{:x}", self.0)
+        write!(f, "r{}", self.serial)
     }
 }
 
@@ -173,6 +178,16 @@ pub struct Payload {
 pub enum EventKind {
     /// One request, one answer.
     Call,
+}
+
+impl EventKind {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::Call => 0,
+        }
+    }
 }
 
 /// What an application is told.
@@ -352,4 +367,17 @@ pub enum Dropped {
     Mismatch,
     /// A broadcast or send nobody here wants any more.
     NoListener,
+}
+
+/// What a client holds at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Calls that wait for their answer.
+    pub calls: usize,
+    /// Requests that our providers work on.
+    pub serving: usize,
+    /// Opens, provides and the like that wait for the hub.
+    pub controls: usize,
+    /// Sends and broadcasts that the hub has not taken yet.
+    pub sends: usize,
 }

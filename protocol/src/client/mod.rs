@@ -1,30 +1,390 @@
-//! The client machine.
+//! The client: one link to one hub, and everything an application has open over it.
+//!
+//! ```text
+//!  Idle ──Connect──► Dialling ──HELLO──► Challenged ──PROOF──► Proving ──server proof──► Ready
+//!   ▲                                        │ password: KeyDerived                        │
+//!   └───────────────────────── Closed ◄──────┴──────────── link lost, refusal, violation ◄─┘
+//! ```
+//! Every command with a token ends in exactly one event with that token, whatever becomes of the link.
+
 mod api;
-use crate::{Deadline, Input, Machine, Now, Output, Seed};
+mod calls;
+mod channels;
+mod handshake;
+mod messages;
+mod serving;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::vec::Vec;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
 pub use api::*;
+use calls::Pending;
+use channels::{Channels, Control};
+use handshake::{Cached, Phase};
+use serving::Serving;
+
+use crate::error::{CloseReason, Misuse, Refusal, Violation};
+use crate::hash::{Keyed, Map};
+use crate::machine::{Input, LinkId, Machine, Output};
+use crate::names::{Address, ClientId, HubId, Name};
+use crate::seed::{Purpose, Seed, Stream};
+use crate::slots::{Key, Slots};
+use crate::time::{Deadline, Now};
+use crate::timers::{TimerId, Timers};
+use crate::wire::{
+    Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, encoded_len_max, put_message,
+};
 
 /// One client of one hub.
 #[derive(Debug)]
 pub struct Client {
-    _config: ClientConfig,
+    config: ClientConfig,
+    id: ClientId,
+    instance: [u8; 16],
+    now: Now,
+    phase: Phase,
+    /// The link of the phase, if it has one.
+    link: Option<LinkId>,
+    dials: u32,
+    handshake_timer: Option<TimerId>,
+    inbox: Inbox,
+    outbox: Outbox,
+    pool: Pool,
+    timers: Timers<Due>,
+    outputs: VecDeque<Output<Event>>,
+    channels: Channels,
+    /// Control requests without an answer, by number.
+    controls: BTreeMap<u64, Control>,
+    control_ids: u64,
+    calls: Slots<Pending>,
+    requests: u64,
+    /// Sends and broadcasts the hub has not taken yet, by the position of their frames.
+    sends: VecDeque<(u64, Token)>,
+    /// Message frames sent on this link.
+    frames_sent: u64,
+    /// Requests our providers work on, by the hub's route numbers.
+    serving: Map<u32, Serving>,
+    served: u64,
+    /// Who spoke last: most often who speaks next.
+    last_sender: Option<Address>,
+    cached: Option<Cached>,
+    scratch: BytesMut,
+    nonces: Stream,
+    takeovers: Stream,
+}
+
+/// What falls due at a client.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Handshake,
+    Call(Key),
+    Serving(RequestId),
 }
 
 impl Client {
     /// A client that has not dialled yet.
     #[must_use]
-    pub fn new(config: ClientConfig, _seed: &Seed) -> Self {
-        Self { _config: config }
+    pub fn new(config: ClientConfig, seed: &Seed) -> Self {
+        let mut identity = seed.stream(Purpose::Identity);
+        let made_up = identity.u64() as u32;
+        let instance = identity.bytes();
+        let hash = Keyed::new(&mut seed.stream(Purpose::HashKeys));
+        let limit = config.limits.handshake_frame;
+        Self {
+            id: config.id.clone().unwrap_or_else(|| ClientId::made_up(&format!("cli-{made_up:08x}"))),
+            config,
+            instance,
+            now: Now::default(),
+            phase: Phase::Idle,
+            link: None,
+            dials: 0,
+            handshake_timer: None,
+            inbox: Inbox::new(limit),
+            outbox: Outbox::default(),
+            pool: Pool::default(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            channels: Channels::new(hash),
+            controls: BTreeMap::new(),
+            control_ids: 0,
+            calls: Slots::default(),
+            requests: 0,
+            sends: VecDeque::new(),
+            frames_sent: 0,
+            serving: hash.map(),
+            served: 0,
+            last_sender: None,
+            cached: None,
+            scratch: BytesMut::new(),
+            nonces: seed.stream(Purpose::Handshake),
+            takeovers: seed.stream(Purpose::Takeover),
+        }
+    }
+
+    /// The own id.
+    #[must_use]
+    pub const fn id(&self) -> &ClientId {
+        &self.id
+    }
+
+    /// What the client holds at the moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            calls: self.calls.len(),
+            serving: self.serving.len(),
+            controls: self.controls.len(),
+            sends: self.sends.len(),
+        }
     }
 }
 
 impl Machine for Client {
     type Command = Command;
     type Event = Event;
-    fn handle_input(&mut self, _now: Now, _input: Input<Command>) {}
+
+    fn handle_input(&mut self, now: Now, input: Input<Command>) {
+        self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
+        match input {
+            // A client listens nowhere.
+            Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
+            Input::Dialled { link, peer } if self.link == Some(link) => self.handle_dialled(&peer),
+            Input::Received { link, data } if self.link == Some(link) => self.handle_received(link, data),
+            Input::Written { link, bytes } if self.link == Some(link) => self.outbox.written(&mut self.pool, bytes),
+            Input::Closed { link, how } if self.link == Some(link) => {
+                let dialling = matches!(self.phase, Phase::Dialling);
+                self.lose(if dialling { CloseReason::Unreachable(how) } else { CloseReason::Lost });
+            }
+            // Of a link that is no longer ours.
+            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
+            Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } => {}
+            Input::Command(command) => self.handle_command(command),
+            Input::Timeout => self.handle_timeout(),
+        }
+    }
+
     fn poll_output(&mut self) -> Option<Output<Event>> {
-        None
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        let link = self.link?;
+        let data = self.outbox.pop(self.config.limits.in_flight)?;
+        Some(Output::Transmit { link, data })
     }
+
     fn poll_timeout(&self) -> Option<Deadline> {
-        None
+        self.timers.next()
     }
+}
+
+impl Client {
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Connect => self.handle_connect(),
+            Command::KeyDerived(salted) => self.handle_key_derived(salted),
+            Command::Open { token, channel } => self.handle_open(token, channel),
+            Command::Leave { token, channel } => self.handle_leave(token, &channel),
+            Command::Provide { token, channel, event, kind } => self.handle_provide(token, &channel, event, kind),
+            Command::Withdraw { token, provider } => self.handle_withdraw(token, provider),
+            Command::Listen { token, channel, event } => self.handle_listen(token, &channel, event),
+            Command::Unlisten { token, listener } => self.handle_unlisten(token, listener),
+            Command::Call { token, outgoing, time_left } => self.handle_call(token, &outgoing, time_left),
+            Command::Cancel { call } => self.handle_cancel(call),
+            Command::Send { token, outgoing } => self.handle_send(token, &outgoing),
+            Command::Broadcast { token, outgoing } => self.handle_broadcast(token, &outgoing),
+            Command::Answer { request, result } => self.handle_answer(request, result),
+            Command::Close => self.handle_close(),
+        }
+    }
+
+    fn handle_received(&mut self, link: LinkId, mut data: Bytes) {
+        // A frame may have ended the link it came on.
+        while self.link == Some(link) {
+            let handled = match self.inbox.next(&mut data) {
+                Ok(Some(frame)) => self.handle_frame(&frame),
+                Ok(None) => return,
+                Err(violation) => Err(violation),
+            };
+            if let Err(violation) = handled {
+                self.violated(violation);
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let Some(kind) = FrameType::from_number(frame.number()) else {
+            return if frame.number() < 128 { Err(Violation::UnknownFrame) } else { Ok(()) };
+        };
+        let Phase::Ready(_) = &self.phase else { return self.handle_handshake_frame(kind, frame) };
+        match kind {
+            FrameType::Done => self.handle_done(frame),
+            FrameType::Ack => self.handle_ack(frame),
+            FrameType::Call => self.handle_request(frame),
+            FrameType::Answer | FrameType::Fault => self.handle_reply(kind, frame),
+            FrameType::Fail => self.handle_fail(frame),
+            FrameType::Cancel => self.handle_request_cancelled(frame),
+            FrameType::Broadcast | FrameType::Send => self.handle_heard(kind, frame),
+            FrameType::Ping => self.handle_ping(frame),
+            FrameType::Pong => Pong::parse(frame.body()).map(drop).map_err(|_| Violation::BadControl),
+            FrameType::Goodbye => self.handle_goodbye(frame),
+            // No exchange takes these yet: they belong to none.
+            FrameType::Item | FrameType::End | FrameType::Beacon | FrameType::Credit => {
+                self.event(Event::Dropped(Dropped::EndedRoute));
+                Ok(())
+            }
+            FrameType::Hello
+            | FrameType::Challenge
+            | FrameType::Proof
+            | FrameType::Welcome
+            | FrameType::AuthFailed
+            | FrameType::Open
+            | FrameType::Leave
+            | FrameType::Provide
+            | FrameType::Withdraw
+            | FrameType::Listen
+            | FrameType::Unlisten => Err(Violation::UnexpectedFrame),
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        while let Some(due) = self.timers.expire(self.now.mono) {
+            match due {
+                Due::Handshake => self.violated(Violation::HandshakeTimeout),
+                Due::Call(key) => self.call_expired(key),
+                Due::Serving(request) => {
+                    self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
+                }
+            }
+        }
+    }
+
+    fn handle_ping(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let ping = Ping::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        self.outbox.push(&mut self.pool, FrameType::Pong, |out| Pong { number: ping.number }.encode(out));
+        Ok(())
+    }
+
+    fn handle_goodbye(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let Goodbye { code } = Goodbye::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        self.close_link(false);
+        self.lose(match (Refusal::from_code(code), code) {
+            (Some(refusal), _) => CloseReason::Goodbye(refusal),
+            (None, 0) => CloseReason::Lost,
+            (None, code) => CloseReason::GoodbyeCode(code),
+        });
+        Ok(())
+    }
+
+    fn handle_close(&mut self) {
+        if let Phase::Ready(_) = &self.phase {
+            self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code: 0 }.encode(out));
+        }
+        self.close_link(true);
+        self.lose(CloseReason::Local);
+    }
+
+    fn violated(&mut self, violation: Violation) {
+        self.event(Event::Violation(violation));
+        if let Phase::Ready(_) = &self.phase {
+            let code = violation.code();
+            self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code }.encode(out));
+        }
+        self.close_link(true);
+        self.lose(CloseReason::Violation(violation));
+    }
+
+    /// Hands what still waits to the driver, if wanted, and closes the link.
+    fn close_link(&mut self, flush: bool) {
+        let Some(link) = self.link else { return };
+        if flush {
+            let rest: Vec<Bytes> = self.outbox.drain().collect();
+            self.outputs.extend(rest.into_iter().map(|data| Output::Transmit { link, data }));
+        }
+        self.outputs.push_back(Output::Close { link, flush });
+    }
+
+    /// Ends everything that hung on the link; each thing has its event before the link has its own.
+    fn lose(&mut self, reason: CloseReason) {
+        let gone = match reason {
+            CloseReason::Local => Misuse::Closed,
+            CloseReason::Goodbye(_)
+            | CloseReason::GoodbyeCode(_)
+            | CloseReason::Unreachable(_)
+            | CloseReason::Lost
+            | CloseReason::Refused(_)
+            | CloseReason::Violation(_) => Misuse::Disconnected,
+        };
+        self.phase = Phase::Idle;
+        self.link = None;
+        self.stop_handshake_timer();
+        self.inbox = Inbox::new(self.config.limits.handshake_frame);
+        self.outbox = Outbox::default();
+        self.frames_sent = 0;
+        self.lose_calls(gone);
+        self.lose_sends(gone);
+        self.lose_serving(gone);
+        self.lose_channels(gone);
+        self.event(Event::Closed(reason));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Whether one more message of this size may be queued now.
+    fn check_room(&self, outgoing: &Outgoing) -> Result<&HubId, Misuse> {
+        let Phase::Ready(ready) = &self.phase else { return Err(Misuse::NotConnected) };
+        if outgoing.metadata.len() > self.config.limits.metadata {
+            return Err(Misuse::TooLarge);
+        }
+        let len = frame_len(outgoing.payload.bytes.len() + outgoing.metadata.len());
+        if len > ready.frame as usize {
+            return Err(Misuse::TooLarge);
+        }
+        if self.outbox.waiting() + len > self.config.limits.outbox {
+            return Err(Misuse::Busy);
+        }
+        Ok(&ready.hub)
+    }
+
+    /// Writes one message. Number and time are those of the moment it enters the outbox.
+    fn write_message(&mut self, route: u32, header: &Header<'_>, payload: &Bytes) {
+        let Self { scratch, outbox, pool, .. } = self;
+        scratch.clear();
+        header.encode(scratch);
+        let hop = Hop::direct(route, 0);
+        outbox.push(pool, header.kind.into(), |out| {
+            out.reserve(hop.encoded_len() + encoded_len_max(scratch.len(), payload.len()));
+            hop.put(out);
+            put_message(out, scratch, payload, &[]);
+        });
+        self.frames_sent += 1;
+    }
+
+    /// An address made of names that the parser has checked.
+    fn address(&mut self, client: Name<'_>, hub: Name<'_>) -> Option<Address> {
+        if let Some(last) = &self.last_sender
+            && last.client.as_name() == client
+            && last.hub.as_name() == hub
+        {
+            return Some(last.clone());
+        }
+        let address = Address { client: ClientId::new(client.as_str()).ok()?, hub: HubId::new(hub.as_str()).ok()? };
+        self.last_sender = Some(address.clone());
+        Some(address)
+    }
+}
+
+/// An upper bound of the frame around a payload and metadata of so many bytes together.
+const fn frame_len(content: usize) -> usize {
+    // The type, a hop header without visited hubs, and a header with six names of full length and all numbers at their
+    // largest.
+    1 + 6 + encoded_len_max(8 + 16 * 9 + 6 * (2 + crate::names::NAME_MAX) + 64, content)
+}
+
+fn put_route(out: &mut BytesMut, route: u32) {
+    out.put_u32(route);
 }

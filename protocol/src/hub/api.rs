@@ -120,3 +120,16 @@ pub struct Counters {
     /// Frames of types this version does not know and may skip.
     pub skipped: u64,
 }
+
+/// What a hub holds at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Links, proved or not.
+    pub links: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Calls on their way.
+    pub calls: usize,
+}

@@ -1,1 +1,32 @@
-//! The only room that knows bytes.
+//! The only room that knows bytes: frames, control bodies, the hop header and the signed message.
+//!
+//! ```text
+//!   bytes ──► Inbox ──► Frame ──► Control::parse            bodies of the conversation with the hub
+//!                          └────► Hop::split, Message::parse  what travels from client to client
+//!   bytes ◄── Outbox ◄── Control::encode, Hop::put, Header::encode
+//! ```
+//! Everything is parsed once, into borrowed values that cannot be wrong, by the same code for hub and client.
+//! `wire.cddl` beside this crate's manifest describes the same bytes for people and other implementations.
+
+pub(crate) mod cbor;
+mod control;
+mod fault;
+mod frame;
+mod hop;
+mod inbox;
+mod message;
+mod outbox;
+
+pub use cbor::Malformed;
+pub use control::{
+    Ack, AuthFailed, Challenge, Control, Done, Fail, Goodbye, Hello, Leave, Listen, Open, Ping, Pong, Proof, Provide,
+    Refused, Unlisten, Welcome, Withdraw,
+};
+pub(crate) use control::PROOF_ENTRY_LEN;
+pub(crate) use fault::{parse_fault, put_fault};
+pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
+pub use hop::{Hop, ROUTE_BY_HUB};
+pub(crate) use inbox::{Frame, Inbox};
+pub use message::{Flags, Header, Kind, METADATA_MAX, Message, Target};
+pub(crate) use message::{encoded_len_max, put_message};
+pub(crate) use outbox::{Outbox, Pool};

@@ -1,0 +1,240 @@
+//! Our own calls: each ends exactly once, with its answer, a fault, a refusal, its deadline or the link.
+
+use core::time::Duration;
+
+use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, Token, put_route};
+use crate::TIME_LEFT_MAX;
+use crate::client::{Dropped, Payload};
+use crate::error::{Misuse, Refusal, Violation};
+use crate::names::{ChannelName, EventName, HubId};
+use crate::slots::Key;
+use crate::time::TimerReason;
+use crate::timers::TimerId;
+use crate::wire::{Control as _, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target, parse_fault};
+
+/// A call without an answer.
+#[derive(Debug)]
+pub(super) struct Pending {
+    token: Token,
+    request: u64,
+    channel: ChannelName,
+    event: EventName,
+    deadline: Option<TimerId>,
+}
+
+impl Client {
+    pub(super) fn handle_call(&mut self, token: Token, outgoing: &Outgoing, time_left: Duration) {
+        if let Err(misuse) = self.start_call(token, outgoing, time_left) {
+            self.answered(token, Err(never_sent(misuse)));
+        }
+    }
+
+    fn start_call(&mut self, token: Token, outgoing: &Outgoing, time_left: Duration) -> Result<(), Misuse> {
+        let hub = self.check_room(outgoing)?.clone();
+        if self.calls.len() >= self.config.limits.pending_calls {
+            return Err(Misuse::TooMany);
+        }
+        let time_left = time_left.min(TIME_LEFT_MAX);
+        let millis = time_left.as_micros().div_ceil(1_000);
+        if millis == 0 {
+            return Err(Misuse::Deadline);
+        }
+        self.requests += 1;
+        let request = self.requests;
+        let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
+        let pending = Pending { token, request, channel, event, deadline: None };
+        let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
+        let deadline = self.timers.insert(self.now.mono + time_left, TimerReason::Call, Due::Call(key));
+        if let Some(pending) = self.calls.get_mut(key) {
+            pending.deadline = Some(deadline);
+        }
+        let seq = self.next_seq(&outgoing.channel);
+        let (id, instance) = (self.id.clone(), self.instance);
+        let header = Header {
+            kind: Kind::Call,
+            flags: Flags::NONE
+                .with_if(Flags::IDEMPOTENT, outgoing.idempotent)
+                .with_if(Flags::RAW, outgoing.payload.raw),
+            channel: outgoing.channel.as_name(),
+            event: outgoing.event.as_name(),
+            epoch: 0,
+            sender: id.as_name(),
+            origin: hub.as_name(),
+            instance: &instance,
+            seq,
+            bseq: 0,
+            sent_at: self.now.wall.0,
+            // At most a day, so it fits.
+            time_left: millis as u64,
+            request,
+            reference: &[],
+            index: 0,
+            target: Target::NONE,
+            metadata: &outgoing.metadata,
+        };
+        self.write_message(key.bits(), &header, &outgoing.payload.bytes);
+        Ok(())
+    }
+
+    pub(super) fn handle_cancel(&mut self, call: Token) {
+        // Giving up is rare and calls are bounded: a map from tokens would cost every call to make this one faster.
+        let key = self.calls.iter().find(|(_, pending)| pending.token == call).map(|(key, _)| key);
+        if let Some(key) = key {
+            self.give_up(key, Misuse::Cancelled);
+        }
+    }
+
+    pub(super) fn call_expired(&mut self, key: Key) {
+        self.give_up(key, Misuse::Deadline);
+    }
+
+    /// Ends a call from this side and tells the provider.
+    fn give_up(&mut self, key: Key, why: Misuse) {
+        let Some(pending) = self.end_call(key) else { return };
+        if let Ok(hub) = self.ready_hub() {
+            self.write_cancel(key, &pending, &hub);
+        }
+        self.answered(pending.token, Err(lost(Failure::Local(why))));
+    }
+
+    fn write_cancel(&mut self, key: Key, pending: &Pending, hub: &HubId) {
+        let seq = self.next_seq(&pending.channel);
+        let (id, instance) = (self.id.clone(), self.instance);
+        let header = Header {
+            kind: Kind::Cancel,
+            flags: Flags::NONE,
+            channel: pending.channel.as_name(),
+            event: pending.event.as_name(),
+            epoch: 0,
+            sender: id.as_name(),
+            origin: hub.as_name(),
+            instance: &instance,
+            seq,
+            bseq: 0,
+            sent_at: self.now.wall.0,
+            time_left: 0,
+            request: pending.request,
+            reference: &[],
+            index: 0,
+            target: Target::NONE,
+            metadata: &[],
+        };
+        self.write_message(key.bits(), &header, &bytes::Bytes::new());
+    }
+
+    /// An answer or a fault.
+    pub(super) fn handle_reply(&mut self, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
+        let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
+        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        let header = message.header;
+        let key = Key::from_bits(hop.route);
+        let Some(pending) = self.calls.get(key).filter(|_| hop.route & ROUTE_BY_HUB == 0) else {
+            self.event(Event::Dropped(Dropped::EndedRoute));
+            return Ok(());
+        };
+        let hub = self.ready_hub().map_err(|_| Violation::UnexpectedFrame)?;
+        let fits = kind.message_kind() == Some(header.kind)
+            && header.request == pending.request
+            && header.epoch == 0
+            && header.channel == pending.channel.as_name()
+            && header.event == pending.event.as_name()
+            && header.target == Target::new(self.id.as_name(), hub.as_name());
+        let Some(provider) = self.address(header.sender, header.origin).filter(|_| fits) else {
+            self.event(Event::Dropped(Dropped::Mismatch));
+            return Ok(());
+        };
+        let result = if header.kind == Kind::Answer {
+            Ok(Answer {
+                payload: Payload { bytes: frame.keep(message.payload), raw: header.flags.has(Flags::RAW) },
+                provider,
+                metadata: frame.keep(header.metadata),
+                hops: hop.hops,
+            })
+        } else {
+            Err(failure_of(parse_fault(message.payload).map_err(|_| Violation::BadMessage)?))
+        };
+        if let Some(pending) = self.end_call(key) {
+            self.answered(pending.token, result);
+        }
+        Ok(())
+    }
+
+    /// An exchange that the hub has ended: one of our calls, or a request to one of our providers.
+    pub(super) fn handle_fail(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let (route, body) = frame.body().split_first_chunk::<4>().ok_or(Violation::BadControl)?;
+        let route = u32::from_be_bytes(*route);
+        let Fail { code } = Fail::parse(body).map_err(|_| Violation::BadControl)?;
+        let refusal = Refusal::from_code(code);
+        let failure = refusal.map_or(Failure::RefusedCode(code), Failure::Refused);
+        if route & ROUTE_BY_HUB != 0 {
+            self.end_request(route, None, failure);
+        } else if let Some(pending) = self.end_call(Key::from_bits(route)) {
+            let maybe_executed = refusal.is_none_or(Refusal::maybe_executed);
+            self.answered(pending.token, Err(CallFailure::Failed { failure, maybe_executed }));
+        } else {
+            self.event(Event::Dropped(Dropped::EndedRoute));
+        }
+        Ok(())
+    }
+
+    pub(super) fn lose_calls(&mut self, gone: Misuse) {
+        let mut calls = core::mem::take(&mut self.calls);
+        for pending in calls.drain() {
+            if let Some(deadline) = pending.deadline {
+                self.timers.cancel(deadline);
+            }
+            self.answered(pending.token, Err(lost(Failure::Local(gone))));
+        }
+        // The table goes on, so that the next link's routes differ from this one's.
+        self.calls = calls;
+    }
+
+    /// The next number of a message in a channel.
+    pub(super) fn next_seq(&mut self, channel: &ChannelName) -> u64 {
+        let Some(channel) = self.channels.entry(channel) else { return 1 };
+        channel.seq += 1;
+        channel.seq
+    }
+
+    pub(super) fn ready_hub(&self) -> Result<HubId, Misuse> {
+        match &self.phase {
+            super::Phase::Ready(ready) => Ok(ready.hub.clone()),
+            super::Phase::Idle
+            | super::Phase::Dialling
+            | super::Phase::Greeted(_)
+            | super::Phase::Deriving(_)
+            | super::Phase::Proving(_) => Err(Misuse::NotConnected),
+        }
+    }
+
+    fn end_call(&mut self, key: Key) -> Option<Pending> {
+        let pending = self.calls.remove(key)?;
+        if let Some(deadline) = pending.deadline {
+            self.timers.cancel(deadline);
+        }
+        Some(pending)
+    }
+
+    fn answered(&mut self, token: Token, result: Result<Answer, CallFailure>) {
+        self.event(Event::Answered { token, result });
+    }
+}
+
+/// A fault by this library that says the provider did not take the call is no statement of a handler.
+fn failure_of(fault: crate::Fault) -> CallFailure {
+    match Refusal::from_code(fault.code) {
+        Some(refusal) => CallFailure::Failed {
+            failure: Failure::Refused(refusal),
+            maybe_executed: refusal.maybe_executed() || refusal == Refusal::TooLarge,
+        },
+        None => CallFailure::Fault(fault),
+    }
+}
+
+const fn never_sent(misuse: Misuse) -> CallFailure {
+    CallFailure::Failed { failure: Failure::Local(misuse), maybe_executed: false }
+}
+
+const fn lost(failure: Failure) -> CallFailure {
+    CallFailure::Failed { failure, maybe_executed: true }
+}

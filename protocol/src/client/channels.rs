@@ -1,0 +1,345 @@
+//! Channels as this client sees them: what is open, provided and listened to, and the requests to the hub about it.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::{Client, Event, EventKind, Failure, Token};
+use crate::error::{Misuse, Refusal, Violation};
+use crate::hash::{Keyed, Map};
+use crate::names::{ChannelName, EventName, Name};
+use crate::wire::{self, Control as _, Done, Frame, FrameType};
+
+/// A channel's place in the client's table. Channels stay there, closed or not: their numbers go on rising.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ChannelIx(usize);
+
+/// All channels this client ever named.
+#[derive(Debug)]
+pub(super) struct Channels {
+    all: Vec<Channel>,
+    by_name: Map<ChannelName, ChannelIx>,
+    /// Where each lasting token of a provider or listener belongs.
+    standing: Map<Token, Standing>,
+    hash: Keyed,
+}
+
+/// One channel.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) name: ChannelName,
+    state: State,
+    /// The last `seq` given to a message.
+    pub(super) seq: u64,
+    /// The last `bseq` given to a broadcast, by event.
+    pub(super) bseqs: Map<EventName, u64>,
+    pub(super) providers: Map<EventName, Provided>,
+    listeners: Map<EventName, Vec<Token>>,
+    all_events: Vec<Token>,
+}
+
+/// One of our providers.
+#[derive(Clone, Debug)]
+pub(super) struct Provided {
+    pub(super) event: EventName,
+    pub(super) token: Token,
+    pub(super) kind: EventKind,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed,
+    /// Who waits for the hub.
+    Opening(Vec<Token>),
+    /// How often it was opened.
+    Open(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Standing {
+    Provider(ChannelIx, EventName),
+    Listener(ChannelIx, Option<EventName>),
+}
+
+/// A request to the hub that it has not answered yet.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// Answers everybody who waits in [`State::Opening`].
+    Open(ChannelIx),
+    /// Becomes a standing provider or listener, or is forgotten.
+    Stand(Token),
+    /// Undoes something that is forgotten already.
+    Undo(Token),
+}
+
+impl Channels {
+    pub(super) fn new(hash: Keyed) -> Self {
+        Self { all: Vec::new(), by_name: hash.map(), standing: hash.map(), hash }
+    }
+
+    pub(super) fn find(&self, name: Name<'_>) -> Option<&Channel> {
+        self.all.get(self.by_name.get(name.as_str())?.0)
+    }
+
+    /// The channel's entry, made where there is none.
+    pub(super) fn entry(&mut self, name: &ChannelName) -> Option<&mut Channel> {
+        let ix = self.index(name);
+        self.all.get_mut(ix.0)
+    }
+
+    /// Who listens to an event: those of the event first, then those of all events.
+    pub(super) fn listeners(&self, channel: Name<'_>, event: Name<'_>) -> impl Iterator<Item = Token> {
+        let channel = self.find(channel);
+        let one = channel.and_then(|channel| channel.listeners.get(event.as_str())).into_iter().flatten();
+        one.chain(channel.map(|channel| &channel.all_events).into_iter().flatten()).copied()
+    }
+
+    fn index(&mut self, name: &ChannelName) -> ChannelIx {
+        if let Some(&ix) = self.by_name.get(name) {
+            return ix;
+        }
+        let ix = ChannelIx(self.all.len());
+        self.all.push(Channel {
+            name: name.clone(),
+            state: State::Closed,
+            seq: 0,
+            bseqs: self.hash.map(),
+            providers: self.hash.map(),
+            listeners: self.hash.map(),
+            all_events: Vec::new(),
+        });
+        self.by_name.insert(name.clone(), ix);
+        ix
+    }
+
+    fn open(&mut self, name: &ChannelName) -> Result<(ChannelIx, &mut Channel), Failure> {
+        let not_open = Failure::Refused(Refusal::NotMember);
+        let ix = self.by_name.get(name).copied().ok_or(not_open)?;
+        match self.all.get_mut(ix.0) {
+            Some(channel) if matches!(channel.state, State::Open(_)) => Ok((ix, channel)),
+            Some(_) | None => Err(not_open),
+        }
+    }
+
+    /// Forgets a provider or listener; true if the hub has to hear of it.
+    fn remove(&mut self, token: Token) -> Option<(Standing, bool)> {
+        let standing = self.standing.remove(&token)?;
+        let last = match &standing {
+            Standing::Provider(ix, event) => {
+                let channel = self.all.get_mut(ix.0)?;
+                channel.providers.remove(event);
+                true
+            }
+            Standing::Listener(ix, None) => {
+                let channel = self.all.get_mut(ix.0)?;
+                channel.all_events.retain(|&listener| listener != token);
+                channel.all_events.is_empty()
+            }
+            Standing::Listener(ix, Some(event)) => {
+                let channel = self.all.get_mut(ix.0)?;
+                let tokens = channel.listeners.get_mut(event)?;
+                tokens.retain(|&listener| listener != token);
+                let last = tokens.is_empty();
+                if last {
+                    channel.listeners.remove(event);
+                }
+                last
+            }
+        };
+        Some((standing, last))
+    }
+
+    /// Forgets every provider and listener of a channel.
+    fn clear(&mut self, ix: ChannelIx) {
+        let Some(channel) = self.all.get_mut(ix.0) else { return };
+        channel.state = State::Closed;
+        let tokens: BTreeSet<Token> = channel
+            .providers
+            .values()
+            .map(|provided| provided.token)
+            .chain(channel.listeners.values().flatten().copied())
+            .chain(channel.all_events.iter().copied())
+            .collect();
+        channel.providers.clear();
+        channel.listeners.clear();
+        channel.all_events.clear();
+        for token in tokens {
+            self.standing.remove(&token);
+        }
+    }
+
+    fn name(&self, ix: ChannelIx) -> Option<ChannelName> {
+        self.all.get(ix.0).map(|channel| channel.name.clone())
+    }
+}
+
+impl Client {
+    pub(super) fn handle_open(&mut self, token: Token, name: ChannelName) {
+        if let Err(misuse) = self.check_ready() {
+            return self.done(token, Err(Failure::Local(misuse)));
+        }
+        let ix = self.channels.index(&name);
+        let Some(channel) = self.channels.all.get_mut(ix.0) else { return };
+        match &mut channel.state {
+            State::Open(times) => {
+                *times += 1;
+                self.done(token, Ok(()));
+            }
+            State::Opening(waiting) => waiting.push(token),
+            State::Closed => {
+                channel.state = State::Opening(alloc::vec![token]);
+                let id = self.control(Control::Open(ix));
+                let open = wire::Open { id, channel: name.as_name() };
+                self.outbox.push(&mut self.pool, FrameType::Open, |out| open.encode(out));
+            }
+        }
+    }
+
+    pub(super) fn handle_leave(&mut self, token: Token, name: &ChannelName) {
+        let (ix, channel) = match self.channels.open(name) {
+            Ok(open) => open,
+            Err(failure) => return self.done(token, Err(failure)),
+        };
+        if let State::Open(times) = &mut channel.state
+            && *times > 1
+        {
+            *times -= 1;
+            return self.done(token, Ok(()));
+        }
+        self.channels.clear(ix);
+        let id = self.control(Control::Undo(token));
+        let leave = wire::Leave { id, channel: name.as_name() };
+        self.outbox.push(&mut self.pool, FrameType::Leave, |out| leave.encode(out));
+    }
+
+    pub(super) fn handle_provide(&mut self, token: Token, name: &ChannelName, event: EventName, kind: EventKind) {
+        let (ix, channel) = match self.channels.open(name) {
+            Ok(open) => open,
+            Err(failure) => return self.done(token, Err(self.or_not_ready(failure))),
+        };
+        if channel.providers.contains_key(&event) {
+            return self.done(token, Err(Failure::Local(Misuse::AlreadyProvided)));
+        }
+        channel.providers.insert(event.clone(), Provided { event: event.clone(), token, kind });
+        self.channels.standing.insert(token, Standing::Provider(ix, event.clone()));
+        let id = self.control(Control::Stand(token));
+        let provide = wire::Provide { id, channel: name.as_name(), event: event.as_name(), kind: kind.number() };
+        self.outbox.push(&mut self.pool, FrameType::Provide, |out| provide.encode(out));
+    }
+
+    pub(super) fn handle_listen(&mut self, token: Token, name: &ChannelName, event: Option<EventName>) {
+        let (ix, channel) = match self.channels.open(name) {
+            Ok(open) => open,
+            Err(failure) => return self.done(token, Err(self.or_not_ready(failure))),
+        };
+        match &event {
+            Some(event) => channel.listeners.entry(event.clone()).or_default().push(token),
+            None => channel.all_events.push(token),
+        }
+        self.channels.standing.insert(token, Standing::Listener(ix, event.clone()));
+        let id = self.control(Control::Stand(token));
+        let event = event.as_ref().map(EventName::as_name);
+        let listen = wire::Listen { id, channel: name.as_name(), event };
+        self.outbox.push(&mut self.pool, FrameType::Listen, |out| listen.encode(out));
+    }
+
+    pub(super) fn handle_withdraw(&mut self, token: Token, provider: Token) {
+        self.undo(token, provider);
+    }
+
+    pub(super) fn handle_unlisten(&mut self, token: Token, listener: Token) {
+        self.undo(token, listener);
+    }
+
+    fn undo(&mut self, token: Token, standing: Token) {
+        let Some((standing, tell_hub)) = self.channels.remove(standing) else {
+            return self.done(token, Err(self.or_not_ready(Failure::Local(Misuse::UnknownToken))));
+        };
+        if !tell_hub {
+            return self.done(token, Ok(()));
+        }
+        let id = self.control(Control::Undo(token));
+        match standing {
+            Standing::Provider(ix, event) => {
+                let Some(name) = self.channels.name(ix) else { return };
+                let withdraw = wire::Withdraw { id, channel: name.as_name(), event: event.as_name() };
+                self.outbox.push(&mut self.pool, FrameType::Withdraw, |out| withdraw.encode(out));
+            }
+            Standing::Listener(ix, event) => {
+                let Some(name) = self.channels.name(ix) else { return };
+                let event = event.as_ref().map(EventName::as_name);
+                let unlisten = wire::Unlisten { id, channel: name.as_name(), event };
+                self.outbox.push(&mut self.pool, FrameType::Unlisten, |out| unlisten.encode(out));
+            }
+        }
+    }
+
+    pub(super) fn handle_done(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let Done { id, code } = Done::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        let control = self.controls.remove(&id).ok_or(Violation::UnexpectedFrame)?;
+        let result = match (code, Refusal::from_code(code)) {
+            (0, _) => Ok(()),
+            (_, Some(refusal)) => Err(Failure::Refused(refusal)),
+            (code, None) => Err(Failure::RefusedCode(code)),
+        };
+        self.control_ended(control, result);
+        Ok(())
+    }
+
+    fn control_ended(&mut self, control: Control, result: Result<(), Failure>) {
+        match control {
+            Control::Open(ix) => {
+                let Some(channel) = self.channels.all.get_mut(ix.0) else { return };
+                let State::Opening(waiting) = core::mem::replace(&mut channel.state, State::Closed) else { return };
+                if result.is_ok() {
+                    channel.state = State::Open(waiting.len());
+                }
+                for token in waiting {
+                    self.done(token, result);
+                }
+            }
+            Control::Stand(token) => {
+                if result.is_err() {
+                    self.channels.remove(token);
+                }
+                self.done(token, result);
+            }
+            Control::Undo(token) => self.done(token, result),
+        }
+    }
+
+    /// Ends every request to the hub and forgets what the link stood for.
+    pub(super) fn lose_channels(&mut self, gone: Misuse) {
+        for control in core::mem::take(&mut self.controls).into_values() {
+            self.control_ended(control, Err(Failure::Local(gone)));
+        }
+        for ix in 0..self.channels.all.len() {
+            self.channels.clear(ChannelIx(ix));
+        }
+    }
+
+    pub(super) fn done(&mut self, token: Token, result: Result<(), Failure>) {
+        self.event(Event::Done { token, result });
+    }
+
+    fn control(&mut self, control: Control) -> u64 {
+        self.control_ids += 1;
+        self.controls.insert(self.control_ids, control);
+        self.control_ids
+    }
+
+    fn check_ready(&self) -> Result<(), Misuse> {
+        match &self.phase {
+            super::Phase::Ready(_) => Ok(()),
+            super::Phase::Idle
+            | super::Phase::Dialling
+            | super::Phase::Greeted(_)
+            | super::Phase::Deriving(_)
+            | super::Phase::Proving(_) => Err(Misuse::NotConnected),
+        }
+    }
+
+    /// Without a connection nothing is open: then that is the reason to tell.
+    fn or_not_ready(&self, failure: Failure) -> Failure {
+        self.check_ready().map_or_else(Failure::Local, |()| failure)
+    }
+}

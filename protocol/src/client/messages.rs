@@ -1,0 +1,136 @@
+//! Messages without an answer: sends and broadcasts, out and in.
+
+use super::{Client, Dropped, Event, Failure, Incoming, Message, Outgoing, Payload, Token};
+use crate::error::{Misuse, Refusal, Violation};
+use crate::time::UnixMillis;
+use crate::wire::{self, Ack, Control as _, Flags, Frame, FrameType, Header, Hop, Kind, Target};
+
+/// How long a message without an answer is worth delivering, in milliseconds.
+const TIME_LEFT: u64 = 30_000;
+
+impl Client {
+    pub(super) fn handle_send(&mut self, token: Token, outgoing: &Outgoing) {
+        self.say(token, Kind::Send, outgoing);
+    }
+
+    pub(super) fn handle_broadcast(&mut self, token: Token, outgoing: &Outgoing) {
+        self.say(token, Kind::Broadcast, outgoing);
+    }
+
+    fn say(&mut self, token: Token, kind: Kind, outgoing: &Outgoing) {
+        let hub = match self.check_room(outgoing) {
+            Ok(hub) => hub.clone(),
+            Err(misuse) => return self.event(Event::Sent { token, result: Err(Failure::Local(misuse)) }),
+        };
+        let seq = self.next_seq(&outgoing.channel);
+        let bseq = if kind == Kind::Broadcast { self.next_bseq(outgoing) } else { 0 };
+        let (id, instance) = (self.id.clone(), self.instance);
+        let header = Header {
+            kind,
+            flags: Flags::NONE.with_if(Flags::RAW, outgoing.payload.raw),
+            channel: outgoing.channel.as_name(),
+            event: outgoing.event.as_name(),
+            epoch: 0,
+            sender: id.as_name(),
+            origin: hub.as_name(),
+            instance: &instance,
+            seq,
+            bseq,
+            sent_at: self.now.wall.0,
+            time_left: TIME_LEFT,
+            request: 0,
+            reference: &[],
+            index: 0,
+            target: Target::NONE,
+            metadata: &outgoing.metadata,
+        };
+        self.write_message(0, &header, &outgoing.payload.bytes);
+        self.sends.push_back((self.frames_sent, token));
+    }
+
+    fn next_bseq(&mut self, outgoing: &Outgoing) -> u64 {
+        let Some(channel) = self.channels.entry(&outgoing.channel) else { return 1 };
+        if let Some(number) = channel.bseqs.get_mut(&outgoing.event) {
+            *number += 1;
+            return *number;
+        }
+        channel.bseqs.insert(outgoing.event.clone(), 1);
+        1
+    }
+
+    /// The hub has taken what it has read, and refused some of it.
+    pub(super) fn handle_ack(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let Ack { taken, refused } = Ack::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        if taken > self.frames_sent {
+            return Err(Violation::UnexpectedFrame);
+        }
+        let mut refused = refused.unwrap_or_default().into_iter().peekable();
+        while let Some((position, token)) = self.sends.pop_front_if(|(position, _)| *position <= taken) {
+            while refused.next_if(|refused| refused.position < position).is_some() {}
+            let refused = refused.next_if(|refused| refused.position == position);
+            let result = refused.map_or(Ok(()), |refused| {
+                Err(Refusal::from_code(refused.code).map_or(Failure::RefusedCode(refused.code), Failure::Refused))
+            });
+            self.event(Event::Sent { token, result });
+        }
+        Ok(())
+    }
+
+    /// A broadcast for our listeners, or a send for one of our providers.
+    pub(super) fn handle_heard(&mut self, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
+        let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
+        let message = wire::Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        let header = message.header;
+        let fits = kind.message_kind() == Some(header.kind) && header.epoch == 0;
+        let Some(incoming) = self.incoming(frame, hop, &message).filter(|_| fits) else {
+            let why = if fits { Dropped::NoListener } else { Dropped::Mismatch };
+            self.event(Event::Dropped(why));
+            return Ok(());
+        };
+        let number = header.bseq;
+        let mut heard = false;
+        let Self { channels, outputs, .. } = self;
+        let mut tell = |to| {
+            heard = true;
+            let message = Message { to, message: incoming.clone(), number };
+            outputs.push_back(crate::Output::Event(Event::Message(message)));
+        };
+        match header.kind {
+            Kind::Broadcast => channels.listeners(header.channel, header.event).for_each(&mut tell),
+            _ => {
+                let provided = channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
+                provided.map(|provided| provided.token).into_iter().for_each(&mut tell);
+            }
+        }
+        if !heard {
+            self.event(Event::Dropped(Dropped::NoListener));
+        }
+        Ok(())
+    }
+
+    /// What came in, with the names of our own table; `None` if nobody here knows the channel.
+    pub(super) fn incoming(&mut self, frame: &Frame, hop: Hop<'_>, message: &wire::Message<'_>) -> Option<Incoming> {
+        let header = &message.header;
+        let sender = self.address(header.sender, header.origin)?;
+        let channel = self.channels.find(header.channel)?;
+        let event = match channel.providers.get(header.event.as_str()) {
+            Some(provided) => provided.event.clone(),
+            None => crate::EventName::new(header.event.as_str()).ok()?,
+        };
+        Some(Incoming {
+            channel: channel.name.clone(),
+            event,
+            sender,
+            payload: Payload { bytes: frame.keep(message.payload), raw: header.flags.has(Flags::RAW) },
+            metadata: frame.keep(header.metadata),
+            sent_at: UnixMillis(header.sent_at),
+            hops: hop.hops,
+        })
+    }
+
+    pub(super) fn lose_sends(&mut self, gone: Misuse) {
+        for (_, token) in core::mem::take(&mut self.sends) {
+            self.event(Event::Sent { token, result: Err(Failure::Local(gone)) });
+        }
+    }
+}

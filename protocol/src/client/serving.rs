@@ -1,0 +1,175 @@
+//! Requests to our providers: from the hub's hands to the answer, or to whatever ends them before.
+
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Client, Dropped, Due, Event, Failure, Payload, Request, RequestId};
+use crate::error::{Fault, Misuse, Refusal, Violation};
+use crate::names::{Address, ChannelName, EventName};
+use crate::time::TimerReason;
+use crate::timers::TimerId;
+use crate::wire::{Flags, Frame, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target, encoded_len_max, put_fault};
+
+/// A request that one of our providers works on.
+#[derive(Debug)]
+pub(super) struct Serving {
+    serial: u64,
+    request: u64,
+    channel: ChannelName,
+    event: EventName,
+    caller: Address,
+    deadline: TimerId,
+}
+
+impl Client {
+    pub(super) fn handle_request(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
+        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        let header = message.header;
+        if hop.route & ROUTE_BY_HUB == 0 || self.serving.contains_key(&hop.route) {
+            return Err(Violation::BadRoute);
+        }
+        if header.kind != Kind::Call || header.epoch != 0 {
+            self.event(Event::Dropped(Dropped::Mismatch));
+            return Ok(());
+        }
+        let caller = self.address(header.sender, header.origin).ok_or(Violation::BadName)?;
+        self.served += 1;
+        let id = RequestId { route: hop.route, serial: self.served };
+        let deadline = self.now.mono + Duration::from_millis(header.time_left);
+        let provided = self.channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
+        let provided = provided.filter(|_| !header.flags.has(Flags::STREAM)).map(|provided| provided.token);
+        let channel = match self.channels.find(header.channel) {
+            Some(channel) => channel.name.clone(),
+            None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName)?,
+        };
+        let incoming = self.incoming(frame, hop, &message);
+        let event = match &incoming {
+            Some(incoming) => incoming.event.clone(),
+            None => EventName::new(header.event.as_str()).map_err(|_| Violation::BadName)?,
+        };
+        let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
+        let serving =
+            Serving { serial: id.serial, request: header.request, channel, event, caller, deadline: timer };
+        self.serving.insert(hop.route, serving);
+        match (provided, incoming) {
+            (Some(provider), Some(message)) => {
+                let idempotent = header.flags.has(Flags::IDEMPOTENT);
+                self.event(Event::Request(Request { id, provider, message, deadline, idempotent }));
+            }
+            // Withdrawn while the request was on its way.
+            (_, _) => self.handle_answer(id, Err(refusal_as_fault(Refusal::NoProvider))),
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_answer(&mut self, id: RequestId, result: Result<Payload, Fault>) {
+        if self.serving.get(&id.route).is_none_or(|serving| serving.serial != id.serial) {
+            return;
+        }
+        let Some(serving) = self.serving.remove(&id.route) else { return };
+        self.timers.cancel(serving.deadline);
+        let (kind, payload) = match result {
+            Ok(payload) => (Kind::Answer, payload),
+            Err(fault) => (Kind::Fault, Payload { bytes: encoded(&fault), raw: false }),
+        };
+        if self.fits_frame(&payload.bytes) {
+            self.write_reply(id.route, &serving, kind, &payload);
+        } else {
+            let fault = encoded(&refusal_as_fault(Refusal::TooLarge));
+            self.write_reply(id.route, &serving, Kind::Fault, &Payload { bytes: fault, raw: false });
+        }
+    }
+
+    fn write_reply(&mut self, route: u32, serving: &Serving, kind: Kind, payload: &Payload) {
+        let Ok(hub) = self.ready_hub() else { return };
+        let seq = self.next_seq(&serving.channel);
+        let (id, instance) = (self.id.clone(), self.instance);
+        let header = Header {
+            kind,
+            flags: Flags::NONE.with_if(Flags::RAW, payload.raw),
+            channel: serving.channel.as_name(),
+            event: serving.event.as_name(),
+            epoch: 0,
+            sender: id.as_name(),
+            origin: hub.as_name(),
+            instance: &instance,
+            seq,
+            bseq: 0,
+            sent_at: self.now.wall.0,
+            time_left: 0,
+            request: serving.request,
+            reference: &[],
+            index: 0,
+            target: Target::new(serving.caller.client.as_name(), serving.caller.hub.as_name()),
+            metadata: &[],
+        };
+        self.write_message(route, &header, &payload.bytes);
+    }
+
+    /// The caller gives up.
+    pub(super) fn handle_request_cancelled(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
+        let header = Message::parse(bytes).map_err(|_| Violation::BadMessage)?.header;
+        let fits = |serving: &Serving| {
+            header.kind == Kind::Cancel
+                && serving.request == header.request
+                && serving.caller.client.as_name() == header.sender
+                && serving.caller.hub.as_name() == header.origin
+        };
+        match self.serving.get(&hop.route) {
+            Some(serving) if fits(serving) => {
+                self.end_request(hop.route, None, Failure::Local(Misuse::Cancelled));
+            }
+            Some(_) => self.event(Event::Dropped(Dropped::Mismatch)),
+            None => self.event(Event::Dropped(Dropped::EndedRoute)),
+        }
+        Ok(())
+    }
+
+    /// Ends a request without an answer, if it is still the one meant.
+    pub(super) fn end_request(&mut self, route: u32, serial: Option<u64>, why: Failure) {
+        let live = self.serving.get(&route).filter(|serving| serial.is_none_or(|serial| serial == serving.serial));
+        if live.is_none() {
+            return;
+        }
+        if let Some(serving) = self.serving.remove(&route) {
+            self.timers.cancel(serving.deadline);
+            let request = RequestId { route, serial: serving.serial };
+            self.event(Event::RequestEnded { request, why });
+        }
+    }
+
+    pub(super) fn lose_serving(&mut self, gone: Misuse) {
+        let mut routes: alloc::vec::Vec<u32> = self.serving.keys().copied().collect();
+        routes.sort_unstable();
+        for route in routes {
+            self.end_request(route, None, Failure::Local(gone));
+        }
+    }
+
+    fn fits_frame(&self, payload: &Bytes) -> bool {
+        match &self.phase {
+            super::Phase::Ready(ready) => super::frame_len(payload.len()) <= ready.frame as usize,
+            super::Phase::Idle
+            | super::Phase::Dialling
+            | super::Phase::Greeted(_)
+            | super::Phase::Deriving(_)
+            | super::Phase::Proving(_) => false,
+        }
+    }
+}
+
+/// What this library says for a provider that did not get to see the request.
+fn refusal_as_fault(refusal: Refusal) -> Fault {
+    use alloc::string::ToString as _;
+    let retryable = refusal.is_retryable();
+    Fault { code: refusal.code(), message: refusal.to_string(), details: Bytes::new(), retryable }
+}
+
+fn encoded(fault: &Fault) -> Bytes {
+    let mut out = BytesMut::with_capacity(encoded_len_max(fault.message.len(), fault.details.len()));
+    put_fault(&mut out, fault);
+    out.freeze()
+}

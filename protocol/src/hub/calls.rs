@@ -1,0 +1,238 @@
+//! Calls on their way: who called, who works on it, and the two route numbers they know it by.
+//!
+//! ```text
+//!   caller ── route chosen by the caller ──► [Call] ── route chosen by the hub ──► provider
+//! ```
+//! Only the provider a call was handed to can answer it, once, under the hub's own number; whoever is left when the other
+//! goes is told at once.
+
+use super::registry::{LinkIx, Provider};
+use super::session::{Member, Session};
+use super::{Due, Hub};
+use crate::client::EventKind;
+use crate::error::{Refusal, Violation};
+use crate::slots::{Key, Slots};
+use crate::time::TimerReason;
+use crate::timers::TimerId;
+use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Message, ROUTE_BY_HUB, Target};
+
+/// The calls of all links.
+pub(super) type Calls = Slots<Call>;
+
+/// A call that has no answer yet.
+#[derive(Debug)]
+pub(super) struct Call {
+    caller: LinkIx,
+    /// The caller's number for it.
+    route: u32,
+    request: u64,
+    provider: LinkIx,
+    deadline: Option<TimerId>,
+    /// The neighbours in the provider's list of what it works on.
+    newer: Option<Key>,
+    older: Option<Key>,
+}
+
+/// A message frame at the hub, parsed.
+#[derive(Clone, Copy)]
+pub(super) struct Passing<'a> {
+    pub(super) kind: FrameType,
+    pub(super) frame: &'a Frame,
+    pub(super) hop: Hop<'a>,
+    /// The signed message as it came.
+    pub(super) bytes: &'a [u8],
+    pub(super) header: Header<'a>,
+}
+
+impl Hub {
+    pub(super) fn handle_message(&mut self, ix: LinkIx, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
+        let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
+        let header = Message::parse(bytes).map_err(|_| Violation::BadMessage)?.header;
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
+        if header.sender != member.client.as_name() || header.origin != self.id.as_name() {
+            return Err(Violation::ForeignSender);
+        }
+        member.taken += 1;
+        if kind.message_kind() != Some(header.kind) {
+            self.counters.mismatched += 1;
+            return Ok(());
+        }
+        let passing = Passing { kind, frame, hop, bytes, header };
+        match kind {
+            FrameType::Call => self.route_call(ix, passing),
+            FrameType::Answer | FrameType::Fault => {
+                self.route_reply(ix, passing);
+                Ok(())
+            }
+            FrameType::Cancel => {
+                self.route_cancel(ix, passing);
+                Ok(())
+            }
+            FrameType::Broadcast => self.fan_out(ix, passing),
+            FrameType::Send => self.route_send(ix, passing),
+            // No exchange takes these yet: they belong to none.
+            _ => {
+                self.counters.ended_route += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn route_call(&mut self, ix: LinkIx, call: Passing<'_>) -> Result<(), Violation> {
+        let route = call.hop.route;
+        let Some(member) = self.links.get(ix).and_then(Session::member) else { return Ok(()) };
+        if route == 0 || route & ROUTE_BY_HUB != 0 || member.calls.contains_key(&route) {
+            return Err(Violation::BadRoute);
+        }
+        let full = member.calls.len() >= self.limits.pending_calls;
+        match self.choose_provider(&call.header, full) {
+            Ok(provider) => self.start_call(ix, provider, call),
+            Err(refusal) => self.fail(ix, route, refusal),
+        }
+        Ok(())
+    }
+
+    fn choose_provider(&self, header: &Header<'_>, full: bool) -> Result<LinkIx, Refusal> {
+        if full {
+            return Err(Refusal::Overloaded);
+        }
+        if header.epoch != 0 {
+            return Err(Refusal::EpochMismatch);
+        }
+        let Provider { link, kind } =
+            self.registry.provider(header.channel, header.event).ok_or(Refusal::NoProvider)?;
+        match kind {
+            EventKind::Call if header.flags.has(Flags::STREAM) => Err(Refusal::WrongKind),
+            EventKind::Call => Ok(link),
+        }
+    }
+
+    fn start_call(&mut self, ix: LinkIx, provider: LinkIx, passing: Passing<'_>) {
+        let route = passing.hop.route;
+        let time_left = core::time::Duration::from_millis(passing.header.time_left);
+        let older = self.links.get(provider).and_then(Session::member).and_then(|member| member.serving);
+        let request = passing.header.request;
+        let call = Call { caller: ix, route, request, provider, deadline: None, newer: None, older };
+        let Ok(key) = self.calls.insert(call) else {
+            return self.fail(ix, route, Refusal::Overloaded);
+        };
+        let deadline = self.timers.insert(self.now.mono + time_left, TimerReason::Call, Due::Call(key));
+        if let Some(call) = self.calls.get_mut(key) {
+            call.deadline = Some(deadline);
+        }
+        if let Some(neighbour) = older.and_then(|older| self.calls.get_mut(older)) {
+            neighbour.newer = Some(key);
+        }
+        if let Some(member) = self.links.get_mut(provider).and_then(Session::member_mut) {
+            member.serving = Some(key);
+        }
+        if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
+            member.calls.insert(route, key);
+        }
+        self.forward(provider, key.bits() | ROUTE_BY_HUB, passing);
+    }
+
+    fn route_reply(&mut self, ix: LinkIx, reply: Passing<'_>) {
+        let key = Key::from_bits(reply.hop.route & !ROUTE_BY_HUB);
+        let live = self.calls.get(key).filter(|call| call.provider == ix && reply.hop.route & ROUTE_BY_HUB != 0);
+        let Some(call) = live else {
+            self.counters.ended_route += 1;
+            return;
+        };
+        let caller = self.links.get(call.caller).and_then(Session::member);
+        let target = caller.map(|member| Target::new(member.client.as_name(), self.id.as_name()));
+        if call.request != reply.header.request || target != Some(reply.header.target) || reply.header.epoch != 0 {
+            self.counters.mismatched += 1;
+            return;
+        }
+        let (caller, route) = (call.caller, call.route);
+        self.end_call(key);
+        self.forward(caller, route, reply);
+    }
+
+    fn route_cancel(&mut self, ix: LinkIx, cancel: Passing<'_>) {
+        let member = self.links.get(ix).and_then(Session::member);
+        let key = member.and_then(|member| member.calls.get(&cancel.hop.route).copied());
+        let Some((key, call)) = key.and_then(|key| self.calls.get(key).map(|call| (key, call))) else {
+            self.counters.ended_route += 1;
+            return;
+        };
+        if call.request != cancel.header.request {
+            self.counters.mismatched += 1;
+            return;
+        }
+        let provider = call.provider;
+        self.end_call(key);
+        self.forward(provider, key.bits() | ROUTE_BY_HUB, cancel);
+    }
+
+    pub(super) fn call_expired(&mut self, key: Key) {
+        let Some(call) = self.end_call(key) else { return };
+        self.fail(call.caller, call.route, Refusal::Deadline);
+        self.fail(call.provider, key.bits() | ROUTE_BY_HUB, Refusal::Deadline);
+    }
+
+    /// Tells everybody who shared a call with a link that is gone.
+    pub(super) fn abandon_calls(&mut self, ix: LinkIx, gone: &Member) {
+        // The session is out of the table already, so the list is followed from the member at hand.
+        let mut next = gone.serving;
+        while let Some(key) = next {
+            let Some(call) = self.end_call(key) else { break };
+            next = call.older;
+            if call.caller != ix {
+                self.fail(call.caller, call.route, Refusal::ProviderGone);
+            }
+        }
+        let mut own: alloc::vec::Vec<Key> = gone.calls.values().copied().collect();
+        own.sort_unstable();
+        for key in own {
+            if let Some(call) = self.end_call(key) {
+                self.fail(call.provider, key.bits() | ROUTE_BY_HUB, Refusal::CallerGone);
+            }
+        }
+    }
+
+    /// Takes a call out of every list it is in.
+    fn end_call(&mut self, key: Key) -> Option<Call> {
+        let call = self.calls.remove(key)?;
+        if let Some(deadline) = call.deadline {
+            self.timers.cancel(deadline);
+        }
+        if let Some(older) = call.older.and_then(|older| self.calls.get_mut(older)) {
+            older.newer = call.newer;
+        }
+        if let Some(newer) = call.newer.and_then(|newer| self.calls.get_mut(newer)) {
+            newer.older = call.older;
+        } else if let Some(member) = self.links.get_mut(call.provider).and_then(Session::member_mut) {
+            member.serving = call.older;
+        }
+        if let Some(member) = self.links.get_mut(call.caller).and_then(Session::member_mut) {
+            member.calls.remove(&call.route);
+        }
+        Some(call)
+    }
+
+    /// Passes a message on as it came, behind a hop header of its own.
+    pub(super) fn forward(&mut self, to: LinkIx, route: u32, passing: Passing<'_>) {
+        let Passing { kind, frame, hop, bytes, .. } = passing;
+        let hop = hop.forward(route);
+        if let Some(session) = self.links.get_mut(to) {
+            let shared = frame.share(bytes);
+            session.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), bytes, shared);
+            self.counters.forwarded += 1;
+        }
+        self.check_outbox(to);
+    }
+
+    /// Ends an exchange on one link without its peer's word.
+    pub(super) fn fail(&mut self, to: LinkIx, route: u32, refusal: Refusal) {
+        let fail = Fail { code: refusal.code() };
+        if let Some(session) = self.links.get_mut(to) {
+            session.outbox.push(&mut self.pool, FrameType::Fail, |out| {
+                bytes::BufMut::put_u32(out, route);
+                fail.encode(out);
+            });
+        }
+        self.check_outbox(to);
+    }
+}

@@ -1,0 +1,274 @@
+//! A link's conversation with the hub itself: handshake, control requests, goodbye.
+
+use super::registry::{Departure, LinkIx};
+use super::session::{Applicant, HandshakeEnd, Session, State};
+use super::{DisconnectReason, Event, Hub};
+use crate::client::EventKind;
+use crate::error::{Refusal, Violation};
+use crate::machine::Output;
+use crate::wire::{
+    AuthFailed, Control, Done, Frame, FrameType, Goodbye, Leave, Listen, Open, Ping, Pong, Provide, Unlisten, Withdraw,
+};
+
+impl From<HandshakeEnd> for DisconnectReason {
+    fn from(end: HandshakeEnd) -> Self {
+        match end {
+            HandshakeEnd::Violation(violation) => Self::Violation(violation),
+            HandshakeEnd::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
+impl From<Violation> for DisconnectReason {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl Hub {
+    pub(super) fn handle_frame(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let Some(session) = self.links.get(ix) else { return Ok(()) };
+        let ready = matches!(session.state, State::Ready(_));
+        let Some(kind) = FrameType::from_number(frame.number()) else {
+            if !ready || frame.number() < 128 {
+                return Err(Violation::UnknownFrame.into());
+            }
+            self.counters.skipped += 1;
+            return Ok(());
+        };
+        if !ready {
+            return self.handle_stranger(ix, kind, frame);
+        }
+        match kind {
+            FrameType::Ping => self.handle_ping(ix, frame),
+            FrameType::Pong => parse::<Pong>(frame).map(drop),
+            FrameType::Goodbye => parse::<Goodbye>(frame).and(Err(DisconnectReason::Goodbye)),
+            FrameType::Open => self.handle_open(ix, frame),
+            FrameType::Leave => self.handle_leave(ix, frame),
+            FrameType::Provide => self.handle_provide(ix, frame),
+            FrameType::Withdraw => self.handle_withdraw(ix, frame),
+            FrameType::Listen => self.handle_listen(ix, frame),
+            FrameType::Unlisten => self.handle_unlisten(ix, frame),
+            FrameType::Broadcast
+            | FrameType::Send
+            | FrameType::Call
+            | FrameType::Answer
+            | FrameType::Fault
+            | FrameType::Item
+            | FrameType::End
+            | FrameType::Cancel
+            | FrameType::Beacon => self.handle_message(ix, kind, frame).map_err(DisconnectReason::from),
+            FrameType::Hello
+            | FrameType::Challenge
+            | FrameType::Proof
+            | FrameType::Welcome
+            | FrameType::AuthFailed
+            | FrameType::Ack
+            | FrameType::Done
+            | FrameType::Fail
+            | FrameType::Credit => Err(Violation::UnexpectedFrame.into()),
+        }
+    }
+
+    fn handle_stranger(&mut self, ix: LinkIx, kind: FrameType, frame: &Frame) -> Result<(), DisconnectReason> {
+        let nonce = self.nonces.bytes();
+        let Some(session) = self.links.get_mut(ix) else { return Ok(()) };
+        match (core::mem::replace(&mut session.state, State::Hello), kind) {
+            (State::Hello, FrameType::Hello) => {
+                let hub = super::Identity {
+                    hub: &self.id,
+                    boot: &self.boot,
+                    credentials: &self.credentials,
+                    limits: &self.limits,
+                };
+                session.handle_hello(frame, hub, &nonce, &mut self.pool)?;
+                self.mark_ready(ix);
+                Ok(())
+            }
+            (State::Proof(pending), FrameType::Proof) => {
+                let applicant = Session::handle_proof(frame, *pending)?;
+                self.admit(ix, applicant)
+            }
+            (_, _) => Err(Violation::UnexpectedFrame.into()),
+        }
+    }
+
+    /// Makes a proved stranger a client, if there is room for it and its id.
+    fn admit(&mut self, ix: LinkIx, applicant: Applicant) -> Result<(), DisconnectReason> {
+        let refused = if !applicant.authenticated.credential().allows(&applicant.client) {
+            Some(Refusal::IdNotAllowed)
+        } else if self.clients.contains_key(&applicant.client) {
+            Some(Refusal::IdInUse)
+        } else {
+            None
+        };
+        let Some(session) = self.links.get_mut(ix) else { return Ok(()) };
+        self.sessions += 1;
+        session.welcome(&applicant, self.sessions, refused, &self.limits, &mut self.pool);
+        let link = session.link;
+        if let Some(timer) = session.handshake_timer.take() {
+            self.timers.cancel(timer);
+        }
+        if let Some(refusal) = refused {
+            return Err(DisconnectReason::Refused(refusal));
+        }
+        let (client, credential) = (applicant.client.clone(), applicant.authenticated.credential_id().clone());
+        session.become_ready(applicant, self.hash);
+        self.links.acquaint(ix);
+        self.clients.insert(client.clone(), ix);
+        self.mark_ready(ix);
+        self.event(Event::Connected { link, client, credential });
+        Ok(())
+    }
+
+    fn handle_ping(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let ping = parse::<Ping>(frame)?;
+        if let Some(session) = self.links.get_mut(ix) {
+            session.outbox.push(&mut self.pool, FrameType::Pong, |out| Pong { number: ping.number }.encode(out));
+        }
+        self.check_outbox(ix);
+        Ok(())
+    }
+
+    fn handle_open(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let open = parse::<Open<'_>>(frame)?;
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
+        let result = self.registry.open(&mut member.memberships, ix, open.channel, &self.limits);
+        if result == Ok(true) {
+            let client = member.client.clone();
+            if let Ok(channel) = crate::ChannelName::new(open.channel.as_str()) {
+                self.event(Event::Joined { channel, client });
+            }
+        }
+        self.done(ix, open.id, result.map(drop));
+        Ok(())
+    }
+
+    fn handle_leave(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let leave = parse::<Leave<'_>>(frame)?;
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
+        let result = self.registry.leave(&mut member.memberships, ix, leave.channel);
+        let client = member.client.clone();
+        let result = result.map(|departure| self.departed(&client, departure));
+        self.done(ix, leave.id, result);
+        Ok(())
+    }
+
+    fn handle_provide(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let provide = parse::<Provide<'_>>(frame)?;
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
+        let client = member.client.clone();
+        let names = (provide.channel, provide.event);
+        let result = if provide.kind == EventKind::Call.number() {
+            self.registry.provide(&mut member.memberships, ix, names, EventKind::Call, &self.limits)
+        } else {
+            Err(Refusal::WrongKind)
+        };
+        let result = result.map(|event| {
+            if let Ok(channel) = crate::ChannelName::new(provide.channel.as_str()) {
+                self.event(Event::Provided { channel, event, client });
+            }
+        });
+        self.done(ix, provide.id, result);
+        Ok(())
+    }
+
+    fn handle_withdraw(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let withdraw = parse::<Withdraw<'_>>(frame)?;
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
+        let client = member.client.clone();
+        let result = self.registry.withdraw(&mut member.memberships, withdraw.channel, withdraw.event);
+        let result = result.map(|event| {
+            if let Ok(channel) = crate::ChannelName::new(withdraw.channel.as_str()) {
+                self.event(Event::Withdrawn { channel, event, client });
+            }
+        });
+        self.done(ix, withdraw.id, result);
+        Ok(())
+    }
+
+    fn handle_listen(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let listen = parse::<Listen<'_>>(frame)?;
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
+        let result = self.registry.listen(&mut member.memberships, ix, listen.channel, listen.event, &self.limits);
+        self.done(ix, listen.id, result);
+        Ok(())
+    }
+
+    fn handle_unlisten(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let unlisten = parse::<Unlisten<'_>>(frame)?;
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
+        let result = self.registry.unlisten(&mut member.memberships, ix, unlisten.channel, unlisten.event);
+        self.done(ix, unlisten.id, result);
+        Ok(())
+    }
+
+    fn done(&mut self, ix: LinkIx, id: u64, result: Result<(), Refusal>) {
+        let done = Done { id, code: result.map_or_else(Refusal::code, |()| 0) };
+        if let Some(session) = self.links.get_mut(ix) {
+            session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
+        }
+        self.check_outbox(ix);
+    }
+
+    /// Ends a link from this side: what waits for it goes out first, and a goodbye where one is understood.
+    pub(super) fn end_link(&mut self, ix: LinkIx, why: DisconnectReason) {
+        let Some(mut session) = self.links.remove(ix) else { return };
+        let code = match why {
+            DisconnectReason::Goodbye | DisconnectReason::Lost => 0,
+            DisconnectReason::Refused(refusal) => refusal.code(),
+            DisconnectReason::Violation(violation) => violation.code(),
+        };
+        match (&session.state, why) {
+            (State::Ready(_), _) => {
+                session.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code }.encode(out));
+            }
+            (State::Hello | State::Proof(_), DisconnectReason::Refused(refusal)) if !refusal_was_proved(refusal) => {
+                session.outbox.push(&mut self.pool, FrameType::AuthFailed, |out| AuthFailed { code }.encode(out));
+            }
+            // A stranger that breaks the protocol may not even speak it.
+            (State::Hello | State::Proof(_), _) => {}
+        }
+        let link = session.link;
+        for data in session.outbox.drain() {
+            self.outputs.push_back(Output::Transmit { link, data });
+        }
+        self.outputs.push_back(Output::Close { link, flush: true });
+        self.forget(ix, session, why);
+    }
+
+    /// Undoes everything a link stood for.
+    pub(super) fn forget(&mut self, ix: LinkIx, session: Session, why: DisconnectReason) {
+        for timer in [session.handshake_timer, session.partial_timer].into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
+        let link = session.link;
+        let State::Ready(mut member) = session.state else {
+            return self.event(Event::Rejected { link, why });
+        };
+        self.abandon_calls(ix, &member);
+        self.clients.remove(&member.client);
+        let memberships = core::mem::take(&mut member.memberships);
+        for departure in self.registry.leave_all(memberships, ix) {
+            self.departed(&member.client, departure);
+        }
+        self.event(Event::Disconnected { link, client: member.client, why });
+    }
+
+    fn departed(&mut self, client: &crate::ClientId, departure: Departure) {
+        let Departure { channel, withdrawn } = departure;
+        for event in withdrawn {
+            self.event(Event::Withdrawn { channel: channel.clone(), event, client: client.clone() });
+        }
+        self.event(Event::Left { channel, client: client.clone() });
+    }
+}
+
+/// Whether a WELCOME has carried the refusal already.
+const fn refusal_was_proved(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::IdInUse | Refusal::IdNotAllowed)
+}
+
+fn parse<'a, T: Control<'a>>(frame: &'a Frame) -> Result<T, DisconnectReason> {
+    T::parse(frame.body()).map_err(|_| Violation::BadControl.into())
+}

@@ -1,0 +1,82 @@
+//! Messages without an answer: sends to one provider, broadcasts to every listener, and the ACK that says they were taken.
+
+use super::calls::Passing;
+use super::registry::LinkIx;
+use super::session::Session;
+use super::{DisconnectReason, Hub};
+use crate::error::{Refusal, Violation};
+use crate::wire::{Ack, Control, FrameType, Pool, Refused};
+
+impl Hub {
+    pub(super) fn route_send(&mut self, ix: LinkIx, send: Passing<'_>) -> Result<(), Violation> {
+        if send.hop.route != 0 {
+            return Err(Violation::BadRoute);
+        }
+        match self.registry.provider(send.header.channel, send.header.event) {
+            Some(provider) if send.header.epoch == 0 => {
+                self.forward(provider.link, 0, send);
+                self.taken(ix, None);
+            }
+            Some(_) => self.taken(ix, Some(Refusal::EpochMismatch)),
+            None => self.taken(ix, Some(Refusal::NoProvider)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn fan_out(&mut self, ix: LinkIx, broadcast: Passing<'_>) -> Result<(), Violation> {
+        if broadcast.hop.route != 0 {
+            return Err(Violation::BadRoute);
+        }
+        if broadcast.header.channel.is_reserved() {
+            self.taken(ix, Some(Refusal::HubOwned));
+            return Ok(());
+        }
+        if broadcast.header.epoch != 0 {
+            self.taken(ix, Some(Refusal::EpochMismatch));
+            return Ok(());
+        }
+        let Passing { kind, frame, hop, bytes, header } = broadcast;
+        let hop = hop.forward(0);
+        let shared = frame.share_among_many(bytes);
+        for to in self.registry.listeners(header.channel, header.event).filter(|&to| to != ix) {
+            let Some(session) = self.links.get_mut(to) else { continue };
+            session.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), bytes, shared.clone());
+            self.counters.forwarded += 1;
+            if !session.ready {
+                session.ready = true;
+                self.ready.push_back(to);
+            }
+            if session.outbox.waiting() > self.limits.outbox {
+                self.doomed.push((to, DisconnectReason::Refused(Refusal::SlowConsumer)));
+            }
+        }
+        self.taken(ix, None);
+        Ok(())
+    }
+
+    /// Notes that the sender of the frame at hand waits to hear what became of it.
+    fn taken(&mut self, ix: LinkIx, refused: Option<Refusal>) {
+        if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
+            member.ack_due = true;
+            if let Some(refusal) = refused {
+                member.refused.push(Refused { position: member.taken, code: refusal.code() });
+            }
+            if member.refused.len() > REFUSED_MAX {
+                self.doomed.push((ix, DisconnectReason::Refused(Refusal::SlowConsumer)));
+            }
+        }
+        self.mark_ready(ix);
+    }
+}
+
+/// Writes the ACK that is due, if one is: made when the link's output is taken, so one serves everything read before.
+pub(super) fn acknowledge(session: &mut Session, pool: &mut Pool) {
+    let Some(member) = session.member_mut().filter(|member| member.ack_due) else { return };
+    member.ack_due = false;
+    let refused = core::mem::take(&mut member.refused);
+    let ack = Ack { taken: member.taken, refused: (!refused.is_empty()).then_some(refused) };
+    session.outbox.push(pool, FrameType::Ack, |out| ack.encode(out));
+}
+
+/// Refusals that one link may leave unread before it ends.
+const REFUSED_MAX: usize = 4_096;

@@ -1,0 +1,84 @@
+//! The hub's table of links.
+
+use alloc::vec::Vec;
+
+use super::registry::LinkIx;
+use super::session::Session;
+use crate::machine::LinkId;
+
+/// Sessions by the index of their links.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    sessions: Vec<Option<Session>>,
+    count: usize,
+    /// Those that have not proved themselves, oldest first. Bounded by the limit on them.
+    strangers: Vec<LinkIx>,
+}
+
+impl Links {
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn get(&self, ix: LinkIx) -> Option<&Session> {
+        self.sessions.get(ix)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, ix: LinkIx) -> Option<&mut Session> {
+        self.sessions.get_mut(ix)?.as_mut()
+    }
+
+    /// The place of a link, if it is the one that has it now.
+    pub(crate) fn find(&self, link: LinkId) -> Option<LinkIx> {
+        let session = self.get(link.index())?;
+        (session.link == link).then(|| link.index())
+    }
+
+    /// Keeps a stranger's session; `None` if its place is taken, which a driver that keeps the contract never causes.
+    pub(crate) fn insert(&mut self, session: Session) -> Option<LinkIx> {
+        let ix = session.link.index();
+        if ix >= self.sessions.len() {
+            // Indices are dense by contract; a driver that breaks it costs itself memory, bounded here.
+            let most = self.sessions.len().saturating_mul(2).saturating_add(1024);
+            if ix > most {
+                return None;
+            }
+            self.sessions.resize_with(ix + 1, || None);
+        }
+        let place = self.sessions.get_mut(ix)?;
+        if place.is_some() {
+            return None;
+        }
+        *place = Some(session);
+        self.count += 1;
+        self.strangers.push(ix);
+        Some(ix)
+    }
+
+    pub(crate) fn remove(&mut self, ix: LinkIx) -> Option<Session> {
+        let session = self.sessions.get_mut(ix)?.take()?;
+        self.count -= 1;
+        self.strangers.retain(|&stranger| stranger != ix);
+        Some(session)
+    }
+
+    /// Those that have not proved themselves.
+    pub(crate) fn strangers(&self) -> &[LinkIx] {
+        &self.strangers
+    }
+
+    /// A stranger has proved itself.
+    pub(crate) fn acquaint(&mut self, ix: LinkIx) {
+        self.strangers.retain(|&stranger| stranger != ix);
+    }
+
+    /// Of those that have not proved themselves, the one that has sent least, then the oldest.
+    pub(crate) fn least_deserving_stranger(&self) -> Option<LinkIx> {
+        let sent = |ix: &LinkIx| self.get(*ix).map_or(0, |session| session.received);
+        self.strangers.iter().copied().min_by_key(sent)
+    }
+
+    pub(crate) fn indices(&self) -> impl Iterator<Item = LinkIx> {
+        self.sessions.iter().enumerate().filter_map(|(ix, session)| session.as_ref().map(|_| ix))
+    }
+}

@@ -1,0 +1,338 @@
+//! Channels: who is a member, who provides what, who listens. Plain data; knows no bytes and no links but their numbers.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use crate::client::EventKind;
+use crate::error::Refusal;
+use crate::hash::{Keyed, Map};
+use crate::limits::Limits;
+use crate::names::{ChannelName, EventName, Name};
+
+/// A link's place in the hub's table.
+pub(crate) type LinkIx = usize;
+
+/// A channel's place in the registry while it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ChannelIx(u32);
+
+/// What one client is in its channels.
+#[derive(Debug, Default)]
+pub(crate) struct Memberships {
+    of: BTreeMap<ChannelIx, Membership>,
+    /// Over all channels.
+    provides: usize,
+    /// Over all channels.
+    listens: usize,
+}
+
+/// What one client is in one channel.
+#[derive(Debug, Default)]
+struct Membership {
+    /// Its place in the order of joining.
+    joined: u64,
+    provides: BTreeSet<EventName>,
+    /// `None` stands for all events.
+    listens: BTreeSet<Option<EventName>>,
+}
+
+/// Who answers an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Provider {
+    pub(crate) link: LinkIx,
+    pub(crate) kind: EventKind,
+}
+
+/// What a departure undid.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    pub(crate) channel: ChannelName,
+    pub(crate) withdrawn: BTreeSet<EventName>,
+}
+
+/// All channels of a hub. A channel exists as long as it has a member.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    channels: Vec<Option<Channel>>,
+    free: Vec<u32>,
+    by_name: Map<ChannelName, ChannelIx>,
+    joins: u64,
+    hash: Keyed,
+}
+
+#[derive(Debug)]
+struct Channel {
+    name: ChannelName,
+    /// In the order of joining; the first one is the oldest.
+    members: BTreeMap<u64, LinkIx>,
+    providers: Map<EventName, Provider>,
+    listeners: Map<EventName, BTreeSet<LinkIx>>,
+    /// Those who listen to all events.
+    all_events: BTreeSet<LinkIx>,
+}
+
+impl Registry {
+    pub(crate) fn new(hash: Keyed) -> Self {
+        Self { channels: Vec::new(), free: Vec::new(), by_name: hash.map(), joins: 0, hash }
+    }
+
+    /// How many channels exist.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Makes a client a member; false if it was one.
+    pub(crate) fn open(
+        &mut self,
+        memberships: &mut Memberships,
+        link: LinkIx,
+        name: Name<'_>,
+        limits: &Limits,
+    ) -> Result<bool, Refusal> {
+        if name.is_reserved() {
+            return Err(Refusal::NameReserved);
+        }
+        let found = self.by_name.get(name.as_str()).copied();
+        if found.is_some_and(|ix| memberships.of.contains_key(&ix)) {
+            return Ok(false);
+        }
+        if memberships.of.len() >= limits.channels {
+            return Err(Refusal::TooManyChannels);
+        }
+        let ix = match found {
+            Some(ix) => ix,
+            None => self.create(name)?,
+        };
+        let Some(channel) = self.channel_mut(ix) else { return Err(Refusal::TooManyChannels) };
+        if channel.members.len() >= limits.members {
+            return Err(Refusal::TooManyMembers);
+        }
+        self.joins += 1;
+        let joined = self.joins;
+        if let Some(channel) = self.channel_mut(ix) {
+            channel.members.insert(joined, link);
+        }
+        memberships.of.insert(ix, Membership { joined, ..Membership::default() });
+        Ok(true)
+    }
+
+    /// Ends a membership and everything that hangs on it.
+    pub(crate) fn leave(
+        &mut self,
+        memberships: &mut Memberships,
+        link: LinkIx,
+        name: Name<'_>,
+    ) -> Result<Departure, Refusal> {
+        let ix = self.by_name.get(name.as_str()).copied().ok_or(Refusal::NotMember)?;
+        let membership = memberships.of.remove(&ix).ok_or(Refusal::NotMember)?;
+        memberships.provides -= membership.provides.len();
+        memberships.listens -= membership.listens.len();
+        self.depart(ix, membership, link).ok_or(Refusal::NotMember)
+    }
+
+    /// Ends all memberships of a client.
+    pub(crate) fn leave_all(&mut self, memberships: Memberships, link: LinkIx) -> Vec<Departure> {
+        memberships.of.into_iter().filter_map(|(ix, membership)| self.depart(ix, membership, link)).collect()
+    }
+
+    /// Makes a member the event's only provider.
+    pub(crate) fn provide(
+        &mut self,
+        memberships: &mut Memberships,
+        link: LinkIx,
+        (channel, event): (Name<'_>, Name<'_>),
+        kind: EventKind,
+        limits: &Limits,
+    ) -> Result<EventName, Refusal> {
+        let event = EventName::new(event.as_str()).map_err(|_| Refusal::NameReserved)?;
+        let provided = memberships.provides;
+        let (channel, membership) = self.joined(memberships, channel)?;
+        match channel.providers.get(&event) {
+            Some(provider) if provider.link != link => return Err(Refusal::ProviderExists),
+            None if provided >= limits.providers => return Err(Refusal::TooManyProviders),
+            Some(_) | None => {}
+        }
+        channel.providers.insert(event.clone(), Provider { link, kind });
+        let new = membership.provides.insert(event.clone());
+        memberships.provides += usize::from(new);
+        Ok(event)
+    }
+
+    /// Undoes `provide`.
+    pub(crate) fn withdraw(
+        &mut self,
+        memberships: &mut Memberships,
+        channel: Name<'_>,
+        event: Name<'_>,
+    ) -> Result<EventName, Refusal> {
+        let (channel, membership) = self.joined(memberships, channel)?;
+        let event = membership.provides.take(event.as_str()).ok_or(Refusal::NotProvider)?;
+        channel.providers.remove(&event);
+        memberships.provides -= 1;
+        Ok(event)
+    }
+
+    /// Subscribes a member to one event or to all.
+    pub(crate) fn listen(
+        &mut self,
+        memberships: &mut Memberships,
+        link: LinkIx,
+        channel: Name<'_>,
+        event: Option<Name<'_>>,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        let event = event_name(event)?;
+        let listening = memberships.listens;
+        let (channel, membership) = self.joined(memberships, channel)?;
+        if listening >= limits.listeners && !membership.listens.contains(&event) {
+            return Err(Refusal::TooManyListeners);
+        }
+        match &event {
+            Some(event) => channel.listeners.entry(event.clone()).or_default().insert(link),
+            None => channel.all_events.insert(link),
+        };
+        let new = membership.listens.insert(event);
+        memberships.listens += usize::from(new);
+        Ok(())
+    }
+
+    /// Undoes `listen`; nothing to undo is no error.
+    pub(crate) fn unlisten(
+        &mut self,
+        memberships: &mut Memberships,
+        link: LinkIx,
+        channel: Name<'_>,
+        event: Option<Name<'_>>,
+    ) -> Result<(), Refusal> {
+        let event = event_name(event)?;
+        let (channel, membership) = self.joined(memberships, channel)?;
+        if membership.listens.remove(&event) {
+            channel.unlisten(link, event.as_ref());
+            memberships.listens -= 1;
+        }
+        Ok(())
+    }
+
+    /// Who answers an event.
+    pub(crate) fn provider(&self, channel: Name<'_>, event: Name<'_>) -> Option<Provider> {
+        self.by_name(channel)?.providers.get(event.as_str()).copied()
+    }
+
+    /// Who listens to an event, each once, in the order of the links.
+    pub(crate) fn listeners(&self, channel: Name<'_>, event: Name<'_>) -> impl Iterator<Item = LinkIx> {
+        let channel = self.by_name(channel);
+        let one = channel.and_then(|channel| channel.listeners.get(event.as_str())).into_iter().flatten();
+        let all = channel.map(|channel| &channel.all_events).into_iter().flatten();
+        merge(one.copied(), all.copied())
+    }
+
+    fn create(&mut self, name: Name<'_>) -> Result<ChannelIx, Refusal> {
+        let name = ChannelName::new(name.as_str()).map_err(|_| Refusal::NameReserved)?;
+        let channel = Channel {
+            name: name.clone(),
+            members: BTreeMap::new(),
+            providers: self.hash.map(),
+            listeners: self.hash.map(),
+            all_events: BTreeSet::new(),
+        };
+        let ix = match self.free.pop() {
+            Some(ix) => ix,
+            None => {
+                self.channels.push(None);
+                u32::try_from(self.channels.len() - 1).map_err(|_| Refusal::TooManyChannels)?
+            }
+        };
+        if let Some(place) = self.channels.get_mut(ix as usize) {
+            *place = Some(channel);
+        }
+        self.by_name.insert(name, ChannelIx(ix));
+        Ok(ChannelIx(ix))
+    }
+
+    fn depart(&mut self, ix: ChannelIx, membership: Membership, link: LinkIx) -> Option<Departure> {
+        let channel = self.channel_mut(ix)?;
+        channel.members.remove(&membership.joined);
+        for event in &membership.provides {
+            channel.providers.remove(event);
+        }
+        for event in &membership.listens {
+            channel.unlisten(link, event.as_ref());
+        }
+        let name = channel.name.clone();
+        if channel.members.is_empty() {
+            self.by_name.remove(&name);
+            if let Some(place) = self.channels.get_mut(ix.0 as usize) {
+                *place = None;
+                self.free.push(ix.0);
+            }
+        }
+        Some(Departure { channel: name, withdrawn: membership.provides })
+    }
+
+    fn joined<'r, 'm>(
+        &'r mut self,
+        memberships: &'m mut Memberships,
+        name: Name<'_>,
+    ) -> Result<(&'r mut Channel, &'m mut Membership), Refusal> {
+        let ix = self.by_name.get(name.as_str()).copied().ok_or(Refusal::NotMember)?;
+        let membership = memberships.of.get_mut(&ix).ok_or(Refusal::NotMember)?;
+        let channel = self.channel_mut(ix).ok_or(Refusal::NotMember)?;
+        Ok((channel, membership))
+    }
+
+    fn by_name(&self, name: Name<'_>) -> Option<&Channel> {
+        let ix = self.by_name.get(name.as_str())?;
+        self.channels.get(ix.0 as usize)?.as_ref()
+    }
+
+    fn channel_mut(&mut self, ix: ChannelIx) -> Option<&mut Channel> {
+        self.channels.get_mut(ix.0 as usize)?.as_mut()
+    }
+}
+
+impl Channel {
+    fn unlisten(&mut self, link: LinkIx, event: Option<&EventName>) {
+        match event {
+            None => {
+                self.all_events.remove(&link);
+            }
+            Some(event) => {
+                if let Some(links) = self.listeners.get_mut(event) {
+                    links.remove(&link);
+                    if links.is_empty() {
+                        self.listeners.remove(event);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn event_name(event: Option<Name<'_>>) -> Result<Option<EventName>, Refusal> {
+    event.map(|event| EventName::new(event.as_str()).map_err(|_| Refusal::NameReserved)).transpose()
+}
+
+/// Two rising sequences as one, without repeats.
+fn merge(a: impl Iterator<Item = LinkIx>, b: impl Iterator<Item = LinkIx>) -> impl Iterator<Item = LinkIx> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    core::iter::from_fn(move || match (a.peek().copied(), b.peek().copied()) {
+        (Some(x), Some(y)) if x == y => {
+            b.next();
+            a.next()
+        }
+        (Some(x), Some(y)) if y < x => b.next(),
+        (Some(_), _) => a.next(),
+        (None, _) => b.next(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_sequences_hold_everybody_once() {
+        let merged: Vec<_> = merge([1, 3, 5, 9].into_iter(), [2, 3, 4, 9, 11].into_iter()).collect();
+        assert_eq!(merged, [1, 2, 3, 4, 5, 9, 11]);
+    }
+}

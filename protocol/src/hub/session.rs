@@ -1,0 +1,249 @@
+//! One link as the hub sees it: deframing, the handshake, and what the client is once it has proved itself.
+//!
+//! ```text
+//!            HELLO                    PROOF verifies             admitted
+//!  Hello ──────────────► Proof ──────────────────► (router) ──────────────► Ready
+//!    │  CHALLENGE goes out  │                          │ refused: WELCOME with a reason, close
+//!    └──── AUTH_FAILED ◄────┘ proof does not verify
+//! ```
+//! A session knows no other session. Nothing of the hub is touched before the proof verifies: only
+//! [`Session::handle_proof`] makes an [`Applicant`], around an [`Authenticated`], and only that becomes a [`Member`].
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::registry::Memberships;
+use crate::auth::{Authenticated, Credentials, Kdf, Lookup, TranscriptHash};
+use crate::error::{Refusal, Violation};
+use crate::hash::{Keyed, Map};
+use crate::limits::Limits;
+use crate::machine::{LinkId, Peer};
+use crate::names::{ClientId, HubId};
+use crate::slots::Key;
+use crate::timers::TimerId;
+use crate::wire::{
+    Challenge, Control, Frame, FrameType, Hello, Inbox, MAGIC, Outbox, PROOF_ENTRY_LEN, Pool, Proof, Refused, VERSION,
+    Welcome,
+};
+
+/// One link.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) link: LinkId,
+    pub(crate) peer: Peer,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) state: State,
+    /// Bytes received, for judging who has sent least.
+    pub(crate) received: u64,
+    /// Whether the link is in the hub's list of those with something to send.
+    pub(crate) ready: bool,
+    pub(crate) handshake_timer: Option<TimerId>,
+    pub(crate) partial_timer: Option<TimerId>,
+}
+
+/// How far the conversation is.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Nothing was said.
+    Hello,
+    /// A challenge is out.
+    Proof(Box<Pending>),
+    /// Authenticated and admitted.
+    Ready(Box<Member>),
+}
+
+/// What a challenge was made from.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    client: ClientId,
+    credential: Lookup,
+    transcript: TranscriptHash,
+    records: bool,
+}
+
+/// Somebody who has proved a credential and wants to be a client.
+#[derive(Debug)]
+pub(crate) struct Applicant {
+    pub(crate) client: ClientId,
+    pub(crate) authenticated: Authenticated,
+    records: bool,
+}
+
+/// A client of this hub.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) client: ClientId,
+    pub(crate) memberships: Memberships,
+    /// The client's own calls, by the route numbers it chose.
+    pub(crate) calls: Map<u32, Key>,
+    /// The newest call this client is working on as a provider; the others hang on it.
+    pub(crate) serving: Option<Key>,
+    /// Message frames taken.
+    pub(crate) taken: u64,
+    /// Those refused since the last ACK.
+    pub(crate) refused: Vec<Refused>,
+    /// Whether somebody waits for an ACK.
+    pub(crate) ack_due: bool,
+}
+
+/// What the hub is, as a handshake needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity<'a> {
+    pub(crate) hub: &'a HubId,
+    pub(crate) boot: &'a [u8; 16],
+    pub(crate) credentials: &'a Credentials,
+    pub(crate) limits: &'a Limits,
+}
+
+/// The client's offer cannot be met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandshakeEnd {
+    /// It broke the protocol.
+    Violation(Violation),
+    /// It is told no, without proof that it is this hub that says so.
+    Refused(Refusal),
+}
+
+impl From<Violation> for HandshakeEnd {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl From<Refusal> for HandshakeEnd {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Session {
+    pub(crate) fn new(link: LinkId, peer: Peer, limits: &Limits) -> Self {
+        Self {
+            link,
+            peer,
+            inbox: Inbox::expecting_magic(limits.handshake_frame),
+            outbox: Outbox::default(),
+            state: State::Hello,
+            received: 0,
+            ready: false,
+            handshake_timer: None,
+            partial_timer: None,
+        }
+    }
+
+    pub(crate) fn member(&self) -> Option<&Member> {
+        match &self.state {
+            State::Ready(member) => Some(member),
+            State::Hello | State::Proof(_) => None,
+        }
+    }
+
+    pub(crate) fn member_mut(&mut self) -> Option<&mut Member> {
+        match &mut self.state {
+            State::Ready(member) => Some(member),
+            State::Hello | State::Proof(_) => None,
+        }
+    }
+
+    /// Answers the client's opening with a challenge.
+    pub(crate) fn handle_hello(
+        &mut self,
+        frame: &Frame,
+        hub: Identity<'_>,
+        nonce: &[u8; 32],
+        pool: &mut Pool,
+    ) -> Result<(), HandshakeEnd> {
+        let hello = Hello::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        if !hello.versions.contains(&VERSION) {
+            return Err(Refusal::VersionUnsupported.into());
+        }
+        if *hello.nonce == [0; 32] || *hello.takeover == [0; 32] {
+            return Err(Violation::BadNonce.into());
+        }
+        let client = ClientId::new(hello.client.as_str()).map_err(|_| Violation::BadName)?;
+        let binding = match (hello.binding, &self.peer.binding) {
+            (0, _) => &[][..],
+            (1, Some(binding)) => binding,
+            (_, _) => return Err(Violation::NotOffered.into()),
+        };
+        let credential = hub.credentials.lookup(hello.credential.as_str());
+        if !hello.kdfs.contains(&credential.kdf().id()) {
+            return Err(Refusal::KdfUnsupported.into());
+        }
+        let records = !self.peer.is_private();
+        let challenge = Challenge {
+            version: VERSION,
+            kdf: credential.kdf().id(),
+            hub: hub.hub.as_name(),
+            boot: hub.boot,
+            nonce,
+            salt: credential.salt(),
+            iterations: u64::from(credential.iterations()),
+            records,
+            frame: u64::from(hub.limits.frame),
+            features: 0,
+        };
+        let sent = self.outbox.push(pool, FrameType::Challenge, |out| challenge.encode(out));
+        let opening = [&MAGIC, frame.raw()].concat();
+        let transcript = TranscriptHash::connection(&opening, sent, binding);
+        let records = records || hello.records;
+        self.state = State::Proof(Box::new(Pending { client, credential, transcript, records }));
+        Ok(())
+    }
+
+    /// Verifies the client's proof against the credential it named.
+    pub(crate) fn handle_proof(frame: &Frame, pending: Pending) -> Result<Applicant, HandshakeEnd> {
+        let body = Proof::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        let Pending { client, credential, transcript, records } = pending;
+        let authenticated = credential.verify_client(&transcript, body.proof).ok_or(Refusal::AuthFailed)?;
+        Ok(Applicant { client, authenticated, records })
+    }
+
+    /// Tells an authenticated client what it is, or why it is refused; from here on frames carry tags where agreed.
+    pub(crate) fn welcome(
+        &mut self,
+        applicant: &Applicant,
+        session: u64,
+        refused: Option<Refusal>,
+        limits: &Limits,
+        pool: &mut Pool,
+    ) {
+        let proven = applicant.authenticated.client();
+        let credential = applicant.authenticated.credential();
+        if applicant.records {
+            let keys = proven.record_keys();
+            self.inbox.set_tagger(keys.c2h);
+            self.outbox.set_tagger(keys.h2c);
+        }
+        self.inbox.set_limit(limits.frame);
+        let mut welcome = Welcome {
+            session,
+            client: applicant.client.as_name(),
+            capabilities: credential.capabilities().bits(),
+            frame: u64::from(limits.frame),
+            insecure: credential.verifier().kdf() == Kdf::Insecure,
+            refused: refused.map(Refusal::code),
+            proof: &[0; 32],
+        };
+        let mut body = bytes::BytesMut::new();
+        welcome.encode(&mut body);
+        let unproved = body.get(..body.len().saturating_sub(PROOF_ENTRY_LEN)).unwrap_or_default();
+        let proof = proven.server_proof(unproved);
+        welcome.proof = &proof;
+        self.outbox.push(pool, FrameType::Welcome, |out| welcome.encode(out));
+    }
+
+    /// Admits an authenticated client.
+    pub(crate) fn become_ready(&mut self, applicant: Applicant, hash: Keyed) {
+        self.state = State::Ready(Box::new(Member {
+            client: applicant.client,
+            memberships: Memberships::default(),
+            calls: hash.map(),
+            serving: None,
+            taken: 0,
+            refused: Vec::new(),
+            ack_due: false,
+        }));
+    }
+}
