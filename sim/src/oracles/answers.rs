@@ -2,8 +2,9 @@
 //! what "was not executed" was not.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
-use commipc_protocol::client::{Answer, CallFailure, Command, Event, Payload, Request, RequestId, Token};
+use commipc_protocol::client::{Answer, CallFailure, Command, Event, Incoming, Payload, Request, RequestId, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input, Instant, Output};
 
 use super::{Content, Oracle, Seen, Verdict, ensure};
@@ -11,15 +12,15 @@ use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
 
-/// Holds that answers are true.
-#[derive(Debug, Default)]
-pub struct Answers {
+/// Holds that answers are true. `R` names a request at its provider.
+#[derive(Debug)]
+pub struct Answers<R = RequestId> {
     ids: BTreeMap<NodeId, ClientId>,
     calls: BTreeMap<(NodeId, Token), Content>,
     provided: BTreeMap<(NodeId, Token), (ChannelName, EventName)>,
     /// Of each caller and content: how often it was called and may have been executed, and how often requested.
     counts: BTreeMap<(ClientId, Content), Count>,
-    requests: BTreeMap<(NodeId, RequestId), (ClientId, Content)>,
+    requests: BTreeMap<(NodeId, R), (ClientId, Content)>,
     given: Vec<Given>,
 }
 
@@ -38,6 +39,19 @@ struct Given {
     result: Result<Payload, Fault>,
 }
 
+impl<R> Default for Answers<R> {
+    fn default() -> Self {
+        Self {
+            ids: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            provided: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            given: Vec::new(),
+        }
+    }
+}
+
 impl Oracle for Answers {
     fn name(&self) -> &'static str {
         "answers"
@@ -45,7 +59,17 @@ impl Oracle for Answers {
 
     fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         match sight {
+            Sight::Fed(Input::Command(Asked::Client(Command::Answer { request, result }))) => {
+                self.gave(node, *request, result);
+            }
             Sight::Fed(Input::Command(Asked::Client(command))) => self.asked(node, command),
+            Sight::Gave(Output::Event(Told::Client(Event::Request(request)))) => {
+                let Request { id, provider, message, .. } = request;
+                return self.requested(node, *id, *provider, message);
+            }
+            Sight::Gave(Output::Event(Told::Client(Event::RequestEnded { request, .. }))) => {
+                return self.request_ended(node, *request);
+            }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
             Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Drained | Sight::Broke(_) => {}
         }
@@ -53,7 +77,7 @@ impl Oracle for Answers {
     }
 }
 
-impl Answers {
+impl<R: Copy + Ord + Debug> Answers<R> {
     fn asked(&mut self, node: NodeId, command: &Command) {
         match command {
             Command::Provide { token, channel, event, .. } => {
@@ -66,13 +90,6 @@ impl Answers {
                 }
                 self.calls.insert((node, *token), content);
             }
-            Command::Answer { request, result } => {
-                // A request that has ended is gone here too; then the answer has no effect.
-                let (Some((to, call)), Some(by)) = (self.requests.remove(&(node, *request)), self.ids.get(&node)) else {
-                    return;
-                };
-                self.given.push(Given { to, call, by: by.clone(), result: result.clone() });
-            }
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Open { .. }
@@ -81,6 +98,7 @@ impl Answers {
             | Command::Listen { .. }
             | Command::Unlisten { .. }
             | Command::Cancel { .. }
+            | Command::Answer { .. }
             | Command::Send { .. }
             | Command::Broadcast { .. }
             | Command::Close => {}
@@ -93,11 +111,6 @@ impl Answers {
                 self.ids.insert(node, welcome.client.clone());
                 Ok(())
             }
-            Event::Request(request) => self.requested(node, request),
-            Event::RequestEnded { request, .. } => {
-                let known = self.requests.remove(&(node, *request));
-                ensure(known.is_some(), || format!("{node:?} was told the end of {request:?}, which it did not have"))
-            }
             Event::Answered { token, result } => self.answered(node, *token, result),
             Event::Closed(_) => {
                 let left = self.requests.keys().find(|(other, _)| *other == node);
@@ -106,34 +119,48 @@ impl Answers {
             Event::DeriveKey { .. }
             | Event::Done { .. }
             | Event::Sent { .. }
+            | Event::Request(_)
+            | Event::RequestEnded { .. }
             | Event::Message(_)
             | Event::Violation(_)
             | Event::Dropped(_) => Ok(()),
         }
     }
 
-    fn requested(&mut self, node: NodeId, request: &Request) -> Verdict {
-        let heard = &request.message;
-        let wanted = self.provided.get(&(node, request.provider));
+    fn gave(&mut self, node: NodeId, request: R, result: &Result<Payload, Fault>) {
+        // A request that has ended is gone here too; then the answer has no effect.
+        let (Some((to, call)), Some(by)) = (self.requests.remove(&(node, request)), self.ids.get(&node)) else {
+            return;
+        };
+        self.given.push(Given { to, call, by: by.clone(), result: result.clone() });
+    }
+
+    fn request_ended(&mut self, node: NodeId, request: R) -> Verdict {
+        let known = self.requests.remove(&(node, request));
+        ensure(known.is_some(), || format!("{node:?} was told the end of {request:?}, which it did not have"))
+    }
+
+    fn requested(&mut self, node: NodeId, request: R, provider: Token, heard: &Incoming) -> Verdict {
+        let wanted = self.provided.get(&(node, provider));
         let fits = wanted.is_some_and(|(channel, event)| *channel == heard.channel && *event == heard.event);
-        ensure(fits, || format!("{node:?} was asked {heard:?} as {:?}, which is {wanted:?}", request.provider))?;
+        ensure(fits, || format!("{node:?} was asked {heard:?} as {provider:?}, which is {wanted:?}"))?;
         let key = (heard.sender.client.clone(), Content::heard(heard));
         let count = self.counts.entry(key.clone()).or_default();
         count.requested += 1;
         ensure(count.requested + count.unexecuted <= count.called, || {
             format!("{node:?} was asked twice, in vain or what nobody called: {heard:?} ({count:?})")
         })?;
-        let before = self.requests.insert((node, request.id), key);
-        ensure(before.is_none(), || format!("{:?} of {node:?} stands for two requests", request.id))
+        let before = self.requests.insert((node, request), key);
+        ensure(before.is_none(), || format!("{request:?} of {node:?} stands for two requests"))
     }
 
     fn answered(&mut self, node: NodeId, token: Token, result: &Result<Answer, CallFailure>) -> Verdict {
         let Some(call) = self.calls.remove(&(node, token)) else { return Ok(()) };
         let by = |given: &Given, provider: &ClientId| given.by == *provider;
         match result {
-            Ok(Answer { payload, provider, .. }) => self.was_given(node, &call, |given| {
-                by(given, &provider.client) && given.result.as_ref() == Ok(payload)
-            }),
+            Ok(Answer { payload, provider, .. }) => {
+                self.was_given(node, &call, |given| by(given, &provider.client) && given.result.as_ref() == Ok(payload))
+            }
             Err(CallFailure::Fault(fault)) if fault.code == FaultCode::Stale.code() => Ok(()),
             Err(CallFailure::Fault(fault)) => self.was_given(node, &call, |given| given.result.as_ref() == Err(fault)),
             Err(CallFailure::Failed { maybe_executed: false, failure }) => {
@@ -164,88 +191,73 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::{Scene, address, call, channel, event, incoming, payload};
+    use super::super::scene::{address, call, channel, event, incoming, payload, welcome};
     use super::*;
     use bytes::Bytes;
+    use commipc_protocol::Refusal;
     use commipc_protocol::client::{EventKind, Failure};
-    use commipc_protocol::{Misuse, Refusal};
 
-    /// The only request id that can be had without a machine.
-    fn request_id() -> RequestId {
-        RequestId::from_raw(0)
-    }
+    const CALLER: NodeId = NodeId::new(1);
+    const PROVIDER: NodeId = NodeId::new(2);
 
-    fn request(text: &'static str) -> Event {
-        Event::Request(Request {
-            id: request_id(),
-            provider: Token(5),
-            message: incoming(1, text),
-            deadline: Instant::ZERO,
-            idempotent: false,
-        })
-    }
-
-    fn answer(by: u32, text: &'static str) -> Event {
-        let answer = Answer { payload: payload(text), provider: address(by), metadata: Bytes::new(), hops: 1 };
-        Event::Answered { token: Token(1), result: Ok(answer) }
-    }
-
-    fn failed(maybe_executed: bool) -> Event {
-        let failure = Failure::Refused(Refusal::NoProvider);
-        Event::Answered { token: Token(1), result: Err(CallFailure::Failed { failure, maybe_executed }) }
-    }
-
-    fn scene() -> Scene<Answers> {
-        let mut scene = Scene::new(Answers::default());
-        (1..3).for_each(|node| scene.connects(node).unwrap());
+    fn scene() -> Answers<u8> {
+        let mut answers = Answers::default();
+        (1..4).for_each(|node| answers.told(NodeId::new(node), &Event::Ready(welcome(node))).unwrap());
         let provide = Command::Provide { token: Token(5), channel: channel(), event: event(), kind: EventKind::Call };
-        scene.asks(2, provide).unwrap();
-        scene.asks(1, call(1, "q")).unwrap();
-        scene
+        answers.asked(PROVIDER, &provide);
+        answers.asked(CALLER, &call(1, "q"));
+        answers
     }
 
-    #[test]
-    fn a_given_answer_is_fine() {
-        let mut scene = scene();
-        scene.tells(2, request("q")).unwrap();
-        scene.asks(2, Command::Answer { request: request_id(), result: Ok(payload("a")) }).unwrap();
-        scene.tells(1, answer(2, "a")).unwrap();
+    fn request(answers: &mut Answers<u8>, id: u8, text: &'static str) -> Verdict {
+        answers.requested(PROVIDER, id, Token(5), &incoming(1, text))
+    }
+
+    fn answer(answers: &mut Answers<u8>, by: u32, text: &'static str) -> Verdict {
+        let answer = Answer { payload: payload(text), provider: address(by), metadata: Bytes::new(), hops: 1 };
+        answers.told(CALLER, &Event::Answered { token: Token(1), result: Ok(answer) })
+    }
+
+    fn fail(answers: &mut Answers<u8>, maybe_executed: bool) -> Verdict {
+        let failure = Failure::Refused(Refusal::NoProvider);
+        let result = Err(CallFailure::Failed { failure, maybe_executed });
+        answers.told(CALLER, &Event::Answered { token: Token(1), result })
     }
 
     #[test]
     fn bites_on_forged_answers() {
         let forged = |by, text| {
-            let mut scene = scene();
-            scene.tells(2, request("q")).unwrap();
-            scene.asks(2, Command::Answer { request: request_id(), result: Ok(payload("a")) }).unwrap();
-            scene.tells(1, answer(by, text))
+            let mut answers = scene();
+            request(&mut answers, 1, "q").unwrap();
+            answers.gave(PROVIDER, 1, &Ok(payload("a")));
+            answer(&mut answers, by, text)
         };
         assert!(forged(2, "a").is_ok());
         assert!(forged(2, "b").is_err(), "other words");
         assert!(forged(3, "a").is_err(), "another provider");
-        assert!(scene().tells(1, answer(2, "a")).is_err(), "never asked");
+        assert!(answer(&mut scene(), 2, "a").is_err(), "never asked");
     }
 
     #[test]
     fn bites_on_requests_without_a_call() {
         let mut twice = scene();
-        twice.tells(2, request("q")).unwrap();
-        assert!(twice.tells(2, request("q")).is_err());
-        assert!(scene().tells(2, request("x")).is_err());
-        let ended = Event::RequestEnded { request: request_id(), why: Failure::Local(Misuse::Cancelled) };
-        assert!(scene().tells(2, ended).is_err());
+        request(&mut twice, 1, "q").unwrap();
+        assert!(request(&mut twice, 2, "q").is_err());
+        assert!(request(&mut scene(), 1, "x").is_err());
+        assert!(scene().request_ended(PROVIDER, 1).is_err());
+        assert!(twice.told(PROVIDER, &Event::Closed(commipc_protocol::CloseReason::Lost)).is_err());
     }
 
     #[test]
     fn bites_on_a_false_claim_that_nothing_was_executed() {
         let mut after = scene();
-        after.tells(2, request("q")).unwrap();
-        assert!(after.tells(1, failed(false)).is_err());
+        request(&mut after, 1, "q").unwrap();
+        assert!(fail(&mut after, false).is_err());
         let mut before = scene();
-        before.tells(1, failed(false)).unwrap();
-        assert!(before.tells(2, request("q")).is_err());
+        fail(&mut before, false).unwrap();
+        assert!(request(&mut before, 1, "q").is_err());
         let mut honest = scene();
-        honest.tells(2, request("q")).unwrap();
-        assert!(honest.tells(1, failed(true)).is_ok());
+        request(&mut honest, 1, "q").unwrap();
+        assert!(fail(&mut honest, true).is_ok());
     }
 }

@@ -97,7 +97,9 @@ impl Deliveries {
             }
             Event::Closed(_) => {
                 // What a new connection listens to has new tokens.
-                self.takers.range_mut((node, Token(0))..=(node, Token(u64::MAX))).for_each(|(_, taker)| taker.over = true);
+                self.takers
+                    .range_mut((node, Token(0))..=(node, Token(u64::MAX)))
+                    .for_each(|(_, taker)| taker.over = true);
                 Ok(())
             }
             Event::Done { token, result: Err(_) } => {
@@ -150,7 +152,8 @@ impl Deliveries {
         let heard = &message.message;
         let content = Content::heard(heard);
         let key = (heard.sender.client.clone(), heard.channel.clone());
-        let said = self.sends.get_mut(&key).and_then(|said| said.iter_mut().find(|(said, taken)| *said == content && !taken));
+        let said =
+            self.sends.get_mut(&key).and_then(|said| said.iter_mut().find(|(said, taken)| *said == content && !taken));
         match said {
             Some((_, taken)) => *taken = true,
             None => return Err(format!("{node:?} was sent what nobody sent, or twice: {heard:?}")),

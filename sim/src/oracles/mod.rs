@@ -51,6 +51,14 @@ pub trait Oracle {
     /// When it cannot be.
     fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict;
 
+    /// Every peer of a node is gone; this is what it still holds.
+    ///
+    /// # Errors
+    /// When that should be gone too.
+    fn emptied(&mut self, _node: NodeId, _census: &Census) -> Verdict {
+        Ok(())
+    }
+
     /// Nothing more is asked and all time limits have passed.
     ///
     /// # Errors
@@ -70,7 +78,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Providers::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
-        Box::new(Leaks::default()),
+        Box::new(Leaks),
     ]
 }
 

@@ -15,8 +15,6 @@ use crate::station::{Asked, Told};
 #[derive(Debug, Default)]
 pub struct Requests {
     open: BTreeMap<(NodeId, Token), Ending>,
-    /// Events a lazy driver may still hold back were asked for before this many commands.
-    connecting: BTreeMap<NodeId, bool>,
 }
 
 /// The event that must end a request.
@@ -57,11 +55,11 @@ impl Requests {
             | Command::Unlisten { token, .. } => (*token, Ending::Done),
             Command::Send { token, .. } | Command::Broadcast { token, .. } => (*token, Ending::Sent),
             Command::Call { token, .. } => (*token, Ending::Answered),
-            Command::Connect => {
-                self.connecting.insert(node, true);
-                return Ok(());
-            }
-            Command::KeyDerived(_) | Command::Cancel { .. } | Command::Answer { .. } | Command::Close => return Ok(()),
+            Command::Connect
+            | Command::KeyDerived(_)
+            | Command::Cancel { .. }
+            | Command::Answer { .. }
+            | Command::Close => return Ok(()),
         };
         let before = self.open.insert((node, token), ending);
         ensure(before.is_none(), || format!("the script used {token:?} of {node:?} twice at a time"))
@@ -88,7 +86,9 @@ impl Requests {
 
     fn ended(&mut self, node: NodeId, token: Token, ending: Ending) -> Verdict {
         let expected = self.open.remove(&(node, token));
-        ensure(expected == Some(ending), || format!("{token:?} of {node:?} ended with {ending:?}, open was {expected:?}"))
+        ensure(expected == Some(ending), || {
+            format!("{token:?} of {node:?} ended with {ending:?}, open was {expected:?}")
+        })
     }
 }
 

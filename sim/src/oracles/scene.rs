@@ -1,6 +1,5 @@
 //! Fabricated sights, for the tests in which oracles bite.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -130,8 +129,4 @@ pub(crate) fn broadcast(token: u64, text: &'static str) -> Command {
 
 pub(crate) fn message(to: u64, from: u32, text: &'static str, number: u64) -> Event {
     Event::Message(Message { to: Token(to), message: incoming(from, text), number })
-}
-
-pub(crate) fn url() -> Arc<str> {
-    Arc::from("sim:h")
 }
