@@ -37,7 +37,6 @@ pub(crate) enum Purpose {
     Handshake = 2,
     HashKeys = 3,
     Takeover = 4,
-    Salts = 5,
 }
 
 /// The random numbers of one purpose.
@@ -52,5 +51,11 @@ impl Stream {
 
     pub(crate) fn u64(&mut self) -> u64 {
         self.0.next_u64()
+    }
+}
+
+impl core::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Stream(..)")
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, Token, put_route};
+use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, Token};
 use crate::TIME_LEFT_MAX;
 use crate::client::{Dropped, Payload};
 use crate::error::{Misuse, Refusal, Violation};
@@ -10,7 +10,9 @@ use crate::names::{ChannelName, EventName, HubId};
 use crate::slots::Key;
 use crate::time::TimerReason;
 use crate::timers::TimerId;
-use crate::wire::{Control as _, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target, parse_fault};
+use crate::wire::{
+    Control as _, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target, parse_fault,
+};
 
 /// A call without an answer.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::vec::Vec;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 pub use api::*;
 use calls::Pending;
@@ -105,7 +105,7 @@ impl Client {
             inbox: Inbox::new(limit),
             outbox: Outbox::default(),
             pool: Pool::default(),
-            timers: Timers::default(),
+            timers: Timers::new(),
             outputs: VecDeque::new(),
             channels: Channels::new(hash),
             controls: BTreeMap::new(),
@@ -383,8 +383,4 @@ const fn frame_len(content: usize) -> usize {
     // The type, a hop header without visited hubs, and a header with six names of full length and all numbers at their
     // largest.
     1 + 6 + encoded_len_max(8 + 16 * 9 + 6 * (2 + crate::names::NAME_MAX) + 64, content)
-}
-
-fn put_route(out: &mut BytesMut, route: u32) {
-    out.put_u32(route);
 }

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Client, Dropped, Due, Event, Failure, Payload, Request, RequestId};
+use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId};
 use crate::error::{Fault, Misuse, Refusal, Violation};
 use crate::names::{Address, ChannelName, EventName};
 use crate::time::TimerReason;
@@ -39,7 +39,11 @@ impl Client {
         let id = RequestId { route: hop.route, serial: self.served };
         let deadline = self.now.mono + Duration::from_millis(header.time_left);
         let provided = self.channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
-        let provided = provided.filter(|_| !header.flags.has(Flags::STREAM)).map(|provided| provided.token);
+        let provided = provided
+            .filter(|provided| match provided.kind {
+                EventKind::Call => !header.flags.has(Flags::STREAM),
+            })
+            .map(|provided| provided.token);
         let channel = match self.channels.find(header.channel) {
             Some(channel) => channel.name.clone(),
             None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName)?,
@@ -50,8 +54,7 @@ impl Client {
             None => EventName::new(header.event.as_str()).map_err(|_| Violation::BadName)?,
         };
         let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
-        let serving =
-            Serving { serial: id.serial, request: header.request, channel, event, caller, deadline: timer };
+        let serving = Serving { serial: id.serial, request: header.request, channel, event, caller, deadline: timer };
         self.serving.insert(hop.route, serving);
         match (provided, incoming) {
             (Some(provider), Some(message)) => {

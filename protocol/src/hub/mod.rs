@@ -93,7 +93,7 @@ impl Hub {
             clients: hash.map(),
             registry: Registry::new(hash),
             calls: Calls::default(),
-            timers: Timers::default(),
+            timers: Timers::new(),
             ready: VecDeque::new(),
             doomed: Vec::new(),
             outputs: VecDeque::new(),
@@ -302,9 +302,5 @@ impl Hub {
 
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
-    }
-
-    fn identity(&self) -> Identity<'_> {
-        Identity { hub: &self.id, boot: &self.boot, credentials: &self.credentials, limits: &self.limits }
     }
 }

@@ -34,10 +34,6 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
     /// Fails unless everything was read.
     pub(crate) const fn finish(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
@@ -205,7 +201,8 @@ mod tests {
             assert_eq!(reader.uint(), Ok(value));
             assert_eq!(reader.finish(), Ok(()));
         }
-        for long in [&[0x18, 23][..], &[0x19, 0, 255], &[0x1a, 0, 0, 255, 255], &[0x1b, 0, 0, 0, 0, 255, 255, 255, 255]] {
+        for long in [&[0x18, 23][..], &[0x19, 0, 255], &[0x1a, 0, 0, 255, 255], &[0x1b, 0, 0, 0, 0, 255, 255, 255, 255]]
+        {
             assert_eq!(Reader::new(long).uint(), Err(Malformed), "{long:x?}");
         }
     }
@@ -215,7 +212,16 @@ mod tests {
         let nested = |depth: usize| [vec![0x81; depth], vec![0]].concat();
         assert_eq!(Reader::new(&nested(15)).skip(), Ok(()));
         assert_eq!(Reader::new(&nested(16)).skip(), Err(Malformed));
-        for bad in [&[0x9f, 0xff][..], &[0xc1, 0], &[0xf9, 0, 0], &[0xfb], &[0x62, 0xff, 0xff], &[0xa1, 0], &[0xf7], &[0xf8, 21]] {
+        for bad in [
+            &[0x9f, 0xff][..],
+            &[0xc1, 0],
+            &[0xf9, 0, 0],
+            &[0xfb],
+            &[0x62, 0xff, 0xff],
+            &[0xa1, 0],
+            &[0xf7],
+            &[0xf8, 21],
+        ] {
             assert_eq!(Reader::new(bad).skip(), Err(Malformed), "{bad:x?}");
         }
     }

@@ -91,11 +91,6 @@ impl Inbox {
         !self.partial.is_empty()
     }
 
-    /// Bytes held.
-    pub(crate) fn retained(&self) -> usize {
-        self.partial.capacity()
-    }
-
     /// Takes the next frame from `data`; `None` when `data` is used up.
     pub(crate) fn next(&mut self, data: &mut Bytes) -> Result<Option<Frame>, Violation> {
         self.expect_magic(data)?;

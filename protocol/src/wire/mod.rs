@@ -18,11 +18,11 @@ mod message;
 mod outbox;
 
 pub use cbor::Malformed;
+pub(crate) use control::PROOF_ENTRY_LEN;
 pub use control::{
     Ack, AuthFailed, Challenge, Control, Done, Fail, Goodbye, Hello, Leave, Listen, Open, Ping, Pong, Proof, Provide,
     Refused, Unlisten, Welcome, Withdraw,
 };
-pub(crate) use control::PROOF_ENTRY_LEN;
 pub(crate) use fault::{parse_fault, put_fault};
 pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
 pub use hop::{Hop, ROUTE_BY_HUB};

@@ -163,7 +163,8 @@ impl Outbox {
             place.copy_from_slice(&(length as u32).to_be_bytes());
         }
         // A length, a type, then the body.
-        let (Some(tagger), Some([number, body @ ..])) = (&mut self.tagger, self.tail.get(start + LENGTH_LEN..end)) else {
+        let (Some(tagger), Some([number, body @ ..])) = (&mut self.tagger, self.tail.get(start + LENGTH_LEN..end))
+        else {
             return None;
         };
         Some(tagger.next_tag(length as u32, *number, &[body, rest]))

@@ -1,0 +1,342 @@
+//! A hub and clients in memory, without delay: outputs of one are inputs of the other.
+
+#![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
+use commipc_protocol::client::{self, Client, ClientConfig, Command, Event, EventKind, Outgoing, Payload, Token};
+use commipc_protocol::hub::{self, Hub, HubConfig};
+use commipc_protocol::{
+    ChannelName, ClientId, CredentialId, EventName, HubId, Input, Instant, Limits, LinkEnd, LinkId, Machine, Now,
+    Output, Peer, Seed, Transport, UnixMillis,
+};
+
+pub const KEY: [u8; 32] = [7; 32];
+
+/// Everything that happens between one hub and its clients.
+pub struct World {
+    pub hub: Hub,
+    pub clients: Vec<Client>,
+    /// The hub's link of each client, while it stands.
+    links: Vec<Option<LinkId>>,
+    dialled: Vec<Option<LinkId>>,
+    /// What each client was told and no test has looked at yet.
+    pub events: Vec<VecDeque<Event>>,
+    pub hub_events: Vec<hub::Event>,
+    pub now: Now,
+    pub transport: Transport,
+    /// What the hub was fed, while it is wanted.
+    pub record: Option<Vec<Input<hub::Command>>>,
+    /// At most so many bytes are handed over at a time.
+    pub chunk: usize,
+    accepted: u32,
+    /// All bytes that each link carried, by direction: to the hub, to the client.
+    pub wire: BTreeMap<LinkId, (Vec<u8>, Vec<u8>)>,
+}
+
+pub fn credentials(secret: &Secret) -> Credentials {
+    let verifier = Verifier::new(secret, [3; 16], 100_000).unwrap();
+    Credentials::new([9; 32]).with(CredentialId::shared(), Credential::shared(verifier))
+}
+
+pub fn hub(limits: Limits) -> Hub {
+    let id = Some(HubId::new("hub-a").unwrap());
+    Hub::new(HubConfig { id, credentials: credentials(&Secret::key(KEY)), limits }, &Seed::new([1; 32]))
+}
+
+pub fn client(name: &str, secret: Secret) -> Client {
+    let config = ClientConfig {
+        hub: Arc::from("memory:"),
+        id: Some(ClientId::new(name).unwrap()),
+        credential: CredentialId::shared(),
+        secret,
+        limits: Limits::default(),
+    };
+    let mut seed = [2; 32];
+    seed[..name.len().min(32)].copy_from_slice(&name.as_bytes()[..name.len().min(32)]);
+    Client::new(config, &Seed::new(seed))
+}
+
+impl World {
+    pub fn new(names: &[&str]) -> Self {
+        Self::with(hub(Limits::default()), names.iter().map(|name| client(name, Secret::key(KEY))).collect())
+    }
+
+    pub fn with(hub: Hub, clients: Vec<Client>) -> Self {
+        let count = clients.len();
+        Self {
+            hub,
+            clients,
+            links: vec![None; count],
+            dialled: vec![None; count],
+            events: (0..count).map(|_| VecDeque::new()).collect(),
+            hub_events: Vec::new(),
+            now: Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) },
+            transport: Transport::Memory,
+            record: None,
+            chunk: usize::MAX,
+            accepted: 0,
+            wire: BTreeMap::new(),
+        }
+    }
+
+    /// Connected clients.
+    pub fn ready(names: &[&str]) -> Self {
+        let mut world = Self::new(names);
+        world.connect_all();
+        world
+    }
+
+    pub fn connect_all(&mut self) {
+        for client in 0..self.clients.len() {
+            self.command(client, Command::Connect);
+            assert!(matches!(self.next(client), Event::Ready(_)));
+        }
+    }
+
+    pub fn command(&mut self, client: usize, command: Command) {
+        self.clients[client].handle_input(self.now, Input::Command(command));
+        self.run();
+    }
+
+    pub fn next(&mut self, client: usize) -> Event {
+        self.events[client].pop_front().unwrap_or_else(|| panic!("client {client} was told nothing"))
+    }
+
+    fn feed_hub(&mut self, input: Input<hub::Command>) {
+        if let Some(record) = &mut self.record {
+            // Commands hold secrets and are not recorded; no recording uses one.
+            match &input {
+                Input::Received { link, data } => record.push(Input::Received { link: *link, data: data.clone() }),
+                Input::Written { link, bytes } => record.push(Input::Written { link: *link, bytes: *bytes }),
+                Input::Accepted { link, peer } => record.push(Input::Accepted { link: *link, peer: peer.clone() }),
+                _ => {}
+            }
+        }
+        self.hub.handle_input(self.now, input);
+    }
+
+    /// Everything that can happen without time passing.
+    pub fn run(&mut self) {
+        loop {
+            let mut busy = false;
+            while let Some(output) = self.hub.poll_output() {
+                busy = true;
+                self.hub_output(output);
+            }
+            for client in 0..self.clients.len() {
+                while let Some(output) = self.clients[client].poll_output() {
+                    busy = true;
+                    self.client_output(client, output);
+                }
+            }
+            if !busy {
+                break;
+            }
+        }
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now.mono = self.now.mono + time;
+        self.now.wall.0 += time.as_millis() as u64;
+        self.feed_hub(Input::Timeout);
+        for client in &mut self.clients {
+            client.handle_input(self.now, Input::Timeout);
+        }
+        self.run();
+    }
+
+    /// Breaks a client's link without a word.
+    pub fn cut(&mut self, client: usize) {
+        if let Some(link) = self.links[client].take() {
+            self.feed_hub(Input::Closed { link, how: LinkEnd::Reset });
+        }
+        if let Some(link) = self.dialled[client].take() {
+            self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
+        }
+        self.run();
+    }
+
+    /// Feeds bytes to the hub as if a client had sent them.
+    pub fn inject(&mut self, client: usize, bytes: &[u8]) {
+        let link = self.links[client].expect("linked");
+        self.feed_hub(Input::Received { link, data: Bytes::copy_from_slice(bytes) });
+        self.run();
+    }
+
+    pub fn is_linked(&self, client: usize) -> bool {
+        self.links[client].is_some()
+    }
+
+    fn hub_output(&mut self, output: Output<hub::Event>) {
+        match output {
+            Output::Event(event) => self.hub_events.push(event),
+            Output::Transmit { link, data } => {
+                self.feed_hub(Input::Written { link, bytes: data.len() });
+                self.wire.entry(link).or_default().1.extend_from_slice(&data);
+                let Some(client) = self.links.iter().position(|it| *it == Some(link)) else { return };
+                let Some(dialled) = self.dialled[client] else { return };
+                for piece in data.chunks(self.chunk) {
+                    let data = Bytes::copy_from_slice(piece);
+                    self.clients[client].handle_input(self.now, Input::Received { link: dialled, data });
+                }
+            }
+            Output::Close { link, .. } => {
+                let Some(client) = self.links.iter().position(|it| *it == Some(link)) else { return };
+                self.links[client] = None;
+                if let Some(link) = self.dialled[client].take() {
+                    self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Eof });
+                }
+            }
+            Output::Dial { .. } => panic!("a hub dials nobody"),
+        }
+    }
+
+    fn client_output(&mut self, client: usize, output: Output<Event>) {
+        match output {
+            Output::Event(event) => self.events[client].push_back(event),
+            Output::Dial { link: dialled, .. } => {
+                let link = LinkId::accepted(self.accepted, self.accepted + 1);
+                self.accepted += 1;
+                self.links[client] = Some(link);
+                self.dialled[client] = Some(dialled);
+                let peer = Peer::unknown(self.transport);
+                self.feed_hub(Input::Accepted { link, peer: peer.clone() });
+                self.clients[client].handle_input(self.now, Input::Dialled { link: dialled, peer });
+            }
+            Output::Transmit { link: dialled, data } => {
+                self.clients[client].handle_input(self.now, Input::Written { link: dialled, bytes: data.len() });
+                let Some(link) = self.links[client] else { return };
+                self.wire.entry(link).or_default().0.extend_from_slice(&data);
+                for piece in data.chunks(self.chunk) {
+                    let data = Bytes::copy_from_slice(piece);
+                    self.feed_hub(Input::Received { link, data });
+                }
+            }
+            Output::Close { .. } => {
+                self.dialled[client] = None;
+                if let Some(link) = self.links[client].take() {
+                    self.feed_hub(Input::Closed { link, how: LinkEnd::Eof });
+                }
+            }
+        }
+    }
+
+    // The verbs, each expected to succeed.
+
+    pub fn open(&mut self, client: usize, channel: &str) {
+        self.command(client, Command::Open { token: Token(1), channel: name(channel) });
+        self.expect_done(client, 1);
+    }
+
+    pub fn provide(&mut self, client: usize, token: u64, channel: &str, event: &str) {
+        let (channel, event) = (name(channel), EventName::new(event).unwrap());
+        self.command(client, Command::Provide { token: Token(token), channel, event, kind: EventKind::Call });
+        self.expect_done(client, token);
+    }
+
+    pub fn listen(&mut self, client: usize, token: u64, channel: &str, event: Option<&str>) {
+        let event = event.map(|event| EventName::new(event).unwrap());
+        self.command(client, Command::Listen { token: Token(token), channel: name(channel), event });
+        self.expect_done(client, token);
+    }
+
+    pub fn call(&mut self, client: usize, token: u64, channel: &str, event: &str, payload: &'static [u8]) {
+        let (outgoing, time_left) = (outgoing(channel, event, payload), Duration::from_secs(30));
+        self.command(client, Command::Call { token: Token(token), outgoing, time_left });
+    }
+
+    pub fn expect_done(&mut self, client: usize, expected: u64) {
+        match self.next(client) {
+            Event::Done { token, result } => assert_eq!((token, result), (Token(expected), Ok(()))),
+            other => panic!("client {client}: {other:?}"),
+        }
+    }
+
+    pub fn expect_request(&mut self, client: usize) -> client::Request {
+        match self.next(client) {
+            Event::Request(request) => request,
+            other => panic!("client {client}: {other:?}"),
+        }
+    }
+
+    pub fn expect_answered(&mut self, client: usize) -> (Token, Result<client::Answer, client::CallFailure>) {
+        match self.next(client) {
+            Event::Answered { token, result } => (token, result),
+            other => panic!("client {client}: {other:?}"),
+        }
+    }
+}
+
+/// What a hub is fed until a caller and a provider are connected, and then by `rounds` times `in_flight` calls of `size` bytes.
+pub fn recorded_calls(
+    rounds: usize,
+    in_flight: u64,
+    size: usize,
+) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
+    let mut world = World::new(&["caller", "provider"]);
+    world.record = Some(Vec::new());
+    world.connect_all();
+    world.open(1, "math");
+    world.provide(1, 5, "math", "sum");
+    let setup = world.record.replace(Vec::new()).unwrap();
+    let body: &'static [u8] = vec![1; size].leak();
+    for _ in 0..rounds {
+        for token in 0..in_flight {
+            let command = Command::Call {
+                token: Token(token),
+                outgoing: outgoing("math", "sum", body),
+                time_left: Duration::from_secs(30),
+            };
+            world.clients[0].handle_input(world.now, Input::Command(command));
+        }
+        world.run();
+        while let Some(event) = world.events[1].pop_front() {
+            let Event::Request(request) = event else { panic!("{event:?}") };
+            let command = Command::Answer { request: request.id, result: Ok(payload(body)) };
+            world.clients[1].handle_input(world.now, Input::Command(command));
+        }
+        world.run();
+        assert_eq!(world.events[0].len() as u64, in_flight);
+        world.events[0].clear();
+    }
+    (setup, world.record.unwrap())
+}
+
+/// A hub that was fed these.
+pub fn fed(inputs: Vec<Input<hub::Command>>) -> Hub {
+    let mut hub = hub(Limits::default());
+    feed(&mut hub, inputs);
+    hub
+}
+
+/// Feeds a hub and throws away what it says.
+pub fn feed(hub: &mut Hub, inputs: Vec<Input<hub::Command>>) {
+    let now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
+    for input in inputs {
+        hub.handle_input(now, input);
+        while hub.poll_output().is_some() {}
+    }
+}
+
+pub fn name(channel: &str) -> ChannelName {
+    ChannelName::new(channel).unwrap()
+}
+
+pub fn outgoing(channel: &str, event: &str, payload: &'static [u8]) -> Outgoing {
+    Outgoing {
+        channel: name(channel),
+        event: EventName::new(event).unwrap(),
+        payload: Payload { bytes: Bytes::from_static(payload), raw: true },
+        metadata: Bytes::new(),
+        idempotent: false,
+    }
+}
+
+pub fn payload(bytes: &'static [u8]) -> Payload {
+    Payload { bytes: Bytes::from_static(bytes), raw: true }
+}
