@@ -1,1 +1,37 @@
 //! CommIPC's deterministic simulator: worlds, links, faults and oracles from one seed.
+//!
+//! ```text
+//!   seed ─┐                ┌─ weather, habits, clocks
+//!   list ─┼─► decisions ──►├─ work (swarm) or a suite ─► Engine ─► machines
+//!   bytes ┘                └─ order of ties                │
+//!                                                          ▼
+//!                                trace (hash, conversation), oracles ─► Outcome
+//! ```
+//!
+//! A suite speaks to a [`World`]; `commipc sim` runs seeds with [`run_seeds`]; a fuzzer runs bytes with
+//! [`run_choices`]. Machines of one's own run on the [`Engine`].
+
+mod agenda;
+mod canon;
+pub mod decisions;
+mod engine;
+mod node;
+pub mod oracles;
+mod run;
+mod station;
+mod suite;
+mod swarm;
+mod trace;
+mod weather;
+mod wire;
+mod world;
+
+pub use canon::Canon;
+pub use engine::{Engine, Sight, Step, Witness};
+pub use node::{Clocks, Habits, NodeId};
+pub use run::{Outcome, Source, Tally, replay, replay_command, report, run, run_choices, run_seed, run_seeds};
+pub use station::{Asked, Station, Told};
+pub use suite::{At, Reply, Ticket};
+pub use trace::{Trace, TraceHash};
+pub use weather::{Chunks, Weather};
+pub use world::{Failure, Moment, World};

@@ -1,0 +1,307 @@
+//! One byte form of everything that goes in and out of a machine, for the trace's hash.
+//!
+//! Lengths stand before what varies, so that no two traces share a form. Secrets have no form: of a derived key only
+//! that it came.
+
+use bytes::Bytes;
+use commipc_protocol::client::{self, Answer, CallFailure, Failure, Incoming, Outgoing, Payload};
+use commipc_protocol::{CloseReason, Fault, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
+use std::io::Write as _;
+
+use crate::station::{Asked, Told};
+
+/// Has a byte form.
+pub trait Canon {
+    /// Appends it.
+    fn canon(&self, out: &mut Vec<u8>);
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn text(out: &mut Vec<u8>, text: &[u8]) {
+    number(out, text.len() as u64);
+    out.extend_from_slice(text);
+}
+
+fn texts(out: &mut Vec<u8>, texts: &[&[u8]]) {
+    texts.iter().for_each(|one| text(out, one));
+}
+
+/// For small plain enums whose debug form is their name.
+fn name(out: &mut Vec<u8>, name: impl std::fmt::Debug) {
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{name:?};");
+}
+
+impl Canon for LinkId {
+    fn canon(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.is_dialled()));
+        number(out, self.index() as u64);
+        number(out, u64::from(self.generation()));
+    }
+}
+
+fn peer(out: &mut Vec<u8>, peer: &Peer) {
+    name(out, (peer.transport, peer.uid, peer.uid_checked, peer.source));
+}
+
+fn end(out: &mut Vec<u8>, how: LinkEnd) {
+    name(out, how);
+}
+
+impl<C: Canon> Canon for Input<C> {
+    fn canon(&self, out: &mut Vec<u8>) {
+        let (tag, link) = match self {
+            Self::Accepted { link, .. } => (1, Some(link)),
+            Self::Dialled { link, .. } => (2, Some(link)),
+            Self::Received { link, .. } => (3, Some(link)),
+            Self::Written { link, .. } => (4, Some(link)),
+            Self::Closed { link, .. } => (5, Some(link)),
+            Self::Command(_) => (6, None),
+            Self::Timeout => (7, None),
+        };
+        out.push(tag);
+        if let Some(link) = link {
+            link.canon(out);
+        }
+        match self {
+            Self::Accepted { peer: who, .. } | Self::Dialled { peer: who, .. } => peer(out, who),
+            Self::Received { data, .. } => text(out, data),
+            Self::Written { bytes, .. } => number(out, *bytes as u64),
+            Self::Closed { how, .. } => end(out, *how),
+            Self::Command(command) => command.canon(out),
+            Self::Timeout => {}
+        }
+    }
+}
+
+impl<E: Canon> Canon for Output<E> {
+    fn canon(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Transmit { link, data } => {
+                out.push(8);
+                link.canon(out);
+                text(out, data);
+            }
+            Self::Dial { link, to } => {
+                out.push(9);
+                link.canon(out);
+                text(out, to.as_bytes());
+            }
+            Self::Close { link, flush } => {
+                out.push(10);
+                link.canon(out);
+                out.push(u8::from(*flush));
+            }
+            Self::Event(event) => {
+                out.push(11);
+                event.canon(out);
+            }
+        }
+    }
+}
+
+impl Canon for Asked {
+    fn canon(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Client(command) => command.canon(out),
+            Self::Hub(hub::Command::SetCredentials(_)) => out.extend_from_slice(b"credentials"),
+            Self::Hub(hub::Command::Shutdown) => out.extend_from_slice(b"shutdown"),
+        }
+    }
+}
+
+impl Canon for Told {
+    fn canon(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Client(event) => event.canon(out),
+            Self::Hub(event) => name(out, event),
+        }
+    }
+}
+
+fn payload(out: &mut Vec<u8>, payload: &Payload) {
+    out.push(u8::from(payload.raw));
+    text(out, &payload.bytes);
+}
+
+fn outgoing(out: &mut Vec<u8>, said: &Outgoing) {
+    texts(out, &[said.channel.as_bytes(), said.event.as_bytes(), &said.metadata]);
+    out.push(u8::from(said.idempotent));
+    payload(out, &said.payload);
+}
+
+fn fault(out: &mut Vec<u8>, fault: &Fault) {
+    number(out, u64::from(fault.code));
+    texts(out, &[fault.message.as_bytes(), &fault.details]);
+    out.push(u8::from(fault.retryable));
+}
+
+impl Canon for client::Command {
+    fn canon(&self, out: &mut Vec<u8>) {
+        let mut head = |tag: u8, token: u64| {
+            out.push(tag);
+            number(out, token);
+        };
+        match self {
+            Self::Connect => head(1, 0),
+            Self::KeyDerived(_) => head(2, 0),
+            Self::Open { token, channel } => {
+                head(3, token.0);
+                text(out, channel.as_bytes());
+            }
+            Self::Leave { token, channel } => {
+                head(4, token.0);
+                text(out, channel.as_bytes());
+            }
+            Self::Provide { token, channel, event, kind } => {
+                head(5, token.0);
+                texts(out, &[channel.as_bytes(), event.as_bytes()]);
+                name(out, kind);
+            }
+            Self::Withdraw { token, provider } => {
+                head(6, token.0);
+                number(out, provider.0);
+            }
+            Self::Listen { token, channel, event } => {
+                head(7, token.0);
+                texts(out, &[channel.as_bytes(), event.as_ref().map_or(&[], |event| event.as_bytes())]);
+            }
+            Self::Unlisten { token, listener } => {
+                head(8, token.0);
+                number(out, listener.0);
+            }
+            Self::Call { token, outgoing: said, time_left } => {
+                head(9, token.0);
+                number(out, u64::try_from(time_left.as_nanos()).unwrap_or(u64::MAX));
+                outgoing(out, said);
+            }
+            Self::Cancel { call } => head(10, call.0),
+            Self::Send { token, outgoing: said } => {
+                head(11, token.0);
+                outgoing(out, said);
+            }
+            Self::Broadcast { token, outgoing: said } => {
+                head(12, token.0);
+                outgoing(out, said);
+            }
+            Self::Answer { request, result } => {
+                head(13, 0);
+                name(out, request);
+                match result {
+                    Ok(result) => payload(out, result),
+                    Err(what) => fault(out, what),
+                }
+            }
+            Self::Close => head(14, 0),
+        }
+    }
+}
+
+fn outcome(out: &mut Vec<u8>, token: u64, result: Result<(), Failure>) {
+    number(out, token);
+    number(out, result.map_or_else(|failure| u64::from(failure.code().0), |()| 0));
+}
+
+fn answered(out: &mut Vec<u8>, result: &Result<Answer, CallFailure>) {
+    match result {
+        Ok(answer) => {
+            out.push(0);
+            payload(out, &answer.payload);
+            texts(out, &[answer.provider.client.as_bytes(), answer.provider.hub.as_bytes(), &answer.metadata]);
+            out.push(answer.hops);
+        }
+        Err(CallFailure::Fault(what)) => {
+            out.push(1);
+            fault(out, what);
+        }
+        Err(CallFailure::Failed { failure, maybe_executed }) => {
+            out.push(2 + u8::from(*maybe_executed));
+            number(out, u64::from(failure.code().0));
+        }
+    }
+}
+
+fn incoming(out: &mut Vec<u8>, message: &Incoming) {
+    let Incoming { channel, event, sender, payload: said, metadata, sent_at: UnixMillis(sent_at), hops } = message;
+    let sender = [sender.client.as_bytes(), sender.hub.as_bytes()];
+    texts(out, &[channel.as_bytes(), event.as_bytes(), sender[0], sender[1], metadata]);
+    payload(out, said);
+    number(out, *sent_at);
+    out.push(*hops);
+}
+
+impl Canon for client::Event {
+    fn canon(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::DeriveKey { salt, iterations } => {
+                out.push(20);
+                out.extend_from_slice(salt);
+                number(out, u64::from(*iterations));
+            }
+            Self::Ready(welcome) => {
+                out.push(21);
+                texts(out, &[welcome.hub.as_bytes(), welcome.client.as_bytes()]);
+                number(out, welcome.session);
+                number(out, u64::from(welcome.frame));
+                out.push(u8::from(welcome.insecure));
+            }
+            Self::Closed(reason) => {
+                out.push(22);
+                closed(out, reason);
+            }
+            Self::Done { token, result } => {
+                out.push(23);
+                outcome(out, token.0, *result);
+            }
+            Self::Sent { token, result } => {
+                out.push(24);
+                outcome(out, token.0, *result);
+            }
+            Self::Answered { token, result } => {
+                out.push(25);
+                number(out, token.0);
+                answered(out, result);
+            }
+            Self::Request(request) => {
+                out.push(26);
+                name(out, request.id);
+                number(out, request.provider.0);
+                number(out, request.deadline.as_nanos());
+                out.push(u8::from(request.idempotent));
+                incoming(out, &request.message);
+            }
+            Self::RequestEnded { request, why } => {
+                out.push(27);
+                name(out, request);
+                outcome(out, 0, Err(*why));
+            }
+            Self::Message(message) => {
+                out.push(28);
+                number(out, message.to.0);
+                number(out, message.number);
+                incoming(out, &message.message);
+            }
+            Self::Violation(violation) => {
+                out.push(29);
+                number(out, u64::from(violation.code()));
+            }
+            Self::Dropped(dropped) => {
+                out.push(30);
+                name(out, dropped);
+            }
+        }
+    }
+}
+
+fn closed(out: &mut Vec<u8>, reason: &CloseReason) {
+    name(out, reason);
+}
+
+impl Canon for Bytes {
+    fn canon(&self, out: &mut Vec<u8>) {
+        text(out, self);
+    }
+}

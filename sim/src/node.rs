@@ -1,0 +1,172 @@
+//! A machine with its own clocks and the habits of the driver that feeds it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use commipc_protocol::{Instant, LinkId, Machine, Now, UnixMillis};
+use core::time::Duration;
+
+use crate::decisions::{Chooser, Stream};
+
+/// Names a machine in an engine, in the order of adding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub(crate) u32);
+
+impl NodeId {
+    /// The node that was added as number `index`, from 0.
+    #[must_use]
+    pub const fn new(index: u32) -> Self {
+        Self(index)
+    }
+
+    /// Counted from 0.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// What a driver may do and the contract allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// Of 256 inputs, after how many the outputs are left for later.
+    pub lazy: u64,
+    /// How much later than due a timeout may be fed, in nanoseconds.
+    pub drowsy: u64,
+    /// Of 256 inputs, after how many a timeout is fed that is not due.
+    pub hasty: u64,
+    /// How old the clock reading handed in may be, in nanoseconds: it was read once for a batch.
+    pub stale: u64,
+    /// Of 256 links the machine closed, for how many the driver still has inputs in hand.
+    pub stray: u64,
+}
+
+impl Habits {
+    /// Habits drawn for one node, about half of them absent.
+    #[must_use]
+    pub fn drawn(mut choose: Chooser<'_>) -> Self {
+        let mut maybe = |most: u64| if choose.chance(1, 2) { choose.log_uniform(1, most) } else { 0 };
+        Self {
+            lazy: maybe(128),
+            drowsy: maybe(20_000_000),
+            hasty: maybe(64),
+            stale: maybe(1_000_000),
+            stray: maybe(256),
+        }
+    }
+}
+
+/// How a node's clocks differ from the world's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clocks {
+    /// What the monotonic clock showed when the world began, in nanoseconds.
+    pub mono: u64,
+    /// How far the wall clock is ahead, in milliseconds.
+    pub wall: i64,
+}
+
+/// What wall clocks show when a world begins: some time in 2025.
+const WALL_START: u64 = 1_750_000_000_000;
+
+pub(crate) struct Node<M: Machine> {
+    pub(crate) name: String,
+    pub(crate) machine: M,
+    pub(crate) habits: Habits,
+    pub(crate) clocks: Clocks,
+    pub(crate) stream: Stream,
+    pub(crate) links: BTreeMap<LinkId, (usize, usize)>,
+    /// Dials that will be refused.
+    pub(crate) dialling: Vec<LinkId>,
+    pub(crate) accepted: Slots,
+    /// Inputs fed since the outputs were last drained to the end.
+    pub(crate) undrained: u32,
+    pub(crate) draining: bool,
+    /// The planned timeout: when, and which plan counts.
+    pub(crate) timer: Option<Instant>,
+    pub(crate) timer_serial: u64,
+    /// Due timeouts in a row without time passing.
+    pub(crate) spins: u32,
+    pub(crate) spun_at: Instant,
+}
+
+impl<M: Machine> Node<M> {
+    pub(crate) fn new(name: &str, machine: M, stream: Stream) -> Self {
+        Self {
+            name: name.to_owned(),
+            machine,
+            habits: Habits::default(),
+            clocks: Clocks::default(),
+            stream,
+            links: BTreeMap::new(),
+            dialling: Vec::new(),
+            accepted: Slots::default(),
+            undrained: 0,
+            draining: false,
+            timer: None,
+            timer_serial: 0,
+            spins: 0,
+            spun_at: Instant::ZERO,
+        }
+    }
+
+    /// Both clocks of this node when the world's shows `at`.
+    pub(crate) fn now(&self, at: Instant) -> Now {
+        let wall = (WALL_START + at.as_nanos() / 1_000_000).saturating_add_signed(self.clocks.wall);
+        Now { mono: at + Duration::from_nanos(self.clocks.mono), wall: UnixMillis(wall) }
+    }
+
+    /// When the machine next wants a timeout, by the world's clock.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let deadline = self.machine.poll_timeout()?;
+        Some(Instant::from_nanos(deadline.at.as_nanos().saturating_sub(self.clocks.mono)))
+    }
+}
+
+/// Indexes of accepted links, reused at once, each use with a new generation.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    free: Vec<u32>,
+    generations: Vec<u32>,
+}
+
+impl Slots {
+    pub(crate) fn take(&mut self) -> LinkId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            u32::try_from(self.generations.len() - 1).unwrap_or(u32::MAX)
+        });
+        let generation = self.generations.get_mut(index as usize).map_or(0, |generation| {
+            *generation += 1;
+            *generation
+        });
+        LinkId::accepted(index, generation)
+    }
+
+    pub(crate) fn give_back(&mut self, link: LinkId) {
+        if !link.is_dialled() {
+            self.free.push(u32::try_from(link.index()).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_reused_with_another_generation() {
+        let mut slots = Slots::default();
+        let (first, second) = (slots.take(), slots.take());
+        assert_ne!(first.index(), second.index());
+        slots.give_back(first);
+        let third = slots.take();
+        assert_eq!(third.index(), first.index());
+        assert_ne!(third, first);
+    }
+}

@@ -1,0 +1,115 @@
+//! Judges of a run. Each keeps a truth of its own from what is seen, and shares no code with the product.
+//!
+//! An oracle sees every input and output of every machine in order, with the world's time, and says what cannot be.
+//! When the world has settled it is asked once more, for what should have come and did not.
+//!
+//! To add one: a file here with a type that implements [`Oracle`], a line in [`all`], and a unit test in which it bites.
+
+mod answers;
+mod authentication;
+mod deliveries;
+mod leaks;
+mod outputs;
+mod providers;
+mod requests;
+#[cfg(test)]
+mod scene;
+
+use bytes::Bytes;
+use commipc_protocol::client::{Incoming, Outgoing, Payload};
+use commipc_protocol::{ChannelName, EventName, Instant};
+
+use crate::engine::Sight;
+use crate::node::NodeId;
+use crate::station::{Asked, Told};
+
+pub use answers::Answers;
+pub use authentication::Authentication;
+pub use deliveries::Deliveries;
+pub use leaks::{Census, Leaks};
+pub use outputs::Outputs;
+pub use providers::Providers;
+pub use requests::Requests;
+
+/// Nothing, or what is wrong in one sentence.
+pub type Verdict = Result<(), String>;
+
+/// A sight of the standard world.
+pub type Seen<'a> = Sight<'a, Asked, Told>;
+
+/// Judges a run.
+pub trait Oracle {
+    /// Names it in a failure; a shrunk run must fail by the same name.
+    fn name(&self) -> &'static str;
+
+    /// A node joined the world. `honest`: it holds a secret that its hub accepts.
+    fn joined(&mut self, _node: NodeId, _honest: bool) {}
+
+    /// Something was seen.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict;
+
+    /// Every peer of a node is gone; this is what it still holds.
+    ///
+    /// # Errors
+    /// When that should be gone too.
+    fn emptied(&mut self, _node: NodeId, _census: &Census) -> Verdict {
+        Ok(())
+    }
+
+    /// Nothing more is asked and all time limits have passed.
+    ///
+    /// # Errors
+    /// When something is missing.
+    fn settled(&mut self) -> Verdict {
+        Ok(())
+    }
+}
+
+/// Every oracle, fresh.
+#[must_use]
+pub fn all() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(Requests::default()),
+        Box::new(Deliveries::default()),
+        Box::new(Answers::default()),
+        Box::new(Providers::default()),
+        Box::new(Authentication::default()),
+        Box::new(Outputs::default()),
+        Box::new(Leaks),
+    ]
+}
+
+/// What a message says, whoever says it: by this the saying and the hearing are matched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Content {
+    pub(crate) channel: ChannelName,
+    pub(crate) event: EventName,
+    pub(crate) bytes: Bytes,
+    pub(crate) raw: bool,
+    pub(crate) metadata: Bytes,
+}
+
+impl Content {
+    pub(crate) fn said(said: &Outgoing) -> Self {
+        let Outgoing { channel, event, payload, metadata, .. } = said;
+        Self::new(channel, event, payload, metadata)
+    }
+
+    pub(crate) fn heard(heard: &Incoming) -> Self {
+        let Incoming { channel, event, payload, metadata, .. } = heard;
+        Self::new(channel, event, payload, metadata)
+    }
+
+    fn new(channel: &ChannelName, event: &EventName, payload: &Payload, metadata: &Bytes) -> Self {
+        let Payload { bytes, raw } = payload.clone();
+        Self { channel: channel.clone(), event: event.clone(), bytes, raw, metadata: metadata.clone() }
+    }
+}
+
+/// Turns a condition into a verdict.
+pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}

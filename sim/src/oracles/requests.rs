@@ -1,0 +1,131 @@
+//! Everything asked with a token ends exactly once, with the event that belongs to it, and before the connection's end
+//! is told.
+
+use std::collections::BTreeMap;
+
+use commipc_protocol::client::{Command, Event, Token};
+use commipc_protocol::{Input, Instant, Output};
+
+use super::{Oracle, Seen, Verdict, ensure};
+use crate::engine::Sight;
+use crate::node::NodeId;
+use crate::station::{Asked, Told};
+
+/// Holds that each request resolves exactly once.
+#[derive(Debug, Default)]
+pub struct Requests {
+    open: BTreeMap<(NodeId, Token), Ending>,
+}
+
+/// The event that must end a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Done,
+    Sent,
+    Answered,
+}
+
+impl Oracle for Requests {
+    fn name(&self) -> &'static str {
+        "requests"
+    }
+
+    fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
+        match sight {
+            Sight::Fed(Input::Command(Asked::Client(command))) => self.asked(node, command),
+            Sight::Gave(Output::Event(Told::Client(event))) => self.told(node, event),
+            Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Drained | Sight::Broke(_) => Ok(()),
+        }
+    }
+
+    fn settled(&mut self) -> Verdict {
+        let open: Vec<String> = self.open.iter().map(|((node, token), _)| format!("{token:?} of {node:?}")).collect();
+        ensure(open.is_empty(), || format!("never ended: {}", open.join(", ")))
+    }
+}
+
+impl Requests {
+    fn asked(&mut self, node: NodeId, command: &Command) -> Verdict {
+        let (token, ending) = match command {
+            Command::Open { token, .. }
+            | Command::Leave { token, .. }
+            | Command::Provide { token, .. }
+            | Command::Withdraw { token, .. }
+            | Command::Listen { token, .. }
+            | Command::Unlisten { token, .. } => (*token, Ending::Done),
+            Command::Send { token, .. } | Command::Broadcast { token, .. } => (*token, Ending::Sent),
+            Command::Call { token, .. } => (*token, Ending::Answered),
+            Command::Connect
+            | Command::KeyDerived(_)
+            | Command::Cancel { .. }
+            | Command::Answer { .. }
+            | Command::Close => return Ok(()),
+        };
+        let before = self.open.insert((node, token), ending);
+        ensure(before.is_none(), || format!("the script used {token:?} of {node:?} twice at a time"))
+    }
+
+    fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
+        match event {
+            Event::Done { token, .. } => self.ended(node, *token, Ending::Done),
+            Event::Sent { token, .. } => self.ended(node, *token, Ending::Sent),
+            Event::Answered { token, .. } => self.ended(node, *token, Ending::Answered),
+            Event::Closed(_) => {
+                let left = self.open.range((node, Token(0))..=(node, Token(u64::MAX))).next();
+                ensure(left.is_none(), || format!("{node:?} was told Closed while {left:?} was open"))
+            }
+            Event::DeriveKey { .. }
+            | Event::Ready(_)
+            | Event::Request(_)
+            | Event::RequestEnded { .. }
+            | Event::Message(_)
+            | Event::Violation(_)
+            | Event::Dropped(_) => Ok(()),
+        }
+    }
+
+    fn ended(&mut self, node: NodeId, token: Token, ending: Ending) -> Verdict {
+        let expected = self.open.remove(&(node, token));
+        ensure(expected == Some(ending), || {
+            format!("{token:?} of {node:?} ended with {ending:?}, open was {expected:?}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{Scene, broadcast, channel};
+    use super::*;
+    use commipc_protocol::CloseReason;
+
+    fn scene() -> Scene<Requests> {
+        let mut scene = Scene::new(Requests::default());
+        scene.asks(1, Command::Open { token: Token(1), channel: channel() }).unwrap();
+        scene.asks(1, broadcast(2, "x")).unwrap();
+        scene
+    }
+
+    #[test]
+    fn exactly_once_is_fine() {
+        let mut scene = scene();
+        scene.tells(1, Event::Done { token: Token(1), result: Ok(()) }).unwrap();
+        scene.tells(1, Event::Sent { token: Token(2), result: Ok(()) }).unwrap();
+        scene.tells(1, Event::Closed(CloseReason::Local)).unwrap();
+        scene.0.settled().unwrap();
+    }
+
+    #[test]
+    fn bites_on_twice_never_and_the_wrong_end() {
+        let mut twice = scene();
+        twice.tells(1, Event::Done { token: Token(1), result: Ok(()) }).unwrap();
+        assert!(twice.tells(1, Event::Done { token: Token(1), result: Ok(()) }).is_err());
+        assert!(scene().tells(1, Event::Sent { token: Token(1), result: Ok(()) }).is_err());
+        assert!(scene().tells(2, Event::Done { token: Token(1), result: Ok(()) }).is_err(), "another node's token");
+        assert!(scene().0.settled().is_err());
+    }
+
+    #[test]
+    fn bites_on_an_end_told_too_early() {
+        assert!(scene().tells(1, Event::Closed(CloseReason::Lost)).is_err());
+    }
+}

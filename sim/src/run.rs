@@ -1,0 +1,147 @@
+//! Whole runs: from a seed, from recorded choices or from a fuzzer's bytes, to a verdict.
+
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use commipc_protocol::Instant;
+
+use crate::decisions::{Choices, Decisions};
+use crate::swarm::Swarm;
+use crate::trace::TraceHash;
+use crate::world::Failure;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Over every input and output. Equal runs have equal hashes.
+    pub trace_hash: TraceHash,
+    /// How many inputs and outputs there were.
+    pub events: u64,
+    /// What oracles found; empty when all is well.
+    pub failures: Vec<Failure>,
+    /// Everything that was decided, to replay the run whatever it was made from.
+    pub choices: Choices,
+    /// The readable lines, when they were asked for.
+    pub conversation: Vec<String>,
+}
+
+/// How to make a run.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// From a seed.
+    Seed(u64),
+    /// From a record.
+    Choices(Choices),
+    /// From any bytes.
+    Bytes(Vec<u8>),
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run_seed(seed: u64) -> Outcome {
+    run(Source::Seed(seed), false)
+}
+
+/// Runs what a fuzzer's bytes decide.
+#[must_use]
+pub fn run_choices(bytes: &[u8]) -> Outcome {
+    run(Source::Bytes(bytes.to_vec()), false)
+}
+
+/// Runs, and with `talking` keeps the conversation.
+#[must_use]
+pub fn run(source: Source, talking: bool) -> Outcome {
+    let (decisions, origin) = match source {
+        Source::Seed(seed) => (Decisions::seeded(seed), format!("seed {seed}")),
+        Source::Choices(choices) => (Decisions::replaying(choices), "recorded choices".to_owned()),
+        Source::Bytes(bytes) => (Decisions::from_bytes(&bytes), "a fuzzer's bytes".to_owned()),
+    };
+    let (mut world, mut swarm) = Swarm::drawn(decisions, origin, talking);
+    // A panic of the product is a finding like any other; the world is not used again but for its record.
+    let played = catch_unwind(AssertUnwindSafe(|| swarm.play(&mut world)));
+    let mut failures = world.failures().to_vec();
+    if let Err(panic) = played {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let what = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
+        failures.push(Failure { oracle: "panic", at: world.now(), node: "?".to_owned(), what });
+    }
+    Outcome {
+        trace_hash: world.trace().hash(),
+        events: world.trace().events(),
+        failures,
+        choices: world.engine().decided().record(),
+        conversation: world.trace().lines().to_vec(),
+    }
+}
+
+/// What many seeds came to.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Runs made.
+    pub seeds: u64,
+    /// Inputs and outputs in all of them.
+    pub events: u64,
+    /// Seeds that failed, with what was found.
+    pub failed: Vec<(u64, Vec<Failure>)>,
+}
+
+/// Every so many seeds, one runs twice and must come out the same.
+const TWICE_EVERY: u64 = 100;
+
+/// Runs `count` seeds from `first` on, until `enough` have failed.
+#[must_use]
+pub fn run_seeds(first: u64, count: u64, enough: usize) -> Tally {
+    let mut tally = Tally::default();
+    for seed in first..first.saturating_add(count) {
+        let mut outcome = run_seed(seed);
+        if seed % TWICE_EVERY == 0 && run_seed(seed).trace_hash != outcome.trace_hash {
+            let what = "two runs of one seed differ".to_owned();
+            outcome.failures.push(Failure { oracle: "determinism", at: Instant::ZERO, node: "?".to_owned(), what });
+        }
+        tally.seeds += 1;
+        tally.events += outcome.events;
+        if !outcome.failures.is_empty() {
+            tally.failed.push((seed, outcome.failures));
+        }
+        if tally.failed.len() >= enough {
+            break;
+        }
+    }
+    tally
+}
+
+/// The one command that replays a seed.
+#[must_use]
+pub fn replay_command(seed: u64) -> String {
+    format!("commipc sim replay --seed {seed}")
+}
+
+/// What `commipc sim run` prints, and whether all is well.
+#[must_use]
+pub fn report(tally: &Tally) -> (String, bool) {
+    let mut text = String::new();
+    for (seed, failures) in &tally.failed {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "seed {seed} failed; replay it with: {}", replay_command(*seed));
+        for failure in failures {
+            let _ = writeln!(text, "  {failure}");
+        }
+    }
+    let _ = writeln!(text, "{} seeds, {} events, {} failed", tally.seeds, tally.events, tally.failed.len());
+    (text, tally.failed.is_empty())
+}
+
+/// What `commipc sim replay` prints, and whether all is well.
+#[must_use]
+pub fn replay(source: Source) -> (String, bool) {
+    let outcome = run(source, true);
+    let mut text = String::new();
+    for line in &outcome.conversation {
+        let _ = writeln!(text, "{line}");
+    }
+    for failure in &outcome.failures {
+        let _ = writeln!(text, "FAILED {failure}");
+    }
+    let _ = writeln!(text, "{} events, trace {}", outcome.events, outcome.trace_hash);
+    (text, outcome.failures.is_empty())
+}

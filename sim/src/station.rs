@@ -1,0 +1,89 @@
+//! Client and hub as one kind of machine, so that one engine drives a world of both.
+
+use commipc_protocol::client::{self, Client};
+use commipc_protocol::hub::{self, Hub};
+use commipc_protocol::{Deadline, Input, Machine, Now, Output};
+
+/// A product machine.
+#[derive(Debug)]
+pub enum Station {
+    /// A client.
+    Client(Box<Client>),
+    /// A hub.
+    Hub(Box<Hub>),
+}
+
+/// What an application asks of a station. What is meant for the other kind has no effect.
+#[derive(Debug)]
+pub enum Asked {
+    /// Of a client.
+    Client(client::Command),
+    /// Of a hub.
+    Hub(hub::Command),
+}
+
+/// What a station tells.
+#[derive(Debug)]
+pub enum Told {
+    /// By a client.
+    Client(client::Event),
+    /// By a hub.
+    Hub(hub::Event),
+}
+
+impl Machine for Station {
+    type Command = Asked;
+    type Event = Told;
+
+    fn handle_input(&mut self, now: Now, input: Input<Asked>) {
+        match self {
+            Self::Client(client) => feed(client.as_mut(), now, input, |asked| match asked {
+                Asked::Client(command) => Some(command),
+                Asked::Hub(_) => None,
+            }),
+            Self::Hub(hub) => feed(hub.as_mut(), now, input, |asked| match asked {
+                Asked::Hub(command) => Some(command),
+                Asked::Client(_) => None,
+            }),
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output<Told>> {
+        match self {
+            Self::Client(client) => client.poll_output().map(|output| told(output, Told::Client)),
+            Self::Hub(hub) => hub.poll_output().map(|output| told(output, Told::Hub)),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        match self {
+            Self::Client(client) => client.poll_timeout(),
+            Self::Hub(hub) => hub.poll_timeout(),
+        }
+    }
+}
+
+fn feed<M: Machine>(machine: &mut M, now: Now, input: Input<Asked>, meant: fn(Asked) -> Option<M::Command>) {
+    let input = match input {
+        Input::Accepted { link, peer } => Input::Accepted { link, peer },
+        Input::Dialled { link, peer } => Input::Dialled { link, peer },
+        Input::Received { link, data } => Input::Received { link, data },
+        Input::Written { link, bytes } => Input::Written { link, bytes },
+        Input::Closed { link, how } => Input::Closed { link, how },
+        Input::Timeout => Input::Timeout,
+        Input::Command(asked) => match meant(asked) {
+            Some(command) => Input::Command(command),
+            None => return,
+        },
+    };
+    machine.handle_input(now, input);
+}
+
+fn told<E>(output: Output<E>, wrap: fn(E) -> Told) -> Output<Told> {
+    match output {
+        Output::Transmit { link, data } => Output::Transmit { link, data },
+        Output::Dial { link, to } => Output::Dial { link, to },
+        Output::Close { link, flush } => Output::Close { link, flush },
+        Output::Event(event) => Output::Event(wrap(event)),
+    }
+}

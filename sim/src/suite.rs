@@ -1,0 +1,337 @@
+//! The part of a world that suites speak: who does what, what comes of it, and that a failing test prints its seed.
+
+use commipc_protocol::client::{
+    Answer, CallFailure, Command, Event, EventKind, Failure, Message, Outgoing, Payload, Request, Token,
+};
+use commipc_protocol::{ChannelName, EventName, Fault};
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::node::NodeId;
+use crate::world::{Moment, World};
+
+/// How a provider's script answers requests.
+pub(crate) type Answering = Box<dyn FnMut(&Request) -> Reply>;
+
+/// What a scripted provider does with a request.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub(crate) after: Duration,
+    /// Nothing when it never answers.
+    pub(crate) result: Option<Result<Payload, Fault>>,
+}
+
+impl Reply {
+    /// Answers with raw bytes, at once.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        Self::of(Ok(raw(text)))
+    }
+
+    /// Answers so, at once.
+    #[must_use]
+    pub const fn of(result: Result<Payload, Fault>) -> Self {
+        Self { after: Duration::ZERO, result: Some(result) }
+    }
+
+    /// Never answers.
+    #[must_use]
+    pub const fn silence() -> Self {
+        Self { after: Duration::ZERO, result: None }
+    }
+
+    /// The same, later.
+    #[must_use]
+    pub fn after(self, after: Duration) -> Self {
+        Self { after, ..self }
+    }
+}
+
+/// Something a client asked for, to be looked up when it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Whose.
+    pub node: NodeId,
+    /// Its token.
+    pub token: Token,
+}
+
+/// One client of a world, to be told what to do.
+pub struct At<'a> {
+    world: &'a mut World,
+    node: NodeId,
+    last: Token,
+}
+
+/// Longer than any suite takes, in virtual time.
+const EVER: Duration = Duration::from_secs(100_000);
+
+impl World {
+    /// The client of this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn at(&mut self, name: &str) -> At<'_> {
+        let node = self.node(name);
+        At { world: self, node, last: Token(0) }
+    }
+
+    fn node(&self, name: &str) -> NodeId {
+        self.engine.find(name).unwrap_or_else(|| panic!("no node is called {name}"))
+    }
+
+    /// Connects every client and waits until each is ready or refused.
+    #[must_use]
+    pub fn connected(mut self) -> Self {
+        for node in self.clients() {
+            self.ask(node, Command::Connect);
+        }
+        self.run_until(|world| {
+            world.clients().iter().all(|node| {
+                let told = world.told.get(node).map_or(&[][..], Vec::as_slice);
+                told.iter().any(|event| matches!(event, Event::Ready(_) | Event::Closed(_)))
+            })
+        });
+        self
+    }
+
+    /// Lets a client's providers answer by a script; without one they never answer.
+    pub fn serves(&mut self, name: &str, script: impl FnMut(&Request) -> Reply + 'static) {
+        let node = self.node(name);
+        self.serving.insert(node, Box::new(script));
+    }
+
+    /// Runs until `holds`.
+    ///
+    /// # Panics
+    /// When it never will, or when an oracle finds something.
+    pub fn run_until(&mut self, mut holds: impl FnMut(&Self) -> bool) {
+        let latest = self.now() + EVER;
+        while !holds(self) {
+            let moment = self.step();
+            self.assert_sound();
+            assert!(moment != Moment::Idle && self.now() < latest, "what the test waits for never comes");
+        }
+    }
+
+    /// Runs until nothing is planned any more.
+    ///
+    /// # Panics
+    /// When an oracle finds something.
+    pub fn run_to_end(&mut self) {
+        while self.step() != Moment::Idle {
+            self.assert_sound();
+        }
+    }
+
+    /// Lets so much time pass.
+    ///
+    /// # Panics
+    /// When an oracle finds something.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now() + time;
+        while self.engine.next_at().is_some_and(|at| at <= end) {
+            self.step();
+            self.assert_sound();
+        }
+        self.engine.advance(end);
+    }
+
+    fn assert_sound(&self) {
+        if let Some(failure) = self.failures().first() {
+            panic!("{failure}");
+        }
+    }
+
+    /// Everything a client was told so far.
+    #[must_use]
+    pub fn told(&self, name: &str) -> &[Event] {
+        self.told.get(&self.node(name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Everything a hub told so far.
+    #[must_use]
+    pub fn hub_told(&self, name: &str) -> &[commipc_protocol::hub::Event] {
+        self.hub_told.get(&self.node(name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The messages a client heard so far.
+    #[must_use]
+    pub fn heard(&self, name: &str) -> Vec<&Message> {
+        let message = |event| match event {
+            &Event::Message(ref message) => Some(message),
+            _ => None,
+        };
+        self.told(name).iter().filter_map(message).collect()
+    }
+
+    /// How an open, leave, provide, withdraw, listen, unlisten, send or broadcast ended; waits for it.
+    ///
+    /// # Errors
+    /// As the client was told.
+    pub fn done(&mut self, ticket: Ticket) -> Result<(), Failure> {
+        self.ended(ticket, |event| match event {
+            Event::Done { token, result } | Event::Sent { token, result } if *token == ticket.token => Some(*result),
+            _ => None,
+        })
+    }
+
+    /// How a call ended; waits for it.
+    ///
+    /// # Errors
+    /// As the client was told.
+    pub fn answer(&mut self, ticket: Ticket) -> Result<Answer, CallFailure> {
+        self.ended(ticket, |event| match event {
+            Event::Answered { token, result } if *token == ticket.token => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    fn ended<T>(&mut self, ticket: Ticket, find: impl Fn(&Event) -> Option<T>) -> T {
+        let look = |world: &Self| world.told.get(&ticket.node)?.iter().find_map(&find);
+        self.run_until(|world| look(world).is_some());
+        look(self).unwrap_or_else(|| unreachable!("run_until has just found it"))
+    }
+}
+
+impl At<'_> {
+    /// The node.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.node
+    }
+
+    /// What was asked for last.
+    #[must_use]
+    pub const fn ticket(&self) -> Ticket {
+        Ticket { node: self.node, token: self.last }
+    }
+
+    /// Connects; [`World::told`] shows what comes of it.
+    pub fn connects(self) -> Self {
+        self.world.ask(self.node, Command::Connect);
+        self
+    }
+
+    /// Says goodbye.
+    pub fn closes(self) -> Self {
+        self.world.ask(self.node, Command::Close);
+        self
+    }
+
+    /// Loses every connection, now.
+    pub fn is_cut(self) -> Self {
+        self.world.engine.cut(self.node);
+        self
+    }
+
+    fn asks(&mut self, command: impl FnOnce(Token) -> Command) -> Ticket {
+        self.last = self.world.token();
+        self.world.ask(self.node, command(self.last));
+        self.ticket()
+    }
+
+    /// Opens a channel and waits for the confirmation.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn opens(mut self, channel: &str) -> Self {
+        let ticket = self.asks(|token| Command::Open { token, channel: channel_name(channel) });
+        self.confirmed(ticket)
+    }
+
+    /// Provides an event and waits for the confirmation.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn provides(mut self, channel: &str, event: &str) -> Self {
+        let ticket = self.tries_to_provide(channel, event);
+        self.confirmed(ticket)
+    }
+
+    /// Listens to one event of a channel, or to all, and waits for the confirmation.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn listens(mut self, channel: &str, event: Option<&str>) -> Self {
+        let (channel, event) = (channel_name(channel), event.map(event_name));
+        let ticket = self.asks(|token| Command::Listen { token, channel, event });
+        self.confirmed(ticket)
+    }
+
+    fn confirmed(self, ticket: Ticket) -> Self {
+        let ended = self.world.done(ticket);
+        assert_eq!(ended, Ok(()), "{} is refused what it asks for", self.world.engine.name(self.node));
+        self
+    }
+
+    /// Asks to provide an event.
+    pub fn tries_to_provide(&mut self, channel: &str, event: &str) -> Ticket {
+        let (channel, event) = (channel_name(channel), event_name(event));
+        self.asks(|token| Command::Provide { token, channel, event, kind: EventKind::Call })
+    }
+
+    /// Asks to withdraw what an earlier ticket provides.
+    pub fn withdraws(mut self, provider: Ticket) -> Ticket {
+        self.asks(|token| Command::Withdraw { token, provider: provider.token })
+    }
+
+    /// Asks to leave a channel.
+    pub fn leaves(mut self, channel: &str) -> Ticket {
+        self.asks(|token| Command::Leave { token, channel: channel_name(channel) })
+    }
+
+    /// Calls an event with raw bytes.
+    pub fn calls(mut self, channel: &str, event: &str, text: &str, time_left: Duration) -> Ticket {
+        let outgoing = outgoing(channel, event, text);
+        self.asks(|token| Command::Call { token, outgoing, time_left })
+    }
+
+    /// Gives up a call.
+    pub fn cancels(self, call: Ticket) -> Self {
+        self.world.ask(self.node, Command::Cancel { call: call.token });
+        self
+    }
+
+    /// Sends raw bytes to an event's provider.
+    pub fn sends(mut self, channel: &str, event: &str, text: &str) -> Ticket {
+        let outgoing = outgoing(channel, event, text);
+        self.asks(|token| Command::Send { token, outgoing })
+    }
+
+    /// Broadcasts raw bytes.
+    pub fn broadcasts(mut self, channel: &str, event: &str, text: &str) -> Ticket {
+        let outgoing = outgoing(channel, event, text);
+        self.asks(|token| Command::Broadcast { token, outgoing })
+    }
+}
+
+fn channel_name(name: &str) -> ChannelName {
+    ChannelName::new(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn event_name(name: &str) -> EventName {
+    EventName::new(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn raw(text: &str) -> Payload {
+    Payload { bytes: Bytes::copy_from_slice(text.as_bytes()), raw: true }
+}
+
+fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
+    let (channel, event) = (channel_name(channel), event_name(event));
+    Outgoing { channel, event, payload: raw(text), metadata: Bytes::new(), idempotent: false }
+}
+
+impl Drop for World {
+    #[expect(clippy::print_stderr, reason = "a failing test must tell its seed, whatever it was that failed")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in self.trace().lines() {
+                eprintln!("{line}");
+            }
+            eprintln!("this world followed from {}; its trace is {}", self.origin, self.trace().hash());
+        }
+    }
+}

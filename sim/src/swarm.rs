@@ -1,0 +1,385 @@
+//! Random work for a world: every run draws its own weights, about half of them zero, and few names, so that what
+//! clients do collides.
+//!
+//! ```text
+//!   warm-up ──► storm ─────────────► settle ──────────────► end
+//!   connect     work, cuts, refusals  no more work, healed   everybody leaves: nothing may be left
+//! ```
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use commipc_protocol::client::{Command, Event, EventKind, Outgoing, Payload, RequestId, Token};
+use commipc_protocol::{ChannelName, EventName, Fault, Limits, hub};
+use core::time::Duration;
+
+use crate::decisions::{Chooser, Decisions, Stream};
+use crate::node::NodeId;
+use crate::weather::Weather;
+use crate::world::{Moment, Plan, World};
+
+/// What clients do, in the order of the weights.
+const OPS: [fn(&mut Swarm, &mut World, usize); 13] = [
+    Swarm::open,
+    Swarm::leave,
+    Swarm::provide,
+    Swarm::withdraw,
+    Swarm::listen,
+    Swarm::unlisten,
+    Swarm::call,
+    Swarm::cancel,
+    Swarm::send,
+    Swarm::broadcast,
+    Swarm::close,
+    Swarm::cut,
+    Swarm::connect,
+];
+
+/// The most each operation may weigh.
+const HEAVIEST: [u64; OPS.len()] = [8, 4, 8, 4, 8, 3, 32, 8, 16, 16, 1, 1, 4];
+
+const CHANNELS: [&str; 3] = ["a", "b", "__comm_ipc_logs"];
+const EVENTS: [&str; 2] = ["x", "y"];
+
+/// Inputs and outputs after which the storm ends.
+const EVENTS_OF_A_STORM: u64 = 1_200;
+/// After which anything must have ended that was asked for: the longest deadline, the slowest line and some.
+const SETTLED: Duration = Duration::from_secs(600);
+/// The longest a call may take, in milliseconds.
+const LONGEST_CALL: u64 = 60_000;
+/// Wakes this actor when less, ends the run when equal.
+const GIVE_UP: u64 = u64::MAX;
+
+/// Plays the applications of one run.
+pub(crate) struct Swarm {
+    work: Stream,
+    weights: Vec<u64>,
+    /// How providers take requests: the weights of at once, later, never and a fault.
+    temper: [u64; 4],
+    /// The most a payload and a pause may be, in bytes and nanoseconds.
+    largest: u64,
+    longest_pause: u64,
+    actors: Vec<Actor>,
+    operations: u64,
+    said: u64,
+}
+
+/// What one application believes it has.
+#[derive(Default)]
+struct Actor {
+    node: Option<NodeId>,
+    ready: bool,
+    provided: Vec<Token>,
+    listening: Vec<Token>,
+    calls: Vec<Token>,
+    requests: Vec<RequestId>,
+}
+
+impl Swarm {
+    /// A world of one hub and some clients, all drawn, and its swarm.
+    pub(crate) fn drawn(decisions: Decisions, origin: String, talking: bool) -> (World, Self) {
+        let mut world = World::new(decisions, origin).with_habits();
+        if talking {
+            world = world.talking();
+        }
+        let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
+        let weather = Weather::drawn(world.engine().decisions().on(net));
+        let limits = tight(world.engine().decisions().on(work));
+        world = world.weather(weather).hub_with("h", limits.clone());
+        let mut choose = world.engine().decisions().on(work);
+        let weights =
+            HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 }).collect();
+        let temper = [4, 4, 1, 1].map(|most| choose.below(most + 1));
+        let (largest, longest_pause) = (choose.log_uniform(1, 1 << 14), choose.log_uniform(1_000, 1_000_000_000));
+        let operations = choose.log_uniform(16, 400);
+        let count = 2 + choose.below(6);
+        let mut swarm = Self { work, weights, temper, largest, longest_pause, actors: Vec::new(), operations, said: 0 };
+        for number in 0..count {
+            let mut choose = world.engine().decisions().on(work);
+            let honest = !choose.chance(1, 12);
+            let id = if choose.chance(1, 12) { 0 } else { number };
+            world = world.client_with(&format!("c{number}"), &format!("c{id}"), limits.clone(), honest);
+        }
+        swarm.actors = world.clients().into_iter().map(|node| Actor { node: Some(node), ..Actor::default() }).collect();
+        (world, swarm)
+    }
+
+    /// Runs all phases; what is wrong is among the world's failures.
+    pub(crate) fn play(&mut self, world: &mut World) {
+        self.warm_up(world);
+        self.storm(world);
+        world.engine().heal();
+        self.settle(world);
+        self.end(world);
+    }
+
+    fn warm_up(&mut self, world: &mut World) {
+        for actor in 0..self.actors.len() {
+            let pause = self.pause(world);
+            world.plan(pause, actor as u64);
+            self.connect(world, actor);
+        }
+        // Something to collide with.
+        for _ in 0..self.actors.len() {
+            let actor = self.choose(world).index(self.actors.len());
+            for op in [Self::open, Self::provide, Self::listen] {
+                if self.choose(world).chance(1, 2) {
+                    op(self, world, actor);
+                }
+            }
+        }
+    }
+
+    fn storm(&mut self, world: &mut World) {
+        while self.operations > 0 && world.trace().events() < EVENTS_OF_A_STORM {
+            match world.step() {
+                Moment::Idle => return,
+                Moment::Ran => {}
+                Moment::Woke(actor) => self.work(world, actor),
+            }
+            self.react(world);
+        }
+    }
+
+    fn work(&mut self, world: &mut World, key: u64) {
+        let Ok(actor) = usize::try_from(key) else { return };
+        self.operations -= 1;
+        let drawn = world.engine.decisions().on(self.work).weighted(&self.weights);
+        if let Some(op) = drawn.and_then(|index| OPS.get(index)) {
+            op(self, world, actor);
+        }
+        let pause = self.pause(world);
+        world.plan(pause, key);
+    }
+
+    /// Waits until everything must have ended.
+    fn settle(&mut self, world: &mut World) {
+        world.plan(SETTLED, GIVE_UP);
+        self.run_out(world);
+        world.judge_settled();
+    }
+
+    fn end(&mut self, world: &mut World) {
+        for node in world.clients() {
+            world.ask(node, Command::Close);
+        }
+        world.plan(SETTLED, GIVE_UP);
+        self.run_out(world);
+        for node in world.hubs() {
+            world.judge_empty(node);
+            world.ask_hub(node, hub::Command::Shutdown);
+        }
+        for node in world.clients() {
+            world.judge_empty(node);
+        }
+        world.judge_settled();
+    }
+
+    fn run_out(&mut self, world: &mut World) {
+        loop {
+            match world.step() {
+                Moment::Idle | Moment::Woke(GIVE_UP) => return,
+                Moment::Ran | Moment::Woke(_) => self.react(world),
+            }
+        }
+    }
+
+    fn choose<'w>(&self, world: &'w mut World) -> Chooser<'w> {
+        world.engine().decisions().on(self.work)
+    }
+
+    fn pause(&self, world: &mut World) -> Duration {
+        Duration::from_nanos(self.choose(world).log_uniform(1, self.longest_pause))
+    }
+
+    /// Keeps the actors' beliefs and lets them answer.
+    fn react(&mut self, world: &mut World) {
+        while let Some((node, index)) = world.fresh.pop_front() {
+            let Some(actor) = self.actors.iter().position(|actor| actor.node == Some(node)) else { continue };
+            let Some(event) = world.told.get(&node).and_then(|told| told.get(index)) else { continue };
+            let believes = &mut self.actors[actor];
+            match event {
+                Event::Ready(_) => believes.ready = true,
+                Event::Closed(_) => {
+                    *believes = Actor { node: Some(node), ..Actor::default() };
+                }
+                Event::Request(request) => {
+                    let id = request.id;
+                    believes.requests.push(id);
+                    self.answer(world, actor, id);
+                }
+                Event::Answered { token, .. } => believes.calls.retain(|call| call != token),
+                Event::Done { token, result: Err(_) } => {
+                    believes.provided.retain(|provider| provider != token);
+                    believes.listening.retain(|listener| listener != token);
+                }
+                Event::RequestEnded { request, .. } => believes.requests.retain(|other| other != request),
+                Event::DeriveKey { .. }
+                | Event::Done { .. }
+                | Event::Sent { .. }
+                | Event::Message(_)
+                | Event::Violation(_)
+                | Event::Dropped(_) => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, world: &mut World, actor: usize, request: RequestId) {
+        let temper = self.temper;
+        let drawn = self.choose(world).weighted(&temper);
+        let Some(node) = self.actors[actor].node else { return };
+        let result = match drawn {
+            Some(2) => return,
+            Some(3) => Err(Fault {
+                code: 1_000,
+                message: "as drawn".to_owned(),
+                details: self.payload(world, actor).bytes,
+                retryable: self.choose(world).chance(1, 2),
+            }),
+            Some(_) | None => Ok(self.payload(world, actor)),
+        };
+        let after = if drawn == Some(1) { self.pause(world) } else { Duration::ZERO };
+        world.plan_own(after, Plan::Answer { node, request, result });
+    }
+
+    fn ask(&mut self, world: &mut World, actor: usize, command: Command) {
+        if let Some(node) = self.actors[actor].node {
+            world.ask(node, command);
+        }
+    }
+
+    fn channel(&self, world: &mut World) -> ChannelName {
+        let index = self.choose(world).weighted(&[8, 4, 1]).unwrap_or(0);
+        ChannelName::new(CHANNELS[index]).unwrap_or_else(|_| unreachable!("a constant"))
+    }
+
+    fn event(&self, world: &mut World) -> EventName {
+        let index = self.choose(world).index(EVENTS.len());
+        EventName::new(EVENTS[index]).unwrap_or_else(|_| unreachable!("a constant"))
+    }
+
+    /// Bytes that are as good as unique, unless they are few: the number of the saying stands in front.
+    fn payload(&mut self, world: &mut World, actor: usize) -> Payload {
+        self.said += 1;
+        let size = self.choose(world).log_uniform(1, self.largest) - 1;
+        let size = usize::try_from(size).unwrap_or(0);
+        let raw = self.choose(world).chance(1, 2);
+        let mut bytes = BytesMut::new();
+        if !raw {
+            bytes.put_u8(0x5a);
+            bytes.put_u32(u32::try_from(size).unwrap_or(0));
+        }
+        let stamp = [self.said.to_le_bytes(), (actor as u64).to_le_bytes()].concat();
+        bytes.extend(stamp.iter().copied().chain(std::iter::repeat(0x5e)).take(size));
+        Payload { bytes: bytes.freeze(), raw }
+    }
+
+    fn outgoing(&mut self, world: &mut World, actor: usize) -> Outgoing {
+        let (channel, event) = (self.channel(world), self.event(world));
+        let payload = self.payload(world, actor);
+        // A map of one number to one number, now and then.
+        let metadata = if self.choose(world).chance(1, 4) { Bytes::from_static(&[0xa1, 1, 2]) } else { Bytes::new() };
+        Outgoing { channel, event, payload, metadata, idempotent: self.choose(world).chance(1, 2) }
+    }
+}
+
+/// The operations.
+impl Swarm {
+    fn connect(&mut self, world: &mut World, actor: usize) {
+        self.ask(world, actor, Command::Connect);
+    }
+
+    fn open(&mut self, world: &mut World, actor: usize) {
+        let (token, channel) = (world.token(), self.channel(world));
+        self.ask(world, actor, Command::Open { token, channel });
+    }
+
+    fn leave(&mut self, world: &mut World, actor: usize) {
+        let (token, channel) = (world.token(), self.channel(world));
+        self.ask(world, actor, Command::Leave { token, channel });
+    }
+
+    fn provide(&mut self, world: &mut World, actor: usize) {
+        let (token, channel, event) = (world.token(), self.channel(world), self.event(world));
+        self.actors[actor].provided.push(token);
+        self.ask(world, actor, Command::Provide { token, channel, event, kind: EventKind::Call });
+    }
+
+    fn withdraw(&mut self, world: &mut World, actor: usize) {
+        let (token, provider) = (world.token(), self.one_of(world, actor, |actor| &mut actor.provided));
+        self.ask(world, actor, Command::Withdraw { token, provider });
+    }
+
+    fn listen(&mut self, world: &mut World, actor: usize) {
+        let (token, channel, event) = (world.token(), self.channel(world), self.event(world));
+        let event = self.choose(world).chance(1, 2).then_some(event);
+        self.actors[actor].listening.push(token);
+        self.ask(world, actor, Command::Listen { token, channel, event });
+    }
+
+    fn unlisten(&mut self, world: &mut World, actor: usize) {
+        let (token, listener) = (world.token(), self.one_of(world, actor, |actor| &mut actor.listening));
+        self.ask(world, actor, Command::Unlisten { token, listener });
+    }
+
+    fn call(&mut self, world: &mut World, actor: usize) {
+        let (token, outgoing) = (world.token(), self.outgoing(world, actor));
+        let time_left = Duration::from_millis(self.choose(world).log_uniform(1, LONGEST_CALL));
+        self.actors[actor].calls.push(token);
+        self.ask(world, actor, Command::Call { token, outgoing, time_left });
+    }
+
+    fn cancel(&mut self, world: &mut World, actor: usize) {
+        let call = self.one_of(world, actor, |actor| &mut actor.calls);
+        self.ask(world, actor, Command::Cancel { call });
+    }
+
+    fn send(&mut self, world: &mut World, actor: usize) {
+        let (token, outgoing) = (world.token(), self.outgoing(world, actor));
+        self.ask(world, actor, Command::Send { token, outgoing });
+    }
+
+    fn broadcast(&mut self, world: &mut World, actor: usize) {
+        let (token, outgoing) = (world.token(), self.outgoing(world, actor));
+        self.ask(world, actor, Command::Broadcast { token, outgoing });
+    }
+
+    fn close(&mut self, world: &mut World, actor: usize) {
+        self.ask(world, actor, Command::Close);
+    }
+
+    fn cut(&mut self, world: &mut World, actor: usize) {
+        if let Some(node) = self.actors[actor].node {
+            world.engine().cut(node);
+        }
+    }
+
+    /// Something the actor has; now and then, and if it has nothing, what nobody has.
+    fn one_of(&mut self, world: &mut World, actor: usize, list: fn(&mut Actor) -> &mut Vec<Token>) -> Token {
+        let mut choose = world.engine.decisions().on(self.work);
+        let having = list(&mut self.actors[actor]);
+        if having.is_empty() || choose.chance(1, 16) {
+            return Token(u64::MAX);
+        }
+        let index = choose.index(having.len());
+        having.swap_remove(index)
+    }
+}
+
+/// Limits of which some are tight, so that they are met.
+fn tight(mut choose: Chooser<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let mut maybe = |limit: &mut usize, low: u64, high: u64| {
+        if choose.chance(1, 6) {
+            *limit = usize::try_from(choose.log_uniform(low, high)).unwrap_or(usize::MAX);
+        }
+    };
+    maybe(&mut limits.in_flight, 1, 4_096);
+    maybe(&mut limits.outbox, 1_024, 65_536);
+    maybe(&mut limits.channels, 1, 2);
+    maybe(&mut limits.members, 1, 4);
+    maybe(&mut limits.providers, 1, 2);
+    maybe(&mut limits.listeners, 1, 2);
+    maybe(&mut limits.pending_calls, 1, 8);
+    maybe(&mut limits.connections, 1, 8);
+    maybe(&mut limits.unauthenticated, 1, 4);
+    limits
+}

@@ -1,0 +1,124 @@
+//! What was seen, as a hash that tells two runs apart and as a conversation that people can read.
+
+use std::fmt;
+
+use commipc_protocol::{Input, Instant, Output, client};
+use sha2::{Digest as _, Sha256};
+
+use crate::canon::Canon;
+use crate::engine::Sight;
+use crate::node::NodeId;
+use crate::station::{Asked, Told};
+
+/// The SHA-256 over every input and output of a run. Equal runs have equal hashes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TraceHash([u8; 32]);
+
+impl fmt::Display for TraceHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TraceHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Records what is seen.
+#[derive(Debug, Default)]
+pub struct Trace {
+    hash: Sha256,
+    buffer: Vec<u8>,
+    events: u64,
+    lines: Option<Vec<String>>,
+}
+
+/// Bytes gathered before the hash takes them.
+const GATHERED: usize = 16 << 10;
+/// The longest line of a conversation, in characters.
+const LINE: usize = 200;
+
+impl Trace {
+    /// Keeps a readable line of each entry from now on.
+    pub fn keep_lines(&mut self) {
+        self.lines.get_or_insert_default();
+    }
+
+    /// How many inputs and outputs there were.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The readable lines, where they are kept.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        self.lines.as_deref().unwrap_or_default()
+    }
+
+    /// The hash over all so far.
+    #[must_use]
+    pub fn hash(&self) -> TraceHash {
+        let mut hash = self.hash.clone();
+        hash.update(&self.buffer);
+        TraceHash(hash.finalize().into())
+    }
+
+    /// Records one sight at a node called `name`.
+    pub fn record(&mut self, at: Instant, node: NodeId, name: &str, sight: &Sight<'_, Asked, Told>) {
+        self.buffer.extend_from_slice(&at.as_nanos().to_le_bytes());
+        self.buffer.extend_from_slice(&node.0.to_le_bytes());
+        match sight {
+            Sight::Fed(input) => input.canon(&mut self.buffer),
+            Sight::Gave(output) => output.canon(&mut self.buffer),
+            Sight::Linked { .. } | Sight::Drained | Sight::Broke(_) => {}
+        }
+        self.events += u64::from(matches!(sight, Sight::Fed(_) | Sight::Gave(_)));
+        if self.buffer.len() >= GATHERED {
+            self.hash.update(&self.buffer);
+            self.buffer.clear();
+        }
+        if let (Some(lines), Some(text)) = (&mut self.lines, describe(sight)) {
+            let text: String = text.chars().take(LINE).collect();
+            let (millis, micros) = (at.as_nanos() / 1_000_000, at.as_nanos() / 1_000 % 1_000);
+            lines.push(format!("{millis:>8}.{micros:03} ms  {name:<10} {text}"));
+        }
+    }
+}
+
+fn describe(sight: &Sight<'_, Asked, Told>) -> Option<String> {
+    Some(match sight {
+        Sight::Linked { link, as_link, .. } => format!("-- {link:?} leads to {as_link:?}"),
+        Sight::Fed(input) => format!("<- {}", describe_input(input)),
+        Sight::Gave(output) => format!("-> {}", describe_output(output)),
+        Sight::Drained => return None,
+        Sight::Broke(what) => format!("!! {what}"),
+    })
+}
+
+fn describe_input(input: &Input<Asked>) -> String {
+    match input {
+        Input::Accepted { link, peer } => format!("accepted {link:?} over {:?}", peer.transport),
+        Input::Dialled { link, peer } => format!("dialled {link:?} over {:?}", peer.transport),
+        Input::Received { link, data } => format!("{} bytes on {link:?}", data.len()),
+        Input::Written { link, bytes } => format!("{bytes} bytes written on {link:?}"),
+        Input::Closed { link, how } => format!("{link:?} is over: {how:?}"),
+        Input::Command(Asked::Client(client::Command::KeyDerived(_))) => "KeyDerived".to_owned(),
+        Input::Command(Asked::Client(command)) => format!("{command:?}"),
+        Input::Command(Asked::Hub(command)) => format!("{command:?}"),
+        Input::Timeout => "timeout".to_owned(),
+    }
+}
+
+fn describe_output(output: &Output<Told>) -> String {
+    match output {
+        Output::Transmit { link, data } => format!("{} bytes for {link:?}", data.len()),
+        Output::Dial { link, to } => format!("dial {to} as {link:?}"),
+        Output::Close { link, flush: true } => format!("close {link:?} after what is unwritten"),
+        Output::Close { link, flush: false } => format!("close {link:?}"),
+        Output::Event(Told::Client(event)) => format!("{event:?}"),
+        Output::Event(Told::Hub(event)) => format!("{event:?}"),
+    }
+}

@@ -1,0 +1,384 @@
+//! The standard world: hubs and clients on one engine, watched by the trace and by every oracle.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
+use commipc_protocol::client::{self, Client, ClientConfig, Request, RequestId};
+use commipc_protocol::hub::{self, Hub, HubConfig};
+use commipc_protocol::{ClientId, CredentialId, HubId, Instant, Limits, Seed};
+use core::time::Duration;
+
+use crate::decisions::{Choices, Decisions};
+use crate::engine::{Engine, Sight, Step, Witness};
+use crate::node::{Clocks, Habits, NodeId};
+use crate::oracles::{self, Census, Oracle, Seen, Verdict};
+use crate::station::{Asked, Station, Told};
+use crate::suite::{Answering, Reply};
+use crate::trace::Trace;
+use crate::weather::Weather;
+
+/// Something that cannot be, seen in a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Who says so.
+    pub oracle: &'static str,
+    /// When, by the world's clock.
+    pub at: Instant,
+    /// At which node.
+    pub node: String,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.at.as_nanos() / 1_000;
+        write!(f, "{} at {micros} µs, {}: {}", self.oracle, self.node, self.what)
+    }
+}
+
+/// Sees everything: records it and lets the oracles judge it.
+pub(crate) struct Watch {
+    pub(crate) trace: Trace,
+    oracles: Vec<Box<dyn Oracle>>,
+    pub(crate) names: Vec<String>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// More failures than this of one run are the same failure again.
+const FAILURES: usize = 16;
+
+impl Watch {
+    fn judge(&mut self, at: Instant, node: NodeId, mut ask: impl FnMut(&mut dyn Oracle) -> Verdict) {
+        for oracle in &mut self.oracles {
+            if let Err(what) = ask(oracle.as_mut())
+                && self.failures.len() < FAILURES
+            {
+                let node = self.names.get(node.index()).cloned().unwrap_or_default();
+                self.failures.push(Failure { oracle: oracle.name(), at, node, what });
+            }
+        }
+    }
+}
+
+impl Witness<Station> for Watch {
+    fn saw(&mut self, at: Instant, node: NodeId, sight: Seen<'_>) {
+        let name = self.names.get(node.index()).map_or("?", String::as_str);
+        self.trace.record(at, node, name, &sight);
+        if let Sight::Broke(what) = sight
+            && self.failures.len() < FAILURES
+        {
+            let (node, what) = (name.to_owned(), what.to_owned());
+            self.failures.push(Failure { oracle: "contract", at, node, what });
+        }
+        self.judge(at, node, |oracle| oracle.saw(at, node, &sight));
+    }
+}
+
+/// A world of hubs and clients in virtual time.
+///
+/// ```
+/// use commipc_sim::World;
+/// use std::time::Duration;
+///
+/// let mut world = World::seeded(7).hub("h").client("provider").client("consumer").connected();
+/// world.at("provider").opens("math").provides("math", "sum");
+/// world.serves("provider", |_| commipc_sim::Reply::text("40"));
+/// let call = world.at("consumer").calls("math", "sum", "15 25", Duration::from_secs(2));
+/// assert_eq!(&world.answer(call).unwrap().payload.bytes[..], b"40");
+/// ```
+pub struct World {
+    pub(crate) engine: Engine<Station>,
+    pub(crate) watch: Watch,
+    pub(crate) origin: String,
+    pub(crate) serving: BTreeMap<NodeId, Answering>,
+    pub(crate) plans: BTreeMap<u64, Plan>,
+    plan_serial: u64,
+    pub(crate) tokens: u64,
+    /// What every client was told, in order.
+    pub(crate) told: BTreeMap<NodeId, Vec<client::Event>>,
+    pub(crate) hub_told: BTreeMap<NodeId, Vec<hub::Event>>,
+    /// Told and not taken by [`World::next_told`] yet, as indexes into `told`.
+    pub(crate) fresh: VecDeque<(NodeId, usize)>,
+    last_hub: Option<NodeId>,
+    /// Each hub's secret is the bytes of its index.
+    verifiers: BTreeMap<NodeId, [u8; 32]>,
+    pub(crate) habits: bool,
+}
+
+/// What the world does when it wakes.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    Answer { node: NodeId, request: RequestId, result: Result<client::Payload, commipc_protocol::Fault> },
+    Own(u64),
+}
+
+/// What happened in a step of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing is planned any more.
+    Idle,
+    /// Something went on.
+    Ran,
+    /// What [`World::plan`] asked for.
+    Woke(u64),
+}
+
+impl World {
+    /// A world that follows from a seed: fair weather, drawn anew for each.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self::new(Decisions::seeded(seed), format!("seed {seed}"))
+    }
+
+    /// A world that follows from recorded choices.
+    #[must_use]
+    pub fn replaying(choices: Choices) -> Self {
+        Self::new(Decisions::replaying(choices), "recorded choices".to_owned())
+    }
+
+    pub(crate) fn new(decisions: Decisions, origin: String) -> Self {
+        let watch = Watch { trace: Trace::default(), oracles: oracles::all(), names: Vec::new(), failures: Vec::new() };
+        Self {
+            engine: Engine::new(decisions, Weather::fair()),
+            watch,
+            origin,
+            serving: BTreeMap::new(),
+            plans: BTreeMap::new(),
+            plan_serial: 0,
+            tokens: 0,
+            told: BTreeMap::new(),
+            hub_told: BTreeMap::new(),
+            fresh: VecDeque::new(),
+            last_hub: None,
+            verifiers: BTreeMap::new(),
+            habits: false,
+        }
+    }
+
+    /// What connections are like from now on.
+    #[must_use]
+    pub fn weather(mut self, weather: Weather) -> Self {
+        *self.engine.weather() = weather;
+        self
+    }
+
+    /// Gives nodes added from now on drivers with habits: late timeouts, late draining, clocks of their own.
+    #[must_use]
+    pub const fn with_habits(mut self) -> Self {
+        self.habits = true;
+        self
+    }
+
+    /// Keeps the conversation readable, and prints it when a test fails.
+    #[must_use]
+    pub fn talking(mut self) -> Self {
+        self.watch.trace.keep_lines();
+        self
+    }
+
+    /// Adds a hub. Clients added later dial the hub added last.
+    #[must_use]
+    pub fn hub(self, name: &str) -> Self {
+        self.hub_with(name, Limits::default())
+    }
+
+    /// Adds a hub with limits of its own.
+    #[must_use]
+    pub fn hub_with(mut self, name: &str, limits: Limits) -> Self {
+        let key = [u8::try_from(self.watch.names.len()).unwrap_or(u8::MAX); 32];
+        let credential = Verifier::new(&Secret::key(key), [9; 16], 0).map(Credential::shared);
+        let mut credentials = Credentials::new([7; 32]);
+        if let Ok(credential) = credential {
+            credentials = credentials.with(CredentialId::shared(), credential);
+        }
+        let config = HubConfig { id: HubId::new(name).ok(), credentials, limits };
+        let node = self.add(name, true, |seed| Station::Hub(Box::new(Hub::new(config, &seed))));
+        self.verifiers.insert(node, key);
+        self.last_hub = Some(node);
+        self
+    }
+
+    /// Adds a client of the hub added last, under its own name.
+    #[must_use]
+    pub fn client(self, name: &str) -> Self {
+        self.client_with(name, name, Limits::default(), true)
+    }
+
+    /// Adds a client that holds a wrong secret.
+    #[must_use]
+    pub fn stranger(self, name: &str) -> Self {
+        self.client_with(name, name, Limits::default(), false)
+    }
+
+    /// Adds a client with an id, limits and a secret that is right or not.
+    #[must_use]
+    pub fn client_with(mut self, name: &str, id: &str, limits: Limits, honest: bool) -> Self {
+        let hub = self.last_hub;
+        let key = hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32]);
+        let key = if honest { key } else { key.map(|byte| !byte) };
+        let hub = hub.map_or("nowhere", |hub| self.engine.name(hub));
+        let config = ClientConfig {
+            hub: Arc::from(format!("sim:{hub}")),
+            id: ClientId::new(id).ok(),
+            credential: CredentialId::shared(),
+            secret: Secret::key(key),
+            limits,
+        };
+        self.add(name, honest, |seed| Station::Client(Box::new(Client::new(config, &seed))));
+        self
+    }
+
+    fn add(&mut self, name: &str, honest: bool, build: impl FnOnce(Seed) -> Station) -> NodeId {
+        let stream = self.engine.decisions().stream(&format!("node/{name}"));
+        let seed = Seed::new(self.engine.decisions().on(stream).seed());
+        let node = self.engine.add(name, build(seed));
+        if self.habits {
+            let habits = Habits::drawn(self.engine.choose(node));
+            let mut choose = self.engine.choose(node);
+            let mono = choose.log_uniform(1, 1 << 50) - 1;
+            let wall = choose.below(4_001) as i64 - 2_000;
+            self.engine.place(node, habits, Clocks { mono, wall });
+        }
+        self.watch.names.push(name.to_owned());
+        self.watch.oracles.iter_mut().for_each(|oracle| oracle.joined(node, honest));
+        node
+    }
+
+    /// Every client, in the order of adding.
+    #[must_use]
+    pub fn clients(&self) -> Vec<NodeId> {
+        let ids = (0..self.watch.names.len()).map(|index| NodeId::new(u32::try_from(index).unwrap_or(u32::MAX)));
+        ids.filter(|node| matches!(self.engine.machine(*node), Some(Station::Client(_)))).collect()
+    }
+
+    /// Every hub, in the order of adding.
+    #[must_use]
+    pub fn hubs(&self) -> Vec<NodeId> {
+        self.verifiers.keys().copied().collect()
+    }
+
+    /// The world's time.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.engine.now()
+    }
+
+    /// The engine below.
+    pub const fn engine(&mut self) -> &mut Engine<Station> {
+        &mut self.engine
+    }
+
+    /// What was recorded so far.
+    #[must_use]
+    pub const fn trace(&self) -> &Trace {
+        &self.watch.trace
+    }
+
+    /// What oracles found so far.
+    #[must_use]
+    pub fn failures(&self) -> &[Failure] {
+        &self.watch.failures
+    }
+
+    /// Hands a client a command.
+    pub fn ask(&mut self, node: NodeId, command: client::Command) {
+        self.engine.command(node, Asked::Client(command), &mut self.watch);
+        self.listen();
+    }
+
+    /// Hands a hub a command.
+    pub fn ask_hub(&mut self, node: NodeId, command: hub::Command) {
+        self.engine.command(node, Asked::Hub(command), &mut self.watch);
+        self.listen();
+    }
+
+    /// Plans a [`Moment::Woke`] with this key.
+    pub fn plan(&mut self, after: Duration, key: u64) {
+        self.plan_own(after, Plan::Own(key));
+    }
+
+    pub(crate) fn plan_own(&mut self, after: Duration, plan: Plan) {
+        self.plan_serial += 1;
+        self.plans.insert(self.plan_serial, plan);
+        self.engine.wake(self.engine.now() + after, self.plan_serial);
+    }
+
+    /// A number no request of this world has had.
+    pub const fn token(&mut self) -> client::Token {
+        self.tokens += 1;
+        client::Token(self.tokens)
+    }
+
+    /// Lets the next thing happen.
+    pub fn step(&mut self) -> Moment {
+        let moment = match self.engine.step(&mut self.watch) {
+            Step::Idle => Moment::Idle,
+            Step::Ran => Moment::Ran,
+            Step::Woke(key) => match self.plans.remove(&key) {
+                Some(Plan::Own(key)) => Moment::Woke(key),
+                Some(Plan::Answer { node, request, result }) => {
+                    self.ask(node, client::Command::Answer { request, result });
+                    Moment::Ran
+                }
+                None => Moment::Ran,
+            },
+        };
+        self.listen();
+        moment
+    }
+
+    /// Takes what machines told, and lets the scripts of providers answer.
+    fn listen(&mut self) {
+        while let Some((node, told)) = self.engine.told() {
+            match told {
+                Told::Hub(event) => self.hub_told.entry(node).or_default().push(event),
+                Told::Client(event) => {
+                    if let client::Event::Request(request) = &event {
+                        self.serve(node, request);
+                    }
+                    let list = self.told.entry(node).or_default();
+                    list.push(event);
+                    self.fresh.push_back((node, list.len() - 1));
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, node: NodeId, request: &Request) {
+        let Some(answering) = self.serving.get_mut(&node) else { return };
+        let Reply { after, result } = answering(request);
+        if let Some(result) = result {
+            self.plan_own(after, Plan::Answer { node, request: request.id, result });
+        }
+    }
+
+    /// What a machine holds, by its own word.
+    #[must_use]
+    pub fn census(&self, node: NodeId) -> Census {
+        Census(match self.engine.machine(node) {
+            Some(Station::Hub(hub)) => {
+                let hub::Load { links, clients, channels, calls } = hub.load();
+                vec![("links", links), ("clients", clients), ("channels", channels), ("calls", calls)]
+            }
+            Some(Station::Client(client)) => {
+                let client::Load { calls, serving, controls, sends } = client.load();
+                vec![("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)]
+            }
+            None => Vec::new(),
+        })
+    }
+
+    /// Asks every oracle what is missing; to be called when nothing is under way.
+    pub fn judge_settled(&mut self) {
+        self.watch.judge(self.engine.now(), NodeId::new(u32::MAX), |oracle| oracle.settled());
+    }
+
+    /// Asks every oracle whether a machine without peers holds nothing.
+    pub fn judge_empty(&mut self, node: NodeId) {
+        let census = self.census(node);
+        self.watch.judge(self.engine.now(), node, |oracle| oracle.emptied(node, &census));
+    }
+}

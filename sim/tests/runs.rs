@@ -1,0 +1,41 @@
+//! Runs are deterministic, however they are decided, and many of them find nothing.
+
+use commipc_sim::{Source, replay, report, run, run_choices, run_seed, run_seeds};
+
+#[test]
+fn the_same_seed_makes_the_same_run_and_another_does_not() {
+    for seed in 0..10 {
+        let first = run_seed(seed);
+        assert_eq!(first.trace_hash, run_seed(seed).trace_hash);
+        assert_ne!(first.trace_hash, run_seed(seed + 1).trace_hash);
+        assert_eq!(first.trace_hash, run(Source::Choices(first.choices), false).trace_hash, "replayed by its choices");
+    }
+}
+
+#[test]
+fn any_bytes_make_a_run_that_its_choices_replay() {
+    for byte in [0, 1, 77, 255] {
+        let bytes = [byte; 300];
+        let outcome = run_choices(&bytes);
+        assert_eq!(outcome.failures, []);
+        let text = outcome.choices.to_string();
+        let again = run(Source::Choices(text.parse().unwrap()), false);
+        assert_eq!(again.trace_hash, outcome.trace_hash);
+    }
+    assert!(run_choices(&[]).failures.is_empty());
+}
+
+#[test]
+fn a_thousand_seeds_find_nothing() {
+    let tally = run_seeds(0, 1_000, 3);
+    let (text, fine) = report(&tally);
+    assert!(fine, "{text}");
+    assert!(tally.events > 200_000, "too little goes on: {text}");
+}
+
+#[test]
+fn a_replay_can_be_read() {
+    let (text, fine) = replay(Source::Seed(1));
+    assert!(fine && text.contains("Connect"), "{text}");
+    assert!(text.lines().last().is_some_and(|last| last.contains(&run_seed(1).trace_hash.to_string())));
+}
