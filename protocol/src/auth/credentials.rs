@@ -165,10 +165,10 @@ impl Credential {
         Self { verifier, capabilities, ids }
     }
 
-    /// A credential that many share: every id, no capability. Its holders can pose as one another.
+    /// A credential that many share: every id, and they see the hub's own events. Its holders can pose as one another.
     #[must_use]
     pub fn shared(verifier: Verifier) -> Self {
-        Self::new(verifier, Capabilities::NONE, vec![IdPattern::any()])
+        Self::new(verifier, Capabilities::OBSERVER, vec![IdPattern::any()])
     }
 
     /// What is checked.

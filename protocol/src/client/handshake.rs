@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Client, Due, Event, Welcome};
-use crate::auth::{ConnectionKeys, Kdf, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
+use crate::auth::{Capabilities, ConnectionKeys, Kdf, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
 use crate::error::{CloseReason, Refusal, Violation};
 use crate::machine::{LinkId, Output, Peer};
 use crate::names::HubId;
@@ -218,10 +218,10 @@ impl Client {
         }
         self.inbox.set_limit(self.config.limits.frame.max(frame));
         self.stop_handshake_timer();
-        let session = welcome.session;
+        let (session, capabilities) = (welcome.session, Capabilities::from_bits(welcome.capabilities));
         let client = self.id.clone();
         self.phase = Phase::Ready(Box::new(Ready { hub: hub.clone(), frame }));
-        self.event(Event::Ready(Welcome { hub, client, session, frame, insecure }));
+        self.event(Event::Ready(Welcome { hub, client, session, capabilities, frame, insecure }));
         Ok(())
     }
 

@@ -111,7 +111,7 @@ impl Client {
     /// What came in, with the names of our own table; `None` if nobody here knows the channel.
     pub(super) fn incoming(&mut self, frame: &Frame, hop: Hop<'_>, message: &wire::Message<'_>) -> Option<Incoming> {
         let header = &message.header;
-        let sender = self.address(header.sender, header.origin)?;
+        let sender = self.sender(header)?;
         let channel = self.channels.find(header.channel)?;
         let event = match channel.providers.get(header.event.as_str()) {
             Some(provided) => provided.event.clone(),

@@ -84,7 +84,11 @@ impl Hub {
         if route == 0 || route & ROUTE_BY_HUB != 0 || member.calls.contains_key(&route) {
             return Err(Violation::BadRoute);
         }
-        let full = member.calls.len() >= self.limits.pending_calls;
+        if call.header.channel.is_reserved() {
+            self.answer_call(ix, call);
+            return Ok(());
+        }
+        let full = member.calls.len() >= self.limits.pending_calls || self.is_full();
         match self.choose_provider(&call.header, full) {
             Ok(provider) => self.start_call(ix, provider, call),
             Err(refusal) => self.fail(ix, route, refusal),
@@ -217,7 +221,7 @@ impl Hub {
         let Passing { kind, frame, hop, bytes, .. } = passing;
         let hop = hop.forward(route);
         if let Some(session) = self.links.get_mut(to) {
-            let shared = frame.share(bytes);
+            let shared = frame.share_counted(&self.pool, bytes);
             session.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), bytes, shared);
             self.counters.forwarded += 1;
         }

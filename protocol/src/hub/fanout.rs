@@ -12,7 +12,12 @@ impl Hub {
         if send.hop.route != 0 {
             return Err(Violation::BadRoute);
         }
+        if send.header.channel.is_reserved() {
+            self.taken(ix, Some(Refusal::HubOwned));
+            return Ok(());
+        }
         match self.registry.provider(send.header.channel, send.header.event) {
+            _ if self.is_full() => self.taken(ix, Some(Refusal::Overloaded)),
             Some(provider) if send.header.epoch == 0 => {
                 self.forward(provider.link, 0, send);
                 self.taken(ix, None);
@@ -35,9 +40,13 @@ impl Hub {
             self.taken(ix, Some(Refusal::EpochMismatch));
             return Ok(());
         }
+        if self.is_full() {
+            self.taken(ix, Some(Refusal::Overloaded));
+            return Ok(());
+        }
         let Passing { kind, frame, hop, bytes, header } = broadcast;
         let hop = hop.forward(0);
-        let shared = frame.share_among_many(bytes);
+        let shared = frame.share_among_many(&self.pool, bytes);
         for to in self.registry.listeners(header.channel, header.event).filter(|&to| to != ix) {
             let Some(session) = self.links.get_mut(to) else { continue };
             session.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), bytes, shared.clone());

@@ -3,6 +3,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN};
+use super::outbox::Pool;
 use crate::auth::RecordTagger;
 use crate::error::Violation;
 use crate::machine::READ_BUFFER;
@@ -44,9 +45,16 @@ impl Frame {
         share.then(|| self.bytes.slice_ref(part))
     }
 
-    /// A handle on a part of the frame for many takers, where that is better than a copy for each.
-    pub(crate) fn share_among_many(&self, part: &[u8]) -> Option<Bytes> {
-        self.share(part).or_else(|| (part.len() > SMALL).then(|| Bytes::copy_from_slice(part)))
+    /// A counted handle on a part of the frame, where that is better than one copy.
+    pub(crate) fn share_counted(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
+        let pinned = if self.assembled { self.bytes.len() } else { READ_BUFFER };
+        self.share(part).map(|bytes| pool.counted(bytes, pinned))
+    }
+
+    /// A counted handle on a part of the frame for many takers, where that is better than a copy for each.
+    pub(crate) fn share_among_many(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
+        let copy = || (part.len() > SMALL).then(|| pool.counted(Bytes::copy_from_slice(part), part.len()));
+        self.share_counted(pool, part).or_else(copy)
     }
 
     /// A part of the frame to keep, pinning little beside it.
@@ -89,6 +97,11 @@ impl Inbox {
     /// Whether a frame has begun whose rest has not come.
     pub(crate) fn is_partial(&self) -> bool {
         !self.partial.is_empty()
+    }
+
+    /// Bytes of memory that the beginning of a frame takes.
+    pub(crate) fn retained(&self) -> usize {
+        self.partial.capacity()
     }
 
     /// Takes the next frame from `data`; `None` when `data` is used up.
