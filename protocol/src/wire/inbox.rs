@@ -10,7 +10,7 @@ use crate::machine::READ_BUFFER;
 
 /// One whole frame: `u32 length ‖ u8 type ‖ body`, its record tag verified and cut off.
 #[derive(Debug)]
-pub(crate) struct Frame {
+pub struct Frame {
     bytes: Bytes,
     /// Whether the bytes lie in a buffer of their own rather than in one of the driver's.
     assembled: bool,
@@ -26,16 +26,20 @@ const WORTH_PINNING: usize = READ_BUFFER / 2;
 
 impl Frame {
     /// The type's number.
-    pub(crate) fn number(&self) -> u8 {
+    #[must_use]
+    pub fn number(&self) -> u8 {
         self.bytes.get(LENGTH_LEN).copied().unwrap_or_default()
     }
 
-    pub(crate) fn body(&self) -> &[u8] {
+    /// What the frame carries.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
         self.bytes.get(LENGTH_LEN + 1..).unwrap_or_default()
     }
 
     /// The frame as it was sent, without its tag.
-    pub(crate) fn raw(&self) -> &[u8] {
+    #[must_use]
+    pub fn raw(&self) -> &[u8] {
         &self.bytes
     }
 
@@ -65,7 +69,7 @@ impl Frame {
 
 /// Collects a link's bytes into frames, bounded by the limit of the link's state.
 #[derive(Debug)]
-pub(crate) struct Inbox {
+pub struct Inbox {
     /// The beginning of a frame whose rest has not come.
     partial: BytesMut,
     limit: u32,
@@ -75,8 +79,9 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// For the connecting side's peer: no magic is expected.
-    pub(crate) fn new(limit: u32) -> Self {
+    /// For the connecting side's peer: no magic is expected. `limit` bounds a frame's type and body, in bytes.
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
         Self { partial: BytesMut::new(), limit, tagger: None, magic: &[] }
     }
 
@@ -95,7 +100,8 @@ impl Inbox {
     }
 
     /// Whether a frame has begun whose rest has not come.
-    pub(crate) fn is_partial(&self) -> bool {
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
         !self.partial.is_empty()
     }
 
@@ -105,7 +111,10 @@ impl Inbox {
     }
 
     /// Takes the next frame from `data`; `None` when `data` is used up.
-    pub(crate) fn next(&mut self, data: &mut Bytes) -> Result<Option<Frame>, Violation> {
+    ///
+    /// # Errors
+    /// When the bytes cannot be frames of this link. It is over then: what follows has no meaning.
+    pub fn next(&mut self, data: &mut Bytes) -> Result<Option<Frame>, Violation> {
         self.expect_magic(data)?;
         if self.partial.is_empty() {
             let Some(len) = self.frame_len(data)? else { return Ok(self.keep(data, HEAD_LEN)) };

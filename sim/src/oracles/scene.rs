@@ -8,7 +8,7 @@ use commipc_protocol::{
     Address, ChannelName, ClientId, EventName, HubId, Input, Instant, LinkId, Output, UnixMillis, hub,
 };
 
-use super::{Oracle, Seen, Verdict};
+use super::{Oracle, Resident, Seen, Verdict};
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -20,7 +20,7 @@ pub(crate) const HUB: u32 = 0;
 
 impl<O: Oracle> Scene<O> {
     pub(crate) fn new(mut oracle: O) -> Self {
-        (0..4).for_each(|node| oracle.joined(NodeId::new(node), node < 3));
+        (0..4).for_each(|node| oracle.joined(NodeId::new(node), &resident(node)));
         Self(oracle)
     }
 
@@ -63,6 +63,11 @@ impl<O: Oracle> Scene<O> {
         let link = LinkId::dialled(0, 1);
         self.sees(node, &Sight::Linked { link, with: NodeId::new(HUB), as_link: hub_link(node) })
     }
+}
+
+/// Node 3 knows no secret.
+pub(crate) fn resident(node: u32) -> Resident {
+    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3 }
 }
 
 pub(crate) fn hub_link(node: u32) -> LinkId {
