@@ -9,8 +9,6 @@ const DUE: &[&str] = &[
     "handshake_frame",
     "frame",
     "partial_frame",
-    "in_flight",
-    "outbox",
     "unauthenticated",
     "connections",
     "channels",
