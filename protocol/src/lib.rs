@@ -1,5 +1,6 @@
 //! The CommIPC protocol as pure state machines: bytes and time in, bytes and events out.
 #![no_std]
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used))]
 
 extern crate alloc;
 

@@ -55,7 +55,7 @@ pub fn hub() -> HubBuilder {
 
 /// Smol's global executor.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Smol;
+struct Smol;
 
 impl Runtime for Smol {
     fn spawn(&self, task: BoxFuture<'static, ()>) {

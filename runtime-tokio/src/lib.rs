@@ -56,7 +56,7 @@ pub fn hub() -> HubBuilder {
 /// # Panics
 /// When it is first used outside a runtime, with tokio's own words.
 #[derive(Debug, Default)]
-pub struct Tokio(OnceLock<Handle>);
+struct Tokio(OnceLock<Handle>);
 
 impl Tokio {
     /// Kept, so that handles can be used and dropped on any thread.

@@ -362,8 +362,14 @@ impl World {
     pub fn census(&self, node: NodeId) -> Census {
         Census(match self.engine.machine(node) {
             Some(Station::Hub(hub)) => {
-                let hub::Load { links, clients, channels, calls } = hub.load();
-                vec![("links", links), ("clients", clients), ("channels", channels), ("calls", calls)]
+                let hub::Load { links, clients, channels, calls, memory } = hub.load();
+                vec![
+                    ("links", links),
+                    ("clients", clients),
+                    ("channels", channels),
+                    ("calls", calls),
+                    ("memory", memory),
+                ]
             }
             Some(Station::Client(client)) => {
                 let client::Load { calls, serving, controls, sends } = client.load();

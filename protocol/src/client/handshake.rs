@@ -168,18 +168,17 @@ impl Client {
     }
 
     pub(super) fn handle_key_derived(&mut self, salted: Salted) {
-        match core::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Deriving(challenged) => {
-                self.cached = Some(Cached {
-                    hub: challenged.hub.clone(),
-                    salt: challenged.salt,
-                    iterations: challenged.iterations,
-                    salted: salted.clone(),
-                });
-                self.prove(*challenged, &salted);
-            }
-            // Of a connection that ended meanwhile.
-            other => self.phase = other,
+        // Otherwise it belongs to a connection that ended meanwhile.
+        if let Phase::Deriving(_) = &self.phase
+            && let Phase::Deriving(challenged) = core::mem::replace(&mut self.phase, Phase::Idle)
+        {
+            self.cached = Some(Cached {
+                hub: challenged.hub.clone(),
+                salt: challenged.salt,
+                iterations: challenged.iterations,
+                salted: salted.clone(),
+            });
+            self.prove(*challenged, &salted);
         }
     }
 

@@ -65,7 +65,8 @@ impl Client {
             return Err(Violation::UnexpectedFrame);
         }
         let mut refused = refused.unwrap_or_default().into_iter().peekable();
-        while let Some((position, token)) = self.sends.pop_front_if(|(position, _)| *position <= taken) {
+        while let Some(&(position, token)) = self.sends.front().filter(|(position, _)| *position <= taken) {
+            self.sends.pop_front();
             while refused.next_if(|refused| refused.position < position).is_some() {}
             let refused = refused.next_if(|refused| refused.position == position);
             let result = refused.map_or(Ok(()), |refused| {
@@ -97,10 +98,12 @@ impl Client {
         };
         match header.kind {
             Kind::Broadcast => channels.listeners(header.channel, header.event).for_each(&mut tell),
-            _ => {
+            Kind::Send => {
                 let provided = channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
                 provided.map(|provided| provided.token).into_iter().for_each(&mut tell);
             }
+            // `fits`: the frame's type is one of these two, and so is the message's kind.
+            Kind::Call | Kind::Answer | Kind::Fault | Kind::Item | Kind::End | Kind::Cancel | Kind::Beacon => {}
         }
         if !heard {
             self.event(Event::Dropped(Dropped::NoListener));

@@ -14,7 +14,7 @@ use crate::error::{Refusal, Violation};
 use crate::slots::{Key, Slots};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
-use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Message, ROUTE_BY_HUB, Target};
+use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target};
 
 /// The calls of all links.
 pub(super) type Calls = Slots<Call>;
@@ -58,20 +58,20 @@ impl Hub {
             return Ok(());
         }
         let passing = Passing { kind, frame, hop, bytes, header };
-        match kind {
-            FrameType::Call => self.route_call(ix, passing),
-            FrameType::Answer | FrameType::Fault => {
+        match header.kind {
+            Kind::Call => self.route_call(ix, passing),
+            Kind::Answer | Kind::Fault => {
                 self.route_reply(ix, passing);
                 Ok(())
             }
-            FrameType::Cancel => {
+            Kind::Cancel => {
                 self.route_cancel(ix, passing);
                 Ok(())
             }
-            FrameType::Broadcast => self.fan_out(ix, passing),
-            FrameType::Send => self.route_send(ix, passing),
+            Kind::Broadcast => self.fan_out(ix, passing),
+            Kind::Send => self.route_send(ix, passing),
             // No exchange takes these yet: they belong to none.
-            _ => {
+            Kind::Item | Kind::End | Kind::Beacon => {
                 self.counters.ended_route += 1;
                 Ok(())
             }

@@ -184,7 +184,9 @@ impl Outbox {
             if *ownership == Ownership::Own {
                 pool.written = pool.written.saturating_sub(part);
             }
-            self.flying.pop_front_if(|(run, _)| *run == 0);
+            if *run == 0 {
+                self.flying.pop_front();
+            }
         }
         if self.in_flight == 0 && self.waiting() == 0 {
             pool.give(core::mem::take(&mut self.tail));

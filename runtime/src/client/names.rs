@@ -3,7 +3,7 @@
 use commipc_protocol::{ChannelName, EventName, NameError};
 
 /// What can name an event: a text, or an [`EventName`], which costs no check and no allocation.
-pub trait IntoEvent: sealed::Sealed {
+pub trait IntoEvent: Sealed {
     /// The checked name.
     ///
     /// # Errors
@@ -12,7 +12,7 @@ pub trait IntoEvent: sealed::Sealed {
 }
 
 /// What can name a channel: a text, or a [`ChannelName`], which costs no check and no allocation.
-pub trait IntoChannel: sealed::Sealed {
+pub trait IntoChannel: Sealed {
     /// The checked name.
     ///
     /// # Errors
@@ -20,10 +20,8 @@ pub trait IntoChannel: sealed::Sealed {
     fn into_channel(self) -> Result<ChannelName, NameError>;
 }
 
-mod sealed {
-    #[expect(unnameable_types, reason = "sealed: nobody else implements what names are")]
-    pub trait Sealed {}
-}
+#[expect(unnameable_types, reason = "sealed: nobody else implements what names are")]
+pub trait Sealed {}
 
 macro_rules! into_name {
     ($trait:ident, $method:ident, $name:ident) => {
@@ -47,12 +45,12 @@ macro_rules! into_name {
                 Ok(self.clone())
             }
         }
-        impl sealed::Sealed for $name {}
-        impl sealed::Sealed for &$name {}
+        impl Sealed for $name {}
+        impl Sealed for &$name {}
     };
 }
 
-impl sealed::Sealed for &str {}
-impl sealed::Sealed for &String {}
+impl Sealed for &str {}
+impl Sealed for &String {}
 into_name!(IntoEvent, into_event, EventName);
 into_name!(IntoChannel, into_channel, ChannelName);

@@ -21,6 +21,8 @@ use super::{LocalError, key, own_uid};
 pub struct Claim {
     path: PathBuf,
     published: Option<(u64, u64)>,
+    /// The lock file's number, which no other file of the directory has.
+    number: u64,
     // Unlocked by closing; the file stays, since removing it would let two hubs hold two locks of the same name.
     _lock: File,
 }
@@ -34,15 +36,17 @@ impl Claim {
         make_directory(parent(path))?;
         let lock = take_lock(path)?;
         probe(path)?;
-        Ok(Self { path: path.to_owned(), published: None, _lock: lock })
+        let io = |source| LocalError::Io { doing: "cannot look at the lock of", path: path.to_owned(), source };
+        let number = lock.metadata().map_err(io)?.ino();
+        Ok(Self { path: path.to_owned(), published: None, number, _lock: lock })
     }
 
     /// Where to bind before [`Claim::publish`] moves the socket to its place.
     #[must_use]
     pub fn staging(&self) -> PathBuf {
-        // Shorter than any sensible socket name, since a socket's whole path is limited.
-        let path = parent(&self.path).join(format!(".{:x}", std::process::id()));
-        // Left over by a process of the same number that died in between.
+        // Shorter than most socket names, since a socket's whole path is limited, and another for every claim.
+        let path = parent(&self.path).join(format!(".{:x}", self.number));
+        // Left over by a hub of this path that died in between.
         let _ = fs::remove_file(&path);
         path
     }

@@ -1,7 +1,10 @@
 //! All suites, one module per behaviour.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail as loudly as tests")]
 
+mod conformance;
 mod corpus;
+mod local;
 mod packages;
+mod scene;
 mod tidy;
 mod workspace;

@@ -1,0 +1,14 @@
+//! What users are promised, over every adapter and transport: hub, provider and consumer on real sockets.
+//!
+//! ```text
+//!   consumer ──┐            ┌── provider          tokio │ smol
+//!              ├── hub ─────┤                    ───────┼──────
+//!   stranger ──┘            └── listeners         unix  │ tcp
+//! ```
+
+mod calls;
+mod connections;
+mod load;
+mod messages;
+mod payloads;
+mod providers;
