@@ -1,6 +1,7 @@
 //! A hub and clients in memory, without delay: outputs of one are inputs of the other.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -51,12 +52,16 @@ pub fn hub(limits: Limits) -> Hub {
 }
 
 pub fn client(name: &str, secret: Secret) -> Client {
+    client_with(name, secret, Limits::default())
+}
+
+pub fn client_with(name: &str, secret: Secret, limits: Limits) -> Client {
     let config = ClientConfig {
         hub: Arc::from("memory:"),
         id: Some(ClientId::new(name).unwrap()),
         credential: CredentialId::shared(),
         secret,
-        limits: Limits::default(),
+        limits,
     };
     let mut seed = [2; 32];
     seed[..name.len().min(32)].copy_from_slice(&name.as_bytes()[..name.len().min(32)]);

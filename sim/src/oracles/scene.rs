@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use commipc_protocol::auth::Capabilities;
 use commipc_protocol::client::{Command, Event, Incoming, Message, Outgoing, Payload, Token, Welcome};
 use commipc_protocol::{
     Address, ChannelName, ClientId, EventName, HubId, Input, Instant, LinkId, Output, UnixMillis, hub,
@@ -80,7 +81,14 @@ pub(crate) fn connected(node: u32) -> hub::Event {
 }
 
 pub(crate) fn welcome(node: u32) -> Welcome {
-    Welcome { hub: hub_id(), client: id(node), session: 1, frame: 1 << 20, insecure: false }
+    Welcome {
+        hub: hub_id(),
+        client: id(node),
+        session: 1,
+        capabilities: Capabilities::NONE,
+        frame: 1 << 20,
+        insecure: false,
+    }
 }
 
 pub(crate) fn id(node: u32) -> ClientId {
