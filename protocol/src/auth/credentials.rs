@@ -207,6 +207,12 @@ impl Capabilities {
     const NAMED: [(Self, &'static str); 3] =
         [(Self::BRIDGE, "BRIDGE"), (Self::OBSERVER, "OBSERVER"), (Self::ADMIN, "ADMIN")];
 
+    /// The capability of this name, in small letters.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|(_, known)| known.to_ascii_lowercase() == name).map(|(bit, _)| bit)
+    }
+
     /// The set as it stands in a WELCOME. Bits without a name are kept and mean nothing.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
@@ -330,5 +336,7 @@ mod tests {
         assert!(!Capabilities::ADMIN.contains(both) && both.contains(Capabilities::NONE));
         assert_eq!(Capabilities::from_bits(both.bits()), both);
         assert_eq!(format!("{both:?}"), "{\"BRIDGE\", \"ADMIN\"}");
+        assert_eq!(Capabilities::named("bridge"), Some(Capabilities::BRIDGE));
+        assert_eq!(Capabilities::named("BRIDGE").or(Capabilities::named("fly")), None);
     }
 }
