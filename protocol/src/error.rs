@@ -138,6 +138,10 @@ codes! {
         Terminated = 216, "the channel's owner left and the channel ended";
         /// Stored state could not be written.
         StorageFailed = 217, "the hub could not store the change";
+        /// The credential lacks a capability.
+        NotAllowed = 218, "the credential does not allow this";
+        /// A question about a channel that nobody has opened.
+        NoSuchChannel = 219, "there is no such channel";
         /// Nobody provides the event.
         NoProvider = 300, "nobody provides this event";
         /// The provider went while it worked.

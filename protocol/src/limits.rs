@@ -19,8 +19,23 @@ pub struct Limits {
     /// Retained bytes in one link's outbox. At a hub the link ends with [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer);
     /// at a client the command fails with [`Misuse::Busy`](crate::Misuse::Busy).
     pub outbox: usize,
+    /// How long bytes may be with the driver without one of them leaving. At a hub the link then ends with
+    /// [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer).
+    pub write: Duration,
     /// Connections that have not proved themselves yet. At the cap the one that has sent least, then the oldest, is closed.
+    /// As many connections may wait to be told that they failed.
     pub unauthenticated: usize,
+    /// Of those, how many from one source, where sources differ: an IPv4 address, or the first 64 bits of an IPv6 address.
+    /// At the cap one of the same source is closed, chosen as above.
+    pub unauthenticated_per_source: usize,
+    /// Failed logins of a source with a credential that are told at once. Further ones wait, so that guessing is slow.
+    pub free_failures: u32,
+    /// How long the first failure waits that is not free. Each further one waits twice as long.
+    pub failure_delay: Duration,
+    /// The longest wait, and how long after its last failure a source is forgotten.
+    pub failure_delay_max: Duration,
+    /// Sources and credentials whose failures are remembered. At the cap the one that is quiet for longest is forgotten.
+    pub failure_table: usize,
     /// Connections at all. Then [`Refusal::TooManyConnections`](crate::Refusal::TooManyConnections).
     pub connections: usize,
     /// Channels one client may be a member of. Then [`Refusal::TooManyChannels`](crate::Refusal::TooManyChannels).
@@ -33,6 +48,10 @@ pub struct Limits {
     pub listeners: usize,
     /// Calls of one client that wait for their answer. Then [`Refusal::Overloaded`](crate::Refusal::Overloaded).
     pub pending_calls: usize,
+    /// Bytes that a hub holds for its links: frames under way in either direction, and its tables as estimated. At more, it
+    /// takes no connections, members, providers or listeners; calls, sends and broadcasts end with
+    /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), and so do links in the middle of a long frame.
+    pub memory: usize,
     /// Encoded metadata of one message, in bytes. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender.
     pub metadata: usize,
 }
@@ -51,13 +70,20 @@ impl Default for Limits {
             partial_frame: Duration::from_secs(10),
             in_flight: 256 << 10,
             outbox: 8 << 20,
+            write: Duration::from_secs(10),
             unauthenticated: 256,
+            unauthenticated_per_source: 32,
+            free_failures: 5,
+            failure_delay: Duration::from_secs(1),
+            failure_delay_max: Duration::from_secs(300),
+            failure_table: 4_096,
             connections: 65_536,
             channels: 1_024,
             members: 10_000,
             providers: 4_096,
             listeners: 4_096,
             pending_calls: 1_024,
+            memory: 1 << 30,
             metadata: 4 << 10,
         }
     }

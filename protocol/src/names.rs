@@ -13,6 +13,9 @@ pub const NAME_MAX: usize = 128;
 /// Names that start so belong to the hub.
 pub const RESERVED_PREFIX: &str = "__comm_ipc";
 
+/// What a hub calls itself in what it says.
+pub(crate) const SYSTEM_SENDER: &str = "system";
+
 /// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
@@ -53,6 +56,11 @@ impl<'a> Name<'a> {
         if forbidden { Err(NameError::ForbiddenCharacter) } else { Ok(Self(text)) }
     }
 
+    /// A name that stands in this library's source.
+    pub(crate) const fn known(text: &'static str) -> Self {
+        Self(text)
+    }
+
     /// The text.
     #[must_use]
     pub const fn as_str(self) -> &'a str {
@@ -62,7 +70,7 @@ impl<'a> Name<'a> {
     /// Whether only a hub may use it.
     #[must_use]
     pub fn is_reserved(self) -> bool {
-        self.0 == "system" || self.0 == "server" || self.0.starts_with(RESERVED_PREFIX)
+        self.0 == SYSTEM_SENDER || self.0 == "server" || self.0.starts_with(RESERVED_PREFIX)
     }
 }
 
@@ -158,6 +166,11 @@ owned_name! {
 }
 
 impl ClientId {
+    /// The hub itself, as the sender of what it says on its own channels.
+    pub(crate) fn system() -> Self {
+        Self(Arc::from(SYSTEM_SENDER))
+    }
+
     /// A name that the library made up and knows to be one.
     pub(crate) fn made_up(text: &str) -> Self {
         Self(Arc::from(text))

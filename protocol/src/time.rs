@@ -72,6 +72,10 @@ pub enum TimerReason {
     Handshake,
     /// The rest of a started frame must have come by then.
     PartialFrame,
+    /// A connection that failed to prove itself is told so then.
+    LoginFailed,
+    /// Some of what the driver holds must have been written by then.
+    Write,
     /// A call or send must have ended by then.
     Call,
 }

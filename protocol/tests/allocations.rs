@@ -1,6 +1,11 @@
 //! What the hub allocates for a message in the steady state.
 
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test binary: what is unexpected fails it"
+)]
 
 mod support;
 

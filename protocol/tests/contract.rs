@@ -1,6 +1,11 @@
 //! The rules that every machine keeps, on hub and client, over arbitrary conversations.
 
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test binary: what is unexpected fails it"
+)]
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! The signed message against vectors made by code that shares nothing with this crate.
 
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test binary: what is unexpected fails it"
+)]
 
 use commipc_protocol::auth::{SenderKey, duplicate_digest, message_ref};
 use commipc_protocol::wire::{Header, Message};

@@ -8,6 +8,7 @@ use commipc_protocol::client::{CallFailure, Failure};
 use commipc_protocol::{CloseReason, Code, Fault, LinkEnd, Misuse, NameError, Refusal, Violation};
 use thiserror::Error;
 
+use crate::credentials::CredentialsError;
 use crate::endpoint::EndpointError;
 use crate::local::LocalError;
 use crate::payload::DecodeError;
@@ -176,6 +177,9 @@ pub enum SecretSourceError {
     /// Only a hub on a Unix socket has a key that local clients can read.
     #[error("{0} needs the hub's secret: name its file (--secret-file), or say --insecure-no-auth on both sides")]
     Needed(String),
+    /// The shared secret is the entry `default` of the table, which has one already.
+    #[error("the table of credentials has an entry 'default', and a secret was given beside it: choose one")]
+    TwoDefaults,
     /// A secret and the wish to do without one.
     #[error("a secret was given together with --insecure-no-auth: choose one")]
     Contradiction,
@@ -260,6 +264,9 @@ pub enum HubError {
     /// There is no secret to ask for.
     #[error(transparent)]
     Secret(#[from] SecretSourceError),
+    /// The table of credentials cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The system gives no randomness.
     #[error("the system gives no randomness: {0}")]
     Seed(io::Error),
@@ -282,7 +289,7 @@ impl HubError {
     pub const fn code(&self) -> Code {
         Code(match self {
             Self::BadName(_) => Misuse::BadName.code(),
-            Self::Secret(_) => Refusal::AuthFailed.code(),
+            Self::Secret(_) | Self::Credentials(_) => Refusal::AuthFailed.code(),
             Self::Url(_) | Self::Local(_) | Self::Seed(_) | Self::Listen { .. } | Self::RuntimeGone => {
                 Misuse::Unreachable.code()
             }
@@ -295,9 +302,13 @@ impl HubError {
         match self {
             Self::Local(LocalError::AlreadyListening(_)) => true,
             Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
-            Self::Local(_) | Self::Url(_) | Self::BadName(_) | Self::Secret(_) | Self::Seed(_) | Self::RuntimeGone => {
-                false
-            }
+            Self::Local(_)
+            | Self::Url(_)
+            | Self::BadName(_)
+            | Self::Secret(_)
+            | Self::Credentials(_)
+            | Self::Seed(_)
+            | Self::RuntimeGone => false,
         }
     }
 }

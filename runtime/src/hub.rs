@@ -10,18 +10,19 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use commipc_protocol::auth::{Credential, Credentials, DEFAULT_ITERATIONS, Secret, Verifier};
+use commipc_protocol::auth::{Capabilities, IdPattern, Secret};
 use commipc_protocol::hub::{self, Command, Event, HubConfig};
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, Seed};
 use zeroize::Zeroizing;
 
+use crate::credentials::CredentialTable;
 use crate::driver::{Driver, Sink};
 use crate::endpoint::{self, Endpoint};
 use crate::error::{HubError, SecretSourceError};
 use crate::local::{Claim, LocalError, key_path};
-use crate::runtime::{Acceptor, BoxFuture, Runtime};
+use crate::runtime::{Acceptor, BoxFuture, Runtime, random};
 use crate::secret::SecretSource;
-use crate::sync::{blocking, lock};
+use crate::sync::lock;
 
 /// A hub that does not run yet: await it, or call [`HubBuilder::start`].
 #[must_use = "no hub runs before this is awaited"]
@@ -30,13 +31,21 @@ pub struct HubBuilder {
     urls: Vec<String>,
     id: Option<Result<HubId, NameError>>,
     secret: SecretSource,
+    credentials: Option<CredentialTable>,
     limits: Limits,
 }
 
 impl HubBuilder {
     /// A hub on the given runtime.
     pub fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, urls: Vec::new(), id: None, secret: SecretSource::default(), limits: Limits::default() }
+        Self {
+            runtime,
+            urls: Vec::new(),
+            id: None,
+            secret: SecretSource::default(),
+            credentials: None,
+            limits: Limits::default(),
+        }
     }
 
     /// Listens at `unix:/path` or `tcp://host:port` (port 0: any). May be said several times; when it is not, the hub
@@ -64,6 +73,13 @@ impl HubBuilder {
         self
     }
 
+    /// Who may connect, each with a secret of its own. Together with a secret, that is the entry `default`; without one no
+    /// key is made.
+    pub fn credentials(mut self, table: CredentialTable) -> Self {
+        self.credentials = Some(table);
+        self
+    }
+
     /// Lets in everybody who can reach the hub. Clients must say so as well.
     pub fn insecure_no_auth(mut self) -> Self {
         self.secret.set_insecure();
@@ -84,7 +100,7 @@ impl HubBuilder {
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, id, secret, limits } = self;
+        let Self { runtime, mut urls, id, secret, credentials, limits } = self;
         let id = id.transpose()?;
         if urls.is_empty() {
             urls.push(endpoint::default_url());
@@ -94,15 +110,24 @@ impl HubBuilder {
         for endpoint in &endpoints {
             claims.push(claim(endpoint)?);
         }
-        let secret = match secret.explicit()? {
-            Some(secret) => secret,
-            None => shared_key(&*runtime, &claims, &endpoints)?,
+        let table = match (secret.explicit()?, credentials) {
+            (Some(_), Some(table)) if table.has(&CredentialId::shared()) => {
+                return Err(SecretSourceError::TwoDefaults.into());
+            }
+            (Some(secret), table) => shared(table.unwrap_or_default(), secret),
+            (None, Some(table)) => table,
+            (None, None) => shared(CredentialTable::new(), shared_key(&*runtime, &claims, &endpoints)?),
         };
-        let credentials = credentials(&runtime, secret).await?;
+        let credentials = table.derive(&runtime).await?;
         let acceptors = listen(&*runtime, endpoints, &mut claims).await?;
         let config = HubConfig { id: Some(chosen_id(&*runtime, id)?), credentials, limits };
         Hub::start(runtime, config, acceptors, claims)
     }
+}
+
+/// The table with one secret more, for everybody who names no credential.
+fn shared(table: CredentialTable, secret: Secret) -> CredentialTable {
+    table.with(CredentialId::shared(), secret, Capabilities::OBSERVER, vec![IdPattern::any()])
 }
 
 /// A hub's id has to be known to its handle, so it is made up here and not by the machine.
@@ -110,7 +135,7 @@ fn chosen_id(runtime: &dyn Runtime, id: Option<HubId>) -> Result<HubId, HubError
     if let Some(id) = id {
         return Ok(id);
     }
-    let random = random(runtime)?;
+    let random = random(runtime).map_err(HubError::Seed)?;
     let number = random[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     Ok(HubId::new(&format!("hub-{number:016x}"))?)
 }
@@ -124,7 +149,7 @@ fn claim(endpoint: &Endpoint) -> Result<Option<Claim>, HubError> {
 
 /// The key of a hub that was given no secret: beside each of its Unix sockets, the same one.
 fn shared_key(runtime: &dyn Runtime, claims: &[Option<Claim>], endpoints: &[Endpoint]) -> Result<Secret, HubError> {
-    let fresh = random(runtime)?;
+    let fresh = random(runtime).map_err(HubError::Seed)?;
     let mut claims = claims.iter().flatten();
     let Some(first) = claims.next() else {
         let url = endpoints.first().map(ToString::to_string).unwrap_or_default();
@@ -148,22 +173,6 @@ fn key_bytes(text: &[u8]) -> Zeroizing<[u8; 32]> {
         *byte = u8::try_from(digit(2 * index) << 4 | digit(2 * index + 1)).unwrap_or_default();
     }
     bytes
-}
-
-fn random(runtime: &dyn Runtime) -> Result<Zeroizing<[u8; 32]>, HubError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    runtime.fill_seed(&mut bytes).map_err(HubError::Seed)?;
-    Ok(bytes)
-}
-
-async fn credentials(runtime: &Arc<dyn Runtime>, secret: Secret) -> Result<Credentials, HubError> {
-    let random_salt = random(&**runtime)?;
-    let mut salt = [0; 16];
-    salt.copy_from_slice(&random_salt[..16]);
-    let derived = blocking(&**runtime, move || Verifier::new(&secret, salt, DEFAULT_ITERATIONS)).await;
-    let verifier = derived.ok_or(HubError::RuntimeGone)?.map_err(SecretSourceError::Secret)?;
-    let hub_key = random(&**runtime)?;
-    Ok(Credentials::new(*hub_key).with(CredentialId::shared(), Credential::shared(verifier)))
 }
 
 /// Listens everywhere, or nowhere: what was started before a failure is dropped.
@@ -246,7 +255,7 @@ impl Hub {
         acceptors: Vec<(Endpoint, Box<dyn Acceptor>)>,
         claims: Vec<Option<Claim>>,
     ) -> Result<Self, HubError> {
-        let seed = random(&*runtime)?;
+        let seed = random(&*runtime).map_err(HubError::Seed)?;
         let id = config.id.clone().map_or_else(|| HubId::new("hub"), Ok)?;
         let machine = hub::Hub::new(config, &Seed::new(*seed));
         let journal = Journal { stopped: Mutex::default(), claims: Mutex::new(claims.into_iter().flatten().collect()) };
@@ -269,6 +278,19 @@ impl Hub {
     #[must_use]
     pub fn id(&self) -> &HubId {
         &self.handle.id
+    }
+
+    /// Who may connect from now on. Connections that stand are not touched.
+    ///
+    /// # Errors
+    /// When the table is empty or holds a secret that is none; then the old one stays in force.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the old table stays in force.
+    pub async fn set_credentials(&self, table: CredentialTable) -> Result<(), HubError> {
+        let credentials = table.derive(self.handle.driver.runtime()).await?;
+        self.handle.driver.issue(Command::SetCredentials(credentials));
+        Ok(())
     }
 
     /// Takes no more connections, says goodbye to all clients, and waits until all links are closed.

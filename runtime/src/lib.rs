@@ -5,6 +5,7 @@
 
 mod client;
 pub mod clock;
+mod credentials;
 mod driver;
 mod endpoint;
 mod error;
@@ -17,15 +18,17 @@ mod secret;
 mod sync;
 
 pub use client::{
-    Call, Channel, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent, Listener, Message,
-    PendingCall, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending, WAITING_MAX,
+    Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent, Listener,
+    MemberInfo, Message, PendingCall, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending, WAITING_MAX,
 };
-pub use commipc_protocol::auth::Secret;
+pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Failure, Payload, Welcome};
+pub use commipc_protocol::hub::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
 pub use commipc_protocol::{
     Address, ChannelName, ClientId, CloseReason, Code, CredentialId, EventName, Fault, FaultCode, HubId, Instant,
     Limits, LinkEnd, Misuse, NameError, Peer, Refusal, Transport as TransportKind, UnixMillis, Violation,
 };
+pub use credentials::{CredentialTable, CredentialsError, LineError};
 pub use endpoint::{Endpoint, EndpointError, default_url};
 pub use error::{
     CallError, ConnectError, HubError, ListenError, OpenError, ProvideError, SecretSourceError, SendError,

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use commipc_protocol::{Instant, Peer, UnixMillis};
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::endpoint::Endpoint;
@@ -53,6 +54,13 @@ pub trait Runtime: Send + Sync + 'static {
     fn fill_seed(&self, seed: &mut [u8; 32]) -> io::Result<()> {
         getrandom::fill(seed).map_err(io::Error::other)
     }
+}
+
+/// 32 bytes nobody can predict.
+pub(crate) fn random(runtime: &dyn Runtime) -> io::Result<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    runtime.fill_seed(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A connection that stands.

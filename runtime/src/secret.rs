@@ -64,12 +64,17 @@ impl SecretSource {
 
 fn read_file(path: &Path) -> Result<Secret, SecretSourceError> {
     let failed = |source| SecretSourceError::File { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    Ok(Secret::parse(&read_bounded(file).map_err(failed)?)?)
+}
+
+/// Reads a file that holds secrets, into memory that is wiped.
+pub(crate) fn read_bounded(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     // Reserved at once, since growing would leave copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX + 1));
-    let file = File::open(path).map_err(failed)?;
-    file.take(FILE_MAX as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    file.take(FILE_MAX as u64 + 1).read_to_end(&mut text)?;
     if text.len() > FILE_MAX {
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "it is too long to be a secret")));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long to hold secrets"));
     }
-    Ok(Secret::parse(&text)?)
+    Ok(text)
 }

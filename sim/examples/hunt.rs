@@ -1,7 +1,7 @@
 //! Runs seeds and prints what they found: `hunt [first] [count]`, or `hunt replay SEED`.
 use std::time::Instant;
 
-#[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a tool for people")]
+#[expect(clippy::print_stdout, reason = "a tool for people")]
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number =

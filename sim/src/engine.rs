@@ -85,7 +85,7 @@ pub struct Engine<M: Machine> {
     told: VecDeque<(NodeId, M::Event)>,
 }
 
-/// More due timeouts in a row than this, without time passing, are a machine that spins.
+/// More timeouts than this for one deadline are a machine that spins, whether or not time passes between them.
 const SPINS: u32 = 64;
 
 impl<M: Machine> Engine<M> {
@@ -549,13 +549,12 @@ impl<M: Machine> Engine<M> {
             return;
         }
         node.timer = None;
-        if node.deadline().is_none_or(|deadline| deadline > at) {
-            return self.replan(index);
-        }
-        node.spins = if node.spun_at == at { node.spins + 1 } else { 0 };
-        node.spun_at = at;
+        let Some(deadline) = node.deadline().filter(|deadline| *deadline <= at) else { return self.replan(index) };
+        node.spins = if node.fed_for.is_some_and(|before| deadline <= before) { node.spins + 1 } else { 0 };
+        node.fed_for = Some(deadline);
         if node.spins > SPINS {
-            // Not fed again, or time would stand still.
+            // It gets no timeout any more, or the run would never end.
+            node.spinning = true;
             return witness.saw(at, Self::id(index), Sight::Broke("a deadline that its timeout does not move"));
         }
         self.feed(index, Input::Timeout, witness);
@@ -565,7 +564,7 @@ impl<M: Machine> Engine<M> {
     fn replan(&mut self, index: usize) {
         let at = self.now();
         let Some(node) = self.nodes.get_mut(index) else { return };
-        let Some(deadline) = node.deadline() else { return };
+        let Some(deadline) = node.deadline().filter(|_| !node.spinning) else { return };
         if node.timer.is_some_and(|planned| planned <= deadline) {
             return;
         }

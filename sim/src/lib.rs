@@ -15,6 +15,7 @@ mod agenda;
 mod canon;
 pub mod decisions;
 mod engine;
+pub mod fuzzing;
 mod node;
 pub mod oracles;
 mod run;

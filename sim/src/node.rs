@@ -90,9 +90,10 @@ pub(crate) struct Node<M: Machine> {
     /// The planned timeout: when, and which plan counts.
     pub(crate) timer: Option<Instant>,
     pub(crate) timer_serial: u64,
-    /// Due timeouts in a row without time passing.
+    /// The deadline for which a timeout was fed last, how many more it took, and whether it was one too many.
+    pub(crate) fed_for: Option<Instant>,
     pub(crate) spins: u32,
-    pub(crate) spun_at: Instant,
+    pub(crate) spinning: bool,
 }
 
 impl<M: Machine> Node<M> {
@@ -110,8 +111,9 @@ impl<M: Machine> Node<M> {
             draining: false,
             timer: None,
             timer_serial: 0,
+            fed_for: None,
             spins: 0,
-            spun_at: Instant::ZERO,
+            spinning: false,
         }
     }
 

@@ -159,11 +159,13 @@ impl World {
     /// The messages a client heard so far.
     #[must_use]
     pub fn heard(&self, name: &str) -> Vec<&Message> {
-        let message = |event| match event {
-            &Event::Message(ref message) => Some(message),
-            _ => None,
-        };
-        self.told(name).iter().filter_map(message).collect()
+        let mut heard = Vec::new();
+        for event in self.told(name) {
+            if let Event::Message(message) = event {
+                heard.push(message);
+            }
+        }
+        heard
     }
 
     /// How an open, leave, provide, withdraw, listen, unlisten, send or broadcast ended; waits for it.
@@ -171,9 +173,9 @@ impl World {
     /// # Errors
     /// As the client was told.
     pub fn done(&mut self, ticket: Ticket) -> Result<(), Failure> {
-        self.ended(ticket, |event| match event {
-            Event::Done { token, result } | Event::Sent { token, result } if *token == ticket.token => Some(*result),
-            _ => None,
+        self.ended(ticket, |event| {
+            let (Event::Done { token, result } | Event::Sent { token, result }) = event else { return None };
+            (*token == ticket.token).then_some(*result)
         })
     }
 
@@ -182,9 +184,9 @@ impl World {
     /// # Errors
     /// As the client was told.
     pub fn answer(&mut self, ticket: Ticket) -> Result<Answer, CallFailure> {
-        self.ended(ticket, |event| match event {
-            Event::Answered { token, result } if *token == ticket.token => Some(result.clone()),
-            _ => None,
+        self.ended(ticket, |event| {
+            let Event::Answered { token, result } = event else { return None };
+            (*token == ticket.token).then(|| result.clone())
         })
     }
 

@@ -13,7 +13,7 @@ use core::time::Duration;
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
 use crate::node::{Clocks, Habits, NodeId};
-use crate::oracles::{self, Census, Oracle, Seen, Verdict};
+use crate::oracles::{self, Census, Oracle, Resident, Seen, Verdict};
 use crate::station::{Asked, Station, Told};
 use crate::suite::{Answering, Reply};
 use crate::trace::Trace;
@@ -195,7 +195,8 @@ impl World {
             credentials = credentials.with(CredentialId::shared(), credential);
         }
         let config = HubConfig { id: HubId::new(name).ok(), credentials, limits };
-        let node = self.add(name, true, |seed| Station::Hub(Box::new(Hub::new(config, &seed))));
+        let node =
+            self.add(name, Resident { id: None, honest: true }, |seed| Station::Hub(Box::new(Hub::new(config, &seed))));
         self.verifiers.insert(node, key);
         self.last_hub = Some(node);
         self
@@ -220,18 +221,19 @@ impl World {
         let key = hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32]);
         let key = if honest { key } else { key.map(|byte| !byte) };
         let hub = hub.map_or("nowhere", |hub| self.engine.name(hub));
+        let resident = Resident { id: ClientId::new(id).ok(), honest };
         let config = ClientConfig {
             hub: Arc::from(format!("sim:{hub}")),
-            id: ClientId::new(id).ok(),
+            id: resident.id.clone(),
             credential: CredentialId::shared(),
             secret: Secret::key(key),
             limits,
         };
-        self.add(name, honest, |seed| Station::Client(Box::new(Client::new(config, &seed))));
+        self.add(name, resident, |seed| Station::Client(Box::new(Client::new(config, &seed))));
         self
     }
 
-    fn add(&mut self, name: &str, honest: bool, build: impl FnOnce(Seed) -> Station) -> NodeId {
+    fn add(&mut self, name: &str, who: Resident, build: impl FnOnce(Seed) -> Station) -> NodeId {
         let stream = self.engine.decisions().stream(&format!("node/{name}"));
         let seed = Seed::new(self.engine.decisions().on(stream).seed());
         let node = self.engine.add(name, build(seed));
@@ -243,7 +245,7 @@ impl World {
             self.engine.place(node, habits, Clocks { mono, wall });
         }
         self.watch.names.push(name.to_owned());
-        self.watch.oracles.iter_mut().for_each(|oracle| oracle.joined(node, honest));
+        self.watch.oracles.iter_mut().for_each(|oracle| oracle.joined(node, &who));
         node
     }
 
@@ -360,8 +362,14 @@ impl World {
     pub fn census(&self, node: NodeId) -> Census {
         Census(match self.engine.machine(node) {
             Some(Station::Hub(hub)) => {
-                let hub::Load { links, clients, channels, calls } = hub.load();
-                vec![("links", links), ("clients", clients), ("channels", channels), ("calls", calls)]
+                let hub::Load { links, clients, channels, calls, memory } = hub.load();
+                vec![
+                    ("links", links),
+                    ("clients", clients),
+                    ("channels", channels),
+                    ("calls", calls),
+                    ("memory", memory),
+                ]
             }
             Some(Station::Client(client)) => {
                 let client::Load { calls, serving, controls, sends } = client.load();

@@ -165,10 +165,10 @@ impl Credential {
         Self { verifier, capabilities, ids }
     }
 
-    /// A credential that many share: every id, no capability. Its holders can pose as one another.
+    /// A credential that many share: every id, and they see the hub's own events. Its holders can pose as one another.
     #[must_use]
     pub fn shared(verifier: Verifier) -> Self {
-        Self::new(verifier, Capabilities::NONE, vec![IdPattern::any()])
+        Self::new(verifier, Capabilities::OBSERVER, vec![IdPattern::any()])
     }
 
     /// What is checked.
@@ -206,6 +206,12 @@ impl Capabilities {
 
     const NAMED: [(Self, &'static str); 3] =
         [(Self::BRIDGE, "BRIDGE"), (Self::OBSERVER, "OBSERVER"), (Self::ADMIN, "ADMIN")];
+
+    /// The capability of this name, in small letters.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|(_, known)| known.to_ascii_lowercase() == name).map(|(bit, _)| bit)
+    }
 
     /// The set as it stands in a WELCOME. Bits without a name are kept and mean nothing.
     #[must_use]
@@ -330,5 +336,7 @@ mod tests {
         assert!(!Capabilities::ADMIN.contains(both) && both.contains(Capabilities::NONE));
         assert_eq!(Capabilities::from_bits(both.bits()), both);
         assert_eq!(format!("{both:?}"), "{\"BRIDGE\", \"ADMIN\"}");
+        assert_eq!(Capabilities::named("bridge"), Some(Capabilities::BRIDGE));
+        assert!(["BRIDGE", "fly"].into_iter().all(|name| Capabilities::named(name).is_none()));
     }
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::auth::{Salted, Secret};
+use crate::auth::{Capabilities, Salted, Secret};
 use crate::error::{CloseReason, Code, Fault, Misuse, Refusal, Violation};
 use crate::limits::Limits;
 use crate::names::{Address, ChannelName, ClientId, CredentialId, EventName, HubId};
@@ -251,6 +251,8 @@ pub struct Welcome {
     pub client: ClientId,
     /// The hub's number for this connection.
     pub session: u64,
+    /// What the credential allows beyond what everybody may do.
+    pub capabilities: Capabilities,
     /// Largest frame the hub takes, in bytes of type and body.
     pub frame: u32,
     /// Whether the hub asks for no secret at all.

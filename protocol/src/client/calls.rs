@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, Token};
 use crate::TIME_LEFT_MAX;
 use crate::client::{Dropped, Payload};
-use crate::error::{Misuse, Refusal, Violation};
+use crate::error::{FaultCode, Misuse, Refusal, Violation};
 use crate::names::{ChannelName, EventName, HubId};
 use crate::slots::Key;
 use crate::time::TimerReason;
@@ -141,7 +141,7 @@ impl Client {
             && header.channel == pending.channel.as_name()
             && header.event == pending.event.as_name()
             && header.target == Target::new(self.id.as_name(), hub.as_name());
-        let Some(provider) = self.address(header.sender, header.origin).filter(|_| fits) else {
+        let Some(provider) = self.sender(&header).filter(|_| fits) else {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
         };
@@ -153,7 +153,9 @@ impl Client {
                 hops: hop.hops,
             })
         } else {
-            Err(failure_of(parse_fault(message.payload).map_err(|_| Violation::BadMessage)?))
+            // What cannot be read is the provider's mistake and no reason to leave the hub: its handler failed.
+            Err(parse_fault(message.payload)
+                .map_or_else(|_| CallFailure::Fault(FaultCode::HandlerFailed.into()), failure_of))
         };
         if let Some(pending) = self.end_call(key) {
             self.answered(pending.token, result);

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Client, Due, Event, Welcome};
-use crate::auth::{ConnectionKeys, Kdf, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
+use crate::auth::{Capabilities, ConnectionKeys, Kdf, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
 use crate::error::{CloseReason, Refusal, Violation};
 use crate::machine::{LinkId, Output, Peer};
 use crate::names::HubId;
@@ -168,18 +168,17 @@ impl Client {
     }
 
     pub(super) fn handle_key_derived(&mut self, salted: Salted) {
-        match core::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Deriving(challenged) => {
-                self.cached = Some(Cached {
-                    hub: challenged.hub.clone(),
-                    salt: challenged.salt,
-                    iterations: challenged.iterations,
-                    salted: salted.clone(),
-                });
-                self.prove(*challenged, &salted);
-            }
-            // Of a connection that ended meanwhile.
-            other => self.phase = other,
+        // Otherwise it belongs to a connection that ended meanwhile.
+        if let Phase::Deriving(_) = &self.phase
+            && let Phase::Deriving(challenged) = core::mem::replace(&mut self.phase, Phase::Idle)
+        {
+            self.cached = Some(Cached {
+                hub: challenged.hub.clone(),
+                salt: challenged.salt,
+                iterations: challenged.iterations,
+                salted: salted.clone(),
+            });
+            self.prove(*challenged, &salted);
         }
     }
 
@@ -218,10 +217,10 @@ impl Client {
         }
         self.inbox.set_limit(self.config.limits.frame.max(frame));
         self.stop_handshake_timer();
-        let session = welcome.session;
+        let (session, capabilities) = (welcome.session, Capabilities::from_bits(welcome.capabilities));
         let client = self.id.clone();
         self.phase = Phase::Ready(Box::new(Ready { hub: hub.clone(), frame }));
-        self.event(Event::Ready(Welcome { hub, client, session, frame, insecure }));
+        self.event(Event::Ready(Welcome { hub, client, session, capabilities, frame, insecure }));
         Ok(())
     }
 

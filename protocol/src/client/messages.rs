@@ -65,7 +65,8 @@ impl Client {
             return Err(Violation::UnexpectedFrame);
         }
         let mut refused = refused.unwrap_or_default().into_iter().peekable();
-        while let Some((position, token)) = self.sends.pop_front_if(|(position, _)| *position <= taken) {
+        while let Some(&(position, token)) = self.sends.front().filter(|(position, _)| *position <= taken) {
+            self.sends.pop_front();
             while refused.next_if(|refused| refused.position < position).is_some() {}
             let refused = refused.next_if(|refused| refused.position == position);
             let result = refused.map_or(Ok(()), |refused| {
@@ -97,10 +98,12 @@ impl Client {
         };
         match header.kind {
             Kind::Broadcast => channels.listeners(header.channel, header.event).for_each(&mut tell),
-            _ => {
+            Kind::Send => {
                 let provided = channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
                 provided.map(|provided| provided.token).into_iter().for_each(&mut tell);
             }
+            // `fits`: the frame's type is one of these two, and so is the message's kind.
+            Kind::Call | Kind::Answer | Kind::Fault | Kind::Item | Kind::End | Kind::Cancel | Kind::Beacon => {}
         }
         if !heard {
             self.event(Event::Dropped(Dropped::NoListener));
@@ -111,7 +114,7 @@ impl Client {
     /// What came in, with the names of our own table; `None` if nobody here knows the channel.
     pub(super) fn incoming(&mut self, frame: &Frame, hop: Hop<'_>, message: &wire::Message<'_>) -> Option<Incoming> {
         let header = &message.header;
-        let sender = self.address(header.sender, header.origin)?;
+        let sender = self.sender(header)?;
         let channel = self.channels.find(header.channel)?;
         let event = match channel.providers.get(header.event.as_str()) {
             Some(provided) => provided.event.clone(),

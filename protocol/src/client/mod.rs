@@ -16,7 +16,6 @@ mod serving;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
-use alloc::vec::Vec;
 
 use bytes::{Bytes, BytesMut};
 
@@ -29,7 +28,7 @@ use serving::Serving;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::machine::{Input, LinkId, Machine, Output};
-use crate::names::{Address, ClientId, HubId, Name};
+use crate::names::{Address, ClientId, HubId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Now};
@@ -300,8 +299,8 @@ impl Client {
     fn close_link(&mut self, flush: bool) {
         let Some(link) = self.link else { return };
         if flush {
-            let rest: Vec<Bytes> = self.outbox.drain().collect();
-            self.outputs.extend(rest.into_iter().map(|data| Output::Transmit { link, data }));
+            let rest = core::mem::take(&mut self.outbox).drain(&mut self.pool);
+            self.outputs.extend(rest.map(|data| Output::Transmit { link, data }));
         }
         self.outputs.push_back(Output::Close { link, flush });
     }
@@ -321,7 +320,7 @@ impl Client {
         self.link = None;
         self.stop_handshake_timer();
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
-        self.outbox = Outbox::default();
+        drop(core::mem::take(&mut self.outbox).drain(&mut self.pool));
         self.frames_sent = 0;
         self.lose_calls(gone);
         self.lose_sends(gone);
@@ -364,8 +363,13 @@ impl Client {
         self.frames_sent += 1;
     }
 
-    /// An address made of names that the parser has checked.
-    fn address(&mut self, client: Name<'_>, hub: Name<'_>) -> Option<Address> {
+    /// Who said something. On the hub's own channels that is the hub we authenticated, and elsewhere it never is.
+    fn sender(&mut self, header: &Header<'_>) -> Option<Address> {
+        let (client, hub) = (header.sender, header.origin);
+        if header.channel.is_reserved() {
+            let own = self.ready_hub().ok().filter(|own| own.as_name() == hub)?;
+            return (client == ClientId::system().as_name()).then(|| Address { client: ClientId::system(), hub: own });
+        }
         if let Some(last) = &self.last_sender
             && last.client.as_name() == client
             && last.hub.as_name() == hub

@@ -34,7 +34,7 @@ impl Client {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
         }
-        let caller = self.address(header.sender, header.origin).ok_or(Violation::BadName)?;
+        let caller = self.sender(&header).ok_or(Violation::BadName)?;
         self.served += 1;
         let id = RequestId { route: hop.route, serial: self.served };
         let deadline = self.now.mono + Duration::from_millis(header.time_left);

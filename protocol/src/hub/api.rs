@@ -108,6 +108,18 @@ pub enum DisconnectReason {
     Violation(Violation),
 }
 
+impl DisconnectReason {
+    /// The stable number of the refusal or violation, if it was one.
+    #[must_use]
+    pub const fn code(self) -> Option<u16> {
+        match self {
+            Self::Goodbye | Self::Lost => None,
+            Self::Refused(refusal) => Some(refusal.code()),
+            Self::Violation(violation) => Some(violation.code()),
+        }
+    }
+}
+
 /// Running totals since the hub started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -132,4 +144,6 @@ pub struct Load {
     pub channels: usize,
     /// Calls on their way.
     pub calls: usize,
+    /// Bytes of memory: frames under way as they are, tables as estimated.
+    pub memory: usize,
 }

@@ -14,7 +14,7 @@ use crate::error::{Refusal, Violation};
 use crate::slots::{Key, Slots};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
-use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Message, ROUTE_BY_HUB, Target};
+use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target};
 
 /// The calls of all links.
 pub(super) type Calls = Slots<Call>;
@@ -58,20 +58,20 @@ impl Hub {
             return Ok(());
         }
         let passing = Passing { kind, frame, hop, bytes, header };
-        match kind {
-            FrameType::Call => self.route_call(ix, passing),
-            FrameType::Answer | FrameType::Fault => {
+        match header.kind {
+            Kind::Call => self.route_call(ix, passing),
+            Kind::Answer | Kind::Fault => {
                 self.route_reply(ix, passing);
                 Ok(())
             }
-            FrameType::Cancel => {
+            Kind::Cancel => {
                 self.route_cancel(ix, passing);
                 Ok(())
             }
-            FrameType::Broadcast => self.fan_out(ix, passing),
-            FrameType::Send => self.route_send(ix, passing),
+            Kind::Broadcast => self.fan_out(ix, passing),
+            Kind::Send => self.route_send(ix, passing),
             // No exchange takes these yet: they belong to none.
-            _ => {
+            Kind::Item | Kind::End | Kind::Beacon => {
                 self.counters.ended_route += 1;
                 Ok(())
             }
@@ -84,7 +84,11 @@ impl Hub {
         if route == 0 || route & ROUTE_BY_HUB != 0 || member.calls.contains_key(&route) {
             return Err(Violation::BadRoute);
         }
-        let full = member.calls.len() >= self.limits.pending_calls;
+        if call.header.channel.is_reserved() {
+            self.answer_call(ix, call);
+            return Ok(());
+        }
+        let full = member.calls.len() >= self.limits.pending_calls || self.is_full();
         match self.choose_provider(&call.header, full) {
             Ok(provider) => self.start_call(ix, provider, call),
             Err(refusal) => self.fail(ix, route, refusal),
@@ -217,7 +221,7 @@ impl Hub {
         let Passing { kind, frame, hop, bytes, .. } = passing;
         let hop = hop.forward(route);
         if let Some(session) = self.links.get_mut(to) {
-            let shared = frame.share(bytes);
+            let shared = frame.share_counted(&self.pool, bytes);
             session.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), bytes, shared);
             self.counters.forwarded += 1;
         }

@@ -1,11 +1,16 @@
 //! A link's conversation with the hub itself: handshake, control requests, goodbye.
 
 use super::registry::{Departure, LinkIx};
-use super::session::{Applicant, HandshakeEnd, Session, State};
-use super::{DisconnectReason, Event, Hub};
+use super::session::{Applicant, HandshakeEnd, Member, Session, State};
+use super::system::is_system_channel;
+use super::throttle::Guesser;
+use super::{DisconnectReason, Due, Event, Hub};
+use crate::auth::Capabilities;
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::machine::Output;
+use crate::names::Name;
+use crate::time::TimerReason;
 use crate::wire::{
     AuthFailed, Control, Done, Frame, FrameType, Goodbye, Leave, Listen, Open, Ping, Pong, Provide, Unlisten, Withdraw,
 };
@@ -80,14 +85,19 @@ impl Hub {
                     boot: &self.boot,
                     credentials: &self.credentials,
                     limits: &self.limits,
+                    hash: self.hash,
                 };
                 session.handle_hello(frame, hub, &nonce, &mut self.pool)?;
                 self.mark_ready(ix);
                 Ok(())
             }
             (State::Proof(pending), FrameType::Proof) => {
-                let applicant = Session::handle_proof(frame, *pending)?;
-                self.admit(ix, applicant)
+                let guesser = pending.guesser;
+                match Session::handle_proof(frame, *pending) {
+                    Ok(applicant) => self.admit(ix, applicant),
+                    Err(HandshakeEnd::Refused(Refusal::AuthFailed)) => self.login_failed(ix, guesser),
+                    Err(end) => Err(end.into()),
+                }
             }
             (_, _) => Err(Violation::UnexpectedFrame.into()),
         }
@@ -102,6 +112,7 @@ impl Hub {
         } else {
             None
         };
+        self.throttle.succeeded(applicant.guesser);
         let Some(session) = self.links.get_mut(ix) else { return Ok(()) };
         self.sessions += 1;
         session.welcome(&applicant, self.sessions, refused, &self.limits, &mut self.pool);
@@ -121,6 +132,23 @@ impl Hub {
         Ok(())
     }
 
+    /// Says so, or lets it wait, without a place among those who may still prove themselves.
+    fn login_failed(&mut self, ix: LinkIx, guesser: Guesser) -> Result<(), DisconnectReason> {
+        let wait = self.throttle.failed(guesser, self.now.mono, &self.limits);
+        let Some(session) = self.links.get_mut(ix).filter(|_| !wait.is_zero()) else {
+            return Err(DisconnectReason::Refused(Refusal::AuthFailed));
+        };
+        session.state = State::Failing;
+        let due = self.timers.insert(self.now.mono + wait, TimerReason::LoginFailed, Due::LoginFailed(session.link));
+        if let Some(handshake) = session.handshake_timer.replace(due) {
+            self.timers.cancel(handshake);
+        }
+        if let Some(longest) = self.links.set_aside(ix, self.limits.unauthenticated) {
+            self.doomed.push((longest, DisconnectReason::Refused(Refusal::AuthFailed)));
+        }
+        Ok(())
+    }
+
     fn handle_ping(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let ping = parse::<Ping>(frame)?;
         if let Some(session) = self.links.get_mut(ix) {
@@ -132,8 +160,13 @@ impl Hub {
 
     fn handle_open(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let open = parse::<Open<'_>>(frame)?;
+        let full = self.is_full();
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
-        let result = self.registry.open(&mut member.memberships, ix, open.channel, &self.limits);
+        let result = match may_open(member, open.channel) {
+            Ok(()) if full => Err(Refusal::Overloaded),
+            Ok(()) => self.registry.open(&mut member.memberships, ix, open.channel, &self.limits),
+            Err(refusal) => Err(refusal),
+        };
         if result == Ok(true) {
             let client = member.client.clone();
             if let Ok(channel) = crate::ChannelName::new(open.channel.as_str()) {
@@ -156,10 +189,15 @@ impl Hub {
 
     fn handle_provide(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let provide = parse::<Provide<'_>>(frame)?;
+        let full = self.is_full();
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         let client = member.client.clone();
         let names = (provide.channel, provide.event);
-        let result = if provide.kind == EventKind::Call.number() {
+        let result = if provide.channel.is_reserved() {
+            Err(Refusal::HubOwned)
+        } else if full {
+            Err(Refusal::Overloaded)
+        } else if provide.kind == EventKind::Call.number() {
             self.registry.provide(&mut member.memberships, ix, names, EventKind::Call, &self.limits)
         } else {
             Err(Refusal::WrongKind)
@@ -189,8 +227,13 @@ impl Hub {
 
     fn handle_listen(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let listen = parse::<Listen<'_>>(frame)?;
+        let full = self.is_full();
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
-        let result = self.registry.listen(&mut member.memberships, ix, listen.channel, listen.event, &self.limits);
+        let result = if full {
+            Err(Refusal::Overloaded)
+        } else {
+            self.registry.listen(&mut member.memberships, ix, listen.channel, listen.event, &self.limits)
+        };
         self.done(ix, listen.id, result);
         Ok(())
     }
@@ -214,23 +257,21 @@ impl Hub {
     /// Ends a link from this side: what waits for it goes out first, and a goodbye where one is understood.
     pub(super) fn end_link(&mut self, ix: LinkIx, why: DisconnectReason) {
         let Some(mut session) = self.links.remove(ix) else { return };
-        let code = match why {
-            DisconnectReason::Goodbye | DisconnectReason::Lost => 0,
-            DisconnectReason::Refused(refusal) => refusal.code(),
-            DisconnectReason::Violation(violation) => violation.code(),
-        };
+        let code = why.code().unwrap_or(0);
         match (&session.state, why) {
             (State::Ready(_), _) => {
                 session.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code }.encode(out));
             }
-            (State::Hello | State::Proof(_), DisconnectReason::Refused(refusal)) if !refusal_was_proved(refusal) => {
+            (State::Hello | State::Proof(_) | State::Failing, DisconnectReason::Refused(refusal))
+                if !refusal_was_proved(refusal) =>
+            {
                 session.outbox.push(&mut self.pool, FrameType::AuthFailed, |out| AuthFailed { code }.encode(out));
             }
             // A stranger that breaks the protocol may not even speak it.
-            (State::Hello | State::Proof(_), _) => {}
+            (State::Hello | State::Proof(_) | State::Failing, _) => {}
         }
         let link = session.link;
-        for data in session.outbox.drain() {
+        for data in core::mem::take(&mut session.outbox).drain(&mut self.pool) {
             self.outputs.push_back(Output::Transmit { link, data });
         }
         self.outputs.push_back(Output::Close { link, flush: true });
@@ -238,8 +279,10 @@ impl Hub {
     }
 
     /// Undoes everything a link stood for.
-    pub(super) fn forget(&mut self, ix: LinkIx, session: Session, why: DisconnectReason) {
-        for timer in [session.handshake_timer, session.partial_timer].into_iter().flatten() {
+    pub(super) fn forget(&mut self, ix: LinkIx, mut session: Session, why: DisconnectReason) {
+        drop(core::mem::take(&mut session.outbox).drain(&mut self.pool));
+        self.partials -= session.inbox.retained();
+        for timer in [session.handshake_timer, session.partial_timer, session.write_timer].into_iter().flatten() {
             self.timers.cancel(timer);
         }
         let link = session.link;
@@ -261,6 +304,19 @@ impl Hub {
             self.event(Event::Withdrawn { channel: channel.clone(), event, client: client.clone() });
         }
         self.event(Event::Left { channel, client: client.clone() });
+    }
+}
+
+/// The hub's own channels are for those who may see what it sees; other reserved names are nobody's.
+fn may_open(member: &Member, channel: Name<'_>) -> Result<(), Refusal> {
+    if !channel.is_reserved() {
+        Ok(())
+    } else if !is_system_channel(channel) {
+        Err(Refusal::NameReserved)
+    } else if member.capabilities.contains(Capabilities::OBSERVER) {
+        Ok(())
+    } else {
+        Err(Refusal::NotAllowed)
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::registry::LinkIx;
 use super::session::Session;
+use super::throttle::Source;
 use crate::machine::LinkId;
 
 /// Sessions by the index of their links.
@@ -13,6 +14,8 @@ pub(crate) struct Links {
     count: usize,
     /// Those that have not proved themselves, oldest first. Bounded by the limit on them.
     strangers: Vec<LinkIx>,
+    /// Those that failed and wait to be told, in the order of failing. Bounded by the same limit.
+    failed: Vec<LinkIx>,
 }
 
 impl Links {
@@ -58,13 +61,21 @@ impl Links {
     pub(crate) fn remove(&mut self, ix: LinkIx) -> Option<Session> {
         let session = self.sessions.get_mut(ix)?.take()?;
         self.count -= 1;
-        self.strangers.retain(|&stranger| stranger != ix);
+        self.acquaint(ix);
+        self.failed.retain(|&failed| failed != ix);
         Some(session)
     }
 
-    /// Those that have not proved themselves.
-    pub(crate) fn strangers(&self) -> &[LinkIx] {
-        &self.strangers
+    /// How many have not proved themselves, of one source or of all.
+    pub(crate) fn strangers(&self, source: Option<Source>) -> usize {
+        self.strangers_of(source).count()
+    }
+
+    /// A stranger has failed and waits to be told; gives the one that has waited longest if that makes too many.
+    pub(crate) fn set_aside(&mut self, ix: LinkIx, most: usize) -> Option<LinkIx> {
+        self.acquaint(ix);
+        self.failed.push(ix);
+        self.failed.first().copied().filter(|_| self.failed.len() > most)
     }
 
     /// A stranger has proved itself.
@@ -73,9 +84,14 @@ impl Links {
     }
 
     /// Of those that have not proved themselves, the one that has sent least, then the oldest.
-    pub(crate) fn least_deserving_stranger(&self) -> Option<LinkIx> {
+    pub(crate) fn least_deserving_stranger(&self, source: Option<Source>) -> Option<LinkIx> {
         let sent = |ix: &LinkIx| self.get(*ix).map_or(0, |session| session.received);
-        self.strangers.iter().copied().min_by_key(sent)
+        self.strangers_of(source).min_by_key(sent)
+    }
+
+    fn strangers_of(&self, source: Option<Source>) -> impl Iterator<Item = LinkIx> {
+        let of = move |ix: &LinkIx| source.is_none() || self.get(*ix).map(|session| session.source) == source;
+        self.strangers.iter().copied().filter(of)
     }
 
     pub(crate) fn indices(&self) -> impl Iterator<Item = LinkIx> {

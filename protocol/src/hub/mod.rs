@@ -16,24 +16,29 @@ mod fanout;
 mod links;
 mod registry;
 mod session;
+mod system;
+mod throttle;
 
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 pub use api::*;
 use calls::Calls;
 use links::Links;
 use registry::{LinkIx, Registry};
 use session::{Identity, Session};
+use system::Spoken;
+pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
+use throttle::{Source, Throttle};
 
 use crate::auth::Credentials;
 use crate::error::{Refusal, Violation};
 use crate::hash::{Keyed, Map};
-use crate::limits::Limits;
-use crate::machine::{Input, LinkEnd, LinkId, Machine, Output, Peer};
+use crate::limits::{FRAME_CAP, Limits};
+use crate::machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER};
 use crate::names::{ClientId, HubId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::Key;
@@ -60,6 +65,12 @@ pub struct Hub {
     doomed: Vec<(LinkIx, DisconnectReason)>,
     outputs: VecDeque<Output<Event>>,
     pool: Pool,
+    /// Scratch space for a frame that many links get.
+    image: BytesMut,
+    /// Bytes of memory that the beginnings of frames take.
+    partials: usize,
+    spoken: Spoken,
+    throttle: Throttle,
     nonces: Stream,
     hash: Keyed,
     sessions: u64,
@@ -71,9 +82,16 @@ pub struct Hub {
 #[derive(Clone, Copy, Debug)]
 enum Due {
     Handshake(LinkId),
+    LoginFailed(LinkId),
     PartialFrame(LinkId),
+    Write(LinkId),
     Call(Key),
 }
+
+/// What a link takes beside its frames: its session, timers, names and places in tables. Measured, and rounded up.
+const LINK_SIZE: usize = 2 << 10;
+/// What a call takes: its slot, its timer and its place in the caller's table.
+const CALL_SIZE: usize = 256;
 
 impl Hub {
     /// A hub without links.
@@ -83,11 +101,13 @@ impl Hub {
         let made_up = identity.u64();
         let boot = identity.bytes();
         let hash = Keyed::new(&mut seed.stream(Purpose::HashKeys));
+        let mut limits = config.limits;
+        limits.frame = limits.frame.min(FRAME_CAP);
         Self {
             id: config.id.unwrap_or_else(|| HubId::made_up(&format!("hub-{made_up:016x}"))),
             boot,
             credentials: config.credentials,
-            limits: config.limits,
+            limits,
             now: Now::default(),
             links: Links::default(),
             clients: hash.map(),
@@ -98,6 +118,10 @@ impl Hub {
             doomed: Vec::new(),
             outputs: VecDeque::new(),
             pool: Pool::default(),
+            image: BytesMut::new(),
+            partials: 0,
+            spoken: Spoken::default(),
+            throttle: Throttle::default(),
             nonces: seed.stream(Purpose::Handshake),
             hash,
             sessions: 0,
@@ -126,7 +150,19 @@ impl Hub {
             clients: self.clients.len(),
             channels: self.registry.len(),
             calls: self.calls.len(),
+            memory: self.memory(),
         }
+    }
+
+    /// What the hub holds for its links, in bytes: frames as they are, tables as estimated.
+    fn memory(&self) -> usize {
+        let tables = self.links.len() * LINK_SIZE + self.calls.len() * CALL_SIZE + self.registry.size();
+        self.pool.retained() + self.partials + tables
+    }
+
+    /// Whether nothing more may be taken on.
+    fn is_full(&self) -> bool {
+        self.memory() >= self.limits.memory
     }
 }
 
@@ -165,7 +201,17 @@ impl Machine for Hub {
                 if session.outbox.in_flight() < self.limits.in_flight {
                     fanout::acknowledge(session, &mut self.pool);
                 }
+                let idle = session.outbox.in_flight() == 0;
                 if let Some(data) = session.outbox.pop(self.limits.in_flight) {
+                    if idle {
+                        session.stalled_since = self.now.mono;
+                    }
+                    // Armed once and looked at when it fires: a link that writes all the time costs no timer a message.
+                    if session.write_timer.is_none() {
+                        let due = session.stalled_since + self.limits.write;
+                        let timer = self.timers.insert(due, TimerReason::Write, Due::Write(session.link));
+                        session.write_timer = Some(timer);
+                    }
                     return Some(Output::Transmit { link: session.link, data });
                 }
                 session.ready = false;
@@ -182,23 +228,34 @@ impl Machine for Hub {
 
 impl Hub {
     fn handle_accepted(&mut self, link: LinkId, peer: Peer) {
-        if self.links.len() >= self.limits.connections || link.is_dialled() {
+        if self.links.len() >= self.limits.connections || self.is_full() || link.is_dialled() {
             self.outputs.push_back(Output::Close { link, flush: false });
             self.event(Event::Rejected { link, why: DisconnectReason::Refused(Refusal::TooManyConnections) });
             return;
         }
-        if self.links.strangers().len() >= self.limits.unauthenticated
-            && let Some(least) = self.links.least_deserving_stranger()
-        {
-            self.end_link(least, DisconnectReason::Refused(Refusal::TooManyConnections));
-        }
         let mut session = Session::new(link, peer, &self.limits);
+        self.make_room(session.source);
         let due = self.now.mono + self.limits.handshake;
         session.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake(link)));
         if let Some(ix) = self.links.insert(session)
             && self.stopping
         {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::ShuttingDown)));
+        }
+    }
+
+    /// Closes a stranger that says less than others, where there are as many as there may be.
+    fn make_room(&mut self, source: Source) {
+        let of_source = match source {
+            Source::Local => None,
+            Source::Network(_) => Some((Some(source), self.limits.unauthenticated_per_source)),
+        };
+        for (of, most) in of_source.into_iter().chain([(None, self.limits.unauthenticated)]) {
+            if self.links.strangers(of) >= most
+                && let Some(least) = self.links.least_deserving_stranger(of)
+            {
+                self.end_link(least, DisconnectReason::Refused(Refusal::TooManyConnections));
+            }
         }
     }
 
@@ -210,7 +267,10 @@ impl Hub {
         loop {
             // A frame may have ended the link it came on.
             let Some(session) = self.links.get_mut(ix).filter(|session| session.link == link) else { return };
-            let frame = match session.inbox.next(&mut data) {
+            let before = session.inbox.retained();
+            let next = session.inbox.next(&mut data);
+            self.partials = self.partials + session.inbox.retained() - before;
+            let frame = match next {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return self.watch_partial_frame(ix),
                 Err(violation) => return self.end_link(ix, DisconnectReason::Violation(violation)),
@@ -225,6 +285,7 @@ impl Hub {
         let Some(ix) = self.links.find(link) else { return };
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.written(&mut self.pool, bytes);
+            session.stalled_since = self.now.mono;
             if session.outbox.waiting() > 0 || session.member().is_some_and(|member| member.ack_due) {
                 self.mark_ready(ix);
             }
@@ -251,22 +312,43 @@ impl Hub {
     fn handle_timeout(&mut self) {
         while let Some(due) = self.timers.expire(self.now.mono) {
             match due {
-                Due::Handshake(link) => self.end_late(link, Violation::HandshakeTimeout),
-                Due::PartialFrame(link) => self.end_late(link, Violation::PartialFrame),
+                Due::Handshake(link) => self.end_late(link, Violation::HandshakeTimeout.into()),
+                Due::LoginFailed(link) => self.end_late(link, DisconnectReason::Refused(Refusal::AuthFailed)),
+                Due::PartialFrame(link) => self.end_late(link, Violation::PartialFrame.into()),
+                Due::Write(link) => self.check_stalled(link),
                 Due::Call(key) => self.call_expired(key),
             }
         }
     }
 
-    fn end_late(&mut self, link: LinkId, violation: Violation) {
+    fn end_late(&mut self, link: LinkId, why: DisconnectReason) {
         if let Some(ix) = self.links.find(link) {
-            self.end_link(ix, DisconnectReason::Violation(violation));
+            self.end_link(ix, why);
+        }
+    }
+
+    /// Ends a link whose driver gets rid of nothing, or looks again when that could be so.
+    fn check_stalled(&mut self, link: LinkId) {
+        let Some(session) = self.links.find(link).and_then(|ix| self.links.get_mut(ix)) else { return };
+        session.write_timer = None;
+        if session.outbox.in_flight() == 0 {
+            return;
+        }
+        let due = session.stalled_since + self.limits.write;
+        if due > self.now.mono {
+            session.write_timer = Some(self.timers.insert(due, TimerReason::Write, Due::Write(link)));
+        } else {
+            self.end_late(link, DisconnectReason::Refused(Refusal::SlowConsumer));
         }
     }
 
     /// Starts or stops the clock for the rest of a frame.
     fn watch_partial_frame(&mut self, ix: LinkIx) {
+        let full = self.is_full();
         let Some(session) = self.links.get_mut(ix) else { return };
+        if full && session.inbox.retained() > READ_BUFFER {
+            return self.end_link(ix, DisconnectReason::Refused(Refusal::Overloaded));
+        }
         match (session.inbox.is_partial(), session.partial_timer) {
             (true, None) => {
                 let due = self.now.mono + self.limits.partial_frame;
@@ -298,9 +380,5 @@ impl Hub {
         {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::SlowConsumer)));
         }
-    }
-
-    fn event(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
     }
 }

@@ -57,11 +57,19 @@ pub(crate) struct Registry {
     free: Vec<u32>,
     by_name: Map<ChannelName, ChannelIx>,
     joins: u64,
+    /// Entries of all members together, for estimating memory: memberships, providers, listeners.
+    entries: usize,
     hash: Keyed,
 }
 
+/// What an entry takes: two names of usual length, and places in two tables. Measured, and rounded up.
+const ENTRY_SIZE: usize = 384;
+/// What a channel takes before it has a member.
+const CHANNEL_SIZE: usize = 768;
+
+/// One channel.
 #[derive(Debug)]
-struct Channel {
+pub(crate) struct Channel {
     name: ChannelName,
     /// In the order of joining; the first one is the oldest.
     members: BTreeMap<u64, LinkIx>,
@@ -73,12 +81,39 @@ struct Channel {
 
 impl Registry {
     pub(crate) fn new(hash: Keyed) -> Self {
-        Self { channels: Vec::new(), free: Vec::new(), by_name: hash.map(), joins: 0, hash }
+        Self { channels: Vec::new(), free: Vec::new(), by_name: hash.map(), joins: 0, entries: 0, hash }
     }
 
     /// How many channels exist.
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// An estimate of the memory that everything here takes, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.len() * CHANNEL_SIZE + self.entries * ENTRY_SIZE
+    }
+
+    /// Channels by their number, from this one on.
+    pub(crate) fn channels_from(&self, number: usize) -> impl Iterator<Item = (usize, &Channel)> {
+        let channels = self.channels.iter().enumerate().skip(number);
+        channels.filter_map(|(number, channel)| channel.as_ref().map(|channel| (number, channel)))
+    }
+
+    /// Members of a channel in the order of joining, from this place in the order on.
+    pub(crate) fn members_from(&self, channel: Name<'_>, joined: u64) -> Option<impl Iterator<Item = (u64, LinkIx)>> {
+        let channel = self.by_name(channel)?;
+        Some(channel.members.range(joined..).map(|(joined, link)| (*joined, *link)))
+    }
+
+    /// What a member provides in a channel, in alphabetical order.
+    pub(crate) fn provided_by<'a>(
+        &self,
+        channel: Name<'_>,
+        memberships: &'a Memberships,
+    ) -> impl Iterator<Item = &'a EventName> + Clone {
+        let ix = self.by_name.get(channel.as_str());
+        ix.and_then(|ix| memberships.of.get(ix)).into_iter().flat_map(|membership| &membership.provides)
     }
 
     /// Makes a client a member; false if it was one.
@@ -89,9 +124,6 @@ impl Registry {
         name: Name<'_>,
         limits: &Limits,
     ) -> Result<bool, Refusal> {
-        if name.is_reserved() {
-            return Err(Refusal::NameReserved);
-        }
         let found = self.by_name.get(name.as_str()).copied();
         if found.is_some_and(|ix| memberships.of.contains_key(&ix)) {
             return Ok(false);
@@ -99,14 +131,15 @@ impl Registry {
         if memberships.of.len() >= limits.channels {
             return Err(Refusal::TooManyChannels);
         }
+        let present = found.and_then(|ix| self.channel_mut(ix)).map_or(0, |channel| channel.members.len());
+        if present >= limits.members {
+            return Err(Refusal::TooManyMembers);
+        }
         let ix = match found {
             Some(ix) => ix,
             None => self.create(name)?,
         };
-        let Some(channel) = self.channel_mut(ix) else { return Err(Refusal::TooManyChannels) };
-        if channel.members.len() >= limits.members {
-            return Err(Refusal::TooManyMembers);
-        }
+        self.entries += 1;
         self.joins += 1;
         let joined = self.joins;
         if let Some(channel) = self.channel_mut(ix) {
@@ -155,6 +188,7 @@ impl Registry {
         channel.providers.insert(event.clone(), Provider { link, kind });
         let new = membership.provides.insert(event.clone());
         memberships.provides += usize::from(new);
+        self.entries += usize::from(new);
         Ok(event)
     }
 
@@ -169,6 +203,7 @@ impl Registry {
         let event = membership.provides.take(event.as_str()).ok_or(Refusal::NotProvider)?;
         channel.providers.remove(&event);
         memberships.provides -= 1;
+        self.entries -= 1;
         Ok(event)
     }
 
@@ -193,6 +228,7 @@ impl Registry {
         };
         let new = membership.listens.insert(event);
         memberships.listens += usize::from(new);
+        self.entries += usize::from(new);
         Ok(())
     }
 
@@ -209,6 +245,7 @@ impl Registry {
         if membership.listens.remove(&event) {
             channel.unlisten(link, event.as_ref());
             memberships.listens -= 1;
+            self.entries -= 1;
         }
         Ok(())
     }
@@ -250,6 +287,7 @@ impl Registry {
     }
 
     fn depart(&mut self, ix: ChannelIx, membership: Membership, link: LinkIx) -> Option<Departure> {
+        self.entries -= 1 + membership.provides.len() + membership.listens.len();
         let channel = self.channel_mut(ix)?;
         channel.members.remove(&membership.joined);
         for event in &membership.provides {
@@ -291,6 +329,18 @@ impl Registry {
 }
 
 impl Channel {
+    pub(crate) fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    pub(crate) fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn providers(&self) -> usize {
+        self.providers.len()
+    }
+
     fn unlisten(&mut self, link: LinkIx, event: Option<&EventName>) {
         match event {
             None => {

@@ -4,22 +4,25 @@
 //!            HELLO                    PROOF verifies             admitted
 //!  Hello ──────────────► Proof ──────────────────► (router) ──────────────► Ready
 //!    │  CHALLENGE goes out  │                          │ refused: WELCOME with a reason, close
-//!    └──── AUTH_FAILED ◄────┘ proof does not verify
+//!    └──── AUTH_FAILED ◄────┘ proof does not verify: at once, or after a wait in Failing
 //! ```
 //! A session knows no other session. Nothing of the hub is touched before the proof verifies: only
 //! [`Session::handle_proof`] makes an [`Applicant`], around an [`Authenticated`], and only that becomes a [`Member`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::hash::BuildHasher as _;
 
 use super::registry::Memberships;
-use crate::auth::{Authenticated, Credentials, Kdf, Lookup, TranscriptHash};
+use super::throttle::{Guesser, Source};
+use crate::auth::{Authenticated, Capabilities, Credentials, Kdf, Lookup, TranscriptHash};
 use crate::error::{Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::limits::Limits;
 use crate::machine::{LinkId, Peer};
 use crate::names::{ClientId, HubId};
 use crate::slots::Key;
+use crate::time::Instant;
 use crate::timers::TimerId;
 use crate::wire::{
     Challenge, Control, Frame, FrameType, Hello, Inbox, MAGIC, Outbox, PROOF_ENTRY_LEN, Pool, Proof, Refused, VERSION,
@@ -38,8 +41,13 @@ pub(crate) struct Session {
     pub(crate) received: u64,
     /// Whether the link is in the hub's list of those with something to send.
     pub(crate) ready: bool,
+    pub(crate) source: Source,
+    /// Until it has proved itself; then until it is told that it failed.
     pub(crate) handshake_timer: Option<TimerId>,
     pub(crate) partial_timer: Option<TimerId>,
+    pub(crate) write_timer: Option<TimerId>,
+    /// Since when no byte has left the driver's hands, while it holds any.
+    pub(crate) stalled_since: Instant,
 }
 
 /// How far the conversation is.
@@ -49,6 +57,8 @@ pub(crate) enum State {
     Hello,
     /// A challenge is out.
     Proof(Box<Pending>),
+    /// The proof was wrong, and the answer waits.
+    Failing,
     /// Authenticated and admitted.
     Ready(Box<Member>),
 }
@@ -60,6 +70,7 @@ pub(crate) struct Pending {
     credential: Lookup,
     transcript: TranscriptHash,
     records: bool,
+    pub(crate) guesser: Guesser,
 }
 
 /// Somebody who has proved a credential and wants to be a client.
@@ -67,6 +78,7 @@ pub(crate) struct Pending {
 pub(crate) struct Applicant {
     pub(crate) client: ClientId,
     pub(crate) authenticated: Authenticated,
+    pub(crate) guesser: Guesser,
     records: bool,
 }
 
@@ -74,6 +86,7 @@ pub(crate) struct Applicant {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) client: ClientId,
+    pub(crate) capabilities: Capabilities,
     pub(crate) memberships: Memberships,
     /// The client's own calls, by the route numbers it chose.
     pub(crate) calls: Map<u32, Key>,
@@ -94,6 +107,7 @@ pub(crate) struct Identity<'a> {
     pub(crate) boot: &'a [u8; 16],
     pub(crate) credentials: &'a Credentials,
     pub(crate) limits: &'a Limits,
+    pub(crate) hash: Keyed,
 }
 
 /// The client's offer cannot be met.
@@ -121,6 +135,7 @@ impl Session {
     pub(crate) fn new(link: LinkId, peer: Peer, limits: &Limits) -> Self {
         Self {
             link,
+            source: Source::of(&peer),
             peer,
             inbox: Inbox::expecting_magic(limits.handshake_frame),
             outbox: Outbox::default(),
@@ -129,20 +144,22 @@ impl Session {
             ready: false,
             handshake_timer: None,
             partial_timer: None,
+            write_timer: None,
+            stalled_since: Instant::ZERO,
         }
     }
 
     pub(crate) fn member(&self) -> Option<&Member> {
         match &self.state {
             State::Ready(member) => Some(member),
-            State::Hello | State::Proof(_) => None,
+            State::Hello | State::Proof(_) | State::Failing => None,
         }
     }
 
     pub(crate) fn member_mut(&mut self) -> Option<&mut Member> {
         match &mut self.state {
             State::Ready(member) => Some(member),
-            State::Hello | State::Proof(_) => None,
+            State::Hello | State::Proof(_) | State::Failing => None,
         }
     }
 
@@ -188,16 +205,17 @@ impl Session {
         let opening = [&MAGIC, frame.raw()].concat();
         let transcript = TranscriptHash::connection(&opening, sent, binding);
         let records = records || hello.records;
-        self.state = State::Proof(Box::new(Pending { client, credential, transcript, records }));
+        let guesser = (self.source, hub.hash.hash_one(hello.credential));
+        self.state = State::Proof(Box::new(Pending { client, credential, transcript, records, guesser }));
         Ok(())
     }
 
     /// Verifies the client's proof against the credential it named.
     pub(crate) fn handle_proof(frame: &Frame, pending: Pending) -> Result<Applicant, HandshakeEnd> {
         let body = Proof::parse(frame.body()).map_err(|_| Violation::BadControl)?;
-        let Pending { client, credential, transcript, records } = pending;
+        let Pending { client, credential, transcript, records, guesser } = pending;
         let authenticated = credential.verify_client(&transcript, body.proof).ok_or(Refusal::AuthFailed)?;
-        Ok(Applicant { client, authenticated, records })
+        Ok(Applicant { client, authenticated, guesser, records })
     }
 
     /// Tells an authenticated client what it is, or why it is refused; from here on frames carry tags where agreed.
@@ -237,6 +255,7 @@ impl Session {
     /// Admits an authenticated client.
     pub(crate) fn become_ready(&mut self, applicant: Applicant, hash: Keyed) {
         self.state = State::Ready(Box::new(Member {
+            capabilities: applicant.authenticated.credential().capabilities(),
             client: applicant.client,
             memberships: Memberships::default(),
             calls: hash.map(),

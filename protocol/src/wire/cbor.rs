@@ -69,6 +69,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// `null`, or what `read` reads.
+    pub(crate) fn optional<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
+        match self.literal(&[NULL_BYTE]) {
+            Ok(()) => Ok(None),
+            Err(Malformed) => read(self).map(Some),
+        }
+    }
+
     /// Exactly these bytes come next.
     pub(crate) fn literal(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         self.rest = self.rest.strip_prefix(bytes).ok_or(Malformed)?;
@@ -145,6 +156,13 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Ok(bytes)
     }
+}
+
+/// The encoding of `null`.
+pub(crate) const NULL_BYTE: u8 = SIMPLE << 5 | NULL as u8;
+
+pub(crate) fn put_null(out: &mut BytesMut) {
+    out.put_u8(NULL_BYTE);
 }
 
 pub(crate) fn put_uint(out: &mut BytesMut, value: u64) {

@@ -3,13 +3,14 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN};
+use super::outbox::Pool;
 use crate::auth::RecordTagger;
 use crate::error::Violation;
 use crate::machine::READ_BUFFER;
 
 /// One whole frame: `u32 length ‖ u8 type ‖ body`, its record tag verified and cut off.
 #[derive(Debug)]
-pub(crate) struct Frame {
+pub struct Frame {
     bytes: Bytes,
     /// Whether the bytes lie in a buffer of their own rather than in one of the driver's.
     assembled: bool,
@@ -25,16 +26,20 @@ const WORTH_PINNING: usize = READ_BUFFER / 2;
 
 impl Frame {
     /// The type's number.
-    pub(crate) fn number(&self) -> u8 {
+    #[must_use]
+    pub fn number(&self) -> u8 {
         self.bytes.get(LENGTH_LEN).copied().unwrap_or_default()
     }
 
-    pub(crate) fn body(&self) -> &[u8] {
+    /// What the frame carries.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
         self.bytes.get(LENGTH_LEN + 1..).unwrap_or_default()
     }
 
     /// The frame as it was sent, without its tag.
-    pub(crate) fn raw(&self) -> &[u8] {
+    #[must_use]
+    pub fn raw(&self) -> &[u8] {
         &self.bytes
     }
 
@@ -44,9 +49,16 @@ impl Frame {
         share.then(|| self.bytes.slice_ref(part))
     }
 
-    /// A handle on a part of the frame for many takers, where that is better than a copy for each.
-    pub(crate) fn share_among_many(&self, part: &[u8]) -> Option<Bytes> {
-        self.share(part).or_else(|| (part.len() > SMALL).then(|| Bytes::copy_from_slice(part)))
+    /// A counted handle on a part of the frame, where that is better than one copy.
+    pub(crate) fn share_counted(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
+        let pinned = if self.assembled { self.bytes.len() } else { READ_BUFFER };
+        self.share(part).map(|bytes| pool.counted(bytes, pinned))
+    }
+
+    /// A counted handle on a part of the frame for many takers, where that is better than a copy for each.
+    pub(crate) fn share_among_many(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
+        let copy = || (part.len() > SMALL).then(|| pool.counted(Bytes::copy_from_slice(part), part.len()));
+        self.share_counted(pool, part).or_else(copy)
     }
 
     /// A part of the frame to keep, pinning little beside it.
@@ -57,7 +69,7 @@ impl Frame {
 
 /// Collects a link's bytes into frames, bounded by the limit of the link's state.
 #[derive(Debug)]
-pub(crate) struct Inbox {
+pub struct Inbox {
     /// The beginning of a frame whose rest has not come.
     partial: BytesMut,
     limit: u32,
@@ -67,8 +79,9 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// For the connecting side's peer: no magic is expected.
-    pub(crate) fn new(limit: u32) -> Self {
+    /// For the connecting side's peer: no magic is expected. `limit` bounds a frame's type and body, in bytes.
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
         Self { partial: BytesMut::new(), limit, tagger: None, magic: &[] }
     }
 
@@ -87,12 +100,21 @@ impl Inbox {
     }
 
     /// Whether a frame has begun whose rest has not come.
-    pub(crate) fn is_partial(&self) -> bool {
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
         !self.partial.is_empty()
     }
 
+    /// Bytes of memory that the beginning of a frame takes.
+    pub(crate) fn retained(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// Takes the next frame from `data`; `None` when `data` is used up.
-    pub(crate) fn next(&mut self, data: &mut Bytes) -> Result<Option<Frame>, Violation> {
+    ///
+    /// # Errors
+    /// When the bytes cannot be frames of this link. It is over then: what follows has no meaning.
+    pub fn next(&mut self, data: &mut Bytes) -> Result<Option<Frame>, Violation> {
         self.expect_magic(data)?;
         if self.partial.is_empty() {
             let Some(len) = self.frame_len(data)? else { return Ok(self.keep(data, HEAD_LEN)) };

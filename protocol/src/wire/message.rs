@@ -207,6 +207,11 @@ impl<'a> Message<'a> {
         let tag_len = if header.epoch == 0 { 0 } else { 32 };
         if tag.len() == tag_len { Ok(Self { header, protected, payload, tag }) } else { Err(Malformed) }
     }
+
+    /// Writes the whole message: the bytes it was parsed from.
+    pub fn encode(&self, out: &mut BytesMut) {
+        put_message(out, self.protected, self.payload, self.tag);
+    }
 }
 
 /// An upper bound of an encoded message's length.

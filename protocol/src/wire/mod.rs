@@ -26,7 +26,7 @@ pub use control::{
 pub(crate) use fault::{parse_fault, put_fault};
 pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
 pub use hop::{Hop, ROUTE_BY_HUB};
-pub(crate) use inbox::{Frame, Inbox};
+pub use inbox::{Frame, Inbox};
 pub use message::{Flags, Header, Kind, METADATA_MAX, Message, Target};
 pub(crate) use message::{encoded_len_max, put_message};
-pub(crate) use outbox::{Outbox, Pool};
+pub(crate) use outbox::{Outbox, Pool, put_image};

@@ -1,7 +1,9 @@
 //! From frames to bytes: what waits for one link, and how much of it the driver may hold.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -14,11 +16,17 @@ const CHUNK: usize = 64 << 10;
 const POOLED: usize = 16;
 /// The first size of a buffer.
 const FIRST: usize = 2 << 10;
+/// A length and a type.
+const HEAD_LEN: usize = LENGTH_LEN + 1;
 
-/// Empty buffers, shared by all links of a machine.
+/// Empty buffers, shared by all links of a machine, and how much memory their frames take.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     buffers: Vec<BytesMut>,
+    /// Bytes that the links' outboxes wrote themselves and that have not left the driver's hands.
+    written: usize,
+    /// Bytes that outboxes share, each counted once, until the last one has let go.
+    shared: Arc<AtomicUsize>,
 }
 
 impl Pool {
@@ -31,16 +39,72 @@ impl Pool {
             self.buffers.push(buffer);
         }
     }
+
+    /// What the frames on their way out take.
+    pub(crate) fn retained(&self) -> usize {
+        self.written + self.shared.load(Ordering::Relaxed)
+    }
+
+    /// The same bytes, counted for as long as anybody holds them. `pinned` is the size of the buffer they lie in.
+    pub(crate) fn counted(&self, bytes: Bytes, pinned: usize) -> Bytes {
+        self.shared.fetch_add(pinned, Ordering::Relaxed);
+        Bytes::from_owner(Counted { bytes, pinned, total: Arc::clone(&self.shared) })
+    }
+}
+
+struct Counted {
+    bytes: Bytes,
+    pinned: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.pinned, Ordering::Relaxed);
+    }
 }
 
 /// One link's output.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Piece>,
     queued: usize,
     tail: BytesMut,
     in_flight: usize,
+    /// What is in flight, in order: runs of bytes of our own and of shared ones.
+    flying: VecDeque<(usize, Ownership)>,
     tagger: Option<RecordTagger>,
+}
+
+/// Writes a frame's head and the part of its body that `fill` appends; `rest` more bytes of it lie elsewhere.
+pub(crate) fn put_image(image: &mut BytesMut, frame: FrameType, fill: impl FnOnce(&mut BytesMut), rest: usize) {
+    image.clear();
+    image.put_slice(&[0, 0, 0, 0, frame.number()]);
+    fill(image);
+    let length = image.len() - LENGTH_LEN + rest;
+    if let Some(place) = image.first_chunk_mut() {
+        // Frames are limited to 64 MiB before they come here.
+        *place = (length as u32).to_be_bytes();
+    }
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    ownership: Ownership,
+}
+
+/// Who wrote bytes, and so who counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ownership {
+    Own,
+    Shared,
 }
 
 impl Outbox {
@@ -53,6 +117,7 @@ impl Outbox {
     pub(crate) fn push_raw(&mut self, pool: &mut Pool, bytes: &[u8]) {
         self.open(pool);
         self.tail.put_slice(bytes);
+        pool.written += bytes.len();
     }
 
     /// Writes one frame whose body `fill` appends; gives the frame as it was written, without a tag.
@@ -63,6 +128,7 @@ impl Outbox {
         let end = self.tail.len();
         let tag = self.finish(start, &[]);
         self.tail.put_slice(tag.as_ref().map_or(&[], |tag| tag));
+        pool.written += self.tail.len() - start;
         self.tail.get(start..end).unwrap_or_default()
     }
 
@@ -76,19 +142,41 @@ impl Outbox {
         shared: Option<Bytes>,
     ) {
         self.open(pool);
-        let start = self.begin(frame);
+        let (start, waiting) = (self.begin(frame), self.waiting());
         fill(&mut self.tail);
-        let tag = if let Some(shared) = shared {
-            let tag = self.finish(start, &shared);
+        let (tag, not_own) = if let Some(bytes) = shared {
+            let (tag, len) = (self.finish(start, &bytes), bytes.len());
             self.flush_tail();
-            self.queued += shared.len();
-            self.queue.push_back(shared);
-            tag
+            self.queued += len;
+            self.queue.push_back(Piece { bytes, ownership: Ownership::Shared });
+            (tag, len)
         } else {
             self.tail.put_slice(message);
-            self.finish(start, &[])
+            (self.finish(start, &[]), 0)
         };
         self.tail.put_slice(tag.as_ref().map_or(&[], |tag| tag));
+        pool.written += self.waiting() - waiting - not_own + HEAD_LEN;
+        if self.tail.len() >= CHUNK {
+            self.flush_tail();
+        }
+    }
+
+    /// Writes a frame that many links get: made once by [`put_image`], and `shared` where that is not part of it.
+    pub(crate) fn push_image(&mut self, pool: &mut Pool, image: &[u8], shared: Option<&Bytes>) {
+        self.open(pool);
+        self.tail.put_slice(image);
+        pool.written += image.len();
+        if let Some(bytes) = shared {
+            self.flush_tail();
+            self.queued += bytes.len();
+            self.queue.push_back(Piece { bytes: bytes.clone(), ownership: Ownership::Shared });
+        }
+        if let (Some(tagger), Some(([l0, l1, l2, l3, number], body))) = (&mut self.tagger, image.split_first_chunk()) {
+            let length = u32::from_be_bytes([*l0, *l1, *l2, *l3]);
+            let tag = tagger.next_tag(length, *number, &[body, shared.map_or(&[], |bytes| bytes)]);
+            self.tail.put_slice(&tag);
+            pool.written += tag.len();
+        }
         if self.tail.len() >= CHUNK {
             self.flush_tail();
         }
@@ -103,33 +191,48 @@ impl Outbox {
         if self.queue.is_empty() {
             self.flush_tail();
         }
-        let chunk = self.queue.pop_front()?;
-        let chunk = if chunk.len() > credit {
-            let mut rest = chunk;
-            let part = rest.split_to(credit);
-            self.queue.push_front(rest);
-            part
-        } else {
-            chunk
-        };
-        self.queued -= chunk.len();
-        self.in_flight += chunk.len();
-        Some(chunk)
+        let Piece { bytes: mut rest, ownership } = self.queue.pop_front()?;
+        let bytes = rest.split_to(credit.min(rest.len()));
+        if !rest.is_empty() {
+            self.queue.push_front(Piece { bytes: rest, ownership });
+        }
+        self.queued -= bytes.len();
+        self.in_flight += bytes.len();
+        match self.flying.back_mut() {
+            Some((run, whose)) if *whose == ownership => *run += bytes.len(),
+            Some(_) | None => self.flying.push_back((bytes.len(), ownership)),
+        }
+        Some(bytes)
     }
 
     /// The driver has written so much; an idle outbox gives its buffer back.
     pub(crate) fn written(&mut self, pool: &mut Pool, bytes: usize) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
+        let mut left = bytes;
+        while left > 0
+            && let Some((run, ownership)) = self.flying.front_mut()
+        {
+            let part = left.min(*run);
+            (left, *run) = (left - part, *run - part);
+            if *ownership == Ownership::Own {
+                pool.written = pool.written.saturating_sub(part);
+            }
+            if *run == 0 {
+                self.flying.pop_front();
+            }
+        }
         if self.in_flight == 0 && self.waiting() == 0 {
             pool.give(core::mem::take(&mut self.tail));
         }
     }
 
     /// Everything that waits, whatever the driver holds: for a link that is being closed.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Bytes> {
+    pub(crate) fn drain(mut self, pool: &mut Pool) -> impl Iterator<Item = Bytes> {
         self.flush_tail();
-        self.queued = 0;
-        core::mem::take(&mut self.queue).into_iter()
+        let queued = self.queue.iter().map(|piece| (piece.bytes.len(), piece.ownership));
+        let own = self.flying.iter().copied().chain(queued).filter(|(_, ownership)| *ownership == Ownership::Own);
+        pool.written = pool.written.saturating_sub(own.map(|(len, _)| len).sum());
+        self.queue.into_iter().map(|piece| piece.bytes)
     }
 
     /// Bytes the driver holds.
@@ -150,7 +253,8 @@ impl Outbox {
 
     fn begin(&mut self, frame: FrameType) -> usize {
         let start = self.tail.len();
-        self.tail.put_slice(&[0, 0, 0, 0, frame.number()]);
+        let head: [u8; HEAD_LEN] = [0, 0, 0, 0, frame.number()];
+        self.tail.put_slice(&head);
         start
     }
 
@@ -172,9 +276,9 @@ impl Outbox {
 
     fn flush_tail(&mut self) {
         if !self.tail.is_empty() {
-            let chunk = self.tail.split().freeze();
-            self.queued += chunk.len();
-            self.queue.push_back(chunk);
+            let bytes = self.tail.split().freeze();
+            self.queued += bytes.len();
+            self.queue.push_back(Piece { bytes, ownership: Ownership::Own });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A hub and clients in memory, without delay: outputs of one are inputs of the other.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct World {
     pub record: Option<Vec<Input<hub::Command>>>,
     /// At most so many bytes are handed over at a time.
     pub chunk: usize,
+    /// A client whose driver has stopped reading: what the hub transmits to it stays with the hub's driver.
+    pub stalled: Option<usize>,
     accepted: u32,
     /// All bytes that each link carried, by direction: to the hub, to the client.
     pub wire: BTreeMap<LinkId, (Vec<u8>, Vec<u8>)>,
@@ -49,12 +52,16 @@ pub fn hub(limits: Limits) -> Hub {
 }
 
 pub fn client(name: &str, secret: Secret) -> Client {
+    client_with(name, secret, Limits::default())
+}
+
+pub fn client_with(name: &str, secret: Secret, limits: Limits) -> Client {
     let config = ClientConfig {
         hub: Arc::from("memory:"),
         id: Some(ClientId::new(name).unwrap()),
         credential: CredentialId::shared(),
         secret,
-        limits: Limits::default(),
+        limits,
     };
     let mut seed = [2; 32];
     seed[..name.len().min(32)].copy_from_slice(&name.as_bytes()[..name.len().min(32)]);
@@ -79,6 +86,7 @@ impl World {
             transport: Transport::Memory,
             record: None,
             chunk: usize::MAX,
+            stalled: None,
             accepted: 0,
             wire: BTreeMap::new(),
         }
@@ -107,7 +115,8 @@ impl World {
         self.events[client].pop_front().unwrap_or_else(|| panic!("client {client} was told nothing"))
     }
 
-    fn feed_hub(&mut self, input: Input<hub::Command>) {
+    /// Feeds the hub an input of no client.
+    pub fn feed_hub(&mut self, input: Input<hub::Command>) {
         if let Some(record) = &mut self.record {
             // Commands hold secrets and are not recorded; no recording uses one.
             match &input {
@@ -175,6 +184,7 @@ impl World {
     fn hub_output(&mut self, output: Output<hub::Event>) {
         match output {
             Output::Event(event) => self.hub_events.push(event),
+            Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
             Output::Transmit { link, data } => {
                 self.feed_hub(Input::Written { link, bytes: data.len() });
                 self.wire.entry(link).or_default().1.extend_from_slice(&data);

@@ -6,6 +6,7 @@ mod channel;
 mod desk;
 mod listen;
 mod names;
+mod observe;
 mod provide;
 mod request;
 mod tickets;
@@ -25,6 +26,7 @@ pub use call::{Call, DEFAULT_DEADLINE, PendingCall, Sending};
 pub use channel::Channel;
 pub use listen::{Listener, Message, QUEUE_MAX};
 pub use names::{IntoChannel, IntoEvent};
+pub use observe::{ChannelInfo, MemberInfo};
 pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
 pub use request::Request;
 

@@ -1,13 +1,13 @@
 //! Calls: every request stands for a call, every accepted answer was given by the called provider for that call, and
 //! what "was not executed" was not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use commipc_protocol::client::{Answer, CallFailure, Command, Event, Incoming, Payload, Request, RequestId, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input, Instant, Output};
 
-use super::{Content, Oracle, Seen, Verdict, ensure};
+use super::{Content, Oracle, Resident, Seen, Verdict, ensure};
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -15,6 +15,7 @@ use crate::station::{Asked, Told};
 /// Holds that answers are true. `R` names a request at its provider.
 #[derive(Debug)]
 pub struct Answers<R = RequestId> {
+    /// The ids clients ask for: a hub gives no other.
     ids: BTreeMap<NodeId, ClientId>,
     calls: BTreeMap<(NodeId, Token), Content>,
     provided: BTreeMap<(NodeId, Token), (ChannelName, EventName)>,
@@ -22,6 +23,8 @@ pub struct Answers<R = RequestId> {
     counts: BTreeMap<(ClientId, Content), Count>,
     requests: BTreeMap<(NodeId, R), (ClientId, Content)>,
     given: Vec<Given>,
+    /// Answered since all outputs were taken: the end of such a request may have been on its way.
+    fresh: BTreeSet<(NodeId, R)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +51,7 @@ impl<R> Default for Answers<R> {
             counts: BTreeMap::new(),
             requests: BTreeMap::new(),
             given: Vec::new(),
+            fresh: BTreeSet::new(),
         }
     }
 }
@@ -55,6 +59,10 @@ impl<R> Default for Answers<R> {
 impl Oracle for Answers {
     fn name(&self) -> &'static str {
         "answers"
+    }
+
+    fn joined(&mut self, node: NodeId, who: &Resident) {
+        self.ids.extend(who.id.clone().map(|id| (node, id)));
     }
 
     fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
@@ -71,7 +79,8 @@ impl Oracle for Answers {
                 return self.request_ended(node, *request);
             }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
-            Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Drained | Sight::Broke(_) => {}
+            Sight::Drained => self.fresh.retain(|(other, _)| *other != node),
+            Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Broke(_) => {}
         }
         Ok(())
     }
@@ -107,16 +116,13 @@ impl<R: Copy + Ord + Debug> Answers<R> {
 
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
         match event {
-            Event::Ready(welcome) => {
-                self.ids.insert(node, welcome.client.clone());
-                Ok(())
-            }
             Event::Answered { token, result } => self.answered(node, *token, result),
             Event::Closed(_) => {
                 let left = self.requests.keys().find(|(other, _)| *other == node);
                 ensure(left.is_none(), || format!("{node:?} was told Closed while {left:?} was not told to have ended"))
             }
             Event::DeriveKey { .. }
+            | Event::Ready(_)
             | Event::Done { .. }
             | Event::Sent { .. }
             | Event::Request(_)
@@ -132,12 +138,13 @@ impl<R: Copy + Ord + Debug> Answers<R> {
         let (Some((to, call)), Some(by)) = (self.requests.remove(&(node, request)), self.ids.get(&node)) else {
             return;
         };
+        self.fresh.insert((node, request));
         self.given.push(Given { to, call, by: by.clone(), result: result.clone() });
     }
 
     fn request_ended(&mut self, node: NodeId, request: R) -> Verdict {
-        let known = self.requests.remove(&(node, request));
-        ensure(known.is_some(), || format!("{node:?} was told the end of {request:?}, which it did not have"))
+        let known = self.requests.remove(&(node, request)).is_some() || self.fresh.remove(&(node, request));
+        ensure(known, || format!("{node:?} was told the end of {request:?}, which it did not have"))
     }
 
     fn requested(&mut self, node: NodeId, request: R, provider: Token, heard: &Incoming) -> Verdict {
@@ -191,7 +198,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::{address, call, channel, event, incoming, payload, welcome};
+    use super::super::scene::{address, call, channel, event, id, incoming, payload};
     use super::*;
     use bytes::Bytes;
     use commipc_protocol::Refusal;
@@ -202,7 +209,7 @@ mod tests {
 
     fn scene() -> Answers<u8> {
         let mut answers = Answers::default();
-        (1..4).for_each(|node| answers.told(NodeId::new(node), &Event::Ready(welcome(node))).unwrap());
+        answers.ids.extend((1..4).map(|node| (NodeId::new(node), id(node))));
         let provide = Command::Provide { token: Token(5), channel: channel(), event: event(), kind: EventKind::Call };
         answers.asked(PROVIDER, &provide);
         answers.asked(CALLER, &call(1, "q"));
@@ -246,6 +253,11 @@ mod tests {
         assert!(request(&mut scene(), 1, "x").is_err());
         assert!(scene().request_ended(PROVIDER, 1).is_err());
         assert!(twice.told(PROVIDER, &Event::Closed(commipc_protocol::CloseReason::Lost)).is_err());
+        let mut ended = scene();
+        request(&mut ended, 1, "q").unwrap();
+        ended.gave(PROVIDER, 1, &Ok(payload("a")));
+        ended.request_ended(PROVIDER, 1).unwrap();
+        assert!(ended.request_ended(PROVIDER, 1).is_err(), "ended twice");
     }
 
     #[test]

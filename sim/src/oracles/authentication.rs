@@ -7,7 +7,7 @@ use commipc_protocol::client::{Event, Welcome};
 use commipc_protocol::hub;
 use commipc_protocol::{ClientId, Instant, LinkId, Output};
 
-use super::{Oracle, Seen, Verdict, ensure};
+use super::{Oracle, Resident, Seen, Verdict, ensure};
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::Told;
@@ -30,8 +30,8 @@ impl Oracle for Authentication {
         "authentication"
     }
 
-    fn joined(&mut self, node: NodeId, honest: bool) {
-        if honest {
+    fn joined(&mut self, node: NodeId, who: &Resident) {
+        if who.honest {
             self.honest.insert(node);
         }
     }

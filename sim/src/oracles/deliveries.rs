@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use commipc_protocol::client::{Command, Event, Message, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Input, Instant, Output};
 
-use super::{Content, Oracle, Seen, Verdict, ensure};
+use super::{Content, Oracle, Resident, Seen, Verdict, ensure};
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -14,6 +14,7 @@ use crate::station::{Asked, Told};
 /// Holds at most one delivery of each message to each member, never to its sender, in the sender's order.
 #[derive(Debug, Default)]
 pub struct Deliveries {
+    /// The ids clients ask for: a hub gives no other.
     ids: BTreeMap<NodeId, ClientId>,
     broadcasts: BTreeMap<(ClientId, ChannelName), Vec<Content>>,
     sends: BTreeMap<(ClientId, ChannelName), Vec<(Content, bool)>>,
@@ -37,6 +38,10 @@ struct Taker {
 impl Oracle for Deliveries {
     fn name(&self) -> &'static str {
         "deliveries"
+    }
+
+    fn joined(&mut self, node: NodeId, who: &Resident) {
+        self.ids.extend(who.id.clone().map(|id| (node, id)));
     }
 
     fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
@@ -91,10 +96,6 @@ impl Deliveries {
 
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
         match event {
-            Event::Ready(welcome) => {
-                self.ids.insert(node, welcome.client.clone());
-                Ok(())
-            }
             Event::Closed(_) => {
                 // What a new connection listens to has new tokens.
                 self.takers
@@ -108,6 +109,7 @@ impl Deliveries {
             }
             Event::Message(message) => self.delivered(node, message),
             Event::DeriveKey { .. }
+            | Event::Ready(_)
             | Event::Done { .. }
             | Event::Sent { .. }
             | Event::Answered { .. }

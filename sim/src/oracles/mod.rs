@@ -17,7 +17,7 @@ mod scene;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Incoming, Outgoing, Payload};
-use commipc_protocol::{ChannelName, EventName, Instant};
+use commipc_protocol::{ChannelName, ClientId, EventName, Instant};
 
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -37,13 +37,22 @@ pub type Verdict = Result<(), String>;
 /// A sight of the standard world.
 pub type Seen<'a> = Sight<'a, Asked, Told>;
 
+/// Who a node of the world is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// The id it asks for, if it is a client.
+    pub id: Option<ClientId>,
+    /// Whether it holds a secret that its hub accepts.
+    pub honest: bool,
+}
+
 /// Judges a run.
 pub trait Oracle {
     /// Names it in a failure; a shrunk run must fail by the same name.
     fn name(&self) -> &'static str;
 
-    /// A node joined the world. `honest`: it holds a secret that its hub accepts.
-    fn joined(&mut self, _node: NodeId, _honest: bool) {}
+    /// A node joined the world.
+    fn joined(&mut self, _node: NodeId, _who: &Resident) {}
 
     /// Something was seen.
     ///

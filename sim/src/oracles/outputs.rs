@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use commipc_protocol::{Input, Instant, LinkId, Output};
 
-use super::{Oracle, Seen, Verdict, ensure};
+use super::{Oracle, Resident, Seen, Verdict, ensure};
 use crate::engine::Sight;
 use crate::node::NodeId;
 
@@ -35,7 +35,7 @@ impl Oracle for Outputs {
         "outputs"
     }
 
-    fn joined(&mut self, _: NodeId, _: bool) {
+    fn joined(&mut self, _: NodeId, _: &Resident) {
         self.size += 1;
     }
 

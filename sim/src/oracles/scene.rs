@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use commipc_protocol::auth::Capabilities;
 use commipc_protocol::client::{Command, Event, Incoming, Message, Outgoing, Payload, Token, Welcome};
 use commipc_protocol::{
     Address, ChannelName, ClientId, EventName, HubId, Input, Instant, LinkId, Output, UnixMillis, hub,
 };
 
-use super::{Oracle, Seen, Verdict};
+use super::{Oracle, Resident, Seen, Verdict};
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -20,7 +21,7 @@ pub(crate) const HUB: u32 = 0;
 
 impl<O: Oracle> Scene<O> {
     pub(crate) fn new(mut oracle: O) -> Self {
-        (0..4).for_each(|node| oracle.joined(NodeId::new(node), node < 3));
+        (0..4).for_each(|node| oracle.joined(NodeId::new(node), &resident(node)));
         Self(oracle)
     }
 
@@ -65,6 +66,11 @@ impl<O: Oracle> Scene<O> {
     }
 }
 
+/// Node 3 knows no secret.
+pub(crate) fn resident(node: u32) -> Resident {
+    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3 }
+}
+
 pub(crate) fn hub_link(node: u32) -> LinkId {
     LinkId::accepted(node, 1)
 }
@@ -75,7 +81,14 @@ pub(crate) fn connected(node: u32) -> hub::Event {
 }
 
 pub(crate) fn welcome(node: u32) -> Welcome {
-    Welcome { hub: hub_id(), client: id(node), session: 1, frame: 1 << 20, insecure: false }
+    Welcome {
+        hub: hub_id(),
+        client: id(node),
+        session: 1,
+        capabilities: Capabilities::NONE,
+        frame: 1 << 20,
+        insecure: false,
+    }
 }
 
 pub(crate) fn id(node: u32) -> ClientId {

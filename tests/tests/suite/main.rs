@@ -1,5 +1,6 @@
 //! All suites, one module per behaviour.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail as loudly as tests")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 mod conformance;
 mod corpus;

@@ -1,0 +1,382 @@
+//! The hub's own channels: what happens at the hub, told to those who may see it, and what it holds, on request.
+//!
+//! Nobody else speaks there. Messages carry the sender `system`, which no client can have, and are not signed: a client
+//! takes them only from the hub it authenticated.
+
+use alloc::string::{String, ToString as _};
+
+use bytes::{BufMut as _, BytesMut};
+
+use super::calls::Passing;
+use super::registry::LinkIx;
+use super::session::Session;
+use super::{DisconnectReason, Event, Hub};
+use crate::auth::Capabilities;
+use crate::error::{FaultCode, Refusal};
+use crate::names::{ClientId, Name, SYSTEM_SENDER};
+use crate::wire::cbor::{self, Malformed, Reader};
+use crate::wire::{
+    Flags, FrameType, Header, Hop, Kind, Message, Target, encoded_len_max, put_fault, put_image, put_message,
+};
+
+/// Joining, leaving, providing; and the events `channels` and `members`, which answer calls.
+pub const SYSTEM_CHANNEL: &str = "__comm_ipc_system";
+/// What is worth a line in a log.
+pub const LOGS_CHANNEL: &str = "__comm_ipc_logs";
+/// What went wrong.
+pub const ERRORS_CHANNEL: &str = "__comm_ipc_errors";
+
+/// How long a message without an answer is worth delivering, in milliseconds.
+const TIME_LEFT: u64 = 30_000;
+/// Entries of one answer at most.
+const PAGE: usize = 1_000;
+
+/// What the hub tells.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    NewRegistration,
+    RegistrationEnded,
+    ClientConnected,
+    ClientDisconnected,
+    Log,
+    Error,
+}
+
+impl Told {
+    const COUNT: usize = 6;
+
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NewRegistration => (SYSTEM_CHANNEL, "new_registration"),
+            Self::RegistrationEnded => (SYSTEM_CHANNEL, "registration_ended"),
+            Self::ClientConnected => (SYSTEM_CHANNEL, "client_connected"),
+            Self::ClientDisconnected => (SYSTEM_CHANNEL, "client_disconnected"),
+            Self::Log => (LOGS_CHANNEL, "server_log"),
+            Self::Error => (ERRORS_CHANNEL, "server_error"),
+        }
+    }
+}
+
+/// One entry of a message's map.
+#[derive(Clone, Copy, Debug)]
+enum Value<'a> {
+    Text(&'a str),
+    Number(u64),
+    Bool(bool),
+    Null,
+}
+
+/// The hub's own numbers for what it says.
+#[derive(Debug, Default)]
+pub(super) struct Spoken {
+    seq: u64,
+    bseqs: [u64; Told::COUNT],
+}
+
+/// Whether these are the hub's own channels that exist, rather than names kept for later.
+pub(super) fn is_system_channel(name: Name<'_>) -> bool {
+    [SYSTEM_CHANNEL, LOGS_CHANNEL, ERRORS_CHANNEL].contains(&name.as_str())
+}
+
+impl Hub {
+    /// Tells the application, and whoever listens to the hub's own channels.
+    pub(super) fn event(&mut self, event: Event) {
+        self.tell(&event);
+        self.outputs.push_back(crate::Output::Event(event));
+    }
+
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::Joined { channel, client } => self.tell_registration(Told::NewRegistration, channel, None, client),
+            Event::Left { channel, client } => self.tell_registration(Told::RegistrationEnded, channel, None, client),
+            Event::Provided { channel, event, client } => {
+                self.tell_registration(Told::NewRegistration, channel, Some(event), client);
+            }
+            Event::Withdrawn { channel, event, client } => {
+                self.tell_registration(Told::RegistrationEnded, channel, Some(event), client);
+            }
+            Event::Connected { client, credential, .. } => {
+                let fields = [("client_id", Value::Text(client)), ("credential", Value::Text(credential))];
+                self.announce(Told::ClientConnected, &fields);
+                self.log("info", Some(client), || alloc::format!("client {client} connected"));
+            }
+            Event::Disconnected { client, why, .. } => self.tell_disconnected(client, *why),
+            Event::Rejected { why: why @ DisconnectReason::Refused(Refusal::AuthFailed), .. } => {
+                self.tell_error(None, *why);
+            }
+            // Strangers in numbers would flood those who listen.
+            Event::Rejected { .. } | Event::Stopped => {}
+        }
+    }
+
+    fn tell_registration(&mut self, told: Told, channel: &str, event: Option<&str>, client: &ClientId) {
+        let fields = [
+            ("channel", Value::Text(channel)),
+            ("event", event.map_or(Value::Null, Value::Text)),
+            ("is_provider", Value::Bool(event.is_some())),
+            ("is_stream", Value::Bool(false)),
+            ("client_id", Value::Text(client)),
+        ];
+        self.announce(told, &fields);
+    }
+
+    fn tell_disconnected(&mut self, client: &ClientId, why: DisconnectReason) {
+        let text = why.to_string();
+        let code = why.code().map_or(Value::Null, |code| Value::Number(u64::from(code)));
+        let fields = [("client_id", Value::Text(client)), ("reason", Value::Text(&text)), ("code", code)];
+        self.announce(Told::ClientDisconnected, &fields);
+        match why {
+            DisconnectReason::Goodbye | DisconnectReason::Lost | DisconnectReason::Refused(Refusal::ShuttingDown) => {
+                self.log("info", Some(client), || alloc::format!("client {client} disconnected: {why}"));
+            }
+            DisconnectReason::Refused(_) | DisconnectReason::Violation(_) => self.tell_error(Some(client), why),
+        }
+    }
+
+    fn tell_error(&mut self, client: Option<&ClientId>, why: DisconnectReason) {
+        let (text, hub) = (why.to_string(), self.id.clone());
+        let fields = [
+            ("error", Value::Text(&text)),
+            ("code", why.code().map_or(Value::Null, |code| Value::Number(u64::from(code)))),
+            ("client_id", client.map_or(Value::Null, |client| Value::Text(client))),
+            ("server_id", Value::Text(&hub)),
+        ];
+        self.announce(Told::Error, &fields);
+        self.log("error", client, || text.clone());
+    }
+
+    fn log(&mut self, level: &str, client: Option<&ClientId>, message: impl FnOnce() -> String) {
+        if !self.is_heard(Told::Log) {
+            return;
+        }
+        let (message, hub) = (message(), self.id.clone());
+        let fields = [
+            ("message", Value::Text(&message)),
+            ("level", Value::Text(level)),
+            ("client_id", client.map_or(Value::Null, |client| Value::Text(client))),
+            ("server_id", Value::Text(&hub)),
+        ];
+        self.announce(Told::Log, &fields);
+    }
+
+    fn is_heard(&self, told: Told) -> bool {
+        let (channel, event) = told.names();
+        self.registry.listeners(Name::known(channel), Name::known(event)).next().is_some()
+    }
+
+    /// Says something to everybody who listens, encoded once.
+    fn announce(&mut self, told: Told, fields: &[(&str, Value<'_>)]) {
+        if !self.is_heard(told) {
+            return;
+        }
+        let (channel, event) = told.names();
+        let (channel, event) = (Name::known(channel), Name::known(event));
+        let mut payload = BytesMut::new();
+        put_fields(&mut payload, fields);
+        let bseq = self.spoken.bseqs.get_mut(told as usize).map_or(1, |number| {
+            *number += 1;
+            *number
+        });
+        let message = self.message(|header| Header { kind: Kind::Broadcast, channel, event, bseq, ..header }, &payload);
+        let mut image = core::mem::take(&mut self.image);
+        let fill = |out: &mut BytesMut| {
+            Hop::direct(0, 1).put(out);
+            out.put_slice(&message);
+        };
+        put_image(&mut image, FrameType::Broadcast, fill, 0);
+        self.deliver((channel, event), None, &image, None);
+        self.image = image;
+    }
+
+    /// A message of the hub's own: `fill` sets what differs from a broadcast's header.
+    fn message<'a>(&mut self, fill: impl FnOnce(Header<'a>) -> Header<'a>, payload: &[u8]) -> BytesMut {
+        self.spoken.seq += 1;
+        let (hub, boot) = (self.id.clone(), self.boot);
+        let header = fill(Header {
+            kind: Kind::Broadcast,
+            flags: Flags::NONE,
+            channel: Name::known(SYSTEM_CHANNEL),
+            event: Name::known(SYSTEM_SENDER),
+            epoch: 0,
+            sender: Name::known(SYSTEM_SENDER),
+            origin: Name::known(SYSTEM_SENDER),
+            instance: &[0; 16],
+            seq: self.spoken.seq,
+            bseq: 0,
+            sent_at: self.now.wall.0,
+            time_left: TIME_LEFT,
+            request: 0,
+            reference: &[],
+            index: 0,
+            target: Target::NONE,
+            metadata: &[],
+        });
+        let header = Header { origin: hub.as_name(), instance: &boot, ..header };
+        let mut protected = BytesMut::new();
+        header.encode(&mut protected);
+        let mut message = BytesMut::with_capacity(encoded_len_max(protected.len(), payload.len()));
+        put_message(&mut message, &protected, payload, &[]);
+        message
+    }
+}
+
+/// Questions that the hub answers itself.
+impl Hub {
+    /// A call to one of the hub's own channels.
+    pub(super) fn answer_call(&mut self, ix: LinkIx, call: Passing<'_>) {
+        let route = call.hop.route;
+        let Some(member) = self.links.get(ix).and_then(Session::member) else { return };
+        if !member.capabilities.contains(Capabilities::OBSERVER) {
+            return self.fail(ix, route, Refusal::NotAllowed);
+        }
+        let client = member.client.clone();
+        let asked = Message::parse(call.bytes).ok().and_then(|message| Question::parse(message.payload).ok());
+        let header = call.header;
+        let answer = match (header.channel.as_str(), header.event.as_str(), asked) {
+            (SYSTEM_CHANNEL, "channels", Some(question)) => Ok(self.list_channels(&question)),
+            (SYSTEM_CHANNEL, "members", Some(Question { channel: Some(channel), after })) => {
+                match self.list_members(channel, after) {
+                    Some(members) => Ok(members),
+                    None => return self.fail(ix, route, Refusal::NoSuchChannel),
+                }
+            }
+            (SYSTEM_CHANNEL, "channels" | "members", _) => Err(FaultCode::BadPayload),
+            (_, _, _) => return self.fail(ix, route, Refusal::NoProvider),
+        };
+        let (kind, payload) = match answer {
+            Ok(payload) => (Kind::Answer, payload),
+            Err(code) => {
+                let mut payload = BytesMut::new();
+                put_fault(&mut payload, &code.into());
+                (Kind::Fault, payload)
+            }
+        };
+        let hub = self.id.clone();
+        let target = Target::new(client.as_name(), hub.as_name());
+        let (channel, event, request) = (header.channel, header.event, header.request);
+        let message = self.message(|own| Header { kind, channel, event, request, target, ..own }, &payload);
+        if let Some(session) = self.links.get_mut(ix) {
+            let hop = Hop::direct(route, 1);
+            session.outbox.push_message(&mut self.pool, kind.into(), |out| hop.put(out), &message, None);
+        }
+        self.check_outbox(ix);
+    }
+
+    fn list_channels(&self, question: &Question<'_>) -> BytesMut {
+        let from = question.after.map_or(0, |after| usize::try_from(after).unwrap_or(usize::MAX).saturating_add(1));
+        let mut page = Page::new(self.limits.frame);
+        for (number, channel) in self.registry.channels_from(from) {
+            if page.is_full() {
+                break;
+            }
+            page.entry(number as u64, |out| {
+                let fields = [
+                    ("name", Value::Text(channel.name())),
+                    ("members", Value::Number(channel.members() as u64)),
+                    ("providers", Value::Number(channel.providers() as u64)),
+                ];
+                put_fields(out, &fields);
+            });
+        }
+        page.finish("channels")
+    }
+
+    fn list_members(&self, channel: Name<'_>, after: Option<u64>) -> Option<BytesMut> {
+        let mut page = Page::new(self.limits.frame);
+        let members = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)))?;
+        for (joined, ix) in members {
+            if page.is_full() {
+                break;
+            }
+            let Some(member) = self.links.get(ix).and_then(Session::member) else { continue };
+            page.entry(joined, |out| {
+                cbor::put_map(out, 2);
+                cbor::put_text(out, "client");
+                cbor::put_text(out, &member.client);
+                cbor::put_text(out, "provides");
+                let provides = self.registry.provided_by(channel, &member.memberships);
+                cbor::put_array(out, provides.clone().count() as u64);
+                provides.for_each(|event| cbor::put_text(out, event));
+            });
+        }
+        Some(page.finish("members"))
+    }
+}
+
+/// What is asked: everything optional, `null` for nothing at all.
+struct Question<'a> {
+    channel: Option<Name<'a>>,
+    after: Option<u64>,
+}
+
+impl<'a> Question<'a> {
+    fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut question = Self { channel: None, after: None };
+        if payload == [cbor::NULL_BYTE] {
+            return Ok(question);
+        }
+        let mut reader = Reader::new(payload);
+        for _ in 0..reader.map()? {
+            match reader.text()? {
+                "channel" => question.channel = Some(Name::new(reader.text()?).map_err(|_| Malformed)?),
+                "after" => question.after = reader.optional(Reader::uint)?,
+                _ => reader.skip()?,
+            }
+        }
+        reader.finish()?;
+        Ok(question)
+    }
+}
+
+/// As many entries as one frame should carry, and where the next page begins.
+struct Page {
+    entries: BytesMut,
+    count: u64,
+    last: u64,
+    most: usize,
+}
+
+impl Page {
+    fn new(frame: u32) -> Self {
+        Self { entries: BytesMut::new(), count: 0, last: 0, most: frame as usize / 4 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= PAGE as u64 || self.entries.len() >= self.most
+    }
+
+    fn entry(&mut self, number: u64, put: impl FnOnce(&mut BytesMut)) {
+        put(&mut self.entries);
+        (self.count, self.last) = (self.count + 1, number);
+    }
+
+    /// `{what: [entries], "next": the last number, or null when there is no more}`
+    fn finish(self, what: &str) -> BytesMut {
+        let mut out = BytesMut::with_capacity(self.entries.len() + 64);
+        cbor::put_map(&mut out, 2);
+        cbor::put_text(&mut out, what);
+        cbor::put_array(&mut out, self.count);
+        out.put_slice(&self.entries);
+        let next = if self.is_full() { Value::Number(self.last) } else { Value::Null };
+        cbor::put_text(&mut out, "next");
+        put_value(&mut out, next);
+        out
+    }
+}
+
+fn put_fields(out: &mut BytesMut, fields: &[(&str, Value<'_>)]) {
+    cbor::put_map(out, fields.len() as u64);
+    for (name, value) in fields {
+        cbor::put_text(out, name);
+        put_value(out, *value);
+    }
+}
+
+fn put_value(out: &mut BytesMut, value: Value<'_>) {
+    match value {
+        Value::Text(text) => cbor::put_text(out, text),
+        Value::Number(number) => cbor::put_uint(out, number),
+        Value::Bool(value) => cbor::put_bool(out, value),
+        Value::Null => cbor::put_null(out),
+    }
+}

@@ -1,0 +1,312 @@
+//! What the hub says and answers on its own channels, and who may hear it.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test binary: what is unexpected fails it"
+)]
+
+mod support;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use ciborium::Value;
+use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
+use commipc_protocol::client::{Command, Dropped, Event, Failure, Message, Outgoing, Payload, Token};
+use commipc_protocol::hub::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
+use commipc_protocol::wire::{Flags, FrameType, Header, Hop, Kind, Target};
+use commipc_protocol::{CredentialId, EventName, Input, LinkId, Machine as _, Name, Refusal};
+use support::{KEY, World, client, name, outgoing};
+
+fn heard(world: &mut World, client: usize) -> Vec<(String, Value)> {
+    let mut heard = Vec::new();
+    while let Some(event) = world.events[client].pop_front() {
+        let Event::Message(Message { message, .. }) = event else { panic!("{event:?}") };
+        assert_eq!(message.sender.to_string(), "system@hub-a", "nobody else speaks here");
+        heard.push((message.event.to_string(), value(&message.payload.bytes)));
+    }
+    heard
+}
+
+fn value(bytes: &[u8]) -> Value {
+    ciborium::from_reader(bytes).unwrap()
+}
+
+/// A field of a message's map.
+fn field(value: &Value, name: &str) -> Value {
+    let map = value.as_map().unwrap();
+    map.iter()
+        .find(|(key, _)| key.as_text() == Some(name))
+        .unwrap_or_else(|| panic!("no {name} in {value:?}"))
+        .1
+        .clone()
+}
+
+fn text(value: &Value, name: &str) -> String {
+    field(value, name).into_text().unwrap_or_default()
+}
+
+/// A monitor of one of the hub's channels, and two others.
+fn monitored(channel: &str) -> World {
+    let mut world = World::ready(&["monitor", "a", "b"]);
+    world.open(0, channel);
+    world.listen(0, 7, channel, None);
+    world
+}
+
+#[test]
+fn s64_every_registration_is_told_and_every_end_of_one() {
+    let mut world = monitored(SYSTEM_CHANNEL);
+    world.open(1, "math");
+    world.provide(1, 5, "math", "sum");
+    world.cut(1);
+    let heard = heard(&mut world, 0);
+    let told = |(event, value): &(String, Value)| match event.as_str() {
+        "client_disconnected" => format!("{event} {}", text(value, "client_id")),
+        _ => format!("{event} {} {}", text(value, "channel"), text(value, "event")),
+    };
+    let expected = [
+        "new_registration math ",
+        "new_registration math sum",
+        "registration_ended math sum",
+        "registration_ended math ",
+        "client_disconnected a",
+    ];
+    assert_eq!(heard.iter().map(told).collect::<Vec<_>>(), expected);
+    let (_, provided) = &heard[1];
+    assert_eq!(field(provided, "is_provider"), Value::Bool(true));
+    assert_eq!(field(provided, "is_stream"), Value::Bool(false));
+    assert_eq!(text(provided, "client_id"), "a");
+    assert_eq!(field(&heard[0].1, "event"), Value::Null);
+}
+
+#[test]
+fn s63_logs_say_who_came_and_went() {
+    let mut world = monitored(LOGS_CHANNEL);
+    world.cut(1);
+    world.clients[1] = client("a", Secret::key(KEY));
+    world.events[1].clear();
+    world.command(1, Command::Connect);
+    let heard = heard(&mut world, 0);
+    assert_eq!(heard.len(), 2);
+    for (event, value) in &heard {
+        assert_eq!((event.as_str(), text(value, "level").as_str()), ("server_log", "info"));
+        assert_eq!((text(value, "client_id"), text(value, "server_id")), ("a".to_owned(), "hub-a".to_owned()));
+    }
+    assert!(text(&heard[0].1, "message").contains("disconnected"));
+    assert!(text(&heard[1].1, "message").contains("connected"));
+}
+
+#[test]
+fn s62_errors_have_numbers_and_names() {
+    let mut world = monitored(ERRORS_CHANNEL);
+    world.inject(1, &[0, 0, 0, 2, 16, 0xff]);
+    world.clients[1] = client("a", Secret::key([0; 32]));
+    world.command(1, Command::Connect);
+    let heard = heard(&mut world, 0);
+    assert_eq!(heard.len(), 2);
+    let code = |value: &Value| field(value, "code").into_integer().unwrap();
+    assert_eq!((code(&heard[0].1), text(&heard[0].1, "client_id")), (6.into(), "a".to_owned()));
+    assert_eq!((code(&heard[1].1), field(&heard[1].1, "client_id")), (100.into(), Value::Null));
+    assert!(heard.iter().all(|(event, value)| event == "server_error" && text(value, "server_id") == "hub-a"));
+}
+
+#[test]
+fn s65_what_the_hub_says_reaches_only_those_who_listen_and_is_numbered() {
+    let mut world = monitored(SYSTEM_CHANNEL);
+    world.open(2, SYSTEM_CHANNEL);
+    for number in 0..5 {
+        world.open(1, &format!("channel {number}"));
+    }
+    let numbers: Vec<u64> = world.events[0]
+        .iter()
+        .filter_map(|event| match event {
+            Event::Message(message) if &*message.message.event == "new_registration" => Some(message.number),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6], "dense from one: the other monitor's own opening is the first");
+    assert!(world.events[2].is_empty(), "opened and not listened");
+}
+
+#[test]
+fn v17_reserved_names_are_nobodys() {
+    let mut world = World::ready(&["a", "b"]);
+    world.open(0, SYSTEM_CHANNEL);
+    let provide = Command::Provide {
+        token: Token(1),
+        channel: name(SYSTEM_CHANNEL),
+        event: EventName::new("channels").unwrap(),
+        kind: commipc_protocol::client::EventKind::Call,
+    };
+    world.command(0, provide);
+    assert!(matches!(world.next(0), Event::Done { result: Err(Failure::Refused(Refusal::HubOwned)), .. }));
+    for command in [
+        Command::Broadcast { token: Token(2), outgoing: outgoing(SYSTEM_CHANNEL, "new_registration", b"") },
+        Command::Send { token: Token(3), outgoing: outgoing(SYSTEM_CHANNEL, "channels", b"") },
+    ] {
+        world.command(0, command);
+        assert!(matches!(world.next(0), Event::Sent { result: Err(Failure::Refused(Refusal::HubOwned)), .. }));
+    }
+    world.command(0, Command::Open { token: Token(4), channel: name("__comm_ipc_of_mine") });
+    assert!(matches!(world.next(0), Event::Done { result: Err(Failure::Refused(Refusal::NameReserved)), .. }));
+    for id in ["system", "server", "__comm_ipc_x"] {
+        assert!(commipc_protocol::ClientId::new(id).is_err());
+    }
+}
+
+#[test]
+fn v33_a_monitor_that_leaves_takes_nothing_from_the_others() {
+    let mut world = monitored(SYSTEM_CHANNEL);
+    world.open(1, SYSTEM_CHANNEL);
+    world.listen(1, 7, SYSTEM_CHANNEL, None);
+    world.cut(0);
+    assert!(heard(&mut world, 1).iter().any(|(event, _)| event == "client_disconnected"));
+}
+
+/// A frame with a broadcast as a hub would forward it.
+fn broadcast(channel: &'static str, sender: &'static str, origin: &'static str) -> Bytes {
+    let header = Header {
+        kind: Kind::Broadcast,
+        flags: Flags::RAW,
+        channel: Name::new(channel).unwrap(),
+        event: Name::new("server_log").unwrap(),
+        epoch: 0,
+        sender: Name::new(sender).unwrap(),
+        origin: Name::new(origin).unwrap(),
+        instance: &[1; 16],
+        seq: 1,
+        bseq: 1,
+        sent_at: 1,
+        time_left: 1,
+        request: 0,
+        reference: &[],
+        index: 0,
+        target: Target::NONE,
+        metadata: &[],
+    };
+    let mut protected = BytesMut::new();
+    header.encode(&mut protected);
+    let len = u8::try_from(protected.len()).unwrap();
+    let mut body = BytesMut::new();
+    Hop::direct(0, 1).put(&mut body);
+    body.put_slice(&[0x84, 0x58, len]);
+    body.put_slice(&protected);
+    body.put_slice(&[0xa0, 0x40, 0x40]);
+    let mut frame = BytesMut::new();
+    frame.put_u32(u32::try_from(body.len()).unwrap() + 1);
+    frame.put_u8(FrameType::Broadcast.number());
+    frame.put_slice(&body);
+    frame.freeze()
+}
+
+#[test]
+fn v33_a_client_takes_the_hubs_words_only_from_its_hub_and_only_on_its_channels() {
+    let mut world = monitored(LOGS_CHANNEL);
+    world.open(0, "news");
+    world.listen(0, 8, "news", None);
+    let dialled = LinkId::dialled(0, 1);
+    for (channel, sender, origin, taken) in [
+        (LOGS_CHANNEL, "system", "hub-a", true),
+        (LOGS_CHANNEL, "system", "hub-b", false),
+        (LOGS_CHANNEL, "a", "hub-a", false),
+        ("news", "system", "hub-a", false),
+        ("news", "a", "hub-b", true),
+    ] {
+        let data = broadcast(channel, sender, origin);
+        world.clients[0].handle_input(world.now, Input::Received { link: dialled, data });
+        world.run();
+        let event = world.next(0);
+        let fits = matches!(event, Event::Message(_)) == taken && matches!(event, Event::Dropped(_)) != taken;
+        assert!(fits, "{channel} {sender}@{origin}: {event:?}");
+        assert!(!matches!(event, Event::Dropped(Dropped::EndedRoute)));
+    }
+}
+
+/// Asks the hub.
+fn ask(world: &mut World, client: usize, event: &str, question: &Value) -> Result<Value, String> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(question, &mut bytes).unwrap();
+    let payload = Payload { bytes: bytes.into(), raw: false };
+    let outgoing = Outgoing { payload, ..outgoing(SYSTEM_CHANNEL, event, b"") };
+    world.command(client, Command::Call { token: Token(99), outgoing, time_left: std::time::Duration::from_secs(1) });
+    match world.expect_answered(client).1 {
+        Ok(answer) => {
+            assert_eq!(answer.provider.to_string(), "system@hub-a");
+            Ok(value(&answer.payload.bytes))
+        }
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+fn question(channel: &str) -> Value {
+    Value::Map(vec![("channel".into(), channel.into())])
+}
+
+#[test]
+fn the_hub_lists_channels_and_members() {
+    let mut world = World::ready(&["a", "b"]);
+    world.open(0, "math");
+    world.open(1, "math");
+    world.open(1, "news");
+    world.provide(1, 1, "math", "sum");
+    world.provide(1, 2, "math", "difference");
+    let channels = field(&ask(&mut world, 0, "channels", &Value::Null).unwrap(), "channels").into_array().unwrap();
+    let facts = |info: &Value| (text(info, "name"), field(info, "members"), field(info, "providers"));
+    let expected = [("math".to_owned(), 2.into(), 2.into()), ("news".to_owned(), 1.into(), 0.into())];
+    assert_eq!(channels.iter().map(facts).collect::<Vec<_>>(), expected);
+    let members = ask(&mut world, 0, "members", &question("math")).unwrap();
+    assert_eq!(field(&members, "next"), Value::Null);
+    let members = field(&members, "members").into_array().unwrap();
+    assert_eq!(members.iter().map(|member| text(member, "client")).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(field(&members[1], "provides"), Value::Array(vec!["difference".into(), "sum".into()]));
+    assert!(ask(&mut world, 0, "members", &question("nowhere")).unwrap_err().contains("no such channel"));
+    assert!(ask(&mut world, 0, "members", &Value::Null).unwrap_err().contains("does not fit"));
+    assert!(ask(&mut world, 0, "channels", &"all".into()).unwrap_err().contains("does not fit"));
+    assert!(ask(&mut world, 0, "colours", &Value::Null).unwrap_err().contains("nobody provides"));
+    assert_eq!(world.hub.load().calls, 0);
+}
+
+#[test]
+fn long_lists_come_in_pages() {
+    let mut world = World::ready(&["a", "b"]);
+    for number in 0..1_024 {
+        world.open(0, &format!("one {number}"));
+        world.open(1, &format!("two {number}"));
+    }
+    let (mut names, mut pages, mut after) = (Vec::new(), 0, Value::Null);
+    loop {
+        let question = Value::Map(vec![("after".into(), after)]);
+        let answer = ask(&mut world, 0, "channels", &question).unwrap();
+        let page = field(&answer, "channels").into_array().unwrap();
+        assert!(page.len() <= 1_000);
+        names.extend(page.iter().map(|info| text(info, "name")));
+        (pages, after) = (pages + 1, field(&answer, "next"));
+        if after == Value::Null {
+            break;
+        }
+    }
+    assert_eq!(pages, 3);
+    assert_eq!(names.len(), 2_048);
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 2_048, "each once");
+}
+
+#[test]
+fn what_the_hub_sees_is_for_observers() {
+    let credential = |key, capabilities, pattern| {
+        let verifier = Verifier::new(&Secret::key(key), [3; 16], 100_000).unwrap();
+        Credential::new(verifier, capabilities, vec![IdPattern::new(pattern).unwrap()])
+    };
+    let id = |text| CredentialId::new(text).unwrap();
+    let table = Credentials::new([9; 32])
+        .with(id("default"), credential(KEY, Capabilities::NONE, "*"))
+        .with(id("eyes"), credential([6; 32], Capabilities::OBSERVER, "monitor-*"));
+    let mut world = World::new(&["worker"]);
+    world.feed_hub(Input::Command(commipc_protocol::hub::Command::SetCredentials(table)));
+    world.connect_all();
+    world.command(0, Command::Open { token: Token(1), channel: name(SYSTEM_CHANNEL) });
+    assert!(matches!(world.next(0), Event::Done { result: Err(Failure::Refused(Refusal::NotAllowed)), .. }));
+    assert!(ask(&mut world, 0, "channels", &Value::Null).unwrap_err().contains("does not allow"));
+}

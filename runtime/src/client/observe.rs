@@ -1,0 +1,84 @@
+//! What a hub holds, asked of the hub itself.
+
+use commipc_protocol::hub::SYSTEM_CHANNEL;
+use serde::{Deserialize, Serialize};
+
+use super::{Client, IntoChannel};
+use crate::error::CallError;
+
+/// A channel at a hub.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
+pub struct ChannelInfo {
+    /// Its name.
+    pub name: String,
+    /// How many clients have it open.
+    pub members: u64,
+    /// How many events are provided.
+    pub providers: u64,
+}
+
+/// A member of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
+pub struct MemberInfo {
+    /// Its id.
+    pub client: String,
+    /// The events it provides there, in alphabetical order.
+    pub provides: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Question<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    after: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    #[serde(alias = "channels", alias = "members")]
+    entries: Vec<T>,
+    next: Option<u64>,
+}
+
+impl Client {
+    /// All channels of the hub, by name.
+    ///
+    /// # Errors
+    /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability
+    /// `observer`.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn channels(&self) -> Result<Vec<ChannelInfo>, CallError> {
+        let mut channels: Vec<ChannelInfo> = self.ask("channels", None).await?;
+        channels.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(channels)
+    }
+
+    /// The members of a channel, in the order in which they joined.
+    ///
+    /// # Errors
+    /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability
+    /// `observer`, [`Refusal::NoSuchChannel`](crate::Refusal::NoSuchChannel) where nobody has it open.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn members(&self, channel: impl IntoChannel) -> Result<Vec<MemberInfo>, CallError> {
+        self.ask("members", Some(&channel.into_channel()?)).await
+    }
+
+    /// All pages of an answer.
+    async fn ask<T: for<'de> Deserialize<'de>>(&self, what: &str, channel: Option<&str>) -> Result<Vec<T>, CallError> {
+        let (mut entries, mut after) = (Vec::new(), None);
+        loop {
+            let page: Page<T> = self.call(SYSTEM_CHANNEL, what, &Question { channel, after }).await?;
+            entries.extend(page.entries);
+            after = page.next;
+            if after.is_none() {
+                return Ok(entries);
+            }
+        }
+    }
+}
