@@ -2,6 +2,7 @@
 
 use commipc_tokio::local::LocalError;
 use commipc_tokio::{HubError, SecretSourceError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{Common, Hub};
 use crate::connect;
@@ -11,6 +12,7 @@ use crate::stop::Stop;
 pub(crate) async fn run(args: Hub, common: &Common) -> Outcome {
     // Before the line that says it is ready: whoever reads it may send a signal at once.
     let mut stop = Stop::new()?;
+    allow_many_files();
     let mut builder = commipc_tokio::hub();
     let urls = if args.listen.is_empty() { vec![connect::url(common)] } else { args.listen };
     for url in &urls {
@@ -36,6 +38,14 @@ pub(crate) async fn run(args: Hub, common: &Common) -> Outcome {
     stop.requested().await;
     hub.shutdown().await;
     Ok(())
+}
+
+/// A hub with many clients needs many files; it takes as many as it is allowed.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
+    }
 }
 
 fn not_started(error: &HubError) -> Failure {
