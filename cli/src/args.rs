@@ -13,6 +13,7 @@ Examples:
   commipc call math twice 21                         call it: prints 42
   commipc call math twice @numbers.json --deadline 2s
   commipc bench rpc --json                           measure calls through a hub
+  commipc sim run --seeds 1000                       simulate hubs and clients in any weather
 
 A hub writes its key beside its socket, where clients of the same user find it. For TCP, or another user:
   commipc keygen --out hub.key
@@ -80,6 +81,8 @@ pub(crate) enum Command {
     Demo,
     #[command(subcommand)]
     Bench(Bench),
+    #[command(subcommand)]
+    Sim(Sim),
     /// Processes that a benchmark starts for itself.
     #[command(subcommand, hide = true)]
     BenchPart(BenchPart),
@@ -190,6 +193,62 @@ pub(crate) struct BenchRpc {
     /// Measure through a hub that runs already (its CPU and switches are then unknown)
     #[arg(long, value_name = "URL")]
     pub(crate) hub_url: Option<String>,
+}
+
+const SIM_EXAMPLES: &str = "\
+Examples:
+  commipc sim run                                    a thousand worlds; nothing is found
+  commipc sim run --seeds 200000 --from 1000000      more of them, others
+  commipc sim replay --seed 4711                     one of them, told as a conversation
+  commipc sim replay --seed 4711 --save case.txt     and kept as a list of choices, to be edited
+  commipc sim replay --choices case.txt              replayed from that
+";
+
+/// Run hubs and clients in simulated worlds, each of which follows from a seed
+#[derive(Debug, Subcommand)]
+#[command(before_help = SIM_EXAMPLES)]
+pub(crate) enum Sim {
+    Run(SimRun),
+    Replay(SimReplay),
+}
+
+/// Run many seeds and judge what happens; ends with 1 if something is found
+///
+/// Every seed is a hub, its clients, their work and the weather between them: slow and broken connections, refused
+/// dials, late timers. Whatever must not be is found by oracles, and told with the one command that replays it.
+#[derive(Args, Debug)]
+pub(crate) struct SimRun {
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seeds: u64,
+    /// The first seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// End when so many seeds have failed
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) enough: u64,
+}
+
+/// Run one world again and print all that is said in it; ends with 1 if something is found
+#[derive(Args, Debug)]
+pub(crate) struct SimReplay {
+    #[command(flatten)]
+    pub(crate) what: Replayed,
+    /// Write the run's choices to a new file, for --choices
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+/// Which world.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Replayed {
+    /// The seed it follows from
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// A file with the choices it follows from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) choices: Option<PathBuf>,
 }
 
 /// The processes of a benchmark.

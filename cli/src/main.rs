@@ -1,4 +1,4 @@
-//! The binary `commipc`: a hub, a provider, a caller and benchmarks on the command line.
+//! The binary `commipc`: a hub, a provider, a caller, benchmarks and the simulator on the command line.
 
 mod args;
 mod bench;
@@ -12,6 +12,7 @@ mod hub;
 mod json;
 mod keygen;
 mod provide;
+mod sim;
 mod stop;
 
 use std::fmt::Display;
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Demo => on_one_thread(demo::run(common.json)),
         Command::Keygen(args) => keygen::run(&args, common.json),
         Command::Bench(args) => bench::run(&args, &common),
+        Command::Sim(args) => sim::run(&args, common.json),
         Command::BenchPart(part) => on_one_thread(bench::run_part(part, &common)),
     }
 }

@@ -32,7 +32,7 @@ pub use canon::Canon;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use host::{Joining, Process, Sim, Stalled};
 pub use node::{Clocks, Habits, NodeId};
-pub use run::{Outcome, Source, Tally, replay, replay_command, report, run, run_choices, run_seed, run_seeds};
+pub use run::{Outcome, Source, Tally, replay_command, report_seed, run, run_choices, run_seed, run_seeds};
 pub use station::{Asked, Station, Told};
 pub use suite::{At, Reply, Ticket};
 pub use trace::{Trace, TraceHash};
