@@ -19,6 +19,7 @@ Examples:
   commipc broadcast math news '\"pi is still 3\"'      say something to all who listen
   commipc channels                                   what the hub holds
   commipc bench rpc --json                           measure calls through a hub
+  commipc sim run --seeds 1000                       simulate hubs and clients in any weather
 
 A hub writes its key beside its socket, where clients of the same user find it. For TCP, or another user:
   commipc keygen --out hub.key
@@ -84,6 +85,19 @@ const MAN: &str = "\
 Examples:
   commipc man | man -l -
   commipc man --out ~/.local/share/man/man1";
+const SIM: &str = "\
+Examples:
+  commipc sim run                                          a thousand worlds; nothing is found
+  commipc sim replay --seed 4711                           one of them, told as a conversation";
+const SIM_RUN: &str = "\
+Examples:
+  commipc sim run                                          a thousand worlds; nothing is found
+  commipc sim run --seeds 200000 --from 1000000            more of them, others";
+const SIM_REPLAY: &str = "\
+Examples:
+  commipc sim replay --seed 4711                           one world, told as a conversation
+  commipc sim replay --seed 4711 --save case.txt           and kept as a list of choices, to be edited
+  commipc sim replay --choices case.txt                    replayed from that";
 
 /// Calls between processes, through a hub.
 #[derive(Debug, Parser)]
@@ -147,6 +161,8 @@ pub(crate) enum Command {
     Demo(Demo),
     #[command(subcommand, before_help = bench::args::EXAMPLES)]
     Bench(Bench),
+    #[command(subcommand)]
+    Sim(Sim),
     Completions(Completions),
     Man(Man),
 }
@@ -341,6 +357,55 @@ pub(crate) struct Man {
     /// Write commipc.1 and a page for each command to this folder, which is made if it is not there
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// Run hubs and clients in simulated worlds, each of which follows from a seed
+#[derive(Debug, Subcommand)]
+#[command(before_help = SIM)]
+pub(crate) enum Sim {
+    Run(SimRun),
+    Replay(SimReplay),
+}
+
+/// Run many seeds and judge what happens; ends with 1 if something is found
+///
+/// Every seed is a hub, its clients, their work and the weather between them: slow and broken connections, refused
+/// dials, late timers. Whatever must not be is found by oracles, and told with the one command that replays it.
+#[derive(Args, Debug)]
+#[command(before_help = SIM_RUN)]
+pub(crate) struct SimRun {
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seeds: u64,
+    /// The first seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// End when so many seeds have failed
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) enough: u64,
+}
+
+/// Run one world again and print all that is said in it; ends with 1 if something is found
+#[derive(Args, Debug)]
+#[command(before_help = SIM_REPLAY)]
+pub(crate) struct SimReplay {
+    #[command(flatten)]
+    pub(crate) what: Replayed,
+    /// Write the run's choices to a new file, for --choices
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+/// Which world.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Replayed {
+    /// The seed it follows from
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// A file with the choices it follows from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) choices: Option<PathBuf>,
 }
 
 /// `2s`, `500ms`, `1.5m`, `1h`.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use commipc_tokio::local::LocalError;
 use commipc_tokio::{CredentialTable, CredentialsError, Hub, HubError, SecretSourceError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{self, Common};
@@ -15,6 +16,7 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     // Before the line that says it is ready: whoever reads it may send a signal at once.
     let mut stop = Stop::new()?;
     let mut reloads = args.credentials.as_deref().map(|file| Reloads::new(file, common)).transpose()?;
+    allow_many_files();
     let mut builder = commipc_tokio::hub();
     let urls = if args.listen.is_empty() { vec![connect::url(common)] } else { args.listen };
     for url in &urls {
@@ -90,6 +92,14 @@ impl<'a> Reloads<'a> {
 
     async fn reload(&self, hub: &Hub) -> Result<(), HubError> {
         hub.set_credentials(self.table()?).await
+    }
+}
+
+/// A hub with many clients needs many files; it takes as many as it is allowed.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The binary `commipc`: a hub, a provider, a caller and benchmarks on the command line.
+//! The binary `commipc`: a hub, a provider, a caller, benchmarks and the simulator on the command line.
 
 mod args;
 mod bench;
@@ -17,6 +17,7 @@ mod observe;
 mod payload;
 mod provide;
 mod say;
+mod sim;
 mod stop;
 
 use std::fmt::Display;
@@ -75,6 +76,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Completions(args) => manual::completions(&args, common.json),
         Command::Man(args) => manual::man(&args, common.json),
         Command::Bench(args) => bench::run(&args, &common),
+        Command::Sim(args) => sim::run(&args, common.json),
     }
 }
 

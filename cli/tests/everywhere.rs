@@ -58,6 +58,8 @@ fn runs(command: &str) -> (Vec<String>, bool, bool) {
         "keygen" | "demo" | "man" => ("", false, false),
         "completions" => ("zsh", false, false),
         "bench rpc" => (BENCH, false, false),
+        "sim run" => ("--seeds 20", false, false),
+        "sim replay" => ("--seed 3", false, false),
         other => panic!("say here how 'commipc {other} --json' is run"),
     };
     (arguments.split_whitespace().map(str::to_owned).collect(), hub, stop)

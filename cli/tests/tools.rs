@@ -76,3 +76,50 @@ fn a_benchmark_runs_through_a_hub_that_is_there() {
     }
     scene.run(&["bench", "rpc", "--hub-url", "unix:/no/such/hub"]).failed(7, &["/no/such/hub"]);
 }
+
+#[test]
+fn a_simulation_finds_nothing_and_says_how_much_it_did() {
+    let scene = Scene::new();
+    let text = scene.run(&["sim", "run", "--seeds", "30", "--from", "5"]);
+    assert_eq!((text.code, text.stderr.as_str()), (Some(0), ""), "{text:?}");
+    assert!(text.stdout.starts_with("30 seeds, ") && text.stdout.contains(" events, 0 failed; "), "{text:?}");
+    let json = scene.run(&["sim", "run", "--seeds", "30", "--from", "5", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&line["seeds"], &line["failed"]), (&30.into(), &0.into()), "{json:?}");
+    assert!(line["events"].as_u64().unwrap() > 1_000, "{json:?}");
+    assert!(
+        text.stdout.contains(&format!("{} events", line["events"])),
+        "the same seeds do the same: {text:?} {json:?}"
+    );
+}
+
+#[test]
+fn a_simulated_world_is_replayed_from_its_seed_and_from_its_choices() {
+    let scene = Scene::new();
+    let file = scene.path("choices").display().to_string();
+    let seed = scene.run(&["sim", "replay", "--seed", "3", "--save", &file]);
+    assert_eq!((seed.code, seed.stderr.as_str()), (Some(0), ""), "{seed:?}");
+    assert!(seed.stdout.contains(" ms  h ") && seed.stdout.contains("Connect"), "{seed:?}");
+    let choices = scene.run(&["sim", "replay", "--choices", &file]);
+    assert_eq!((choices.code, &choices.stdout), (Some(0), &seed.stdout));
+    let json = scene.run(&["sim", "replay", "--seed", "3", "--json"]);
+    let run: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(run["failures"], serde_json::json!([]));
+    assert!(seed.stdout.ends_with(&format!("{} events, trace {}\n", run["events"], run["trace"].as_str().unwrap())));
+}
+
+#[test]
+fn a_simulation_that_cannot_be_says_why() {
+    let scene = Scene::new();
+    scene.run(&["sim", "replay", "--choices", "/no/such/file"]).failed(2, &["/no/such/file"]);
+    let file = scene.file("choices", "net: 1 2\nwork 3\n");
+    scene.run(&["sim", "replay", "--choices", &file]).failed(2, &["line 2"]);
+    scene.run(&["sim", "replay", "--seed", "1", "--save", &file]).failed(1, &[&file, "exists"]);
+    for args in
+        [&["sim", "replay"][..], &["sim", "run", "--seeds", "0"], &["sim", "replay", "--seed", "1", "--choices", "x"]]
+    {
+        assert_eq!(scene.run(args).code, Some(2), "{args:?}");
+    }
+    let help = scene.run(&["sim", "--help"]);
+    assert!(help.stdout.starts_with("Examples:\n  commipc sim run"), "{help:?}");
+}

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{self, CallFailure, Command, Event, Failure, Token};
+use commipc_protocol::hub;
+use commipc_protocol::wire::{FrameType, Hop, Kind, Message};
 use commipc_protocol::{CloseReason, Fault, Limits, Misuse, Refusal, Transport, Violation};
-use support::{KEY, World, client, hub, name, outgoing, payload};
+use support::{KEY, World, client, name, outgoing, payload};
 
 #[test]
 fn a_call_comes_back_with_its_answer() {
@@ -36,10 +38,10 @@ fn a_call_comes_back_with_its_answer() {
 }
 
 #[test]
-fn the_handshake_works_with_every_kind_of_secret_and_transport() {
+fn s12_the_handshake_works_with_every_kind_of_secret_and_transport() {
     for transport in [Transport::Memory, Transport::Tcp] {
         for secret in [Secret::key(KEY), Secret::password("correct horse"), Secret::insecure()] {
-            let mut world = World::with(hub(Limits::default()), vec![client("a", secret.clone())]);
+            let mut world = World::with(support::hub(Limits::default()), vec![client("a", secret.clone())]);
             let credentials = support::credentials(&secret);
             world.hub.handle(commipc_protocol::hub::Command::SetCredentials(credentials), world.now);
             world.transport = transport;
@@ -59,7 +61,7 @@ fn the_handshake_works_with_every_kind_of_secret_and_transport() {
 #[test]
 fn v14_a_client_accepts_no_hub_that_cannot_prove_itself() {
     // The hub lets everybody in but does not know the secret: kdf 3 is not what the client offers.
-    let mut world = World::with(hub(Limits::default()), vec![client("a", Secret::key([8; 32]))]);
+    let mut world = World::with(support::hub(Limits::default()), vec![client("a", Secret::key([8; 32]))]);
     world.command(0, Command::Connect);
     assert!(matches!(world.next(0), Event::Closed(CloseReason::Refused(Refusal::AuthFailed))));
     let insecure = support::credentials(&Secret::insecure());
@@ -81,6 +83,72 @@ fn s9_a_taken_id_is_refused_and_its_owner_undisturbed() {
     assert!(matches!(world.next(0), Event::Closed(CloseReason::Local)));
     world.command(1, Command::Connect);
     assert!(matches!(world.next(1), Event::Ready(_)));
+}
+
+#[test]
+fn s17_a_channel_is_open_once_the_hub_says_so_and_until_it_was_left_as_often() {
+    let mut world = World::ready(&["a", "b"]);
+    let now = world.now;
+    world.clients[0].handle(Command::Open { token: Token(1), channel: name("ch") }, now);
+    world.clients[0].handle(Command::Open { token: Token(2), channel: name("ch") }, now);
+    assert!(world.events[0].is_empty(), "the hub has not answered yet");
+    world.run();
+    world.expect_done(0, 1);
+    world.expect_done(0, 2);
+    let joined = |event: &&hub::Event| matches!(event, hub::Event::Joined { .. });
+    assert_eq!(world.hub_events.iter().filter(joined).count(), 1);
+    for (token, channels) in [(3, 1), (4, 0)] {
+        world.command(0, Command::Leave { token: Token(token), channel: name("ch") });
+        world.expect_done(0, token);
+        assert_eq!(world.hub.load().channels, channels);
+    }
+    // One that the hub never answers ends with the link.
+    let now = world.now;
+    world.clients[0].handle(Command::Open { token: Token(5), channel: name("ch") }, now);
+    world.cut(0);
+    let gone = Failure::Local(Misuse::Disconnected);
+    assert!(matches!(world.next(0), Event::Done { token: Token(5), result: Err(failure) } if failure == gone));
+}
+
+#[test]
+fn s17_what_the_hub_answers_too_late_is_told_and_given_back() {
+    let mut limits = Limits::default();
+    limits.registration = Duration::from_secs(3);
+    let mut world =
+        World::with(support::hub(Limits::default()), vec![support::client_with("a", Secret::key(KEY), limits)]);
+    world.connect_all();
+    let late = |token, result: &Event| {
+        let deadline = Failure::Local(Misuse::Deadline);
+        assert!(
+            matches!(result, Event::Done { token: got, result: Err(why) } if *got == Token(token) && *why == deadline)
+        );
+    };
+    let mut give_up = |world: &mut World, token: u64, command: Command| {
+        let mut now = world.now;
+        world.clients[0].handle(command, now);
+        for (millis, events) in [(2_999, 0), (1, 1)] {
+            now.mono = now.mono + Duration::from_millis(millis);
+            commipc_protocol::Machine::handle_input(&mut world.clients[0], now, commipc_protocol::Input::Timeout);
+            // What is transmitted stays where it is: only the events are taken.
+            world.take_events(0);
+            assert_eq!(world.events[0].len(), events);
+        }
+        world.now = now;
+        late(token, &world.next(0));
+        world.run();
+        assert!(world.events[0].is_empty(), "it ends once");
+    };
+    give_up(&mut world, 1, Command::Open { token: Token(1), channel: name("ch") });
+    assert_eq!((world.hub.load().channels, world.clients[0].load().controls), (0, 0), "left again");
+    world.open(0, "ch");
+    give_up(&mut world, 2, Command::Listen { token: Token(2), channel: name("ch"), event: None });
+    let event = commipc_protocol::EventName::new("ev").unwrap();
+    let kind = client::EventKind::Call;
+    give_up(&mut world, 3, Command::Provide { token: Token(3), channel: name("ch"), event, kind });
+    world.call(0, 4, "ch", "ev", b"");
+    let nobody = Failure::Refused(Refusal::NoProvider);
+    assert!(matches!(world.expect_answered(0).1, Err(CallFailure::Failed { failure, .. }) if failure == nobody));
+    world.provide(0, 5, "ch", "ev");
 }
 
 #[test]
@@ -116,7 +184,7 @@ fn s38_without_a_provider_a_call_fails_at_once() {
 }
 
 #[test]
-fn v26_a_call_ends_when_its_provider_dies() {
+fn s41_v26_a_call_ends_when_its_provider_dies() {
     let mut world = World::ready(&["provider", "caller"]);
     world.open(0, "math");
     world.provide(0, 5, "math", "sum");
@@ -132,7 +200,28 @@ fn v26_a_call_ends_when_its_provider_dies() {
 }
 
 #[test]
-fn a_provider_is_told_when_its_caller_goes_or_gives_up() {
+fn s43_a_lost_connection_ends_every_call_and_says_what_is_unknown() {
+    let mut world = World::ready(&["provider", "caller"]);
+    world.open(0, "math");
+    world.provide(0, 5, "math", "sum");
+    for token in 1..=3 {
+        world.call(1, token, "math", "sum", b"");
+    }
+    world.cut(1);
+    for token in 1..=3 {
+        let failure = Failure::Local(Misuse::Disconnected);
+        let ended = CallFailure::Failed { failure, maybe_executed: true };
+        assert_eq!(world.expect_answered(1), (Token(token), Err(ended)));
+    }
+    assert!(matches!(world.next(1), Event::Closed(CloseReason::Lost)), "each thing ends before the connection does");
+    world.call(1, 4, "math", "sum", b"");
+    let failure = Failure::Local(Misuse::NotConnected);
+    let never_sent = CallFailure::Failed { failure, maybe_executed: false };
+    assert_eq!(world.expect_answered(1), (Token(4), Err(never_sent)));
+}
+
+#[test]
+fn s37_a_provider_is_told_when_its_caller_goes_or_gives_up() {
     let mut world = World::ready(&["provider", "caller"]);
     world.open(0, "math");
     world.provide(0, 5, "math", "sum");
@@ -153,7 +242,7 @@ fn a_provider_is_told_when_its_caller_goes_or_gives_up() {
 }
 
 #[test]
-fn a_deadline_ends_a_call_everywhere() {
+fn s37_a_deadline_ends_a_call_everywhere() {
     let mut world = World::ready(&["provider", "caller"]);
     world.open(0, "math");
     world.provide(0, 5, "math", "sum");
@@ -168,7 +257,7 @@ fn a_deadline_ends_a_call_everywhere() {
 }
 
 #[test]
-fn v7_only_the_called_provider_can_answer_and_once() {
+fn s44_v7_only_the_called_provider_can_answer_and_once() {
     let mut world = World::ready(&["provider", "caller", "stranger"]);
     for client in 0..3 {
         world.open(client, "math");
@@ -192,6 +281,48 @@ fn v7_only_the_called_provider_can_answer_and_once() {
     assert_eq!(counters.ended_route + counters.mismatched, 2);
     world.command(0, Command::Answer { request, result: Ok(payload(b"genuine")) });
     assert_eq!(&world.expect_answered(1).1.unwrap().payload.bytes[..], b"genuine");
+}
+
+#[test]
+fn s40_an_answer_names_what_was_called_and_who_answers() {
+    let mut world = World::ready(&["provider", "caller"]);
+    world.open(0, "math");
+    world.provide(0, 5, "math", "sum");
+    world.call(1, 1, "math", "sum", b"");
+    let request = world.expect_request(0).id;
+    world.command(0, Command::Answer { request, result: Ok(payload(b"40")) });
+    let heard = world.wire.values().nth(1).unwrap().1.clone();
+    let frame = last_frame(&heard);
+    let (hop, message) = Hop::split(&frame[5..]).unwrap();
+    let header = Message::parse(message).unwrap().header;
+    assert_eq!((header.kind, header.channel.as_str(), header.event.as_str()), (Kind::Answer, "math", "sum"));
+    assert_eq!((header.sender.as_str(), header.origin.as_str(), hop.hops), ("provider", "hub-a", 1));
+    let answer = world.expect_answered(1).1.unwrap();
+    assert_eq!((answer.provider.to_string().as_str(), answer.hops), ("provider@hub-a", 1));
+}
+
+#[test]
+fn s42_another_kind_than_the_provided_one_is_refused_at_the_hub() {
+    let mut world = World::ready(&["provider", "caller"]);
+    world.open(0, "math");
+    world.provide(0, 5, "math", "sum");
+    world.call(1, 1, "math", "sum", b"x");
+    let request = world.expect_request(0).id;
+    world.command(0, Command::Answer { request, result: Ok(payload(b"")) });
+    world.expect_answered(1).1.unwrap();
+    // The same call again, which wants a stream now.
+    let mut call = last_frame(&world.wire.values().nth(1).unwrap().0);
+    let flags = 3 + call.windows(4).position(|fields| fields == [0x92, 1, 3, 8]).unwrap();
+    call[flags] |= 2;
+    world.inject(1, &call);
+    let told = last_frame(&world.wire.values().nth(1).unwrap().1);
+    let [high, low] = Refusal::WrongKind.code().to_be_bytes();
+    assert_eq!(
+        (told[4], &told[5..9], &told[9..]),
+        (FrameType::Fail.number(), &call[5..9], &[0xa1, 0, 0x19, high, low][..])
+    );
+    assert!(world.events[0].is_empty(), "the provider is not asked");
+    assert!(world.is_linked(1) && world.hub.load().calls == 0);
 }
 
 /// The hub's number for the first call it handed to client 0.
@@ -259,7 +390,7 @@ fn s54_a_send_reaches_the_provider_alone_and_says_if_there_is_none() {
 }
 
 #[test]
-fn s57_a_broadcast_never_runs_a_handler() {
+fn s57_v8_a_broadcast_never_runs_a_handler() {
     let mut world = World::ready(&["provider", "b"]);
     world.open(0, "ch");
     world.provide(0, 5, "ch", "ev");
@@ -268,7 +399,25 @@ fn s57_a_broadcast_never_runs_a_handler() {
 }
 
 #[test]
-fn v9_v11_no_stranger_has_influence_and_reserved_channels_are_nobodys() {
+fn s60_what_a_message_says_of_its_sender_is_true() {
+    let mut world = World::ready(&["honest", "liar", "listener"]);
+    world.open(2, "news");
+    world.listen(2, 5, "news", None);
+    world.command(0, Command::Broadcast { token: Token(1), outgoing: outgoing("news", "up", b"genuine") });
+    let Event::Message(message) = world.next(2) else { panic!("not heard") };
+    let heard = message.message;
+    assert_eq!((heard.sender.to_string().as_str(), heard.hops, heard.sent_at), ("honest@hub-a", 1, world.now.wall));
+    // The same frame on another's link.
+    let spoken = last_frame(&world.wire.values().next().unwrap().0);
+    world.inject(1, &spoken);
+    assert!(world.events[2].is_empty(), "nobody hears it");
+    let code = Violation::ForeignSender.code();
+    assert!(matches!(world.next(1), Event::Closed(CloseReason::GoodbyeCode(told)) if told == code));
+    assert!(!world.is_linked(1) && world.is_linked(0));
+}
+
+#[test]
+fn v9_v11_v17_no_stranger_has_influence_and_reserved_channels_are_nobodys() {
     let mut world = World::new(&["a", "b"]);
     world.command(0, Command::Connect);
     world.next(0);
@@ -286,7 +435,7 @@ fn v9_v11_no_stranger_has_influence_and_reserved_channels_are_nobodys() {
 }
 
 #[test]
-fn garbage_ends_its_own_link_and_no_other() {
+fn s4_garbage_ends_its_own_link_and_no_other() {
     let mut world = World::ready(&["a", "b"]);
     world.inject(0, &[0, 0, 0, 2, 16, 0xff]);
     assert!(
@@ -297,7 +446,24 @@ fn garbage_ends_its_own_link_and_no_other() {
 }
 
 #[test]
-fn v24_a_length_beyond_the_limit_is_refused_before_anything_is_kept() {
+fn s2_an_unknown_frame_ends_the_link_or_is_skipped_by_its_number() {
+    let mut world = World::ready(&["a"]);
+    for (skipped, number) in [128, 200, 255].into_iter().enumerate() {
+        world.inject(0, &[0, 0, 0, 3, number, 0xff, 0xff]);
+        assert!(world.is_linked(0));
+        assert_eq!(world.hub.counters().skipped, skipped as u64 + 1);
+    }
+    // What only the other side may say, and what nobody may.
+    for (number, violation) in [(10, Violation::UnexpectedFrame), (127, Violation::UnknownFrame)] {
+        let mut world = World::ready(&["a"]);
+        world.inject(0, &[0, 0, 0, 2, number, 0xa0]);
+        let code = violation.code();
+        assert!(matches!(world.next(0), Event::Closed(CloseReason::GoodbyeCode(told)) if told == code), "{number}");
+    }
+}
+
+#[test]
+fn a_length_beyond_the_limit_ends_the_link_before_anything_is_kept() {
     let mut world = World::ready(&["a"]);
     world.inject(0, &[0xff, 0xff, 0xff, 0xff]);
     assert!(
@@ -306,7 +472,7 @@ fn v24_a_length_beyond_the_limit_is_refused_before_anything_is_kept() {
 }
 
 #[test]
-fn v23_a_silent_connection_and_a_half_frame_are_closed_in_time() {
+fn a_half_frame_ends_the_link_in_time() {
     let mut world = World::ready(&["a"]);
     world.inject(0, &[0, 0, 0, 9, 16]);
     world.pass(Duration::from_millis(9_999));
@@ -343,7 +509,7 @@ fn a_slow_consumer_is_closed_and_others_notice_nothing() {
     let mut limits = Limits::default();
     limits.outbox = 10_000;
     limits.in_flight = 10_000;
-    let mut world = World::with(hub(limits), ["a", "b"].map(|id| client(id, Secret::key(KEY))).into());
+    let mut world = World::with(support::hub(limits), ["a", "b"].map(|id| client(id, Secret::key(KEY))).into());
     world.connect_all();
     world.open(0, "ch");
     world.open(1, "ch");

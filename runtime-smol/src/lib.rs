@@ -39,7 +39,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use commipc_runtime::local::{shutdown_write, unix_peer};
+use commipc_runtime::local::{deepen_backlog, shutdown_write, unix_peer};
 pub use commipc_runtime::*;
 use smol::Async;
 
@@ -90,6 +90,7 @@ impl Runtime for Smol {
                     let address = (host.clone(), *port);
                     // Looking a name up blocks.
                     let listener = smol::unblock(move || TcpListener::bind(address)).await?;
+                    deepen_backlog(&listener)?;
                     Box::new(TcpAcceptor(Async::new(listener)?))
                 }
                 Endpoint::Memory(_) => return Err(unsupported(&at)),

@@ -36,7 +36,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use commipc_runtime::local::{shutdown_write, unix_peer};
+use commipc_runtime::local::{deepen_backlog, shutdown_write, unix_peer};
 pub use commipc_runtime::*;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
@@ -93,7 +93,11 @@ impl Runtime for Tokio {
         Box::pin(async move {
             let acceptor: Box<dyn Acceptor> = match &at {
                 Endpoint::Unix(path) => Box::new(UnixAcceptor(UnixListener::bind(path)?, at)),
-                Endpoint::Tcp { host, port } => Box::new(TcpAcceptor(TcpListener::bind((host.as_str(), *port)).await?)),
+                Endpoint::Tcp { host, port } => {
+                    let listener = TcpListener::bind((host.as_str(), *port)).await?;
+                    deepen_backlog(&listener)?;
+                    Box::new(TcpAcceptor(listener))
+                }
                 Endpoint::Memory(_) => return Err(unsupported(&at)),
             };
             Ok(acceptor)

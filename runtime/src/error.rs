@@ -248,6 +248,38 @@ impl ConnectError {
     }
 }
 
+/// Why a client that connects when it is needed could not open a channel.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LazyOpenError {
+    /// It could not connect.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It is connected and could not open the channel.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl LazyOpenError {
+    /// The stable number.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Connect(error) => error.code(),
+            Self::Open(error) => error.code(),
+        }
+    }
+
+    /// Whether the same attempt may succeed later, unchanged.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_retryable(),
+            Self::Open(error) => error.is_retryable(),
+        }
+    }
+}
+
 /// Why a hub does not run.
 #[derive(Debug, Error)]
 #[non_exhaustive]

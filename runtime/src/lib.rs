@@ -18,8 +18,9 @@ mod secret;
 mod sync;
 
 pub use client::{
-    Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent, Listener,
-    MemberInfo, Message, PendingCall, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending, WAITING_MAX,
+    Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent,
+    LazyClient, Listener, MemberInfo, Message, PendingCall, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending,
+    WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Failure, Payload, Welcome};
@@ -31,7 +32,8 @@ pub use commipc_protocol::{
 pub use credentials::{CredentialTable, CredentialsError, LineError};
 pub use endpoint::{Endpoint, EndpointError, default_url};
 pub use error::{
-    CallError, ConnectError, HubError, ListenError, OpenError, ProvideError, SecretSourceError, SendError,
+    CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProvideError, SecretSourceError,
+    SendError,
 };
 pub use hub::{Hub, HubBuilder, Starting};
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};

@@ -15,12 +15,13 @@ use crate::local;
 const FILE_MAX: usize = 64 << 10;
 
 /// What the user said about the secret.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct SecretSource {
     given: Option<Given>,
     insecure: bool,
 }
 
+#[derive(Clone)]
 enum Given {
     Secret(Secret),
     File(PathBuf),

@@ -9,13 +9,14 @@
 //! ```
 //!
 //! A suite speaks to a [`World`]; `commipc sim` runs seeds with [`run_seeds`]; a fuzzer runs bytes with
-//! [`run_choices`]. Machines of one's own run on the [`Engine`].
+//! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`Sim`].
 
 mod agenda;
 mod canon;
 pub mod decisions;
 mod engine;
 pub mod fuzzing;
+mod host;
 mod node;
 pub mod oracles;
 mod run;
@@ -29,8 +30,9 @@ mod world;
 
 pub use canon::Canon;
 pub use engine::{Engine, Sight, Step, Witness};
+pub use host::{Joining, Process, Sim, Stalled};
 pub use node::{Clocks, Habits, NodeId};
-pub use run::{Outcome, Source, Tally, replay, replay_command, report, run, run_choices, run_seed, run_seeds};
+pub use run::{Outcome, Source, Tally, replay_command, report_seed, run, run_choices, run_seed, run_seeds};
 pub use station::{Asked, Station, Told};
 pub use suite::{At, Reply, Ticket};
 pub use trace::{Trace, TraceHash};

@@ -74,6 +74,11 @@ pub struct Clocks {
 /// What wall clocks show when a world begins: some time in 2025.
 const WALL_START: u64 = 1_750_000_000_000;
 
+/// What a wall clock shows that is so many milliseconds ahead, when the world's clock shows `at`.
+pub(crate) const fn wall_clock(at: Instant, ahead: i64) -> UnixMillis {
+    UnixMillis((WALL_START + at.as_nanos() / 1_000_000).saturating_add_signed(ahead))
+}
+
 pub(crate) struct Node<M: Machine> {
     pub(crate) name: String,
     pub(crate) machine: M,
@@ -119,8 +124,7 @@ impl<M: Machine> Node<M> {
 
     /// Both clocks of this node when the world's shows `at`.
     pub(crate) fn now(&self, at: Instant) -> Now {
-        let wall = (WALL_START + at.as_nanos() / 1_000_000).saturating_add_signed(self.clocks.wall);
-        Now { mono: at + Duration::from_nanos(self.clocks.mono), wall: UnixMillis(wall) }
+        Now { mono: at + Duration::from_nanos(self.clocks.mono), wall: wall_clock(at, self.clocks.wall) }
     }
 
     /// When the machine next wants a timeout, by the world's clock.

@@ -1,6 +1,6 @@
 //! Whole runs: from a seed, from recorded choices or from a fuzzer's bytes, to a verdict.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use commipc_protocol::Instant;
@@ -116,32 +116,46 @@ pub fn replay_command(seed: u64) -> String {
     format!("commipc sim replay --seed {seed}")
 }
 
-/// What `commipc sim run` prints, and whether all is well.
+/// What was found with a seed, and the one command that replays it.
 #[must_use]
-pub fn report(tally: &Tally) -> (String, bool) {
-    let mut text = String::new();
-    for (seed, failures) in &tally.failed {
+pub fn report_seed(seed: u64, failures: &[Failure]) -> String {
+    let mut text = format!("seed {seed} failed; replay it with: {}\n", replay_command(seed));
+    for failure in failures {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "seed {seed} failed; replay it with: {}", replay_command(*seed));
-        for failure in failures {
-            let _ = writeln!(text, "  {failure}");
-        }
+        let _ = writeln!(text, "  {failure}");
     }
-    let _ = writeln!(text, "{} seeds, {} events, {} failed", tally.seeds, tally.events, tally.failed.len());
-    (text, tally.failed.is_empty())
+    text
 }
 
-/// What `commipc sim replay` prints, and whether all is well.
-#[must_use]
-pub fn replay(source: Source) -> (String, bool) {
-    let outcome = run(source, true);
-    let mut text = String::new();
-    for line in &outcome.conversation {
-        let _ = writeln!(text, "{line}");
+impl Tally {
+    /// Whether no seed failed.
+    #[must_use]
+    pub const fn is_fine(&self) -> bool {
+        self.failed.is_empty()
     }
-    for failure in &outcome.failures {
-        let _ = writeln!(text, "FAILED {failure}");
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (seed, failures) in &self.failed {
+            f.write_str(&report_seed(*seed, failures))?;
+        }
+        write!(f, "{} seeds, {} events, {} failed", self.seeds, self.events, self.failed.len())
     }
-    let _ = writeln!(text, "{} events, trace {}", outcome.events, outcome.trace_hash);
-    (text, outcome.failures.is_empty())
+}
+
+impl Outcome {
+    /// Whether nothing was found.
+    #[must_use]
+    pub const fn is_fine(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.conversation.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED {failure}"))?;
+        write!(f, "{} events, trace {}", self.events, self.trace_hash)
+    }
 }

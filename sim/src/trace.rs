@@ -26,11 +26,43 @@ impl fmt::Debug for TraceHash {
     }
 }
 
+/// What goes into a hash, gathered before the hash takes it.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    hash: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl Tape {
+    pub(crate) fn number(&mut self, number: u64) {
+        self.buffer.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// Bytes and how many they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// To be called now and then, behind a whole entry.
+    pub(crate) fn wind(&mut self) {
+        if self.buffer.len() >= GATHERED {
+            self.hash.update(&self.buffer);
+            self.buffer.clear();
+        }
+    }
+
+    pub(crate) fn hash(&self) -> TraceHash {
+        let mut hash = self.hash.clone();
+        hash.update(&self.buffer);
+        TraceHash(hash.finalize().into())
+    }
+}
+
 /// Records what is seen.
 #[derive(Debug, Default)]
 pub struct Trace {
-    hash: Sha256,
-    buffer: Vec<u8>,
+    tape: Tape,
     events: u64,
     lines: Option<Vec<String>>,
 }
@@ -61,25 +93,20 @@ impl Trace {
     /// The hash over all so far.
     #[must_use]
     pub fn hash(&self) -> TraceHash {
-        let mut hash = self.hash.clone();
-        hash.update(&self.buffer);
-        TraceHash(hash.finalize().into())
+        self.tape.hash()
     }
 
     /// Records one sight at a node called `name`.
     pub fn record(&mut self, at: Instant, node: NodeId, name: &str, sight: &Sight<'_, Asked, Told>) {
-        self.buffer.extend_from_slice(&at.as_nanos().to_le_bytes());
-        self.buffer.extend_from_slice(&node.0.to_le_bytes());
+        self.tape.number(at.as_nanos());
+        self.tape.number(u64::from(node.0));
         match sight {
-            Sight::Fed(input) => input.canon(&mut self.buffer),
-            Sight::Gave(output) => output.canon(&mut self.buffer),
+            Sight::Fed(input) => input.canon(&mut self.tape.buffer),
+            Sight::Gave(output) => output.canon(&mut self.tape.buffer),
             Sight::Linked { .. } | Sight::Drained | Sight::Broke(_) => {}
         }
         self.events += u64::from(matches!(sight, Sight::Fed(_) | Sight::Gave(_)));
-        if self.buffer.len() >= GATHERED {
-            self.hash.update(&self.buffer);
-            self.buffer.clear();
-        }
+        self.tape.wind();
         if let (Some(lines), Some(text)) = (&mut self.lines, describe(sight)) {
             let text: String = text.chars().take(LINE).collect();
             let (millis, micros) = (at.as_nanos() / 1_000_000, at.as_nanos() / 1_000 % 1_000);

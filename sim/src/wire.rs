@@ -174,8 +174,18 @@ impl Pipe {
         self.segments.front().map(|(at, _)| *at).or_else(end)
     }
 
-    /// What the reader gets now.
+    /// How much the writer may write before the reader has read.
+    pub(crate) fn room(&self) -> usize {
+        if self.hole { usize::MAX } else { self.nature.buffer.saturating_sub(self.flight.len()) }
+    }
+
+    /// What the reader gets now, however much it is.
     pub(crate) fn arrive(&mut self, now: Instant, choose: Chooser<'_>) -> Arrival {
+        self.arrive_within(usize::MAX, now, choose)
+    }
+
+    /// What a reader with room for so many bytes, not zero, gets now.
+    pub(crate) fn arrive_within(&mut self, room: usize, now: Instant, choose: Chooser<'_>) -> Arrival {
         let due: usize = self.segments.iter().take_while(|(at, _)| *at <= now).map(|(_, length)| length).sum();
         let before_cut = self.nature.cut_at.map_or(u64::MAX, |cut| cut.saturating_sub(self.delivered));
         if before_cut == 0 {
@@ -188,7 +198,7 @@ impl Pipe {
             };
         }
         let length = self.nature.chunks.next(self.delivered, due, choose);
-        let length = length.min(usize::try_from(before_cut).unwrap_or(usize::MAX));
+        let length = length.min(usize::try_from(before_cut).unwrap_or(usize::MAX)).min(room);
         self.delivered += length as u64;
         self.forget(length);
         Arrival::Bytes(self.flight.split_to(length).freeze())

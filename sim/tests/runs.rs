@@ -1,6 +1,6 @@
 //! Runs are deterministic, however they are decided, and many of them find nothing.
 
-use commipc_sim::{Source, replay, report, run, run_choices, run_seed, run_seeds};
+use commipc_sim::{Source, run, run_choices, run_seed, run_seeds};
 
 #[test]
 fn the_same_seed_makes_the_same_run_and_another_does_not() {
@@ -27,15 +27,16 @@ fn any_bytes_make_a_run_that_its_choices_replay() {
 
 #[test]
 fn a_thousand_seeds_find_nothing() {
-    let tally = run_seeds(0, 1_000, 3);
-    let (text, fine) = report(&tally);
-    assert!(fine, "{text}");
-    assert!(tally.events > 200_000, "too little goes on: {text}");
+    let seeds = std::env::var("COMMIPC_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(1_000);
+    let tally = run_seeds(0, seeds, 3);
+    assert!(tally.is_fine(), "{tally}");
+    assert!(tally.seeds == seeds && tally.events > 200 * seeds, "too little goes on: {tally}");
 }
 
 #[test]
 fn a_replay_can_be_read() {
-    let (text, fine) = replay(Source::Seed(1));
-    assert!(fine && text.contains("Connect"), "{text}");
+    let outcome = run(Source::Seed(1), true);
+    let text = outcome.to_string();
+    assert!(outcome.is_fine() && text.contains("Connect"), "{text}");
     assert!(text.lines().last().is_some_and(|last| last.contains(&run_seed(1).trace_hash.to_string())));
 }

@@ -1,11 +1,14 @@
 //! Messages without an answer: sends to one provider, broadcasts to every listener, and the ACK that says they were taken.
 
+use bytes::{BufMut as _, Bytes, BytesMut};
+
 use super::calls::Passing;
 use super::registry::LinkIx;
 use super::session::Session;
 use super::{DisconnectReason, Hub};
 use crate::error::{Refusal, Violation};
-use crate::wire::{Ack, Control, FrameType, Pool, Refused};
+use crate::names::Name;
+use crate::wire::{Ack, Control, FrameType, Pool, Refused, put_image};
 
 impl Hub {
     pub(super) fn route_send(&mut self, ix: LinkIx, send: Passing<'_>) -> Result<(), Violation> {
@@ -47,9 +50,30 @@ impl Hub {
         let Passing { kind, frame, hop, bytes, header } = broadcast;
         let hop = hop.forward(0);
         let shared = frame.share_among_many(&self.pool, bytes);
-        for to in self.registry.listeners(header.channel, header.event).filter(|&to| to != ix) {
+        let (body, rest) = shared.as_ref().map_or((bytes, 0), |shared| (&[][..], shared.len()));
+        let fill = |out: &mut BytesMut| {
+            hop.put(out);
+            out.put_slice(body);
+        };
+        let mut image = core::mem::take(&mut self.image);
+        put_image(&mut image, kind, fill, rest);
+        self.deliver((header.channel, header.event), Some(ix), &image, shared.as_ref());
+        self.image = image;
+        self.taken(ix, None);
+        Ok(())
+    }
+
+    /// Gives a frame to everybody who listens, but for the one who said it.
+    pub(super) fn deliver(
+        &mut self,
+        (channel, event): (Name<'_>, Name<'_>),
+        said_by: Option<LinkIx>,
+        image: &[u8],
+        shared: Option<&Bytes>,
+    ) {
+        for to in self.registry.listeners(channel, event).filter(|to| Some(*to) != said_by) {
             let Some(session) = self.links.get_mut(to) else { continue };
-            session.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), bytes, shared.clone());
+            session.outbox.push_image(&mut self.pool, image, shared);
             self.counters.forwarded += 1;
             if !session.ready {
                 session.ready = true;
@@ -59,8 +83,6 @@ impl Hub {
                 self.doomed.push((to, DisconnectReason::Refused(Refusal::SlowConsumer)));
             }
         }
-        self.taken(ix, None);
-        Ok(())
     }
 
     /// Notes that the sender of the frame at hand waits to hear what became of it.

@@ -23,7 +23,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 pub use api::*;
 use calls::Calls;
@@ -65,6 +65,8 @@ pub struct Hub {
     doomed: Vec<(LinkIx, DisconnectReason)>,
     outputs: VecDeque<Output<Event>>,
     pool: Pool,
+    /// Scratch space for a frame that many links get.
+    image: BytesMut,
     /// Bytes of memory that the beginnings of frames take.
     partials: usize,
     spoken: Spoken,
@@ -116,6 +118,7 @@ impl Hub {
             doomed: Vec::new(),
             outputs: VecDeque::new(),
             pool: Pool::default(),
+            image: BytesMut::new(),
             partials: 0,
             spoken: Spoken::default(),
             throttle: Throttle::default(),

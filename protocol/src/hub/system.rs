@@ -15,7 +15,9 @@ use crate::auth::Capabilities;
 use crate::error::{FaultCode, Refusal};
 use crate::names::{ClientId, Name, SYSTEM_SENDER};
 use crate::wire::cbor::{self, Malformed, Reader};
-use crate::wire::{Flags, FrameType, Header, Hop, Kind, Message, Target, encoded_len_max, put_fault, put_message};
+use crate::wire::{
+    Flags, FrameType, Header, Hop, Kind, Message, Target, encoded_len_max, put_fault, put_image, put_message,
+};
 
 /// Joining, leaving, providing; and the events `channels` and `members`, which answer calls.
 pub const SYSTEM_CHANNEL: &str = "__comm_ipc_system";
@@ -176,18 +178,14 @@ impl Hub {
             *number
         });
         let message = self.message(|header| Header { kind: Kind::Broadcast, channel, event, bseq, ..header }, &payload);
-        let hop = Hop::direct(0, 1);
-        for to in self.registry.listeners(channel, event) {
-            let Some(session) = self.links.get_mut(to) else { continue };
-            session.outbox.push_message(&mut self.pool, FrameType::Broadcast, |out| hop.put(out), &message, None);
-            if !session.ready {
-                session.ready = true;
-                self.ready.push_back(to);
-            }
-            if session.outbox.waiting() > self.limits.outbox {
-                self.doomed.push((to, DisconnectReason::Refused(Refusal::SlowConsumer)));
-            }
-        }
+        let mut image = core::mem::take(&mut self.image);
+        let fill = |out: &mut BytesMut| {
+            Hop::direct(0, 1).put(out);
+            out.put_slice(&message);
+        };
+        put_image(&mut image, FrameType::Broadcast, fill, 0);
+        self.deliver((channel, event), None, &image, None);
+        self.image = image;
     }
 
     /// A message of the hub's own: `fill` sets what differs from a broadcast's header.

@@ -29,4 +29,4 @@ pub use hop::{Hop, ROUTE_BY_HUB};
 pub use inbox::{Frame, Inbox};
 pub use message::{Flags, Header, Kind, METADATA_MAX, Message, Target};
 pub(crate) use message::{encoded_len_max, put_message};
-pub(crate) use outbox::{Outbox, Pool};
+pub(crate) use outbox::{Outbox, Pool, put_image};

@@ -82,6 +82,18 @@ pub(crate) struct Outbox {
     tagger: Option<RecordTagger>,
 }
 
+/// Writes a frame's head and the part of its body that `fill` appends; `rest` more bytes of it lie elsewhere.
+pub(crate) fn put_image(image: &mut BytesMut, frame: FrameType, fill: impl FnOnce(&mut BytesMut), rest: usize) {
+    image.clear();
+    image.put_slice(&[0, 0, 0, 0, frame.number()]);
+    fill(image);
+    let length = image.len() - LENGTH_LEN + rest;
+    if let Some(place) = image.first_chunk_mut() {
+        // Frames are limited to 64 MiB before they come here.
+        *place = (length as u32).to_be_bytes();
+    }
+}
+
 #[derive(Debug)]
 struct Piece {
     bytes: Bytes,
@@ -144,6 +156,27 @@ impl Outbox {
         };
         self.tail.put_slice(tag.as_ref().map_or(&[], |tag| tag));
         pool.written += self.waiting() - waiting - not_own + HEAD_LEN;
+        if self.tail.len() >= CHUNK {
+            self.flush_tail();
+        }
+    }
+
+    /// Writes a frame that many links get: made once by [`put_image`], and `shared` where that is not part of it.
+    pub(crate) fn push_image(&mut self, pool: &mut Pool, image: &[u8], shared: Option<&Bytes>) {
+        self.open(pool);
+        self.tail.put_slice(image);
+        pool.written += image.len();
+        if let Some(bytes) = shared {
+            self.flush_tail();
+            self.queued += bytes.len();
+            self.queue.push_back(Piece { bytes: bytes.clone(), ownership: Ownership::Shared });
+        }
+        if let (Some(tagger), Some(([l0, l1, l2, l3, number], body))) = (&mut self.tagger, image.split_first_chunk()) {
+            let length = u32::from_be_bytes([*l0, *l1, *l2, *l3]);
+            let tag = tagger.next_tag(length, *number, &[body, shared.map_or(&[], |bytes| bytes)]);
+            self.tail.put_slice(&tag);
+            pool.written += tag.len();
+        }
         if self.tail.len() >= CHUNK {
             self.flush_tail();
         }

@@ -12,7 +12,7 @@ use commipc_protocol::client::{ClientConfig, Command};
 use commipc_protocol::{ClientId, CloseReason, CredentialId, Limits, NameError, Seed};
 
 use super::desk::{Desk, State};
-use super::{Client, ClientHandle};
+use super::{Client, ClientHandle, LazyClient};
 use crate::driver::Driver;
 use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
@@ -20,6 +20,7 @@ use crate::runtime::{BoxFuture, Runtime};
 use crate::secret::SecretSource;
 
 /// A client that is not connected yet: await it, or call [`ClientBuilder::connect`].
+#[derive(Clone)]
 #[must_use = "nothing is dialled before this is awaited"]
 pub struct ClientBuilder {
     runtime: Arc<dyn Runtime>,
@@ -77,6 +78,12 @@ impl ClientBuilder {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// A client that connects when it is first used, with these settings.
+    #[must_use]
+    pub fn lazy(self) -> LazyClient {
+        LazyClient::new(self)
     }
 
     /// Connects: dials the hub, and each side proves that it knows the secret.

@@ -72,6 +72,11 @@ impl Desk {
         }
     }
 
+    /// How far the connection is now.
+    pub(super) fn state(&self) -> State {
+        lock(&self.connection).state.clone()
+    }
+
     /// The own id, once the hub has confirmed it.
     pub(super) fn own_id(&self) -> Option<ClientId> {
         match &lock(&self.connection).state {

@@ -44,7 +44,7 @@ pub(super) struct AcceptLoop<M: Machine, S> {
 }
 
 /// Connections taken in one poll, before other tasks get their turn.
-const ACCEPTS: usize = 32;
+const ACCEPTS: usize = 16;
 /// The first pause after an error, doubled with each further one up to the longest.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);

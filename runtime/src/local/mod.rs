@@ -95,6 +95,15 @@ pub fn shutdown_write(socket: impl AsFd) {
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
 }
 
+/// Lets as many connections wait to be accepted as the system allows: one that finds no place is tried again only after a
+/// second or more.
+///
+/// # Errors
+/// When the socket is not one that listens.
+pub fn deepen_backlog(listener: impl AsFd) -> std::io::Result<()> {
+    Ok(rustix::net::listen(listener, i32::MAX)?)
+}
+
 /// Whether a Unix peer is known to be another user, whom neither hub nor client deals with.
 pub(crate) fn is_foreign(peer: &Peer) -> bool {
     peer.transport == Transport::Unix && peer.uid.is_some() && !peer.uid_checked

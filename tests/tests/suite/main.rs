@@ -6,6 +6,7 @@ mod conformance;
 mod corpus;
 mod local;
 mod packages;
+mod readme;
 mod scene;
 mod tidy;
 mod workspace;

@@ -108,7 +108,9 @@ async fn s37_a_dropped_call_ends_its_handler(scene: Scene) {
         panic!("nobody answers: {answer:?}");
     };
     smol::future::or(call, async { runs.recv().await.unwrap() }).await;
+    let given_up = Instant::now();
     dropped.recv().await.unwrap();
+    assert!(given_up.elapsed() < DEFAULT_DEADLINE / 2, "not by its deadline: {:?}", given_up.elapsed());
 }
 
 /// Waits until it is dropped.

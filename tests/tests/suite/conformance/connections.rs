@@ -61,9 +61,13 @@ async fn v17_reserved_names_are_nobodys(scene: Scene) {
         let error = scene.client(&cast.hub, id).await.unwrap_err();
         assert!(matches!(error, ConnectError::BadName(_)), "{id}: {error:?}");
     }
-    let error = cast.consumer.open("__comm_ipc_system").await.unwrap_err();
+    let error = cast.consumer.open("__comm_ipc_of_mine").await.unwrap_err();
     assert_eq!(error.code().0, Refusal::NameReserved.code(), "{error:?}");
-    let error = cast.consumer.broadcast("__comm_ipc_system", "news", &1).await.unwrap_err();
+    // The hub's own channel may be listened to, and nobody else speaks there.
+    let system = cast.consumer.open("__comm_ipc_system").await.unwrap();
+    let error = system.broadcast("new_registration", &1).await.unwrap_err();
+    assert_eq!(error.code().0, Refusal::HubOwned.code(), "{error:?}");
+    let error = system.provide("channels", async |_: Request<()>| Ok::<_, Fault>(())).await.unwrap_err();
     assert_eq!(error.code().0, Refusal::HubOwned.code(), "{error:?}");
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 mod calls;
+mod clients;
 mod connections;
 mod load;
 mod messages;

@@ -50,6 +50,18 @@ fn documented_commands_exist() {
     report("Every command in a document's code blocks exists.", found);
 }
 
+#[test]
+fn architecture_names_what_exists() {
+    let page = workspace::read("ARCHITECTURE.md", "it says what holds, and what holds it");
+    let code = source::all();
+    let lints = workspace::read("Cargo.toml", "the lints stand there");
+    let found = unknown_names(&page, |name| {
+        let function = format!("fn {name}");
+        lints.contains(&format!("{name} = ")) || code.iter().any(|source| source.code.contains(&function))
+    });
+    report("Every test and lint that ARCHITECTURE.md names exists.", found);
+}
+
 fn documents() -> Vec<(String, String)> {
     let read = |path: String| (path.clone(), workspace::read(&path, "it was there a moment ago"));
     workspace::files(&["md"]).into_iter().map(read).collect()
@@ -68,6 +80,15 @@ fn broken_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<St
         .filter_map(|target| target.split('#').next())
         .filter(|target| !target.is_empty() && !target.contains(':'));
     files.filter(|target| !exists(target)).map(|target| format!("{path}: ({target}) leads nowhere")).collect()
+}
+
+/// Names in backticks that look like those of tests and lints, and are none.
+fn unknown_names(page: &str, known: impl Fn(&str) -> bool) -> Vec<String> {
+    let quoted = page.split("```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));
+    let name = |text: &&str| {
+        text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    quoted.filter(name).filter(|name| !known(name)).map(|name| format!("`{name}`")).collect()
 }
 
 /// What a documented command may name.
@@ -148,6 +169,12 @@ fn the_rule_on_words_bites() {
 fn the_rule_on_links_bites() {
     let text = "[a](B.md#c) [d](https://e) [f](#g) [h](I.md)";
     assert_eq!(broken_links("a.md", text, |target| target == "B.md"), ["a.md: (I.md) leads nowhere"]);
+}
+
+#[test]
+fn the_rule_on_names_bites() {
+    let page = "`a_test` ```\n`b_test`\n``` and `C_d`, `crate::e_f`, `gone_test`, `word`";
+    assert_eq!(unknown_names(page, |name| name == "a_test"), ["`gone_test`"]);
 }
 
 #[test]

@@ -1,0 +1,164 @@
+//! `commipc sim`: seeds, and one of them told as a conversation.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use commipc_sim::decisions::Choices;
+use commipc_sim::{Failure as Finding, Outcome as Run, Source, Tally, replay_command, report_seed, run_seeds};
+use serde_json::json;
+
+use crate::args::{Replayed, Sim, SimReplay, SimRun};
+use crate::failure::{Exit, Failure, Outcome};
+
+pub(crate) fn run(args: &Sim, json: bool) -> Outcome {
+    match args {
+        Sim::Run(args) => hunt(args, json),
+        Sim::Replay(args) => replay(args, json),
+    }
+}
+
+/// Seeds between two looks at the clock.
+const BLOCK: u64 = 50;
+/// A run that takes longer than this tells how far it is.
+const PROGRESS: Duration = Duration::from_secs(3);
+
+fn hunt(args: &SimRun, json: bool) -> Outcome {
+    let started = Instant::now();
+    let mut told = started;
+    let mut total = Tally::default();
+    while total.seeds < args.seeds && (total.failed.len() as u64) < args.enough {
+        let (from, count) = (args.from.saturating_add(total.seeds), BLOCK.min(args.seeds - total.seeds));
+        let enough = usize::try_from(args.enough).unwrap_or(usize::MAX) - total.failed.len();
+        let block = run_seeds(from, count, enough);
+        for (seed, findings) in &block.failed {
+            if json {
+                crate::say(found(*seed, findings));
+            } else {
+                crate::say_raw(&report_seed(*seed, findings));
+            }
+        }
+        total.seeds += block.seeds;
+        total.events += block.events;
+        total.failed.extend(block.failed);
+        if !json && told.elapsed() > PROGRESS {
+            told = Instant::now();
+            progress(&total, args.seeds, started.elapsed());
+        }
+    }
+    summary(&total, started.elapsed(), json);
+    verdict(&total)
+}
+
+fn found(seed: u64, findings: &[Finding]) -> serde_json::Value {
+    json!({ "seed": seed, "failures": findings_json(findings), "replay": replay_command(seed) })
+}
+
+fn findings_json(findings: &[Finding]) -> serde_json::Value {
+    let one = |finding: &Finding| {
+        let Finding { oracle, at, node, what } = finding;
+        json!({ "oracle": oracle, "at_ns": at.as_nanos(), "node": node, "what": what })
+    };
+    findings.iter().map(one).collect()
+}
+
+fn progress(total: &Tally, of: u64, took: Duration) {
+    let rate = per_second(total.seeds, took);
+    let (seeds, failed) = (total.seeds, total.failed.len());
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{seeds} of {of} seeds, {failed} failed, {rate:.0} seeds/s");
+}
+
+fn summary(total: &Tally, took: Duration, json: bool) {
+    let Tally { seeds, events, failed } = total;
+    let (rate, event_rate) = (per_second(*seeds, took), per_second(*events, took));
+    let failed = failed.len();
+    if json {
+        let seconds = took.as_secs_f64();
+        crate::say(
+            json!({ "seeds": seeds, "events": events, "failed": failed, "seconds": seconds, "seeds_per_s": rate }),
+        );
+    } else {
+        crate::say(format_args!(
+            "{seeds} seeds, {events} events, {failed} failed; {rate:.0} seeds/s, {event_rate:.0} events/s"
+        ));
+    }
+}
+
+fn per_second(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64().max(1e-6)
+}
+
+fn verdict(total: &Tally) -> Outcome {
+    let Some((seed, _)) = total.failed.first() else { return Ok(()) };
+    let message = format!("{} of {} seeds failed", total.failed.len(), total.seeds);
+    Err(Failure::new(Exit::Other, message).hint(format!("look at the first: {}", replay_command(*seed))))
+}
+
+fn replay(args: &SimReplay, json: bool) -> Outcome {
+    let run = commipc_sim::run(source(&args.what)?, true);
+    if let Some(path) = &args.save {
+        save(path, &run.choices)?;
+    }
+    if json {
+        let Run { trace_hash, events, failures, conversation, .. } = &run;
+        let (trace, failures) = (trace_hash.to_string(), findings_json(failures));
+        crate::say(json!({ "events": events, "trace": trace, "failures": failures, "conversation": conversation }));
+    } else {
+        crate::say(&run);
+    }
+    found_nothing(&run.failures)
+}
+
+fn source(what: &Replayed) -> Outcome<Source> {
+    if let Some(path) = &what.choices {
+        let text = fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("reading {} failed: {error}", path.display())))?;
+        let choices = text.parse().map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        return Ok(Source::Choices(choices));
+    }
+    // One of the two is there: the command line was checked.
+    Ok(Source::Seed(what.seed.unwrap_or_default()))
+}
+
+fn save(path: &Path, choices: &Choices) -> Outcome {
+    let opened = OpenOptions::new().write(true).create_new(true).open(path);
+    opened
+        .and_then(|mut file| write!(file, "{choices}"))
+        .map_err(|error| Failure::io(format_args!("writing {}", path.display()), &error))
+}
+
+fn found_nothing(findings: &[Finding]) -> Outcome {
+    let Some(first) = findings.first() else { return Ok(()) };
+    Err(Failure::new(Exit::Other, format!("{} findings, the first: {first}", findings.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding() -> Finding {
+        let at = commipc_tokio::Instant::from_nanos(1_500_000);
+        Finding { oracle: "requests", at, node: "c1".to_owned(), what: "never ended: t3".to_owned() }
+    }
+
+    #[test]
+    fn a_failing_seed_is_a_failure_with_the_command_that_replays_it() {
+        let total = Tally { seeds: 9, events: 90, failed: vec![(4, vec![finding()])] };
+        let failure = format!("{:?}", verdict(&total).unwrap_err());
+        assert!(failure.contains("exit: Other") && failure.contains("1 of 9 seeds failed"), "{failure}");
+        assert!(failure.contains("commipc sim replay --seed 4"), "{failure}");
+        assert!(verdict(&Tally { failed: Vec::new(), ..total }).is_ok());
+        assert!(found_nothing(&[finding()]).is_err() && found_nothing(&[]).is_ok());
+    }
+
+    #[test]
+    fn a_finding_is_told_in_full() {
+        let line = found(4, &[finding()]).to_string();
+        for part in ["\"seed\":4", "requests", "1500000", "c1", "never ended: t3", "sim replay --seed 4"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert_eq!(report_seed(4, &[finding()]).lines().count(), 2);
+    }
+}
