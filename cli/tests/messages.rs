@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use rustix::process::Signal;
 use serde_json::json as value;
@@ -140,7 +142,9 @@ fn a_listener_ends_with_its_hub_or_its_reader() {
     without_reader.line_beside();
     without_reader.stop_reading();
     // What is written after the reader has gone shows that it has.
+    let started = Instant::now();
     while without_reader.child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < support::PATIENCE, "it writes for nobody");
         scene.run(&["broadcast", "math", "x"]).printed("");
     }
     assert_eq!(without_reader.child.wait().unwrap().code(), Some(0), "as `head` wants it");
