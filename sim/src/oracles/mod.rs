@@ -118,6 +118,14 @@ impl Content {
     }
 }
 
+/// The prefix of the hub's own channels, and who speaks there.
+const RESERVED: &str = "__comm_ipc";
+pub(crate) const SYSTEM: &str = "system";
+
+pub(crate) fn is_hubs_own(channel: &ChannelName) -> bool {
+    channel.as_str().starts_with(RESERVED)
+}
+
 /// Turns a condition into a verdict.
 pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(otherwise()) }
