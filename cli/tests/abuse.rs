@@ -1,6 +1,7 @@
 //! A hub under connections that mean no good: it stays small, honest clients get in, and all others are shown out.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+#![expect(clippy::print_stdout, reason = "what was measured, for those who ask for it")]
 
 mod support;
 

@@ -8,6 +8,9 @@ use core::time::Duration;
 pub struct Limits {
     /// The whole handshake, so that nobody holds a place by saying nothing. Then [`Violation::HandshakeTimeout`](crate::Violation::HandshakeTimeout).
     pub handshake: Duration,
+    /// How long a hub may take to answer what a client asks it about channels: opening, providing, listening and their
+    /// undoing. Then [`Misuse::Deadline`](crate::Misuse::Deadline) at the client; what the hub grants later is given back.
+    pub registration: Duration,
     /// A frame before authentication, in bytes of type and body. Then [`Violation::FrameTooLarge`](crate::Violation::FrameTooLarge).
     pub handshake_frame: u32,
     /// A frame after authentication, in bytes of type and body; at most 64 MiB. Then `FrameTooLarge`, or `TooLarge` at the sender.
@@ -65,6 +68,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
+            registration: Duration::from_secs(10),
             handshake_frame: 1 << 10,
             frame: 1 << 20,
             partial_frame: Duration::from_secs(10),

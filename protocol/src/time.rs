@@ -76,6 +76,8 @@ pub enum TimerReason {
     LoginFailed,
     /// Some of what the driver holds must have been written by then.
     Write,
+    /// The hub must have answered what it was asked about a channel.
+    Registration,
     /// A call or send must have ended by then.
     Call,
 }

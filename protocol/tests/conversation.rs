@@ -111,6 +111,47 @@ fn s17_a_channel_is_open_once_the_hub_says_so_and_until_it_was_left_as_often() {
 }
 
 #[test]
+fn s17_what_the_hub_answers_too_late_is_told_and_given_back() {
+    let mut limits = Limits::default();
+    limits.registration = Duration::from_secs(3);
+    let mut world =
+        World::with(support::hub(Limits::default()), vec![support::client_with("a", Secret::key(KEY), limits)]);
+    world.connect_all();
+    let late = |token, result: &Event| {
+        let deadline = Failure::Local(Misuse::Deadline);
+        assert!(
+            matches!(result, Event::Done { token: got, result: Err(why) } if *got == Token(token) && *why == deadline)
+        );
+    };
+    let give_up = |world: &mut World, token: u64, command: Command| {
+        let mut now = world.now;
+        world.clients[0].handle(command, now);
+        for (millis, events) in [(2_999, 0), (1, 1)] {
+            now.mono = now.mono + Duration::from_millis(millis);
+            commipc_protocol::Machine::handle_input(&mut world.clients[0], now, commipc_protocol::Input::Timeout);
+            // What is transmitted stays where it is: only the events are taken.
+            world.take_events(0);
+            assert_eq!(world.events[0].len(), events);
+        }
+        world.now = now;
+        late(token, &world.next(0));
+        world.run();
+        assert!(world.events[0].is_empty(), "it ends once");
+    };
+    give_up(&mut world, 1, Command::Open { token: Token(1), channel: name("ch") });
+    assert_eq!((world.hub.load().channels, world.clients[0].load().controls), (0, 0), "left again");
+    world.open(0, "ch");
+    give_up(&mut world, 2, Command::Listen { token: Token(2), channel: name("ch"), event: None });
+    let event = commipc_protocol::EventName::new("ev").unwrap();
+    let kind = client::EventKind::Call;
+    give_up(&mut world, 3, Command::Provide { token: Token(3), channel: name("ch"), event, kind });
+    world.call(0, 4, "ch", "ev", b"");
+    let nobody = Failure::Refused(Refusal::NoProvider);
+    assert!(matches!(world.expect_answered(0).1, Err(CallFailure::Failed { failure, .. }) if failure == nobody));
+    world.provide(0, 5, "ch", "ev");
+}
+
+#[test]
 fn s35_an_event_has_one_provider_until_it_withdraws_or_goes() {
     let mut world = World::ready(&["a", "b"]);
     world.open(0, "ch");

@@ -1,6 +1,11 @@
 //! What somebody who has proved nothing can do to a hub: be told what to prove, and be shown out.
 
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test binary: what is unexpected fails it"
+)]
 
 mod support;
 

@@ -3,10 +3,11 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{Client, Event, EventKind, Failure, Token};
+use super::{Client, Due, Event, EventKind, Failure, Token};
 use crate::error::{Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::names::{ChannelName, EventName, Name};
+use crate::time::TimerReason;
 use crate::wire::{self, Control as _, Done, Frame, FrameType};
 
 /// A channel's place in the client's table. Channels stay there, closed or not: their numbers go on rising.
@@ -54,8 +55,9 @@ enum State {
     Open(usize),
 }
 
+/// What a lasting token stands for.
 #[derive(Clone, Debug)]
-enum Standing {
+pub(super) enum Standing {
     Provider(ChannelIx, EventName),
     Listener(ChannelIx, Option<EventName>),
 }
@@ -69,6 +71,15 @@ pub(super) enum Control {
     Stand(Token),
     /// Undoes something that is forgotten already.
     Undo(Token),
+    /// Was given up: what is granted all the same is given back.
+    Late(Option<Late>),
+}
+
+/// What the hub was asked for and nobody waits for any more.
+#[derive(Debug)]
+pub(super) enum Late {
+    Open(ChannelIx),
+    Stand(Standing),
 }
 
 impl Channels {
@@ -167,6 +178,16 @@ impl Channels {
         }
     }
 
+    /// Whether something stands for the same, or is about to.
+    fn is_wanted(&self, standing: &Standing) -> bool {
+        let at = |ix: &ChannelIx| self.all.get(ix.0);
+        match standing {
+            Standing::Provider(ix, event) => at(ix).is_some_and(|it| it.providers.contains_key(event)),
+            Standing::Listener(ix, Some(event)) => at(ix).is_some_and(|it| it.listeners.contains_key(event)),
+            Standing::Listener(ix, None) => at(ix).is_some_and(|it| !it.all_events.is_empty()),
+        }
+    }
+
     fn name(&self, ix: ChannelIx) -> Option<ChannelName> {
         self.all.get(ix.0).map(|channel| channel.name.clone())
     }
@@ -257,7 +278,11 @@ impl Client {
         if !tell_hub {
             return self.done(token, Ok(()));
         }
-        let id = self.control(Control::Undo(token));
+        self.tell_undone(Control::Undo(token), standing);
+    }
+
+    fn tell_undone(&mut self, control: Control, standing: Standing) {
+        let id = self.control(control);
         match standing {
             Standing::Provider(ix, event) => {
                 let Some(name) = self.channels.name(ix) else { return };
@@ -275,7 +300,10 @@ impl Client {
 
     pub(super) fn handle_done(&mut self, frame: &Frame) -> Result<(), Violation> {
         let Done { id, code } = Done::parse(frame.body()).map_err(|_| Violation::BadControl)?;
-        let control = self.controls.remove(&id).ok_or(Violation::UnexpectedFrame)?;
+        let (control, timer) = self.controls.remove(&id).ok_or(Violation::UnexpectedFrame)?;
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
         let result = match (code, Refusal::from_code(code)) {
             (0, _) => Ok(()),
             (_, Some(refusal)) => Err(Failure::Refused(refusal)),
@@ -304,12 +332,49 @@ impl Client {
                 self.done(token, result);
             }
             Control::Undo(token) => self.done(token, result),
+            Control::Late(Some(late)) if result.is_ok() => self.give_back(late),
+            Control::Late(_) => {}
+        }
+    }
+
+    /// The hub takes too long: whoever waits is told so.
+    pub(super) fn control_expired(&mut self, id: u64) {
+        let Some((control, _)) = self.controls.remove(&id) else { return };
+        let late = match &control {
+            Control::Open(ix) => Some(Late::Open(*ix)),
+            Control::Stand(token) => self.channels.standing.get(token).cloned().map(Late::Stand),
+            Control::Undo(_) | Control::Late(_) => None,
+        };
+        self.controls.insert(id, (Control::Late(late), None));
+        self.control_ended(control, Err(Failure::Local(Misuse::Deadline)));
+    }
+
+    /// Undoes what the hub granted too late, unless it was asked for anew.
+    fn give_back(&mut self, late: Late) {
+        match late {
+            Late::Open(ix) => {
+                let Some(channel) = self.channels.all.get(ix.0).filter(|it| matches!(it.state, State::Closed)) else {
+                    return;
+                };
+                let name = channel.name.clone();
+                let id = self.control(Control::Late(None));
+                let leave = wire::Leave { id, channel: name.as_name() };
+                self.outbox.push(&mut self.pool, FrameType::Leave, |out| leave.encode(out));
+            }
+            Late::Stand(standing) => {
+                if !self.channels.is_wanted(&standing) {
+                    self.tell_undone(Control::Late(None), standing);
+                }
+            }
         }
     }
 
     /// Ends every request to the hub and forgets what the link stood for.
     pub(super) fn lose_channels(&mut self, gone: Misuse) {
-        for control in core::mem::take(&mut self.controls).into_values() {
+        for (control, timer) in core::mem::take(&mut self.controls).into_values() {
+            if let Some(timer) = timer {
+                self.timers.cancel(timer);
+            }
             self.control_ended(control, Err(Failure::Local(gone)));
         }
         for ix in 0..self.channels.all.len() {
@@ -323,7 +388,9 @@ impl Client {
 
     fn control(&mut self, control: Control) -> u64 {
         self.control_ids += 1;
-        self.controls.insert(self.control_ids, control);
+        let due = self.now.mono + self.config.limits.registration;
+        let timer = self.timers.insert(due, TimerReason::Registration, Due::Control(self.control_ids));
+        self.controls.insert(self.control_ids, (control, Some(timer)));
         self.control_ids
     }
 

@@ -56,7 +56,7 @@ pub struct Client {
     outputs: VecDeque<Output<Event>>,
     channels: Channels,
     /// Control requests without an answer, by number.
-    controls: BTreeMap<u64, Control>,
+    controls: BTreeMap<u64, (Control, Option<TimerId>)>,
     control_ids: u64,
     calls: Slots<Pending>,
     requests: u64,
@@ -79,6 +79,7 @@ pub struct Client {
 #[derive(Clone, Copy, Debug)]
 enum Due {
     Handshake,
+    Control(u64),
     Call(Key),
     Serving(RequestId),
 }
@@ -252,6 +253,7 @@ impl Client {
         while let Some(due) = self.timers.expire(self.now.mono) {
             match due {
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
+                Due::Control(id) => self.control_expired(id),
                 Due::Call(key) => self.call_expired(key),
                 Due::Serving(request) => {
                     self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));

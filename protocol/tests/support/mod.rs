@@ -36,6 +36,8 @@ pub struct World {
     pub chunk: usize,
     /// A client whose driver has stopped reading: what the hub transmits to it stays with the hub's driver.
     pub stalled: Option<usize>,
+    /// What clients gave and nobody has carried out yet.
+    kept: Vec<(usize, Output<Event>)>,
     accepted: u32,
     /// All bytes that each link carried, by direction: to the hub, to the client.
     pub wire: BTreeMap<LinkId, (Vec<u8>, Vec<u8>)>,
@@ -87,6 +89,7 @@ impl World {
             record: None,
             chunk: usize::MAX,
             stalled: None,
+            kept: Vec::new(),
             accepted: 0,
             wire: BTreeMap::new(),
         }
@@ -131,6 +134,9 @@ impl World {
 
     /// Everything that can happen without time passing.
     pub fn run(&mut self) {
+        for (client, output) in std::mem::take(&mut self.kept) {
+            self.client_output(client, output);
+        }
         loop {
             let mut busy = false;
             while let Some(output) = self.hub.poll_output() {
@@ -157,6 +163,16 @@ impl World {
             client.handle_input(self.now, Input::Timeout);
         }
         self.run();
+    }
+
+    /// Takes what a client tells its application, and keeps back what it transmits.
+    pub fn take_events(&mut self, client: usize) {
+        while let Some(output) = self.clients[client].poll_output() {
+            match output {
+                Output::Event(event) => self.events[client].push_back(event),
+                kept => self.kept.push((client, kept)),
+            }
+        }
     }
 
     /// Breaks a client's link without a word.
