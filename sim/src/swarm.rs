@@ -120,6 +120,10 @@ impl Swarm {
         if talking {
             world = world.talking();
         }
+        let own = world.engine().decisions().stream("twins");
+        if world.engine().decisions().on(own).chance(1, 4) {
+            world = world.with_twins();
+        }
         let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
         let weather = Weather::drawn(world.engine().decisions().on(net));
         let limits = tight(world.engine().decisions().on(work));
