@@ -50,7 +50,6 @@ const LONGEST_CALL: u64 = 60_000;
 /// The longest a provider thinks before it answers, in nanoseconds.
 const LONGEST_THOUGHT: u64 = 5_000_000_000;
 /// How long the warm-up waits for anything.
-
 const WARM: Duration = Duration::from_secs(20);
 /// How often an actor connects again by itself.
 const RECONNECTS: u32 = 3;
