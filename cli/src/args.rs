@@ -1,9 +1,12 @@
-//! The command line.
+//! The command line. Every command's help starts with examples.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::bench::{self, args::Bench};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +15,9 @@ Examples:
   commipc provide math twice --exec 'jq \".*2\"'       answer calls with a shell command
   commipc call math twice 21                         call it: prints 42
   commipc call math twice @numbers.json --deadline 2s
+  commipc listen math                                hear all broadcasts of a channel
+  commipc broadcast math news '\"pi is still 3\"'      say something to all who listen
+  commipc channels                                   what the hub holds
   commipc bench rpc --json                           measure calls through a hub
   commipc sim run --seeds 1000                       simulate hubs and clients in any weather
 
@@ -20,8 +26,78 @@ A hub writes its key beside its socket, where clients of the same user find it. 
   commipc hub --listen tcp://0.0.0.0:7117 --secret-file hub.key
   commipc call math twice 21 --hub tcp://host:7117 --secret-file hub.key
 
-Exit codes: 0 ok, 1 other, 2 usage, 3 no provider, 4 deadline, 5 fault, 6 refused or authentication, 7 hub unreachable
-";
+Exit codes: 0 ok, 1 other, 2 usage, 3 no provider, 4 deadline, 5 fault, 6 refused or authentication, 7 hub unreachable";
+
+const HUB: &str = "\
+Examples:
+  commipc hub                                              on the default socket, with a key beside it
+  commipc hub --listen tcp://127.0.0.1:0 --secret-file hub.key
+  commipc hub --credentials hub.credentials                each with a secret of its own
+  kill -HUP PID                                            read the table anew";
+const CALL: &str = "\
+Examples:
+  commipc call math twice 21
+  commipc call math sum '{\"a\": 15, \"b\": 25}' --deadline 2s
+  commipc call math sum @numbers.json
+  date +%s | commipc call math twice -
+  commipc call math twice 21 -n 1000                       how long answers take";
+const PROVIDE: &str = "\
+Examples:
+  commipc provide math echo --echo
+  commipc provide math pi --reply 3.14159
+  commipc provide math twice --exec 'jq \".*2\"'";
+const SEND: &str = "\
+Examples:
+  commipc send printer print '{\"pages\": 3}'
+  commipc send printer print @job.json";
+const BROADCAST: &str = "\
+Examples:
+  commipc broadcast math news '\"pi is still 3\"'
+  commipc broadcast math tick --count 1000
+  commipc broadcast math news - <news.json";
+const LISTEN: &str = "\
+Examples:
+  commipc listen math                                      all events
+  commipc listen math news --count 1                       wait for one message
+  commipc listen math --json | jq .data
+  commipc listen __comm_ipc_system                         who joins, leaves and provides";
+const CHANNELS: &str = "\
+Examples:
+  commipc channels
+  commipc channels --json | jq -r .name";
+const MEMBERS: &str = "\
+Examples:
+  commipc members math
+  commipc members math --json | jq -r .client";
+const KEYGEN: &str = "\
+Examples:
+  commipc keygen --out hub.key
+  commipc hub --listen tcp://0.0.0.0:7117 --secret-file hub.key";
+const DEMO: &str = "\
+Examples:
+  commipc demo";
+const COMPLETIONS: &str = "\
+Examples:
+  commipc completions bash >~/.local/share/bash-completion/completions/commipc
+  commipc completions zsh >~/.zfunc/_commipc
+  commipc completions fish >~/.config/fish/completions/commipc.fish";
+const MAN: &str = "\
+Examples:
+  commipc man | man -l -
+  commipc man --out ~/.local/share/man/man1";
+const SIM: &str = "\
+Examples:
+  commipc sim run                                          a thousand worlds; nothing is found
+  commipc sim replay --seed 4711                           one of them, told as a conversation";
+const SIM_RUN: &str = "\
+Examples:
+  commipc sim run                                          a thousand worlds; nothing is found
+  commipc sim run --seeds 200000 --from 1000000            more of them, others";
+const SIM_REPLAY: &str = "\
+Examples:
+  commipc sim replay --seed 4711                           one world, told as a conversation
+  commipc sim replay --seed 4711 --save case.txt           and kept as a list of choices, to be edited
+  commipc sim replay --choices case.txt                    replayed from that";
 
 /// Calls between processes, through a hub.
 #[derive(Debug, Parser)]
@@ -76,26 +152,47 @@ pub(crate) enum Command {
     Hub(Hub),
     Call(Call),
     Provide(Provide),
+    Send(Send),
+    Broadcast(Broadcast),
+    Listen(Listen),
+    Channels(Channels),
+    Members(Members),
     Keygen(Keygen),
-    /// Hub, provider and consumer in one process, with every step explained
-    Demo,
-    #[command(subcommand)]
+    Demo(Demo),
+    #[command(subcommand, before_help = bench::args::EXAMPLES)]
     Bench(Bench),
     #[command(subcommand)]
     Sim(Sim),
-    /// Processes that a benchmark starts for itself.
-    #[command(subcommand, hide = true)]
-    BenchPart(BenchPart),
+    Completions(Completions),
+    Man(Man),
 }
 
 /// Run a hub until SIGTERM or Ctrl-C
 ///
 /// Prints one line `listening on URL` for each listener when it is ready.
+///
+/// With --credentials, who may connect is read from a table, one line for each, # for comments:
+///
+///     # credential  secret               for which client ids   what it may beyond
+///     alice         file:alice.key       ids=alice,alice-*
+///     monitor       key:<64 hex digits>  ids=monitor-*          can=observer
+///     default       password:<no spaces> ids=*
+///
+/// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes bridge, observer and admin,
+/// separated by commas; an observer may ask for channels and members, and listen to the hub's own channels. Clients name
+/// their entry with --credential; those that name none prove `default`, which --secret-file may give instead of a line.
+///
+/// SIGHUP reads the table and the secret file anew: new connections are asked by the new table, those that stand are not
+/// touched. A table that makes no sense is reported on stderr, and the old one stays in force.
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment, before_help = HUB)]
 pub(crate) struct Hub {
     /// Where to listen, may be repeated; tcp port 0 takes a free one [default: the common option --hub]
     #[arg(long, value_name = "URL")]
     pub(crate) listen: Vec<String>,
+    /// A table of credentials, readable by its owner alone; SIGHUP reads it anew
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure_no_auth")]
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 /// Call an event once and print the answer as JSON
@@ -103,16 +200,12 @@ pub(crate) struct Hub {
 /// What JSON cannot say is written {"$bytes":"<hex>"}, {"$float":"NaN"}, {"$tag":[number,value]} or
 /// {"$map":[[key,value],…]}, in payloads and answers alike.
 #[derive(Args, Debug)]
+#[command(before_help = CALL)]
 pub(crate) struct Call {
-    /// The channel
-    #[arg(value_name = "CHANNEL")]
-    pub(crate) channel: String,
-    /// The event
-    #[arg(value_name = "EVENT")]
-    pub(crate) event: String,
-    /// The payload: JSON, @FILE with JSON, or - for stdin
-    #[arg(value_name = "JSON|@FILE|-", default_value = "null", allow_hyphen_values = true)]
-    pub(crate) payload: String,
+    #[command(flatten)]
+    pub(crate) topic: Topic,
+    #[command(flatten)]
+    pub(crate) what: Payload,
     /// How long the answer may take: 2s, 500ms, 1m
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub(crate) deadline: Duration,
@@ -121,19 +214,102 @@ pub(crate) struct Call {
     pub(crate) repeat: u32,
 }
 
-/// Answer calls of an event until SIGTERM, Ctrl-C or the loss of the hub
-///
-/// Prints `providing CHANNEL/EVENT` when ready.
+/// Which event of which channel.
 #[derive(Args, Debug)]
-pub(crate) struct Provide {
+pub(crate) struct Topic {
     /// The channel
     #[arg(value_name = "CHANNEL")]
     pub(crate) channel: String,
     /// The event
     #[arg(value_name = "EVENT")]
     pub(crate) event: String,
+}
+
+/// What is said.
+#[derive(Args, Debug)]
+pub(crate) struct Payload {
+    /// The payload: JSON, @FILE with JSON, or - for stdin
+    #[arg(value_name = "JSON|@FILE|-", default_value = "null", allow_hyphen_values = true)]
+    pub(crate) payload: String,
+}
+
+/// Answer calls of an event until SIGTERM, Ctrl-C or the loss of the hub
+///
+/// Prints `providing CHANNEL/EVENT` when ready.
+#[derive(Args, Debug)]
+#[command(before_help = PROVIDE)]
+pub(crate) struct Provide {
+    #[command(flatten)]
+    pub(crate) topic: Topic,
     #[command(flatten)]
     pub(crate) with: Answering,
+}
+
+/// Say something to an event's provider, without an answer
+///
+/// Ends when the hub has taken it. What the provider makes of it is not told.
+#[derive(Args, Debug)]
+#[command(before_help = SEND)]
+pub(crate) struct Send {
+    #[command(flatten)]
+    pub(crate) topic: Topic,
+    #[command(flatten)]
+    pub(crate) what: Payload,
+}
+
+/// Say something to all who listen
+///
+/// Ends when the hub has taken it. That nobody listens is no error.
+#[derive(Args, Debug)]
+#[command(before_help = BROADCAST)]
+pub(crate) struct Broadcast {
+    #[command(flatten)]
+    pub(crate) topic: Topic,
+    #[command(flatten)]
+    pub(crate) what: Payload,
+    /// Say it so many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: u64,
+}
+
+/// Print the broadcasts of a channel, one a line, until SIGTERM, Ctrl-C or the loss of the hub
+///
+/// Says `listening to CHANNEL` on stderr when ready. A line is the sender, the event and the payload as JSON, with
+/// `(N missed)` behind it where so many messages before it were lost because this command was too slow. A payload of
+/// raw bytes is shown as {"$bytes":"<hex>"}.
+///
+/// With --json: sender, hub, channel, event, data, number (the sender's count for this event), sent_at (ms since 1970, by
+/// the sender's clock), hops, metadata and missed.
+#[derive(Args, Debug)]
+#[command(before_help = LISTEN)]
+pub(crate) struct Listen {
+    /// The channel
+    #[arg(value_name = "CHANNEL")]
+    pub(crate) channel: String,
+    /// The event [default: all]
+    #[arg(value_name = "EVENT")]
+    pub(crate) event: Option<String>,
+    /// End after so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+/// List the channels of a hub
+///
+/// Needs the hub's own secret, or a credential with can=observer.
+#[derive(Args, Debug)]
+#[command(before_help = CHANNELS)]
+pub(crate) struct Channels {}
+
+/// List the members of a channel, in the order in which they joined, with the events they provide
+///
+/// Needs the hub's own secret, or a credential with can=observer.
+#[derive(Args, Debug)]
+#[command(before_help = MEMBERS)]
+pub(crate) struct Members {
+    /// The channel
+    #[arg(value_name = "CHANNEL")]
+    pub(crate) channel: String,
 }
 
 /// What a provider answers with.
@@ -153,60 +329,39 @@ pub(crate) struct Answering {
 
 /// Make a secret for a hub: prints key:<64 hex>, or writes it to a new file
 #[derive(Args, Debug)]
+#[command(before_help = KEYGEN)]
 pub(crate) struct Keygen {
     /// Write a new file only its owner can read; an existing one is left alone
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }
 
-/// Measure a hub
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bench {
-    Rpc(BenchRpc),
+/// Hub, provider and consumer in one process, with every step explained
+#[derive(Args, Debug)]
+#[command(before_help = DEMO)]
+pub(crate) struct Demo {}
+
+/// Print a script that completes this command line in a shell
+#[derive(Args, Debug)]
+#[command(before_help = COMPLETIONS)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
 }
 
-/// Calls: latency with 1 in flight, rate with many, the hub's CPU and context switches per call
-///
-/// Hub, provider and consumer are processes of their own on a temporary Unix socket. A relay that only forwards
-/// frames, without protocol, is measured alternately in the same run: it is the floor. All figures are medians of the
-/// rounds.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct BenchRpc {
-    /// Payload size in bytes
-    #[arg(long, value_name = "B", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
-    pub(crate) size: u32,
-    /// Calls in flight for each client when the rate is measured
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) in_flight: u32,
-    /// Connections of the consumer process
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) clients: u32,
-    /// Seconds for each figure and round
-    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = parse_seconds)]
-    pub(crate) seconds: f64,
-    /// Rounds
-    #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
-    pub(crate) rounds: u32,
-    /// Send the payload as the application's own bytes instead of a CBOR value
-    #[arg(long)]
-    pub(crate) raw: bool,
-    /// Measure through a hub that runs already (its CPU and switches are then unknown)
-    #[arg(long, value_name = "URL")]
-    pub(crate) hub_url: Option<String>,
+/// Print the manual page, or write one for each command
+#[derive(Args, Debug)]
+#[command(before_help = MAN)]
+pub(crate) struct Man {
+    /// Write commipc.1 and a page for each command to this folder, which is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
-
-const SIM_EXAMPLES: &str = "\
-Examples:
-  commipc sim run                                    a thousand worlds; nothing is found
-  commipc sim run --seeds 200000 --from 1000000      more of them, others
-  commipc sim replay --seed 4711                     one of them, told as a conversation
-  commipc sim replay --seed 4711 --save case.txt     and kept as a list of choices, to be edited
-  commipc sim replay --choices case.txt              replayed from that
-";
 
 /// Run hubs and clients in simulated worlds, each of which follows from a seed
 #[derive(Debug, Subcommand)]
-#[command(before_help = SIM_EXAMPLES)]
+#[command(before_help = SIM)]
 pub(crate) enum Sim {
     Run(SimRun),
     Replay(SimReplay),
@@ -217,6 +372,7 @@ pub(crate) enum Sim {
 /// Every seed is a hub, its clients, their work and the weather between them: slow and broken connections, refused
 /// dials, late timers. Whatever must not be is found by oracles, and told with the one command that replays it.
 #[derive(Args, Debug)]
+#[command(before_help = SIM_RUN)]
 pub(crate) struct SimRun {
     /// How many seeds
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -231,6 +387,7 @@ pub(crate) struct SimRun {
 
 /// Run one world again and print all that is said in it; ends with 1 if something is found
 #[derive(Args, Debug)]
+#[command(before_help = SIM_REPLAY)]
 pub(crate) struct SimReplay {
     #[command(flatten)]
     pub(crate) what: Replayed,
@@ -251,59 +408,6 @@ pub(crate) struct Replayed {
     pub(crate) choices: Option<PathBuf>,
 }
 
-/// The processes of a benchmark.
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum BenchPart {
-    /// The floor's relay.
-    RawRelay {
-        /// Its socket.
-        socket: PathBuf,
-    },
-    /// The floor's provider.
-    RawProvider {
-        /// The relay's socket.
-        socket: PathBuf,
-    },
-    /// The floor's consumer.
-    RawConsumer {
-        /// The relay's socket.
-        socket: PathBuf,
-        #[command(flatten)]
-        load: Load,
-    },
-    /// A provider that echoes.
-    Provider {
-        /// Payloads as bytes.
-        #[arg(long)]
-        raw: bool,
-    },
-    /// A consumer of that provider.
-    Consumer {
-        /// Payloads as bytes.
-        #[arg(long)]
-        raw: bool,
-        #[command(flatten)]
-        load: Load,
-    },
-}
-
-/// What a consumer does.
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct Load {
-    /// Payload size in bytes.
-    #[arg(long)]
-    pub(crate) size: u32,
-    /// Calls in flight for each connection.
-    #[arg(long)]
-    pub(crate) in_flight: u32,
-    /// Connections.
-    #[arg(long)]
-    pub(crate) clients: u32,
-    /// How long.
-    #[arg(long)]
-    pub(crate) seconds: f64,
-}
-
 /// `2s`, `500ms`, `1.5m`, `1h`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time; write 2s, 500ms, 1m or 1h");
@@ -321,11 +425,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(time) if time > Duration::ZERO && seconds <= 86_400.0 => Ok(time),
         _ => Err("a deadline is more than nothing and at most a day".into()),
     }
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
-    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.01 and 3600 seconds".into()) }
 }
 
 #[cfg(test)]
@@ -351,7 +450,7 @@ mod tests {
     fn negative_numbers_are_payloads() {
         let cli = Cli::try_parse_from(["commipc", "call", "a", "b", "-5", "--deadline", "1m"]).unwrap();
         let Command::Call(call) = cli.command else { panic!("not a call") };
-        assert_eq!(call.payload, "-5");
+        assert_eq!(call.what.payload, "-5");
         assert_eq!(call.deadline, Duration::from_secs(60));
     }
 

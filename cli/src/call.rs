@@ -1,6 +1,5 @@
 //! `commipc call`: one call, or many and how long they took.
 
-use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
@@ -10,11 +9,11 @@ use crate::args::{Call, Common};
 use crate::bench::{Samples, Summary};
 use crate::connect;
 use crate::errors::About;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::json;
 
 pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome {
-    let about = About::new(connect::url(common), &args.channel, &args.event)?;
+    let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
     let client = connect::client(common).await?;
     let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
     if args.repeat == 1 {
@@ -26,29 +25,6 @@ pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome
     }
     client.close().await;
     Ok(())
-}
-
-/// Reads the payload, before anything else is started: it may come from a slow stdin.
-pub(crate) fn payload(text: &str) -> Outcome<Value> {
-    let read;
-    let text = if text == "-" {
-        let mut stdin = String::new();
-        std::io::stdin()
-            .read_to_string(&mut stdin)
-            .map_err(|error| Failure::usage(format!("the payload on stdin cannot be read: {error}")))?;
-        read = stdin;
-        read.as_str()
-    } else if let Some(path) = text.strip_prefix('@') {
-        read = std::fs::read_to_string(path)
-            .map_err(|error| Failure::usage(format!("the payload file {path} cannot be read: {error}")))?;
-        read.as_str()
-    } else {
-        text
-    };
-    json::parse(text).map_err(|error| {
-        Failure::usage(format!("the payload is {error}"))
-            .hint(r#"write JSON, such as '{"a": 15}' or '"text"', @FILE, or - for stdin"#)
-    })
 }
 
 async fn call(channel: &Channel, args: &Call, payload: &Value, about: &About) -> Outcome<Value> {

@@ -18,29 +18,42 @@ pub(crate) struct About {
 impl About {
     /// Checks the names, before anything is connected.
     pub(crate) fn new(hub: String, channel: &str, event: &str) -> Outcome<Self> {
-        let bad = |what: &str, name: &str, error: NameError| {
-            Failure::usage(format!("the {what} '{name}' cannot be: {error}")).code(Misuse::BadName.code())
-        };
-        Ok(Self {
-            hub,
-            channel: ChannelName::new(channel).map_err(|error| bad("channel", channel, error))?,
-            event: EventName::new(event).map_err(|error| bad("event", event, error))?,
-        })
+        Ok(Self { hub, channel: channel_name(channel)?, event: event_name(event)? })
+    }
+
+    /// The same for programs.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "channel": self.channel.to_string(), "event": self.event.to_string() })
     }
 
     /// An operation on the event that did not succeed.
     pub(crate) fn failed(&self, code: Code, error: &impl Display) -> Failure {
-        operation(self, code.0, &error.to_string())
+        operation(&self.hub, &self.channel, Some(&self.event), code, &error.to_string())
     }
 
     /// A call that has no result.
     pub(crate) fn call_failed(&self, error: &CallError) -> Failure {
         // The number stands beside the text anyway.
         if let CallError::Fault(fault) = error {
-            return operation(self, fault.code, &format!("the provider answered with a fault: {}", fault.message));
+            return self
+                .failed(Code(fault.code), &format_args!("the provider answered with a fault: {}", fault.message));
         }
         self.failed(error.code(), error)
     }
+}
+
+/// Checks a channel's name.
+pub(crate) fn channel_name(name: &str) -> Outcome<ChannelName> {
+    ChannelName::new(name).map_err(|error| bad_name("channel", name, error))
+}
+
+/// Checks an event's name.
+pub(crate) fn event_name(name: &str) -> Outcome<EventName> {
+    EventName::new(name).map_err(|error| bad_name("event", name, error))
+}
+
+fn bad_name(what: &str, name: &str, error: NameError) -> Failure {
+    Failure::usage(format!("the {what} '{name}' cannot be: {error}")).code(Misuse::BadName.code())
 }
 
 /// A connection that stood and is over.
@@ -59,12 +72,21 @@ pub(crate) fn connection(hub: &str, code: u16, text: &str) -> Failure {
     }
 }
 
-fn operation(about: &About, code: u16, text: &str) -> Failure {
-    let About { hub, channel, event } = about;
-    let failure = Failure::new(exit(code), format!("{channel}/{event}: {text}")).code(code);
+/// An operation on a channel, or an event of it, that did not succeed.
+pub(crate) fn operation(
+    hub: &str,
+    channel: &ChannelName,
+    event: Option<&EventName>,
+    Code(code): Code,
+    text: &str,
+) -> Failure {
+    let subject = event.map_or_else(|| channel.to_string(), |event| format!("{channel}/{event}"));
+    let failure = Failure::new(exit(code), format!("{subject}: {text}")).code(code);
     let known = Refusal::from_code(code);
-    let hint = if known == Some(Refusal::NoProvider) {
+    let hint = if let (Some(Refusal::NoProvider), Some(event)) = (known, event) {
         Some(format!("start a provider, for example: commipc provide {channel} {event} --echo"))
+    } else if known == Some(Refusal::NoSuchChannel) {
+        Some("see which there are with 'commipc channels'".into())
     } else if known == Some(Refusal::ProviderExists) || code == Misuse::AlreadyProvided.code() {
         Some("stop the other provider, or provide under another name".into())
     } else if exit(code) == Exit::Deadline {
@@ -74,7 +96,7 @@ fn operation(about: &About, code: u16, text: &str) -> Failure {
     } else if code == FaultCode::HandlerFailed.code() {
         Some("the provider's own output tells why".into())
     } else if code == Misuse::Disconnected.code() {
-        Some(format!("the call may have been executed; see whether the hub at {hub} still runs"))
+        Some(format!("it may have been executed; see whether the hub at {hub} still runs"))
     } else if known.is_some_and(Refusal::is_retryable) {
         Some("try again later".into())
     } else {
@@ -92,6 +114,7 @@ pub(crate) fn exit(code: u16) -> Exit {
     let by_itself = [
         (Violation::BadServerProof.code(), Exit::Refused),
         (Violation::NotOffered.code(), Exit::Refused),
+        (Refusal::NoSuchChannel.code(), Exit::Other),
         (Refusal::NoProvider.code(), Exit::NoProvider),
         (Refusal::Deadline.code(), Exit::Deadline),
         (Misuse::Deadline.code(), Exit::Deadline),
@@ -130,6 +153,10 @@ fn connection_hint(hub: &str, code: u16) -> Option<String> {
         ),
         (Refusal::IdInUse.code(), "choose another --id, or leave it out"),
         (Refusal::IdNotAllowed.code(), "choose another --id, or prove another --credential"),
+        (
+            Refusal::NotAllowed.code(),
+            "prove a credential that has can=observer at the hub with --credential, or the hub's own secret",
+        ),
         (Refusal::VersionUnsupported.code(), "use a hub and a commipc of the same release"),
     ];
     let by_itself = hints.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint);
@@ -166,8 +193,8 @@ mod tests {
 
     #[test]
     fn advice_names_what_to_type() {
-        let about = About::new("unix:/h".into(), "math", "sum").unwrap();
-        let text = format!("{:?}", operation(&about, 300, "nobody provides this event"));
+        let (math, sum) = (channel_name("math").unwrap(), event_name("sum").unwrap());
+        let text = format!("{:?}", operation("unix:/h", &math, Some(&sum), Code(300), "nobody provides this event"));
         assert!(text.contains("commipc provide math sum --echo"), "{text}");
         let text = format!("{:?}", connection("unix:/h", 512, "unreachable"));
         assert!(text.contains("commipc hub --listen unix:/h"), "{text}");

@@ -2,7 +2,6 @@
 //! what to do next.
 
 use std::fmt::Display;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// The exit codes, the same for every command.
@@ -75,10 +74,13 @@ impl Failure {
 
     /// Says it on stderr, for people or as one line of JSON, and turns it into the exit code.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
-        let text = if json { self.to_json() } else { self.to_text() };
-        // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        self.tell(json);
         ExitCode::from(self.exit as u8)
+    }
+
+    /// Says it on stderr without ending anything.
+    pub(crate) fn tell(&self, json: bool) {
+        crate::say_beside(if json { self.to_json() } else { self.to_text() });
     }
 
     fn to_text(&self) -> String {

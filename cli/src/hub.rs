@@ -1,17 +1,21 @@
 //! `commipc hub`: a hub until SIGTERM or Ctrl-C.
 
-use commipc_tokio::local::LocalError;
-use commipc_tokio::{HubError, SecretSourceError};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::path::Path;
 
-use crate::args::{Common, Hub};
+use commipc_tokio::local::LocalError;
+use commipc_tokio::{CredentialTable, CredentialsError, Hub, HubError, SecretSourceError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::args::{self, Common};
 use crate::connect;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::stop::Stop;
 
-pub(crate) async fn run(args: Hub, common: &Common) -> Outcome {
+pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     // Before the line that says it is ready: whoever reads it may send a signal at once.
     let mut stop = Stop::new()?;
+    let mut reloads = args.credentials.as_deref().map(|file| Reloads::new(file, common)).transpose()?;
     allow_many_files();
     let mut builder = commipc_tokio::hub();
     let urls = if args.listen.is_empty() { vec![connect::url(common)] } else { args.listen };
@@ -21,7 +25,9 @@ pub(crate) async fn run(args: Hub, common: &Common) -> Outcome {
     if let Some(id) = &common.id {
         builder = builder.id(id);
     }
-    if let Some(file) = &common.secret_file {
+    if let Some(reloads) = &reloads {
+        builder = builder.credentials(reloads.table().map_err(|error| not_started(&error))?);
+    } else if let Some(file) = &common.secret_file {
         builder = builder.secret_file(file);
     }
     if common.insecure_no_auth {
@@ -35,9 +41,58 @@ pub(crate) async fn run(args: Hub, common: &Common) -> Outcome {
             crate::say(format_args!("listening on {url}"));
         }
     }
-    stop.requested().await;
+    match &mut reloads {
+        Some(reloads) => tokio::select! {
+            () = stop.requested() => {}
+            () = reloads.serve(&hub) => {}
+        },
+        None => stop.requested().await,
+    }
     hub.shutdown().await;
     Ok(())
+}
+
+/// A table of credentials, read anew at each SIGHUP.
+struct Reloads<'a> {
+    file: &'a Path,
+    /// The file of the entry `default`, if the table does not have it.
+    secret_file: Option<&'a Path>,
+    json: bool,
+    asked: Signal,
+}
+
+impl<'a> Reloads<'a> {
+    /// From now on the signal no longer ends the process.
+    fn new(file: &'a Path, common: &'a Common) -> Outcome<Self> {
+        let asked = signal(SignalKind::hangup()).map_err(|error| Failure::io("taking signals", &error))?;
+        Ok(Self { file, secret_file: common.secret_file.as_deref(), json: common.json, asked })
+    }
+
+    fn table(&self) -> Result<CredentialTable, HubError> {
+        let table = CredentialTable::read(self.file)?;
+        Ok(match self.secret_file {
+            Some(secret) => table.with_shared_file(secret)?,
+            None => table,
+        })
+    }
+
+    /// Goes on for ever.
+    async fn serve(&mut self, hub: &Hub) {
+        while self.asked.recv().await.is_some() {
+            match self.reload(hub).await {
+                Ok(()) if self.json => crate::say(serde_json::json!({ "reloaded": self.file })),
+                Ok(()) => crate::say(format_args!("reloaded {}", self.file.display())),
+                Err(error) => {
+                    let text = format!("the credentials were not reloaded, the old ones stay in force: {error}");
+                    failed(&error, text).tell(self.json);
+                }
+            }
+        }
+    }
+
+    async fn reload(&self, hub: &Hub) -> Result<(), HubError> {
+        hub.set_credentials(self.table()?).await
+    }
 }
 
 /// A hub with many clients needs many files; it takes as many as it is allowed.
@@ -49,20 +104,30 @@ fn allow_many_files() {
 }
 
 fn not_started(error: &HubError) -> Failure {
+    failed(error, format!("the hub did not start: {error}"))
+}
+
+fn failed(error: &HubError, text: String) -> Failure {
     let key_file = matches!(
         error,
         HubError::Local(LocalError::KeyUnsafe { .. } | LocalError::KeyUnreadable(_) | LocalError::KeyMalformed(_))
     );
     let exit = if matches!(error, HubError::Url(_) | HubError::BadName(_)) {
         Exit::Usage
-    } else if key_file || matches!(error, HubError::Secret(_)) {
+    } else if key_file || matches!(error, HubError::Secret(_) | HubError::Credentials(_)) {
         Exit::Refused
     } else {
         Exit::Other
     };
-    let failure = Failure::new(exit, format!("the hub did not start: {error}")).code(error.code().0);
+    let failure = Failure::new(exit, text).code(error.code().0);
     if matches!(error, HubError::Secret(SecretSourceError::Needed(_))) {
         return failure.hint("make one with 'commipc keygen --out hub.key' and name it with --secret-file hub.key");
+    }
+    if matches!(error, HubError::Secret(SecretSourceError::TwoDefaults)) {
+        return failure.hint("take the line 'default' out of the table, or leave --secret-file out");
+    }
+    if matches!(error, HubError::Credentials(CredentialsError::Line { .. } | CredentialsError::Empty)) {
+        return failure.hint("'commipc hub --help' shows how a table is written");
     }
     failure
 }

@@ -29,8 +29,13 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
 
 /// Writes one line of JSON.
 pub(crate) fn print(value: &Value) -> String {
-    // Only a map key that is no text can make it fail, and `Printed` writes none.
-    serde_json::to_string(&Printed(value)).unwrap_or_else(|_| "null".into())
+    line(&Printed(value))
+}
+
+/// Writes something that is no CBOR value as one line of JSON.
+pub(crate) fn line(of: &impl Serialize) -> String {
+    // Only a map key that is no text can make it fail, and what is written here has none.
+    serde_json::to_string(of).unwrap_or_else(|_| "null".into())
 }
 
 /// Bytes in base 16.
@@ -114,7 +119,7 @@ fn from_pair(pair: &Json) -> Result<(Value, Value), String> {
 }
 
 /// A CBOR value that serialises as the JSON described above.
-struct Printed<'a>(&'a Value);
+pub(crate) struct Printed<'a>(pub(crate) &'a Value);
 
 impl Serialize for Printed<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {

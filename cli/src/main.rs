@@ -11,7 +11,12 @@ mod failure;
 mod hub;
 mod json;
 mod keygen;
+mod listen;
+mod manual;
+mod observe;
+mod payload;
 mod provide;
+mod say;
 mod sim;
 mod stop;
 
@@ -22,10 +27,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing::level_filters::LevelFilter;
 
-use args::{Cli, Command, Common};
+use args::{Channels, Cli, Command, Common, Demo};
+use bench::args::PartCli;
 use failure::{Failure, Outcome};
 
 fn main() -> ExitCode {
+    if let Some(PartCli { common, part }) = PartCli::of(std::env::args_os()) {
+        let outcome = on_one_thread(bench::run_part(part, &common));
+        return outcome.map_or_else(|failure| failure.report(common.json), |()| ExitCode::SUCCESS);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error),
@@ -43,18 +53,30 @@ fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Hub(args) => on_one_thread(hub::run(args, &common)),
         Command::Call(args) => {
-            let payload = call::payload(&args.payload)?;
+            let payload = payload::read(&args.what.payload)?;
             on_one_thread(call::run(&args, payload, &common))
         }
+        Command::Send(args) => {
+            let payload = payload::read(&args.what.payload)?;
+            on_one_thread(say::send(&args, payload, &common))
+        }
+        Command::Broadcast(args) => {
+            let payload = payload::read(&args.what.payload)?;
+            on_one_thread(say::broadcast(&args, payload, &common))
+        }
+        Command::Listen(args) => on_one_thread(listen::run(&args, &common)),
+        Command::Channels(Channels {}) => on_one_thread(observe::channels(&common)),
+        Command::Members(args) => on_one_thread(observe::members(&args, &common)),
         Command::Provide(args) => {
             let answers = provide::Answers::of(&args.with)?;
             on_one_thread(provide::run(&args, answers, &common))
         }
-        Command::Demo => on_one_thread(demo::run(common.json)),
+        Command::Demo(Demo {}) => on_one_thread(demo::run(common.json)),
         Command::Keygen(args) => keygen::run(&args, common.json),
+        Command::Completions(args) => manual::completions(&args, common.json),
+        Command::Man(args) => manual::man(&args, common.json),
         Command::Bench(args) => bench::run(&args, &common),
         Command::Sim(args) => sim::run(&args, common.json),
-        Command::BenchPart(part) => on_one_thread(bench::run_part(part, &common)),
     }
 }
 
@@ -74,8 +96,27 @@ fn say(line: impl Display) {
 
 /// Prints on stdout. Somebody who has stopped reading is not told any more; that is no error.
 fn say_raw(text: &str) {
+    let _ = try_say(text);
+}
+
+/// Prints on stdout, and tells whether it is still open: for what would else go on for nobody.
+fn try_say(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Prints one line on stderr. Nobody is left to tell when it is closed.
+fn say_beside(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Says on stderr what is no failure, for people or as one line of JSON.
+fn note(text: &str, json: bool) {
+    if json {
+        say_beside(serde_json::json!({ "note": text }));
+    } else {
+        say_beside(format_args!("commipc: {text}"));
+    }
 }
 
 /// Help, version, or a command line that makes no sense.
@@ -103,6 +144,7 @@ fn start_log(common: &Common) {
     if level != LevelFilter::OFF {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let colour = colour && std::io::stderr().is_terminal();
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(colour).init();
+        let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(colour);
+        if common.json { log.json().init() } else { log.init() }
     }
 }

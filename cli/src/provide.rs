@@ -1,7 +1,6 @@
 //! `commipc provide`: an instant provider.
 
 use std::future::ready;
-use std::io::Write as _;
 use std::sync::Arc;
 
 use ciborium::Value;
@@ -36,15 +35,16 @@ impl Answers {
 
 pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Outcome {
     let mut stop = Stop::new()?;
-    let about = About::new(connect::url(common), &args.channel, &args.event)?;
+    let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
     let client = connect::client(common).await?;
     let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
-    let _provider =
-        provide(&channel, &about.event, answers).await.map_err(|error| about.failed(error.code(), &error))?;
+    let _provider = provide(&channel, &about.event, answers, common.json)
+        .await
+        .map_err(|error| about.failed(error.code(), &error))?;
     if common.json {
-        crate::say(serde_json::json!({ "providing": { "channel": args.channel, "event": args.event } }));
+        crate::say(serde_json::json!({ "providing": about.to_json() }));
     } else {
-        crate::say(format_args!("providing {}/{}", args.channel, args.event));
+        crate::say(format_args!("providing {}/{}", about.channel, about.event));
     }
     tokio::select! {
         () = stop.requested() => {
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Ou
     }
 }
 
-async fn provide(channel: &Channel, event: &EventName, answers: Answers) -> Result<Provider, ProvideError> {
+async fn provide(channel: &Channel, event: &EventName, answers: Answers, json: bool) -> Result<Provider, ProvideError> {
     match answers {
         Answers::Echo => {
             channel.provide(event, async |request: Request<Value>| Ok::<_, Fault>(request.into_inner())).await
@@ -67,7 +67,7 @@ async fn provide(channel: &Channel, event: &EventName, answers: Answers) -> Resu
         Answers::Exec(command) => {
             let answer = move |request: Request<Value>| {
                 let command = Arc::clone(&command);
-                async move { execute(&command, &request).await }
+                async move { execute(&command, &request, json).await }
             };
             channel.provide(event, answer).await
         }
@@ -75,10 +75,9 @@ async fn provide(channel: &Channel, event: &EventName, answers: Answers) -> Resu
 }
 
 /// Runs the command for one request. Why it failed stays here; the caller learns only that it did.
-async fn execute(command: &str, payload: &Value) -> Result<Value, Fault> {
+async fn execute(command: &str, payload: &Value, json: bool) -> Result<Value, Fault> {
     let output = exec::run(command, json::print(payload).as_bytes()).await.map_err(|error| {
-        // Nobody is left to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "commipc: a request failed: {error}");
+        crate::note(&format!("a request failed: {error}"), json);
         FaultCode::HandlerFailed
     })?;
     Ok(answer_of(&output))

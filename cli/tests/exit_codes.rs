@@ -20,6 +20,10 @@ fn usage_is_2() {
         &["provide", "math", "x", "--echo", "--reply", "1"],
         &["call", "math", "x", "--deadline", "soon"],
         &["call", "math", "x", "-n", "0"],
+        &["send", "math"],
+        &["broadcast", "math", "x", "--count", "0"],
+        &["listen"],
+        &["members"],
         &["hub", "--insecure-no-auth", "--secret-file", "x"],
     ] {
         let done = scene.run(args);
@@ -32,7 +36,11 @@ fn usage_is_2() {
     scene.run(&["call", "math", "x", "@/no/such/file"]).failed(2, &["/no/such/file"]);
     scene.run(&["provide", "math", "x", "--reply", "nope"]).failed(2, &["--reply", "not JSON"]);
     scene.run(&["call", "math", "x", "--hub", "http://x"]).failed(2, &["http://x", "unix:/path"]);
-    scene.run(&["call", "a@b", "x"]).failed(2, &["a@b", "'@'"]);
+    for command in ["call", "send", "broadcast", "listen"] {
+        scene.run(&[command, "a@b", "x"]).failed(2, &["the channel 'a@b'", "'@'"]);
+    }
+    scene.run(&["listen", "math", "a@b"]).failed(2, &["the event 'a@b'", "'@'"]);
+    scene.run(&["members", "a@b"]).failed(2, &["a@b", "'@'"]);
     scene.run(&["call", "math", "x", "--id", "system"]).failed(2, &["system", "reserved"]);
 }
 

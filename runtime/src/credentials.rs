@@ -12,7 +12,7 @@ use commipc_protocol::{CredentialId, NameError};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::error::HubError;
+use crate::error::{HubError, SecretSourceError};
 use crate::runtime::{Runtime, random};
 use crate::secret;
 use crate::sync::blocking;
@@ -124,6 +124,24 @@ impl CredentialTable {
         self.entries.retain(|entry| entry.id != id);
         self.entries.push(Entry { id, secret, capabilities, ids });
         self
+    }
+
+    /// The same table with one secret more, for everybody who names no credential: the entry `default`, for any client
+    /// id, with the capability `observer`. A hub's shared secret is this.
+    #[must_use]
+    pub fn with_shared(self, secret: Secret) -> Self {
+        self.with(CredentialId::shared(), secret, Capabilities::OBSERVER, vec![IdPattern::any()])
+    }
+
+    /// The same table with the secret in a file, as [`HubBuilder::secret_file`](crate::HubBuilder::secret_file) adds it.
+    ///
+    /// # Errors
+    /// When the file holds no secret, or the table has an entry `default` already.
+    pub fn with_shared_file(self, path: &Path) -> Result<Self, SecretSourceError> {
+        if self.has(&CredentialId::shared()) {
+            return Err(SecretSourceError::TwoDefaults);
+        }
+        Ok(self.with_shared(secret::read_file(path)?))
     }
 
     /// Whether a credential is in the table.

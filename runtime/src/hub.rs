@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use commipc_protocol::auth::{Capabilities, IdPattern, Secret};
+use commipc_protocol::auth::Secret;
 use commipc_protocol::hub::{self, Command, Event, HubConfig};
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, Seed};
 use zeroize::Zeroizing;
@@ -114,20 +114,15 @@ impl HubBuilder {
             (Some(_), Some(table)) if table.has(&CredentialId::shared()) => {
                 return Err(SecretSourceError::TwoDefaults.into());
             }
-            (Some(secret), table) => shared(table.unwrap_or_default(), secret),
+            (Some(secret), table) => table.unwrap_or_default().with_shared(secret),
             (None, Some(table)) => table,
-            (None, None) => shared(CredentialTable::new(), shared_key(&*runtime, &claims, &endpoints)?),
+            (None, None) => CredentialTable::new().with_shared(shared_key(&*runtime, &claims, &endpoints)?),
         };
         let credentials = table.derive(&runtime).await?;
         let acceptors = listen(&*runtime, endpoints, &mut claims).await?;
         let config = HubConfig { id: Some(chosen_id(&*runtime, id)?), credentials, limits };
         Hub::start(runtime, config, acceptors, claims)
     }
-}
-
-/// The table with one secret more, for everybody who names no credential.
-fn shared(table: CredentialTable, secret: Secret) -> CredentialTable {
-    table.with(CredentialId::shared(), secret, Capabilities::OBSERVER, vec![IdPattern::any()])
 }
 
 /// A hub's id has to be known to its handle, so it is made up here and not by the machine.

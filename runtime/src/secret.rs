@@ -63,7 +63,8 @@ impl SecretSource {
     }
 }
 
-fn read_file(path: &Path) -> Result<Secret, SecretSourceError> {
+/// Reads a file that holds one secret.
+pub(crate) fn read_file(path: &Path) -> Result<Secret, SecretSourceError> {
     let failed = |source| SecretSourceError::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     Ok(Secret::parse(&read_bounded(file).map_err(failed)?)?)

@@ -1,5 +1,6 @@
 //! `commipc bench`: load against a hub, with the floor beside it.
 
+pub(crate) mod args;
 mod load;
 mod part;
 mod raw;
@@ -9,8 +10,9 @@ mod usage;
 
 pub(crate) use load::{Samples, Summary};
 
-use crate::args::{Bench, BenchPart, Common, Load};
+use crate::args::Common;
 use crate::failure::{Failure, Outcome};
+use args::{Bench, BenchPart, Load, PartCli};
 use part::Part;
 use report::{Figures, Phase, Report, Round};
 
@@ -57,7 +59,7 @@ struct Target {
 impl Target {
     fn raw(dir: &std::path::Path) -> Outcome<Self> {
         let socket = dir.join("raw").display().to_string();
-        let args = |part: &str| vec!["bench-part".into(), part.into(), socket.clone()];
+        let args = |part: &str| vec![PartCli::COMMAND.into(), part.into(), socket.clone()];
         let mut hub = Part::start("raw relay", &args("raw-relay"))?;
         hub.line()?;
         let mut provider = Part::start("raw provider", &args("raw-provider"))?;
@@ -65,7 +67,7 @@ impl Target {
         Ok(Self { hub: Some(hub), provider, consumer: args("raw-consumer") })
     }
 
-    fn round(&mut self, args: &crate::args::BenchRpc) -> Outcome<Figures> {
+    fn round(&mut self, args: &args::BenchRpc) -> Outcome<Figures> {
         let load = Load { size: args.size, in_flight: 1, clients: 1, seconds: args.seconds };
         let latency = self.phase(load)?;
         let load = self.phase(Load { in_flight: args.in_flight, clients: args.clients, ..load })?;

@@ -20,8 +20,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
+use super::args::Load;
 use super::load::{self, Samples};
-use crate::args::Load;
 
 /// A read's worth of bytes; a longer frame makes the buffer grow.
 const READ: usize = 256 << 10;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::args::BenchRpc;
 use super::load::Summary;
 use super::usage::Usage;
-use crate::args::BenchRpc;
 
 /// One consumer's result and what the processes used for it.
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use commipc_tokio::{CallError, Channel, EventName, Fault, Request};
 use serde_bytes::ByteBuf;
 
+use super::args::{BenchRpc, Load, PartCli};
 use super::load::{self, Samples};
 use super::{Part, Target};
-use crate::args::{BenchRpc, Common, Load};
+use crate::args::Common;
 use crate::connect;
 use crate::errors::{self, About};
 use crate::failure::{Failure, Outcome};
@@ -30,7 +31,7 @@ pub(super) fn target(args: &BenchRpc, common: &Common, dir: &Path) -> Outcome<Ta
         None
     };
     let client = |part: &str| {
-        let mut line = vec!["bench-part".to_owned(), part.to_owned()];
+        let mut line = vec![PartCli::COMMAND.to_owned(), part.to_owned()];
         line.extend(args.raw.then(|| "--raw".to_owned()));
         line.extend(options.clone());
         line

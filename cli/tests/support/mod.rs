@@ -67,6 +67,14 @@ impl Scene {
         provider
     }
 
+    /// Starts `listen` and waits until it listens.
+    pub fn listener(&self, args: &[&str]) -> Process {
+        let mut listener = self.start(&[&["listen"], args].concat());
+        let line = listener.line_beside();
+        assert!(line.contains("listening"), "{line}");
+        listener
+    }
+
     /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> Done {
         self.start(args).end()
@@ -119,6 +127,31 @@ impl Process {
         }
     }
 
+    /// The next line on stderr.
+    pub fn line_beside(&mut self) -> String {
+        match self.stderr.recv_timeout(PATIENCE) {
+            Ok(line) => line.trim_end().to_owned(),
+            Err(_) => panic!("no line came on stderr; stdout: {}", self.stdout.try_iter().collect::<String>()),
+        }
+    }
+
+    /// The next line on either.
+    pub fn line_anywhere(&mut self) -> String {
+        let started = Instant::now();
+        loop {
+            if let Ok(line) = self.stdout.try_recv().or_else(|_| self.stderr.try_recv()) {
+                return line;
+            }
+            assert!(started.elapsed() < PATIENCE, "it said nothing");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Closes its stdout's reading end.
+    pub fn stop_reading(&mut self) {
+        self.stdout = channel().1;
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
@@ -164,12 +197,32 @@ impl Done {
         assert!((1..=2).contains(&lines), "one or two lines, not {lines}: {self:?}");
     }
 
+    /// Failed because the command line makes no sense.
+    #[track_caller]
+    pub fn failed_at_usage(&self) {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(2), ""), "{self:?}");
+        assert!(self.stderr.starts_with("error: "), "{self:?}");
+    }
+
+    /// What `--json` said on stdout, line by line.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.stdout.lines().map(json).collect()
+    }
+
     /// What `--json` said on stderr: exactly one line.
     #[track_caller]
     pub fn json_error(&self) -> serde_json::Value {
         assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
-        serde_json::from_str(&self.stderr).unwrap()
+        json(self.stderr.trim_end())
     }
+}
+
+/// One line of what `--json` says.
+#[track_caller]
+pub fn json(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
 /// Waits until a file holds something.

@@ -1,0 +1,102 @@
+//! `commipc listen`: broadcasts as lines.
+
+use ciborium::Value;
+use commipc_tokio::{HubId, Message, Payload};
+use serde::Serialize;
+
+use crate::args::{Common, Listen};
+use crate::connect;
+use crate::errors::{self, channel_name, event_name};
+use crate::failure::Outcome;
+use crate::json::{self, Printed};
+use crate::payload;
+use crate::stop::Stop;
+
+pub(crate) async fn run(args: &Listen, common: &Common) -> Outcome {
+    let mut stop = Stop::new()?;
+    let hub = connect::url(common);
+    let name = channel_name(&args.channel)?;
+    let event = args.event.as_deref().map(event_name).transpose()?;
+    let failed = |code, text: String| errors::operation(&hub, &name, event.as_ref(), code, &text);
+    let client = connect::client(common).await?;
+    let channel = client.open(&name).await.map_err(|error| failed(error.code(), error.to_string()))?;
+    let listening = channel.listen_payloads(args.event.as_deref()).await;
+    let mut listener = listening.map_err(|error| failed(error.code(), error.to_string()))?;
+    ready(args, common.json);
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let message = tokio::select! {
+            () = stop.requested() => break,
+            message = listener.next() => message,
+        };
+        let Some(message) = message else {
+            return Err(errors::lost(&hub, &client.closed().await.to_string()));
+        };
+        let line = if common.json { to_json(&message) } else { to_text(&message, client.hub_id()) };
+        // Whoever reads this has seen enough, as `head` has.
+        if crate::try_say(&format!("{line}\n")).is_err() {
+            break;
+        }
+        left -= 1;
+    }
+    client.close().await;
+    Ok(())
+}
+
+/// On stderr, since stdout carries the messages and nothing else.
+fn ready(args: &Listen, json: bool) {
+    let Listen { channel, event, .. } = args;
+    if json {
+        crate::say_beside(serde_json::json!({ "listening": { "channel": channel, "event": event } }));
+    } else if let Some(event) = event {
+        crate::say_beside(format_args!("listening to {channel}/{event}"));
+    } else {
+        crate::say_beside(format_args!("listening to {channel}"));
+    }
+}
+
+/// The sender's hub is told where it is another one than ours.
+fn to_text(message: &Message<Payload>, own_hub: &HubId) -> String {
+    let sender = message.sender();
+    let from = if sender.hub == *own_hub { sender.client.to_string() } else { sender.to_string() };
+    let missed = match message.missed() {
+        0 => String::new(),
+        missed => format!(" ({missed} missed)"),
+    };
+    format!("{from} {} {}{missed}", message.event(), json::print(&payload::shown(message)))
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    sender: &'a str,
+    hub: &'a str,
+    channel: &'a str,
+    event: &'a str,
+    data: Printed<'a>,
+    number: u64,
+    sent_at: u64,
+    hops: u8,
+    metadata: Option<Printed<'a>>,
+    missed: u64,
+}
+
+fn to_json(message: &Message<Payload>) -> String {
+    let data = payload::shown(message);
+    let metadata = match &message.metadata()[..] {
+        [] => None,
+        bytes => Some(payload::value(bytes).unwrap_or_else(|| Value::Bytes(bytes.to_vec()))),
+    };
+    let line = Line {
+        sender: &message.sender().client,
+        hub: &message.sender().hub,
+        channel: message.channel(),
+        event: message.event(),
+        data: Printed(&data),
+        number: message.number(),
+        sent_at: message.sent_at().0,
+        hops: message.hops(),
+        metadata: metadata.as_ref().map(Printed),
+        missed: message.missed(),
+    };
+    json::line(&line)
+}

@@ -1,0 +1,77 @@
+//! `commipc channels` and `commipc members`: what a hub holds.
+
+use commipc_tokio::{ChannelInfo, MemberInfo};
+use serde::Serialize;
+
+use crate::args::{Common, Members};
+use crate::connect;
+use crate::errors::{self, channel_name};
+use crate::failure::Outcome;
+use crate::json;
+
+pub(crate) async fn channels(common: &Common) -> Outcome {
+    let client = connect::client(common).await?;
+    let channels = client.channels().await;
+    let channels =
+        channels.map_err(|error| errors::connection(&connect::url(common), error.code().0, &error.to_string()))?;
+    let row =
+        |channel: &ChannelInfo| [channel.name.clone(), channel.members.to_string(), channel.providers.to_string()];
+    show(&channels, ["CHANNEL", "MEMBERS", "PROVIDERS"], row, "the hub has no channels", common.json);
+    client.close().await;
+    Ok(())
+}
+
+pub(crate) async fn members(args: &Members, common: &Common) -> Outcome {
+    let hub = connect::url(common);
+    let channel = channel_name(&args.channel)?;
+    let client = connect::client(common).await?;
+    let members = client.members(&channel).await;
+    let members = members.map_err(|error| errors::operation(&hub, &channel, None, error.code(), &error.to_string()))?;
+    let row = |member: &MemberInfo| [member.client.clone(), member.provides.join(", ")];
+    show(&members, ["CLIENT", "PROVIDES"], row, "the channel has no members", common.json);
+    client.close().await;
+    Ok(())
+}
+
+/// A table for people or a line for each entry; that there are none is said beside stdout.
+fn show<T: Serialize, const N: usize>(
+    entries: &[T],
+    head: [&str; N],
+    row: impl Fn(&T) -> [String; N],
+    none: &str,
+    json: bool,
+) {
+    if json {
+        entries.iter().for_each(|entry| crate::say(json::line(entry)));
+    } else if !entries.is_empty() {
+        let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(entries.iter().map(row)).collect();
+        crate::say_raw(&table(&rows));
+    }
+    if entries.is_empty() {
+        crate::note(none, json);
+    }
+}
+
+/// Columns as wide as their widest entry, two spaces apart.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        out += cells.join("  ").trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [["CLIENT", "N"], ["grüße", "1"], ["somebody", "23"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), "CLIENT    N\ngrüße     1\nsomebody  23\n");
+    }
+}
