@@ -64,6 +64,45 @@ fn a_benchmark_carries_its_own_floor() {
 }
 
 #[test]
+fn a_benchmark_of_broadcasts_loses_none() {
+    let scene = Scene::new();
+    for (raw, size) in [(&[][..], "256"), (&["--raw"], "1"), (&[], "262144")] {
+        let short =
+            ["bench", "fanout", "--seconds", "0.1", "--rounds", "1", "--members", "5", "--size", size, "--json"];
+        let done = scene.run(&[&short[..], raw].concat());
+        let [report] = &done.json_lines()[..] else { panic!("{done:?}") };
+        let figure = |key: &str, target: &str| report["fanout"][key][target].as_f64().unwrap();
+        for target in ["commipc", "raw"] {
+            assert!(figure("broadcasts_per_s", target) > 0.0, "{report}");
+            let members = figure("deliveries_per_s", target) / figure("broadcasts_per_s", target);
+            assert!((members - 5.0).abs() < 1e-6, "{report}");
+            assert_eq!(figure("lost", target), 0.0, "{report}");
+            assert!(figure("hub_cpu_us", target) > 0.0 && figure("member_cpu_us", target) > 0.0, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_benchmark_of_connections_counts_those_that_come_and_those_that_stay() {
+    let scene = Scene::new();
+    let come = scene.run(&["bench", "connect", "--seconds", "0.1", "--rounds", "1", "--clients", "3", "--json"]);
+    let report = &come.json_lines()[0];
+    let stay = scene.run(&["bench", "idle", "--rounds", "1", "--clients", "200", "--json"]);
+    let memory = &stay.json_lines()[0];
+    for target in ["commipc", "raw"] {
+        for key in ["connections_per_s", "p50_us", "hub_cpu_us", "client_cpu_us"] {
+            assert!(report["connect"][key][target].as_f64().unwrap() > 0.0, "{key}: {report}");
+        }
+        let figure = |key: &str| memory["idle"][key][target].as_f64().unwrap();
+        let grown = figure("after_kib") - figure("before_kib");
+        assert!((figure("kib_per_connection") - grown / 200.0).abs() < 1e-6, "{memory}");
+        assert!(grown > 0.0 && figure("before_kib") > 500.0, "{memory}");
+    }
+    let table = scene.run(&["bench", "idle", "--rounds", "1", "--clients", "20"]);
+    assert!(table.stdout.contains("memory per connection") && table.stdout.contains("raw relay"), "{table:?}");
+}
+
+#[test]
 fn a_benchmark_runs_through_a_hub_that_is_there() {
     let scene = Scene::new();
     let _hub = scene.hub();
@@ -74,7 +113,16 @@ fn a_benchmark_runs_through_a_hub_that_is_there() {
     for part in ["1 in flight", "calls/s", "raw relay", "ratio"] {
         assert!(table.stdout.contains(part), "{part}: {table:?}");
     }
-    scene.run(&["bench", "rpc", "--hub-url", "unix:/no/such/hub"]).failed(7, &["/no/such/hub"]);
+    let table =
+        scene.run(&["bench", "fanout", "--seconds", "0.05", "--rounds", "1", "--members", "3", "--hub-url", &url]);
+    assert!(table.code == Some(0) && table.stdout.contains("lost deliveries"), "{table:?}");
+    let connect = ["bench", "connect", "--seconds", "0.05", "--rounds", "1", "--hub-url", &url, "--json"];
+    let report = &scene.run(&connect).json_lines()[0]["connect"];
+    assert!(report["connections_per_s"]["commipc"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["hub_cpu_us"]["commipc"], serde_json::Value::Null, "another process' figures: {report}");
+    for bench in ["rpc", "fanout", "connect"] {
+        scene.run(&["bench", bench, "--hub-url", "unix:/no/such/hub"]).failed(7, &["/no/such/hub"]);
+    }
 }
 
 #[test]

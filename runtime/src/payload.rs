@@ -19,8 +19,12 @@ pub(crate) enum DecodeError {
 /// Larger encodings are handed on as they are; smaller ones are copied to memory of exactly their size.
 const COPY_MAX: usize = 16 << 10;
 
+/// What decoding has for texts that are looked at and not kept, such as the names of fields.
+const NAMES_MAX: usize = 4 << 10;
+
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static NAMES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Encodes a value.
@@ -44,7 +48,12 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload) -> Result<T, Decode
         return Err(DecodeError::WrongContent);
     }
     let mut rest = &payload.bytes[..];
-    let value = ciborium::from_reader(&mut rest).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    // Taken out as above. One that is made anew each time costs more to clear than most values take to decode.
+    let mut names = NAMES.take();
+    names.resize(NAMES_MAX, 0);
+    let result = ciborium::de::from_reader_with_buffer(&mut rest, &mut names);
+    NAMES.set(names);
+    let value = result.map_err(|error| DecodeError::Malformed(error.to_string()))?;
     if rest.is_empty() { Ok(value) } else { Err(DecodeError::Malformed("bytes follow the value".to_owned())) }
 }
 

@@ -21,6 +21,12 @@ impl Samples {
         if self.0.is_empty() { self.0 = other.0 } else { self.0.extend(other.0) }
     }
 
+    pub(super) fn of_all(parts: Vec<Self>) -> Self {
+        let mut all = Self::default();
+        parts.into_iter().for_each(|part| all.merge(part));
+        all
+    }
+
     pub(crate) fn summary(mut self, time: Duration) -> Summary {
         self.0.sort_unstable();
         Summary {
@@ -57,6 +63,24 @@ impl Summary {
     }
 }
 
+/// Runs all at once, each as a task of its own, and collects what they give.
+pub(super) async fn together<T, E, F>(futures: impl IntoIterator<Item = F>) -> Result<Vec<T>, E>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+{
+    let running: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+    let mut all = Vec::with_capacity(running.len());
+    for task in running {
+        match task.await {
+            Ok(outcome) => all.push(outcome?),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+    Ok(all)
+}
+
 /// Says that this process is ready and waits until it may begin.
 pub(super) fn wait_for_go() -> std::io::Result<()> {
     crate::say("ready");
@@ -67,9 +91,14 @@ pub(super) fn wait_for_go() -> std::io::Result<()> {
     }
 }
 
+/// Says that this process is ready and goes on until it is told to stop.
+pub(super) async fn until_told() -> std::io::Result<()> {
+    tokio::task::spawn_blocking(wait_for_go).await.map_err(std::io::Error::other)?
+}
+
 /// Tells the result and stays until it was taken, since the counters of a process go with it.
-pub(super) fn tell(summary: &Summary) -> std::io::Result<()> {
-    crate::say(serde_json::to_string(summary)?);
+pub(super) fn tell(result: &impl Serialize) -> std::io::Result<()> {
+    crate::say(serde_json::to_string(result)?);
     std::io::stdin().lock().read_to_end(&mut Vec::new()).map(drop)
 }
 

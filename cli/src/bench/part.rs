@@ -3,8 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::load::Summary;
-use super::usage::Usage;
+use serde::de::DeserializeOwned;
+
+use super::usage::{self, Usage};
 use crate::failure::{Exit, Failure, Outcome};
 
 /// A running process that ends with this value.
@@ -40,7 +41,7 @@ impl Part {
         }
     }
 
-    /// Lets a consumer begin that said it is ready.
+    /// Lets it begin, or end, that said it is ready.
     pub(super) fn go(&mut self) -> Outcome {
         let name = self.name;
         let stdin = self.stdin.as_mut();
@@ -49,8 +50,8 @@ impl Part {
             .map_err(|error| Failure::io(format_args!("telling the {name} to begin"), &error))
     }
 
-    /// A consumer's result.
-    pub(super) fn summary(&mut self) -> Outcome<Summary> {
+    /// What it has measured.
+    pub(super) fn result<T: DeserializeOwned>(&mut self) -> Outcome<T> {
         let line = self.line()?;
         serde_json::from_str(&line)
             .map_err(|error| Failure::new(Exit::Other, format!("the {} told no result: {error}", self.name)))
@@ -75,6 +76,10 @@ impl Part {
 
     pub(super) fn usage(&self) -> Option<Usage> {
         Usage::of(self.child.id())
+    }
+
+    pub(super) fn memory(&self) -> Option<u64> {
+        usage::memory(self.child.id())
     }
 }
 

@@ -2,96 +2,89 @@
 
 use std::fmt::Write as _;
 
-use super::args::BenchRpc;
-use super::load::Summary;
-use super::usage::Usage;
-
-/// One consumer's result and what the processes used for it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Phase {
-    pub(super) summary: Summary,
-    pub(super) hub: Option<Usage>,
-    pub(super) provider: Option<Usage>,
-    pub(super) consumer: Option<Usage>,
-}
-
-/// One target in one round.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Figures {
-    pub(super) latency: Phase,
-    pub(super) load: Phase,
-}
-
-/// Both targets, one after the other.
-pub(super) struct Round {
-    pub(super) hub: Figures,
-    pub(super) raw: Figures,
-}
-
 /// Everything measured, ready to be shown.
 pub(super) struct Report {
+    bench: &'static str,
     title: String,
     setup: serde_json::Value,
-    sections: [(&'static str, String, Vec<Row>); 2],
+    sections: Vec<Section>,
 }
 
-/// One figure: the medians of the hub and of the floor, and both for every round.
-struct Row {
+/// Figures that belong together: the key in JSON, the heading of the table, the rows.
+pub(super) struct Section {
+    pub(super) key: &'static str,
+    pub(super) title: String,
+    pub(super) rows: Vec<Row>,
+}
+
+/// One figure of the hub and of the floor, for every round.
+pub(super) struct Row {
     key: &'static str,
     label: &'static str,
     unit: Unit,
-    hub: Option<f64>,
-    raw: Option<f64>,
     rounds: Vec<[Option<f64>; 2]>,
 }
 
+/// What a figure counts.
 #[derive(Clone, Copy)]
-enum Unit {
+pub(super) enum Unit {
     Micros,
     PerSecond,
-    Count,
+    /// A part of something.
+    Fraction,
+    /// Whole things.
+    Number,
+    Kibibytes,
 }
 
+/// One figure: its key in JSON, its label in the table, its unit, and how it follows from what one round measured.
+pub(super) type Figure<T> = (&'static str, &'static str, Unit, fn(&T) -> Option<f64>);
+
 impl Report {
-    pub(super) fn of(args: &BenchRpc, rounds: &[Round]) -> Self {
-        let (size, clients, seconds) = (args.size, args.clients, args.seconds);
-        let content = if args.raw { "raw bytes" } else { "CBOR" };
-        let title = format!(
-            "RPC, {size} B as {content}, medians of {} rounds of {seconds} s; a ratio is commipc / raw relay",
-            rounds.len()
-        );
-        let setup = serde_json::json!({
-            "size": size, "raw_payload": args.raw, "in_flight": args.in_flight, "clients": clients,
-            "seconds": seconds, "rounds": rounds.len(), "hub_url": args.hub_url,
-        });
-        let under = format!("{} in flight on each of {clients} connections", args.in_flight);
-        let latency = rows(rounds, |figures| &figures.latency);
-        let load = rows(rounds, |figures| &figures.load);
-        Self { title, setup, sections: [("latency", "1 in flight".into(), latency), ("load", under, load)] }
+    /// A report; `what` says in a few words what was measured.
+    pub(super) fn new(
+        bench: &'static str,
+        what: &str,
+        rounds: usize,
+        setup: serde_json::Value,
+        sections: Vec<Section>,
+    ) -> Self {
+        let title = format!("{what}, medians of {rounds} rounds; a ratio is commipc / raw relay");
+        Self { bench, title, setup, sections }
+    }
+
+    /// Prints it.
+    pub(super) fn show(&self, json: bool) {
+        if json {
+            crate::say(self.json());
+        } else {
+            crate::say_raw(&self.table());
+        }
     }
 
     /// Lines for people.
-    pub(super) fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut out = format!("{}\n", self.title);
-        for (_, title, rows) in &self.sections {
+        for Section { title, rows, .. } in &self.sections {
             // Writing to a string cannot fail, here and below.
-            let _ = writeln!(out, "\n{title:<28}{:>12}{:>12}{:>9}", "commipc", "raw relay", "ratio");
+            let _ = writeln!(out, "\n{title:<42}{:>14}{:>14}{:>9}", "commipc", "raw relay", "ratio");
             for row in rows {
                 let ratio = row.ratio().map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"));
-                let (hub, raw) = (row.unit.show(row.hub), row.unit.show(row.raw));
-                let _ = writeln!(out, "  {:<26}{hub:>12}{raw:>12}{ratio:>9}", row.label);
+                let [hub, raw] = row.medians().map(|median| row.unit.show(median));
+                let _ = writeln!(out, "  {:<40}{hub:>14}{raw:>14}{ratio:>9}", row.label);
             }
         }
         out
     }
 
     /// One line for programs. The keys tell the units; a figure that is not known is null.
-    pub(super) fn json(&self) -> String {
-        let mut line = serde_json::json!({ "bench": "rpc", "setup": self.setup });
-        for (name, _, rows) in &self.sections {
-            for row in rows {
-                line[name][row.key] = serde_json::json!({
-                    "commipc": row.hub, "raw": row.raw, "ratio": row.ratio(), "rounds": row.rounds,
+    fn json(&self) -> String {
+        let mut line = serde_json::json!({ "bench": self.bench, "setup": self.setup });
+        for section in &self.sections {
+            for row in &section.rows {
+                let [hub, raw] = row.medians();
+                line[section.key][row.key] = serde_json::json!({
+                    "commipc": hub, "raw": raw, "ratio": row.ratio(), "rounds": row.rounds,
                 });
             }
         }
@@ -100,8 +93,22 @@ impl Report {
 }
 
 impl Row {
+    /// Rows of what the hub and the floor measured in each round.
+    pub(super) fn all<T>(figures: &[Figure<T>], rounds: &[[T; 2]]) -> Vec<Self> {
+        let row = |&(key, label, unit, figure): &Figure<T>| {
+            let rounds = rounds.iter().map(|targets| targets.each_ref().map(figure)).collect();
+            Self { key, label, unit, rounds }
+        };
+        figures.iter().map(row).collect()
+    }
+
+    fn medians(&self) -> [Option<f64>; 2] {
+        [0, 1].map(|target| median(&self.rounds.iter().map(|round| round[target]).collect::<Vec<_>>()))
+    }
+
     fn ratio(&self) -> Option<f64> {
-        let (hub, raw) = (self.hub?, self.raw?);
+        let [hub, raw] = self.medians();
+        let (hub, raw) = (hub?, raw?);
         (raw > 0.0).then(|| hub / raw)
     }
 }
@@ -110,40 +117,14 @@ impl Unit {
     fn show(self, value: Option<f64>) -> String {
         let Some(value) = value else { return "–".into() };
         match self {
+            Self::Micros if value < 1.0 => format!("{value:.3} µs"),
             Self::Micros if value < 10.0 => format!("{value:.2} µs"),
             Self::Micros => format!("{value:.1} µs"),
-            Self::PerSecond => format!("{value:.0}"),
-            Self::Count => format!("{value:.3}"),
+            Self::PerSecond | Self::Number => format!("{value:.0}"),
+            Self::Fraction => format!("{value:.4}"),
+            Self::Kibibytes => format!("{value:.2} KiB"),
         }
     }
-}
-
-type Figure = fn(&Phase) -> Option<f64>;
-
-fn rows(rounds: &[Round], phase: fn(&Figures) -> &Phase) -> Vec<Row> {
-    let figures: [(&str, &str, Unit, Figure); 9] = [
-        ("calls_per_s", "calls/s", Unit::PerSecond, |phase| Some(phase.summary.rate())),
-        ("p50_us", "p50", Unit::Micros, |phase| Some(f64::from(phase.summary.p50_ns) / 1e3)),
-        ("p90_us", "p90", Unit::Micros, |phase| Some(f64::from(phase.summary.p90_ns) / 1e3)),
-        ("p99_us", "p99", Unit::Micros, |phase| Some(f64::from(phase.summary.p99_ns) / 1e3)),
-        ("max_us", "max", Unit::Micros, |phase| Some(f64::from(phase.summary.max_ns) / 1e3)),
-        ("hub_cpu_us", "hub CPU per call", Unit::Micros, |phase| cpu_us(phase, phase.hub)),
-        ("hub_switches", "hub switches per call", Unit::Count, |phase| {
-            Some(phase.hub?.switches as f64 / phase.summary.calls.max(1) as f64)
-        }),
-        ("provider_cpu_us", "provider CPU per call", Unit::Micros, |phase| cpu_us(phase, phase.provider)),
-        ("consumer_cpu_us", "consumer CPU per call", Unit::Micros, |phase| cpu_us(phase, phase.consumer)),
-    ];
-    let row = |(key, label, unit, figure): (&'static str, &'static str, Unit, Figure)| {
-        let rounds: Vec<_> = rounds.iter().map(|round| [&round.hub, &round.raw].map(|f| figure(phase(f)))).collect();
-        let [hub, raw] = [0, 1].map(|target| median(&rounds.iter().map(|round| round[target]).collect::<Vec<_>>()));
-        Row { key, label, unit, hub, raw, rounds }
-    };
-    figures.into_iter().map(row).collect()
-}
-
-fn cpu_us(phase: &Phase, used: Option<Usage>) -> Option<f64> {
-    Some(used?.cpu_ns as f64 / 1e3 / phase.summary.calls.max(1) as f64)
 }
 
 fn median(values: &[Option<f64>]) -> Option<f64> {
@@ -167,5 +148,23 @@ mod tests {
         assert_eq!(median(&[Some(3.0), Some(1.0), Some(2.0)]), Some(2.0));
         assert_eq!(median(&[Some(1.0), Some(2.0)]), Some(1.5));
         assert_eq!(median(&[Some(1.0), None]), None);
+    }
+
+    #[test]
+    fn a_report_says_the_same_to_people_and_programs() {
+        let figures: [Figure<f64>; 2] =
+            [("x_us", "x", Unit::Micros, |x| Some(*x)), ("y", "y", Unit::Number, |x| (*x > 2.0).then_some(*x))];
+        let rows = Row::all(&figures, &[[1.0, 2.0], [5.0, 2.0], [3.0, 4.0]]);
+        let section = Section { key: "part", title: "under load".into(), rows };
+        let report = Report::new("test", "Nothing", 3, serde_json::json!({ "n": 1 }), vec![section]);
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!((&json["bench"], &json["setup"]["n"]), (&"test".into(), &1.into()));
+        let x = &json["part"]["x_us"];
+        assert_eq!([&x["commipc"], &x["raw"], &x["ratio"]].map(|n| n.as_f64().unwrap()), [3.0, 2.0, 1.5]);
+        assert_eq!(json["part"]["y"]["raw"], serde_json::Value::Null);
+        let table = report.table();
+        for part in ["Nothing, medians of 3 rounds", "under load", "3.00 µs", "1.50", "–"] {
+            assert!(table.contains(part), "{part}: {table}");
+        }
     }
 }

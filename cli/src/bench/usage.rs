@@ -1,6 +1,7 @@
-//! What a process has used so far, as Linux tells it: CPU time and context switches of all its threads.
+//! What a process has used so far, as Linux tells it: CPU time and context switches of all its threads, and memory.
 
 use std::fs;
+use std::iter::Sum;
 use std::path::Path;
 
 /// Totals of a process since its start. Threads that have ended are not counted.
@@ -25,12 +26,43 @@ impl Usage {
         Some(total)
     }
 
-    pub(super) fn since(self, earlier: Self) -> Self {
+    /// Microseconds on a CPU for each of so many operations.
+    pub(super) fn cpu_us(self, operations: u64) -> f64 {
+        self.cpu_ns as f64 / 1e3 / operations.max(1) as f64
+    }
+
+    /// Context switches for each of so many operations.
+    pub(super) fn switches(self, operations: u64) -> f64 {
+        self.switches as f64 / operations.max(1) as f64
+    }
+
+    fn since(self, earlier: Self) -> Self {
         Self {
             cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
             switches: self.switches.saturating_sub(earlier.switches),
         }
     }
+}
+
+impl Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            cpu_ns: sum.cpu_ns + one.cpu_ns,
+            switches: sum.switches + one.switches,
+        })
+    }
+}
+
+/// What processes used between two readings.
+pub(super) fn between<const N: usize>(before: [Option<Usage>; N], after: [Option<Usage>; N]) -> [Option<Usage>; N] {
+    std::array::from_fn(|part| Some(after[part]?.since(before[part]?)))
+}
+
+/// The resident memory of a process in bytes; `None` where the system does not tell it.
+pub(super) fn memory(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// Nanoseconds on a CPU: the first figure of `schedstat`, or clock ticks where the kernel keeps none.
@@ -67,8 +99,19 @@ mod tests {
             std::hint::black_box(started.elapsed());
         }
         std::thread::sleep(Duration::from_millis(20));
-        let used = Usage::of(pid).unwrap().since(before);
+        let used = between([Some(before), None], [Usage::of(pid), None])[0].unwrap();
         assert!(used.cpu_ns > 1_000_000, "{used:?}");
         assert!(used.switches > 0, "{used:?}");
+        assert!((used.cpu_us(10) - used.cpu_ns as f64 / 1e4).abs() < 1e-6);
+    }
+
+    #[test]
+    fn memory_shows() {
+        let before = memory(std::process::id()).unwrap();
+        let much = std::hint::black_box(vec![1u8; 64 << 20]);
+        let grown = memory(std::process::id()).unwrap() - before;
+        drop(much);
+        // Other tests run beside this one.
+        assert!((48 << 20..256 << 20).contains(&grown), "{grown}");
     }
 }

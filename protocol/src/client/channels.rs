@@ -38,6 +38,14 @@ pub(super) struct Channel {
     all_events: Vec<Token>,
 }
 
+impl Channel {
+    /// The name of an event as it stands in our own tables, if we provide it or listen to it.
+    pub(super) fn event(&self, name: Name<'_>) -> Option<&EventName> {
+        let heard = || self.listeners.get_key_value(name.as_str()).map(|(event, _)| event);
+        self.providers.get(name.as_str()).map(|provided| &provided.event).or_else(heard)
+    }
+}
+
 /// One of our providers.
 #[derive(Clone, Debug)]
 pub(super) struct Provided {

@@ -88,23 +88,20 @@ impl Client {
             self.event(Event::Dropped(why));
             return Ok(());
         };
-        let number = header.bseq;
-        let mut heard = false;
         let Self { channels, outputs, .. } = self;
-        let mut tell = |to| {
-            heard = true;
-            let message = Message { to, message: incoming.clone(), number };
+        let mut tell = |to, message| {
+            let message = Message { to, message, number: header.bseq };
             outputs.push_back(crate::Output::Event(Event::Message(message)));
         };
-        match header.kind {
-            Kind::Broadcast => channels.listeners(header.channel, header.event).for_each(&mut tell),
+        let heard = match header.kind {
+            Kind::Broadcast => tell_all(channels.listeners(header.channel, header.event), incoming, tell),
             Kind::Send => {
                 let provided = channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
-                provided.map(|provided| provided.token).into_iter().for_each(&mut tell);
+                provided.map(|provided| tell(provided.token, incoming)).is_some()
             }
             // `fits`: the frame's type is one of these two, and so is the message's kind.
-            Kind::Call | Kind::Answer | Kind::Fault | Kind::Item | Kind::End | Kind::Cancel | Kind::Beacon => {}
-        }
+            Kind::Call | Kind::Answer | Kind::Fault | Kind::Item | Kind::End | Kind::Cancel | Kind::Beacon => false,
+        };
         if !heard {
             self.event(Event::Dropped(Dropped::NoListener));
         }
@@ -116,8 +113,8 @@ impl Client {
         let header = &message.header;
         let sender = self.sender(header)?;
         let channel = self.channels.find(header.channel)?;
-        let event = match channel.providers.get(header.event.as_str()) {
-            Some(provided) => provided.event.clone(),
+        let event = match channel.event(header.event) {
+            Some(known) => known.clone(),
             None => crate::EventName::new(header.event.as_str()).ok()?,
         };
         Some(Incoming {
@@ -136,4 +133,15 @@ impl Client {
             self.event(Event::Sent { token, result: Err(Failure::Local(gone)) });
         }
     }
+}
+
+/// Tells each of them, and whether there was any. The last one takes the message itself, so that one listener costs no copy.
+fn tell_all(mut all: impl Iterator<Item = Token>, message: Incoming, mut tell: impl FnMut(Token, Incoming)) -> bool {
+    let Some(mut last) = all.next() else { return false };
+    for next in all {
+        tell(last, message.clone());
+        last = next;
+    }
+    tell(last, message);
+    true
 }
