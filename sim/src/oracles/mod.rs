@@ -8,6 +8,7 @@
 mod answers;
 mod authentication;
 mod deliveries;
+mod endings;
 mod leaks;
 mod outputs;
 mod providers;
@@ -26,6 +27,7 @@ use crate::station::{Asked, Told};
 pub use answers::Answers;
 pub use authentication::Authentication;
 pub use deliveries::Deliveries;
+pub use endings::Endings;
 pub use leaks::{Census, Leaks};
 pub use outputs::Outputs;
 pub use providers::Providers;
@@ -84,6 +86,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Requests::default()),
         Box::new(Deliveries::default()),
         Box::new(Answers::default()),
+        Box::new(Endings::default()),
         Box::new(Providers::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
