@@ -1,4 +1,9 @@
 //! The binary `commipc`: a hub, a provider, a caller, benchmarks and the simulator on the command line.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "comments on arguments are what --help prints"
+)]
 
 mod args;
 mod bench;

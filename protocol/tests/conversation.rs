@@ -123,7 +123,7 @@ fn s17_what_the_hub_answers_too_late_is_told_and_given_back() {
             matches!(result, Event::Done { token: got, result: Err(why) } if *got == Token(token) && *why == deadline)
         );
     };
-    let mut give_up = |world: &mut World, token: u64, command: Command| {
+    let give_up = |world: &mut World, token: u64, command: Command| {
         let mut now = world.now;
         world.clients[0].handle(command, now);
         for (millis, events) in [(2_999, 0), (1, 1)] {

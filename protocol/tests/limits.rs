@@ -125,6 +125,20 @@ fn v24_a_half_frame_is_closed_in_time_and_grows_only_with_what_comes() {
 }
 
 #[test]
+fn a_stream_whose_reads_all_end_within_a_frame_goes_on() {
+    let mut world = world(&["a"], |limits| limits.partial_frame = SECOND * 2);
+    // Frames of a type to be skipped, each cut behind its type.
+    world.inject(0, &[0, 0, 0, 3, 200]);
+    for _ in 0..10 {
+        world.pass(SECOND);
+        world.inject(0, &[1, 2, 0, 0, 0, 3, 200]);
+    }
+    assert!(world.is_linked(0), "every frame had its rest within a second");
+    world.pass(SECOND * 2);
+    assert!(!world.is_linked(0), "the last one had not");
+}
+
+#[test]
 fn strangers_are_few_and_the_one_that_sent_least_has_to_go() {
     let World { mut hub, now, .. } = world(&[], |limits| limits.unauthenticated = 3);
     let links: Vec<LinkId> = (0..3).map(|index| accept(&mut hub, now, index, None)).collect();

@@ -24,6 +24,7 @@ mod station;
 mod suite;
 mod swarm;
 mod trace;
+mod twin;
 mod weather;
 mod wire;
 mod world;
@@ -36,5 +37,6 @@ pub use run::{Outcome, Source, Tally, replay_command, report_seed, run, run_choi
 pub use station::{Asked, Station, Told};
 pub use suite::{At, Reply, Ticket};
 pub use trace::{Trace, TraceHash};
+pub use twin::Twins;
 pub use weather::{Chunks, Weather};
 pub use world::{Failure, Moment, World};

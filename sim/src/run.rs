@@ -1,5 +1,6 @@
 //! Whole runs: from a seed, from recorded choices or from a fuzzer's bytes, to a verdict.
 
+use std::any::Any;
 use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -60,11 +61,7 @@ pub fn run(source: Source, talking: bool) -> Outcome {
     // A panic of the product is a finding like any other; the world is not used again but for its record.
     let played = catch_unwind(AssertUnwindSafe(|| swarm.play(&mut world)));
     let mut failures = world.failures().to_vec();
-    if let Err(panic) = played {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let what = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
-        failures.push(Failure { oracle: "panic", at: world.now(), node: "?".to_owned(), what });
-    }
+    failures.extend(played.err().map(|panic| panicked(&*panic, world.now())));
     Outcome {
         trace_hash: world.trace().hash(),
         events: world.trace().events(),
@@ -72,6 +69,17 @@ pub fn run(source: Source, talking: bool) -> Outcome {
         choices: world.engine().decided().record(),
         conversation: world.trace().lines().to_vec(),
     }
+}
+
+fn panicked(panic: &(dyn Any + Send), at: Instant) -> Failure {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let what = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
+    Failure { oracle: "panic", at, node: "?".to_owned(), what }
+}
+
+fn differing(first: TraceHash, second: TraceHash) -> Option<Failure> {
+    let what = format!("two runs of one seed differ: {first} and {second}");
+    (first != second).then(|| Failure { oracle: "determinism", at: Instant::ZERO, node: "?".to_owned(), what })
 }
 
 /// What many seeds came to.
@@ -94,9 +102,8 @@ pub fn run_seeds(first: u64, count: u64, enough: usize) -> Tally {
     let mut tally = Tally::default();
     for seed in first..first.saturating_add(count) {
         let mut outcome = run_seed(seed);
-        if seed % TWICE_EVERY == 0 && run_seed(seed).trace_hash != outcome.trace_hash {
-            let what = "two runs of one seed differ".to_owned();
-            outcome.failures.push(Failure { oracle: "determinism", at: Instant::ZERO, node: "?".to_owned(), what });
+        if seed % TWICE_EVERY == 0 {
+            outcome.failures.extend(differing(outcome.trace_hash, run_seed(seed).trace_hash));
         }
         tally.seeds += 1;
         tally.events += outcome.events;
@@ -157,5 +164,25 @@ impl fmt::Display for Outcome {
         self.conversation.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED {failure}"))?;
         write!(f, "{} events, trace {}", self.events, self.trace_hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_finding_with_its_text() {
+        let what = |play: fn()| panicked(&*catch_unwind(play).unwrap_err(), Instant::ZERO).what;
+        assert_eq!(what(|| panic!("boom")), "boom");
+        assert_eq!(what(|| panic!("boom {}", 1)), "boom 1");
+        assert_eq!(what(|| std::panic::panic_any(1)), "a panic");
+    }
+
+    #[test]
+    fn runs_that_differ_are_a_finding() {
+        let hashes = [1, 2].map(|seed| run_seed(seed).trace_hash);
+        assert!(differing(hashes[0], hashes[1]).is_some_and(|failure| failure.oracle == "determinism"));
+        assert_eq!(differing(hashes[0], hashes[0]), None);
     }
 }

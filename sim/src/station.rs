@@ -14,7 +14,7 @@ pub enum Station {
 }
 
 /// What an application asks of a station. What is meant for the other kind has no effect.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Asked {
     /// Of a client.
     Client(client::Command),

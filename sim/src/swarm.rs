@@ -2,13 +2,14 @@
 //! clients do collides.
 //!
 //! ```text
-//!   warm-up ──► storm ─────────────► settle ──────────────► end
-//!   connect     work, cuts, refusals  no more work, healed   everybody leaves: nothing may be left
+//!   warm-up ─────────► storm ─────────────► settle ──────────────► end
+//!   connect, open,     work, cuts, refusals  no more work, healed   everybody leaves: nothing may be left
+//!   provide, listen
 //! ```
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commipc_protocol::client::{Command, Event, EventKind, Outgoing, Payload, RequestId, Token};
-use commipc_protocol::{ChannelName, EventName, Fault, Limits, hub};
+use commipc_protocol::{ChannelName, CloseReason, EventName, Fault, Limits, hub};
 use core::time::Duration;
 
 use crate::decisions::{Chooser, Decisions, Stream};
@@ -34,10 +35,11 @@ const OPS: [fn(&mut Swarm, &mut World, usize); 13] = [
 ];
 
 /// The most each operation may weigh.
-const HEAVIEST: [u64; OPS.len()] = [8, 4, 8, 4, 8, 3, 32, 8, 16, 16, 1, 1, 4];
+const HEAVIEST: [u64; OPS.len()] = [4, 3, 6, 3, 6, 3, 48, 8, 16, 16, 1, 2, 2];
 
-const CHANNELS: [&str; 3] = ["a", "b", "__comm_ipc_logs"];
-const EVENTS: [&str; 2] = ["x", "y"];
+const CHANNELS: [&str; 4] = ["a", "b", "__comm_ipc_logs", "__comm_ipc_system"];
+/// The last one is the hub's own, on its system channel.
+const EVENTS: [&str; 3] = ["x", "y", "channels"];
 
 /// Inputs and outputs after which the storm ends.
 const EVENTS_OF_A_STORM: u64 = 1_200;
@@ -45,8 +47,17 @@ const EVENTS_OF_A_STORM: u64 = 1_200;
 const SETTLED: Duration = Duration::from_secs(600);
 /// The longest a call may take, in milliseconds.
 const LONGEST_CALL: u64 = 60_000;
-/// Wakes this actor when less, ends the run when equal.
+/// The longest a provider thinks before it answers, in nanoseconds.
+const LONGEST_THOUGHT: u64 = 5_000_000_000;
+/// How long the warm-up waits for anything.
+const WARM: Duration = Duration::from_secs(20);
+/// How often an actor connects again by itself.
+const RECONNECTS: u32 = 3;
+/// How long an actor that connects is left alone.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Wakes an actor when less; these end a wait.
 const GIVE_UP: u64 = u64::MAX;
+const WARMED: u64 = u64::MAX - 1;
 
 /// Plays the applications of one run.
 pub(crate) struct Swarm {
@@ -60,6 +71,9 @@ pub(crate) struct Swarm {
     actors: Vec<Actor>,
     operations: u64,
     said: u64,
+    /// Whether whoever loses its connection makes another.
+    persistent: bool,
+    storming: bool,
 }
 
 /// What one application believes it has.
@@ -67,10 +81,35 @@ pub(crate) struct Swarm {
 struct Actor {
     node: Option<NodeId>,
     ready: bool,
-    provided: Vec<Token>,
+    /// It was told that it has no connection.
+    closed: bool,
+    reconnects: u32,
+    opening: Vec<(Token, ChannelName)>,
+    open: Vec<ChannelName>,
+    providing: Vec<(Token, ChannelName, EventName)>,
+    provided: Vec<(Token, ChannelName, EventName)>,
     listening: Vec<Token>,
     calls: Vec<Token>,
     requests: Vec<RequestId>,
+}
+
+impl Actor {
+    /// Something that was asked for has ended.
+    fn done(&mut self, token: Token, fine: bool) {
+        if let Some(index) = self.opening.iter().position(|(opening, _)| *opening == token) {
+            let (_, channel) = self.opening.swap_remove(index);
+            if fine && !self.open.contains(&channel) {
+                self.open.push(channel);
+            }
+        }
+        if let Some(index) = self.providing.iter().position(|(providing, ..)| *providing == token) {
+            let provided = self.providing.swap_remove(index);
+            self.provided.extend(fine.then_some(provided));
+        }
+        if !fine {
+            self.listening.retain(|listener| *listener != token);
+        }
+    }
 }
 
 impl Swarm {
@@ -80,6 +119,10 @@ impl Swarm {
         if talking {
             world = world.talking();
         }
+        let own = world.engine().decisions().stream("twins");
+        if world.engine().decisions().on(own).chance(1, 4) {
+            world = world.with_twins();
+        }
         let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
         let weather = Weather::drawn(world.engine().decisions().on(net));
         let limits = tight(world.engine().decisions().on(work));
@@ -87,11 +130,14 @@ impl Swarm {
         let mut choose = world.engine().decisions().on(work);
         let weights =
             HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 }).collect();
-        let temper = [4, 4, 1, 1].map(|most| choose.below(most + 1));
+        let temper = [4, 6, 2, 1].map(|most| choose.below(most + 1));
         let (largest, longest_pause) = (choose.log_uniform(1, 1 << 14), choose.log_uniform(1_000, 1_000_000_000));
         let operations = choose.log_uniform(16, 400);
         let count = 2 + choose.below(6);
-        let mut swarm = Self { work, weights, temper, largest, longest_pause, actors: Vec::new(), operations, said: 0 };
+        let persistent = choose.chance(3, 4);
+        let (actors, said, storming) = (Vec::new(), 0, false);
+        let mut swarm =
+            Self { work, weights, temper, largest, longest_pause, actors, operations, said, persistent, storming };
         for number in 0..count {
             let mut choose = world.engine().decisions().on(work);
             let honest = !choose.chance(1, 12);
@@ -113,22 +159,40 @@ impl Swarm {
 
     fn warm_up(&mut self, world: &mut World) {
         for actor in 0..self.actors.len() {
-            let pause = self.pause(world);
-            world.plan(pause, actor as u64);
             self.connect(world, actor);
         }
+        // Now and then work begins before anybody is connected.
+        if self.choose(world).chance(7, 8) {
+            self.wait(world, |actor| actor.ready || actor.closed);
+        }
         // Something to collide with.
-        for _ in 0..self.actors.len() {
-            let actor = self.choose(world).index(self.actors.len());
-            for op in [Self::open, Self::provide, Self::listen] {
+        for op in [Self::open, Self::open, Self::provide, Self::provide, Self::listen] {
+            for actor in 0..self.actors.len() {
                 if self.choose(world).chance(1, 2) {
                     op(self, world, actor);
                 }
+            }
+            self.wait(world, |actor| actor.opening.is_empty());
+        }
+    }
+
+    /// Lets things happen until it `holds` for every actor, but not for ever.
+    fn wait(&mut self, world: &mut World, holds: fn(&Actor) -> bool) {
+        world.plan(WARM, WARMED);
+        while !self.actors.iter().all(holds) {
+            match world.step() {
+                Moment::Idle | Moment::Woke(WARMED) => return,
+                Moment::Ran | Moment::Woke(_) => self.react(world),
             }
         }
     }
 
     fn storm(&mut self, world: &mut World) {
+        for actor in 0..self.actors.len() {
+            let pause = self.pause(world);
+            world.plan(pause, actor as u64);
+        }
+        self.storming = true;
         while self.operations > 0 && world.trace().events() < EVENTS_OF_A_STORM {
             match world.step() {
                 Moment::Idle => return,
@@ -140,11 +204,21 @@ impl Swarm {
     }
 
     fn work(&mut self, world: &mut World, key: u64) {
-        let Ok(actor) = usize::try_from(key) else { return };
+        let Some(actor) = usize::try_from(key).ok().filter(|actor| *actor < self.actors.len()) else { return };
+        // What nobody can do yet would fill the storm with refusals.
+        let sensible = world.engine.decisions().on(self.work).chance(7, 8);
+        let Actor { ready, closed, opening, open, .. } = &self.actors[actor];
+        let (waits, ready, open) = (!*ready && !*closed, *ready, !open.is_empty());
+        if sensible && (waits || ready && !open && !opening.is_empty()) {
+            return world.plan(PATIENCE, key);
+        }
         self.operations -= 1;
         let drawn = world.engine.decisions().on(self.work).weighted(&self.weights);
-        if let Some(op) = drawn.and_then(|index| OPS.get(index)) {
-            op(self, world, actor);
+        match drawn.and_then(|index| OPS.get(index)) {
+            Some(_) if !ready && sensible => self.connect(world, actor),
+            Some(_) if ready && !open && sensible => self.open(world, actor),
+            Some(op) => op(self, world, actor),
+            None => {}
         }
         let pause = self.pause(world);
         world.plan(pause, key);
@@ -152,6 +226,7 @@ impl Swarm {
 
     /// Waits until everything must have ended.
     fn settle(&mut self, world: &mut World) {
+        self.storming = false;
         world.plan(SETTLED, GIVE_UP);
         self.run_out(world);
         world.judge_settled();
@@ -198,8 +273,13 @@ impl Swarm {
             let believes = &mut self.actors[actor];
             match event {
                 Event::Ready(_) => believes.ready = true,
-                Event::Closed(_) => {
-                    *believes = Actor { node: Some(node), ..Actor::default() };
+                Event::Closed(why) => {
+                    let why = *why;
+                    let (reconnects, node) = (believes.reconnects, believes.node);
+                    *believes = Actor { node, reconnects, closed: true, ..Actor::default() };
+                    if !matches!(why, CloseReason::Refused(_)) {
+                        self.reconnect(world, actor);
+                    }
                 }
                 Event::Request(request) => {
                     let id = request.id;
@@ -207,18 +287,25 @@ impl Swarm {
                     self.answer(world, actor, id);
                 }
                 Event::Answered { token, .. } => believes.calls.retain(|call| call != token),
-                Event::Done { token, result: Err(_) } => {
-                    believes.provided.retain(|provider| provider != token);
-                    believes.listening.retain(|listener| listener != token);
+                Event::Done { token, result } => {
+                    let (token, fine) = (*token, result.is_ok());
+                    believes.done(token, fine);
                 }
                 Event::RequestEnded { request, .. } => believes.requests.retain(|other| other != request),
                 Event::DeriveKey { .. }
-                | Event::Done { .. }
                 | Event::Sent { .. }
                 | Event::Message(_)
                 | Event::Violation(_)
                 | Event::Dropped(_) => {}
             }
+        }
+    }
+
+    fn reconnect(&mut self, world: &mut World, actor: usize) {
+        let believes = &mut self.actors[actor];
+        if self.storming && self.persistent && believes.reconnects < RECONNECTS {
+            believes.reconnects += 1;
+            self.connect(world, actor);
         }
     }
 
@@ -236,7 +323,8 @@ impl Swarm {
             }),
             Some(_) | None => Ok(self.payload(world, actor)),
         };
-        let after = if drawn == Some(1) { self.pause(world) } else { Duration::ZERO };
+        let thinks = Duration::from_nanos(self.choose(world).log_uniform(1, LONGEST_THOUGHT));
+        let after = if drawn == Some(1) { thinks } else { Duration::ZERO };
         world.plan_own(after, Plan::Answer { node, request, result });
     }
 
@@ -247,12 +335,20 @@ impl Swarm {
     }
 
     fn channel(&self, world: &mut World) -> ChannelName {
-        let index = self.choose(world).weighted(&[8, 4, 1]).unwrap_or(0);
+        let index = self.choose(world).weighted(&[16, 8, 1, 1]).unwrap_or(0);
         ChannelName::new(CHANNELS[index]).unwrap_or_else(|_| unreachable!("a constant"))
     }
 
+    /// Most often one that the actor has open.
+    fn open_channel(&self, world: &mut World, actor: usize) -> ChannelName {
+        let open = &self.actors[actor].open;
+        let mut choose = world.engine.decisions().on(self.work);
+        let known = if choose.chance(7, 8) { choose.pick(open).cloned() } else { None };
+        known.unwrap_or_else(|| self.channel(world))
+    }
+
     fn event(&self, world: &mut World) -> EventName {
-        let index = self.choose(world).index(EVENTS.len());
+        let index = self.choose(world).weighted(&[8, 8, 1]).unwrap_or(0);
         EventName::new(EVENTS[index]).unwrap_or_else(|_| unreachable!("a constant"))
     }
 
@@ -272,8 +368,19 @@ impl Swarm {
         Payload { bytes: bytes.freeze(), raw }
     }
 
+    /// Most often an event that somebody provides.
+    fn target(&self, world: &mut World) -> (ChannelName, EventName) {
+        let provided: Vec<_> = self.actors.iter().flat_map(|actor| &actor.provided).collect();
+        let mut choose = world.engine.decisions().on(self.work);
+        let known = if choose.chance(3, 4) { choose.pick(&provided) } else { None };
+        match known {
+            Some((_, channel, event)) => (channel.clone(), event.clone()),
+            None => (self.channel(world), self.event(world)),
+        }
+    }
+
     fn outgoing(&mut self, world: &mut World, actor: usize) -> Outgoing {
-        let (channel, event) = (self.channel(world), self.event(world));
+        let (channel, event) = self.target(world);
         let payload = self.payload(world, actor);
         // A map of one number to one number, now and then.
         let metadata = if self.choose(world).chance(1, 4) { Bytes::from_static(&[0xa1, 1, 2]) } else { Bytes::new() };
@@ -284,32 +391,35 @@ impl Swarm {
 /// The operations.
 impl Swarm {
     fn connect(&mut self, world: &mut World, actor: usize) {
+        self.actors[actor].closed = false;
         self.ask(world, actor, Command::Connect);
     }
 
     fn open(&mut self, world: &mut World, actor: usize) {
         let (token, channel) = (world.token(), self.channel(world));
+        self.actors[actor].opening.push((token, channel.clone()));
         self.ask(world, actor, Command::Open { token, channel });
     }
 
     fn leave(&mut self, world: &mut World, actor: usize) {
-        let (token, channel) = (world.token(), self.channel(world));
+        let (token, channel) = (world.token(), self.open_channel(world, actor));
+        self.actors[actor].open.retain(|open| *open != channel);
         self.ask(world, actor, Command::Leave { token, channel });
     }
 
     fn provide(&mut self, world: &mut World, actor: usize) {
-        let (token, channel, event) = (world.token(), self.channel(world), self.event(world));
-        self.actors[actor].provided.push(token);
+        let (token, channel, event) = (world.token(), self.open_channel(world, actor), self.event(world));
+        self.actors[actor].providing.push((token, channel.clone(), event.clone()));
         self.ask(world, actor, Command::Provide { token, channel, event, kind: EventKind::Call });
     }
 
     fn withdraw(&mut self, world: &mut World, actor: usize) {
-        let (token, provider) = (world.token(), self.one_of(world, actor, |actor| &mut actor.provided));
+        let (token, provider) = (world.token(), self.one_provided(world, actor));
         self.ask(world, actor, Command::Withdraw { token, provider });
     }
 
     fn listen(&mut self, world: &mut World, actor: usize) {
-        let (token, channel, event) = (world.token(), self.channel(world), self.event(world));
+        let (token, channel, event) = (world.token(), self.open_channel(world, actor), self.event(world));
         let event = self.choose(world).chance(1, 2).then_some(event);
         self.actors[actor].listening.push(token);
         self.ask(world, actor, Command::Listen { token, channel, event });
@@ -352,10 +462,23 @@ impl Swarm {
         }
     }
 
-    /// Something the actor has; now and then, and if it has nothing, what nobody has.
+    fn one_provided(&mut self, world: &mut World, actor: usize) -> Token {
+        let mut tokens = self.actors[actor].provided.iter().map(|(token, ..)| *token).collect();
+        let drawn = self.drawn_from(world, &mut tokens);
+        self.actors[actor].provided.retain(|(token, ..)| *token != drawn);
+        drawn
+    }
+
     fn one_of(&mut self, world: &mut World, actor: usize, list: fn(&mut Actor) -> &mut Vec<Token>) -> Token {
+        let mut having = std::mem::take(list(&mut self.actors[actor]));
+        let drawn = self.drawn_from(world, &mut having);
+        *list(&mut self.actors[actor]) = having;
+        drawn
+    }
+
+    /// Something the actor has; now and then, and if it has nothing, what nobody has.
+    fn drawn_from(&self, world: &mut World, having: &mut Vec<Token>) -> Token {
         let mut choose = world.engine.decisions().on(self.work);
-        let having = list(&mut self.actors[actor]);
         if having.is_empty() || choose.chance(1, 16) {
             return Token(u64::MAX);
         }

@@ -217,7 +217,7 @@ impl Pipe {
 
     /// The writer's machine closed the link. With `flush` what is unwritten still goes out.
     pub(crate) fn close(&mut self, flush: bool, how: LinkEnd) {
-        if flush && how == LinkEnd::Eof {
+        if flush && how == LinkEnd::Eof && !self.hole {
             self.closing = true;
             return;
         }
@@ -233,6 +233,10 @@ impl Pipe {
     pub(crate) fn leads_nowhere(&mut self) {
         self.hole = true;
         self.segments.clear();
+        if self.closing {
+            // Its writer has let go: what is unwritten would never be asked for again.
+            self.unwritten.clear();
+        }
     }
 
     /// Frees what nobody will ask for again.

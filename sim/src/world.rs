@@ -17,6 +17,7 @@ use crate::oracles::{self, Census, Oracle, Resident, Seen, Verdict};
 use crate::station::{Asked, Station, Told};
 use crate::suite::{Answering, Reply};
 use crate::trace::Trace;
+use crate::twin::Twins;
 use crate::weather::Weather;
 
 /// Something that cannot be, seen in a run.
@@ -63,7 +64,7 @@ impl Watch {
     }
 }
 
-impl Witness<Station> for Watch {
+impl Witness<Twins<Station>> for Watch {
     fn saw(&mut self, at: Instant, node: NodeId, sight: Seen<'_>) {
         let name = self.names.get(node.index()).map_or("?", String::as_str);
         self.trace.record(at, node, name, &sight);
@@ -90,7 +91,7 @@ impl Witness<Station> for Watch {
 /// assert_eq!(&world.answer(call).unwrap().payload.bytes[..], b"40");
 /// ```
 pub struct World {
-    pub(crate) engine: Engine<Station>,
+    pub(crate) engine: Engine<Twins<Station>>,
     pub(crate) watch: Watch,
     pub(crate) origin: String,
     pub(crate) serving: BTreeMap<NodeId, Answering>,
@@ -106,6 +107,7 @@ pub struct World {
     /// Each hub's secret is the bytes of its index.
     verifiers: BTreeMap<NodeId, [u8; 32]>,
     pub(crate) habits: bool,
+    twins: bool,
 }
 
 /// What the world does when it wakes.
@@ -155,6 +157,7 @@ impl World {
             last_hub: None,
             verifiers: BTreeMap::new(),
             habits: false,
+            twins: false,
         }
     }
 
@@ -169,6 +172,13 @@ impl World {
     #[must_use]
     pub const fn with_habits(mut self) -> Self {
         self.habits = true;
+        self
+    }
+
+    /// Gives nodes added from now on a twin each, which gets every read in pieces and must say the same.
+    #[must_use]
+    pub const fn with_twins(mut self) -> Self {
+        self.twins = true;
         self
     }
 
@@ -194,9 +204,10 @@ impl World {
         if let Ok(credential) = credential {
             credentials = credentials.with(CredentialId::shared(), credential);
         }
-        let config = HubConfig { id: HubId::new(name).ok(), credentials, limits };
-        let node =
-            self.add(name, Resident { id: None, honest: true }, |seed| Station::Hub(Box::new(Hub::new(config, &seed))));
+        let config =
+            || HubConfig { id: HubId::new(name).ok(), credentials: credentials.clone(), limits: limits.clone() };
+        let node = self
+            .add(name, Resident { id: None, honest: true }, |seed| Station::Hub(Box::new(Hub::new(config(), seed))));
         self.verifiers.insert(node, key);
         self.last_hub = Some(node);
         self
@@ -220,23 +231,25 @@ impl World {
         let hub = self.last_hub;
         let key = hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32]);
         let key = if honest { key } else { key.map(|byte| !byte) };
-        let hub = hub.map_or("nowhere", |hub| self.engine.name(hub));
+        let hub: Arc<str> = format!("sim:{}", hub.map_or("nowhere", |hub| self.engine.name(hub))).into();
         let resident = Resident { id: ClientId::new(id).ok(), honest };
-        let config = ClientConfig {
-            hub: Arc::from(format!("sim:{hub}")),
-            id: resident.id.clone(),
+        let config = || ClientConfig {
+            hub: Arc::clone(&hub),
+            id: ClientId::new(id).ok(),
             credential: CredentialId::shared(),
             secret: Secret::key(key),
-            limits,
+            limits: limits.clone(),
         };
-        self.add(name, resident, |seed| Station::Client(Box::new(Client::new(config, &seed))));
+        self.add(name, resident, |seed| Station::Client(Box::new(Client::new(config(), seed))));
         self
     }
 
-    fn add(&mut self, name: &str, who: Resident, build: impl FnOnce(Seed) -> Station) -> NodeId {
+    fn add(&mut self, name: &str, who: Resident, build: impl Fn(&Seed) -> Station) -> NodeId {
         let stream = self.engine.decisions().stream(&format!("node/{name}"));
         let seed = Seed::new(self.engine.decisions().on(stream).seed());
-        let node = self.engine.add(name, build(seed));
+        let machine = build(&seed);
+        let twins = if self.twins { Twins::of(machine, build(&seed)) } else { Twins::single(machine) };
+        let node = self.engine.add(name, twins);
         if self.habits {
             let habits = Habits::drawn(self.engine.choose(node));
             let mut choose = self.engine.choose(node);
@@ -253,7 +266,7 @@ impl World {
     #[must_use]
     pub fn clients(&self) -> Vec<NodeId> {
         let ids = (0..self.watch.names.len()).map(|index| NodeId::new(u32::try_from(index).unwrap_or(u32::MAX)));
-        ids.filter(|node| matches!(self.engine.machine(*node), Some(Station::Client(_)))).collect()
+        ids.filter(|node| matches!(self.engine.machine(*node).map(Twins::shown), Some(Station::Client(_)))).collect()
     }
 
     /// Every hub, in the order of adding.
@@ -269,7 +282,7 @@ impl World {
     }
 
     /// The engine below.
-    pub const fn engine(&mut self) -> &mut Engine<Station> {
+    pub const fn engine(&mut self) -> &mut Engine<Twins<Station>> {
         &mut self.engine
     }
 
@@ -360,7 +373,7 @@ impl World {
     /// What a machine holds, by its own word.
     #[must_use]
     pub fn census(&self, node: NodeId) -> Census {
-        Census(match self.engine.machine(node) {
+        Census(match self.engine.machine(node).map(Twins::shown) {
             Some(Station::Hub(hub)) => {
                 let hub::Load { links, clients, channels, calls, memory } = hub.load();
                 vec![
@@ -381,6 +394,12 @@ impl World {
 
     /// Asks every oracle what is missing; to be called when nothing is under way.
     pub fn judge_settled(&mut self) {
+        for (node, name) in (0..).map(NodeId::new).zip(self.watch.names.clone()) {
+            if let Some(what) = self.engine.machine(node).and_then(Twins::differs) {
+                let (at, what) = (self.engine.now(), what.to_owned());
+                self.watch.failures.push(Failure { oracle: "chunking", at, node: name, what });
+            }
+        }
         self.watch.judge(self.engine.now(), NodeId::new(u32::MAX), |oracle| oracle.settled());
     }
 

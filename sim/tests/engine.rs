@@ -27,6 +27,17 @@ enum Flaw {
     AnswersEarlyTimeouts,
     Spins,
     SpeaksAfterTheEnd,
+    SaysNothing,
+    DialsTwice,
+    ClosesTwice,
+    SpeaksTooEarly,
+    HearsStrays,
+}
+
+impl Toy {
+    fn transmit(&mut self, link: LinkId, data: &'static [u8]) {
+        self.outputs.push_back(Output::Transmit { link, data: Bytes::from_static(data) });
+    }
 }
 
 impl Machine for Toy {
@@ -40,15 +51,35 @@ impl Machine for Toy {
                 self.link = Some(LinkId::dialled(0, 1));
                 let link = LinkId::dialled(0, 1);
                 self.outputs.push_back(Output::Dial { link, to: Arc::from("sim:hub") });
+                match self.flaw {
+                    Flaw::DialsTwice => self.outputs.push_back(Output::Dial { link, to: Arc::from("sim:hub") }),
+                    Flaw::SpeaksTooEarly => self.transmit(link, b"x"),
+                    Flaw::None
+                    | Flaw::AnswersEarlyTimeouts
+                    | Flaw::Spins
+                    | Flaw::SpeaksAfterTheEnd
+                    | Flaw::SaysNothing
+                    | Flaw::ClosesTwice
+                    | Flaw::HearsStrays => {}
+                }
                 self.deadline = Some(now.mono + Duration::from_secs(5));
             }
             Input::Dialled { link, .. } => {
                 let data: Bytes = (0..self.says).map(|n| n as u8).collect::<Vec<u8>>().into();
                 self.outputs.push_back(Output::Transmit { link, data });
+                if self.flaw == Flaw::SaysNothing {
+                    self.transmit(link, b"");
+                }
                 self.outputs.push_back(Output::Close { link, flush: true });
+                if self.flaw == Flaw::ClosesTwice {
+                    self.outputs.push_back(Output::Close { link, flush: true });
+                }
                 self.link = None;
             }
             Input::Accepted { link, .. } => self.link = Some(link),
+            Input::Received { link, .. } if self.link != Some(link) && self.flaw == Flaw::HearsStrays => {
+                self.outputs.push_back(Output::Event(2));
+            }
             Input::Received { link, .. } | Input::Closed { link, .. } if self.link != Some(link) => {}
             Input::Received { data, .. } => {
                 assert!(data.iter().enumerate().all(|(at, byte)| *byte == (self.heard + at) as u8));
@@ -58,7 +89,7 @@ impl Machine for Toy {
                 self.link = None;
                 self.outputs.push_back(Output::Event(self.heard));
                 if self.flaw == Flaw::SpeaksAfterTheEnd {
-                    self.outputs.push_back(Output::Transmit { link, data: Bytes::from_static(b"x") });
+                    self.transmit(link, b"x");
                 }
             }
             Input::Timeout if self.deadline.is_some_and(|at| at <= now.mono) => {
@@ -153,4 +184,9 @@ fn a_machine_that_breaks_the_contract_is_found() {
     assert!(found(Flaw::AnswersEarlyTimeouts, "an output of a timeout before its deadline") > 10);
     assert!(found(Flaw::Spins, "a deadline that its timeout does not move") == 100);
     assert!(found(Flaw::SpeaksAfterTheEnd, "a transmit on a link that is over or never was") > 10);
+    assert!(found(Flaw::SaysNothing, "a transmit without bytes") > 10);
+    assert!(found(Flaw::DialsTwice, "a dial for a link that is not free") > 10);
+    assert!(found(Flaw::ClosesTwice, "a close of a link that is over or never was") > 10);
+    assert!(found(Flaw::SpeaksTooEarly, "a transmit on a link that was not dialled yet") > 10);
+    assert!(found(Flaw::HearsStrays, "an output for a link that the machine had closed") > 0);
 }

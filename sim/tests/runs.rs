@@ -40,3 +40,33 @@ fn a_replay_can_be_read() {
     assert!(outcome.is_fine() && text.contains("Connect"), "{text}");
     assert!(text.lines().last().is_some_and(|last| last.contains(&run_seed(1).trace_hash.to_string())));
 }
+
+/// What storms must meet again and again, or the oracles judge nothing: what it is, how it reads in a conversation
+/// without its digits, and in how many of two hundred runs at least.
+const MARKS: [(&str, &str, u32); 9] = [
+    ("a call is answered", "-> Answered { token: t, result: Ok", 20),
+    ("a provider gives a fault", "result: Err(Fault(", 5),
+    ("a call meets its deadline", "result: Err(Failed { failure: Local(Deadline)", 20),
+    ("a provider is gone", "failure: Refused(ProviderGone)", 2),
+    ("a caller is gone", "why: Refused(CallerGone)", 1),
+    ("a broadcast is heard", "-> Message(Message", 20),
+    ("a connection breaks", "is over: Reset", 50),
+    ("a client is admitted", "-> Ready(Welcome", 150),
+    ("a stranger is refused", "-> Closed(Refused(AuthFailed))", 20),
+];
+
+#[test]
+fn storms_meet_what_they_are_for() {
+    let mut met = [0; MARKS.len()];
+    for seed in 0..200 {
+        let outcome = run(Source::Seed(seed), true);
+        let mut text = outcome.conversation.join("\n");
+        text.retain(|letter| !letter.is_ascii_digit());
+        for (met, (_, mark, _)) in met.iter_mut().zip(&MARKS) {
+            *met += u32::from(text.contains(mark));
+        }
+    }
+    for (met, (what, _, least)) in met.iter().zip(&MARKS) {
+        assert!(met >= least, "{what} in {met} runs only");
+    }
+}

@@ -55,7 +55,7 @@ pub struct ClientConfig {
 /// What an application may ask.
 ///
 /// Everything with a token ends with exactly one event that carries it: `Done`, `Sent` or `Answered`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Command {
     /// Dial the hub and prove each other. Ends with [`Event::Ready`] or [`Event::Closed`].
     Connect,

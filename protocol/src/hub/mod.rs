@@ -183,9 +183,7 @@ impl Machine for Hub {
             Input::Command(Command::Shutdown) => self.handle_shutdown(),
             Input::Timeout => self.handle_timeout(),
         }
-        while let Some((ix, why)) = self.doomed.pop() {
-            self.end_link(ix, why);
-        }
+        self.end_doomed();
         if self.stopping && self.links.len() == 0 {
             self.stopping = false;
             self.event(Event::Stopped);
@@ -264,6 +262,7 @@ impl Hub {
         if let Some(session) = self.links.get_mut(ix) {
             session.received = session.received.saturating_add(data.len() as u64);
         }
+        let mut whole = false;
         loop {
             // A frame may have ended the link it came on.
             let Some(session) = self.links.get_mut(ix).filter(|session| session.link == link) else { return };
@@ -272,12 +271,21 @@ impl Hub {
             self.partials = self.partials + session.inbox.retained() - before;
             let frame = match next {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return self.watch_partial_frame(ix),
+                Ok(None) => return self.watch_partial_frame(ix, whole),
                 Err(violation) => return self.end_link(ix, DisconnectReason::Violation(violation)),
             };
+            whole = true;
             if let Err(why) = self.handle_frame(ix, &frame) {
                 return self.end_link(ix, why);
             }
+            // Before the next frame, since that may have come in another read.
+            self.end_doomed();
+        }
+    }
+
+    fn end_doomed(&mut self) {
+        while let Some((ix, why)) = self.doomed.pop() {
+            self.end_link(ix, why);
         }
     }
 
@@ -314,7 +322,7 @@ impl Hub {
             match due {
                 Due::Handshake(link) => self.end_late(link, Violation::HandshakeTimeout.into()),
                 Due::LoginFailed(link) => self.end_late(link, DisconnectReason::Refused(Refusal::AuthFailed)),
-                Due::PartialFrame(link) => self.end_late(link, Violation::PartialFrame.into()),
+                Due::PartialFrame(link) => self.check_partial(link),
                 Due::Write(link) => self.check_stalled(link),
                 Due::Call(key) => self.call_expired(key),
             }
@@ -342,12 +350,27 @@ impl Hub {
         }
     }
 
-    /// Starts or stops the clock for the rest of a frame.
-    fn watch_partial_frame(&mut self, ix: LinkIx) {
+    /// Ends a link whose frame does not become whole, or looks again when that could be so.
+    fn check_partial(&mut self, link: LinkId) {
+        let Some(session) = self.links.find(link).and_then(|ix| self.links.get_mut(ix)) else { return };
+        let due = session.partial_since + self.limits.partial_frame;
+        if due > self.now.mono {
+            let timer = self.timers.insert(due, TimerReason::PartialFrame, Due::PartialFrame(link));
+            session.partial_timer = Some(timer);
+        } else {
+            self.end_late(link, Violation::PartialFrame.into());
+        }
+    }
+
+    /// Starts or stops the clock for the rest of a frame, which began in this read if another was `whole` before it.
+    fn watch_partial_frame(&mut self, ix: LinkIx, whole: bool) {
         let full = self.is_full();
         let Some(session) = self.links.get_mut(ix) else { return };
         if full && session.inbox.retained() > READ_BUFFER {
             return self.end_link(ix, DisconnectReason::Refused(Refusal::Overloaded));
+        }
+        if whole || session.partial_timer.is_none() {
+            session.partial_since = self.now.mono;
         }
         match (session.inbox.is_partial(), session.partial_timer) {
             (true, None) => {

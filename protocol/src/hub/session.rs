@@ -45,6 +45,8 @@ pub(crate) struct Session {
     /// Until it has proved itself; then until it is told that it failed.
     pub(crate) handshake_timer: Option<TimerId>,
     pub(crate) partial_timer: Option<TimerId>,
+    /// When the frame began whose rest has not come.
+    pub(crate) partial_since: Instant,
     pub(crate) write_timer: Option<TimerId>,
     /// Since when no byte has left the driver's hands, while it holds any.
     pub(crate) stalled_since: Instant,
@@ -144,6 +146,7 @@ impl Session {
             ready: false,
             handshake_timer: None,
             partial_timer: None,
+            partial_since: Instant::ZERO,
             write_timer: None,
             stalled_since: Instant::ZERO,
         }

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use commipc_protocol::client::{Answer, CallFailure, Command, Event, Incoming, Payload, Request, RequestId, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input, Instant, Output};
 
-use super::{Content, Oracle, Resident, Seen, Verdict, ensure};
+use super::{Content, Oracle, Resident, SYSTEM, Seen, Verdict, ensure, is_hubs_own};
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -163,6 +163,11 @@ impl<R: Copy + Ord + Debug> Answers<R> {
 
     fn answered(&mut self, node: NodeId, token: Token, result: &Result<Answer, CallFailure>) -> Verdict {
         let Some(call) = self.calls.remove(&(node, token)) else { return Ok(()) };
+        // The hub answers on its own channels, and nobody else does there.
+        if is_hubs_own(&call.channel) {
+            let by = result.as_ref().map_or(SYSTEM, |answer| answer.provider.client.as_str());
+            return ensure(by == SYSTEM, || format!("{node:?} was answered {call:?} by {by:?}"));
+        }
         let by = |given: &Given, provider: &ClientId| given.by == *provider;
         match result {
             Ok(Answer { payload, provider, .. }) => {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use commipc_protocol::client::{Command, Event, Message, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Input, Instant, Output};
 
-use super::{Content, Oracle, Resident, Seen, Verdict, ensure};
+use super::{Content, Oracle, Resident, SYSTEM, Seen, Verdict, ensure, is_hubs_own};
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -23,6 +23,8 @@ pub struct Deliveries {
     heard: BTreeMap<(NodeId, Token, ClientId, ChannelName), usize>,
     /// The last number a listener saw of a sender and event.
     numbers: BTreeMap<(NodeId, Token, ClientId, EventName), u64>,
+    /// The same for what the hub itself tells.
+    hub_numbers: BTreeMap<((NodeId, Token), EventName), u64>,
 }
 
 /// Who asked for messages: a listener, or a provider that takes sends.
@@ -128,6 +130,9 @@ impl Deliveries {
         };
         let fits = taker.channel == heard.channel && taker.event.as_ref().is_none_or(|event| *event == heard.event);
         ensure(fits && !taker.over, || format!("{node:?} heard {heard:?} for {to:?}, which is {taker:?}"))?;
+        if is_hubs_own(&heard.channel) {
+            return self.told_by_hub((node, to), sender.as_str(), &heard.event, message.number);
+        }
         if taker.provides {
             return self.sent(node, message);
         }
@@ -143,10 +148,23 @@ impl Deliveries {
         self.numbered(node, message)
     }
 
+    /// On its own channels the hub speaks, and nobody else.
+    fn told_by_hub(&mut self, to: (NodeId, Token), sender: &str, event: &EventName, number: u64) -> Verdict {
+        ensure(sender == SYSTEM, || format!("{to:?} heard {sender} say {event:?} on the hub's own channel"))?;
+        let before = self.hub_numbers.insert((to, event.clone()), number);
+        ensure(before.is_none_or(|before| before < number), || {
+            format!("{to:?} heard the hub's {event:?} number {number} after {before:?}")
+        })
+    }
+
     fn numbered(&mut self, node: NodeId, message: &Message) -> Verdict {
         let key = (node, message.to, message.message.sender.client.clone(), message.message.event.clone());
         let before = self.numbers.insert(key, message.number);
-        ensure(before != Some(message.number), || format!("{node:?} heard number {before:?} again: {message:?}"))
+        // Clients that share an id come one after the other, and each counts from 1.
+        let shared = self.ids.values().filter(|id| **id == message.message.sender.client).count() > 1;
+        ensure(shared || before != Some(message.number), || {
+            format!("{node:?} heard number {before:?} again: {message:?}")
+        })
     }
 
     /// A send reaches one provider once, whoever provides when.
@@ -166,7 +184,7 @@ impl Deliveries {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::{Scene, broadcast, channel, event, message, outgoing};
+    use super::super::scene::{Scene, broadcast, channel, event, incoming, message, outgoing};
     use super::*;
     use commipc_protocol::client::EventKind;
 
@@ -195,8 +213,25 @@ mod tests {
         assert!(twice.tells(2, message(9, 1, "b", 1)).is_err());
         assert!(twice.tells(2, message(9, 1, "a", 0)).is_err(), "said earlier");
         assert!(scene().tells(2, message(9, 1, "z", 0)).is_err(), "never said");
+        let mut counted = scene();
+        counted.tells(2, message(9, 1, "a", 5)).unwrap();
+        assert!(counted.tells(2, message(9, 1, "b", 5)).is_err(), "another with the same number");
         assert!(scene().tells(1, message(8, 1, "a", 0)).is_err(), "to its sender");
         assert!(scene().tells(2, message(7, 1, "a", 0)).is_err(), "no such listener");
+    }
+
+    #[test]
+    fn v33_bites_on_a_forged_system_event_and_on_one_heard_again() {
+        let mut forged = incoming(1, "s");
+        forged.channel = ChannelName::new("__comm_ipc_logs").unwrap();
+        let mut scene = Scene::new(Deliveries::default());
+        let listen = Command::Listen { token: Token(9), channel: forged.channel.clone(), event: None };
+        scene.asks(2, listen).unwrap();
+        assert!(scene.tells(2, Event::Message(Message { to: Token(9), message: forged, number: 1 })).is_err());
+        let mut heard = |number| scene.0.told_by_hub((NodeId::new(2), Token(9)), "system", &event(), number);
+        heard(1).unwrap();
+        heard(3).unwrap();
+        assert!(heard(3).is_err(), "twice");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod answers;
 mod authentication;
 mod deliveries;
+mod endings;
 mod leaks;
 mod outputs;
 mod providers;
@@ -26,6 +27,7 @@ use crate::station::{Asked, Told};
 pub use answers::Answers;
 pub use authentication::Authentication;
 pub use deliveries::Deliveries;
+pub use endings::Endings;
 pub use leaks::{Census, Leaks};
 pub use outputs::Outputs;
 pub use providers::Providers;
@@ -84,6 +86,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Requests::default()),
         Box::new(Deliveries::default()),
         Box::new(Answers::default()),
+        Box::new(Endings::default()),
         Box::new(Providers::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
@@ -116,6 +119,14 @@ impl Content {
         let Payload { bytes, raw } = payload.clone();
         Self { channel: channel.clone(), event: event.clone(), bytes, raw, metadata: metadata.clone() }
     }
+}
+
+/// The prefix of the hub's own channels, and who speaks there.
+const RESERVED: &str = "__comm_ipc";
+pub(crate) const SYSTEM: &str = "system";
+
+pub(crate) fn is_hubs_own(channel: &ChannelName) -> bool {
+    channel.as_str().starts_with(RESERVED)
 }
 
 /// Turns a condition into a verdict.

@@ -1,0 +1,202 @@
+//! Nobody waits for somebody who is gone: a call ends when its provider's connection does, and a handler is told when
+//! its caller's does, or when the caller gives up. Deadlines are for the silent, not for the dead.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use commipc_protocol::client::{CallFailure, Command, Event, Failure, Incoming, Request, RequestId, Token};
+use commipc_protocol::{ClientId, Input, Instant, LinkId, Misuse, Output, Refusal, hub};
+use core::time::Duration;
+
+use super::{Content, Oracle, Resident, Seen, Verdict, ensure};
+use crate::engine::Sight;
+use crate::node::NodeId;
+use crate::station::{Asked, Told};
+
+/// Holds that what hangs on a lost connection ends with it. `R` names a request at its provider.
+#[derive(Debug)]
+pub struct Endings<R = RequestId> {
+    ids: BTreeMap<NodeId, ClientId>,
+    /// Of each hub's end, the client's node.
+    dialled_by: BTreeMap<(NodeId, LinkId), NodeId>,
+    calls: BTreeMap<(NodeId, Token), Call>,
+    requests: BTreeMap<(NodeId, R), Asking>,
+}
+
+#[derive(Debug)]
+struct Call {
+    content: Content,
+    provider_gone: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Asking {
+    caller: ClientId,
+    content: Content,
+    caller_gone: Option<Instant>,
+}
+
+/// Longer than the news takes on the slowest line behind the fullest outbox, twice.
+const NEWS: Duration = Duration::from_secs(40);
+
+impl<R> Default for Endings<R> {
+    fn default() -> Self {
+        let (ids, dialled_by) = (BTreeMap::new(), BTreeMap::new());
+        Self { ids, dialled_by, calls: BTreeMap::new(), requests: BTreeMap::new() }
+    }
+}
+
+impl Oracle for Endings {
+    fn name(&self) -> &'static str {
+        "endings"
+    }
+
+    fn joined(&mut self, node: NodeId, who: &Resident) {
+        self.ids.extend(who.id.clone().map(|id| (node, id)));
+    }
+
+    fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
+        match sight {
+            Sight::Linked { with, as_link, .. } => {
+                self.dialled_by.insert((*with, *as_link), node);
+            }
+            Sight::Fed(Input::Command(Asked::Client(Command::Answer { request, .. }))) => {
+                self.requests.remove(&(node, *request));
+            }
+            Sight::Fed(Input::Command(Asked::Client(command))) => self.asked(at, node, command),
+            Sight::Gave(Output::Event(Told::Client(Event::Request(request)))) => {
+                let Request { id, message, .. } = request;
+                self.requested(node, *id, message);
+            }
+            Sight::Gave(Output::Event(Told::Client(Event::RequestEnded { request, why }))) => {
+                return self.request_ended(at, node, *request, *why);
+            }
+            Sight::Gave(Output::Event(Told::Client(event))) => return self.told(at, node, event),
+            Sight::Gave(Output::Event(Told::Hub(hub::Event::Disconnected { link, .. }))) => {
+                if let Some(client) = self.dialled_by.get(&(node, *link)).copied() {
+                    self.lost(at, client);
+                }
+            }
+            Sight::Fed(_) | Sight::Gave(_) | Sight::Drained | Sight::Broke(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl<R: Copy + Ord + Debug> Endings<R> {
+    fn asked(&mut self, at: Instant, node: NodeId, command: &Command) {
+        if let Command::Call { token, outgoing, .. } = command {
+            let call = Call { content: Content::said(outgoing), provider_gone: None };
+            self.calls.insert((node, *token), call);
+        }
+        if let Command::Cancel { call } = command
+            && let Some(call) = self.calls.get(&(node, *call))
+            && let Some(id) = self.ids.get(&node)
+        {
+            let asking = |asking: &&mut Asking| asking.caller == *id && asking.content == call.content;
+            // Of two calls that say the same, either may be meant.
+            let mut meant: Vec<_> = self.requests.values_mut().filter(asking).collect();
+            if let [only] = meant.as_mut_slice() {
+                only.caller_gone.get_or_insert(at);
+            }
+        }
+    }
+
+    fn requested(&mut self, node: NodeId, request: R, heard: &Incoming) {
+        let (caller, content) = (heard.sender.client.clone(), Content::heard(heard));
+        self.requests.insert((node, request), Asking { caller, content, caller_gone: None });
+    }
+
+    /// A hub has told that a client's connection is over.
+    fn lost(&mut self, at: Instant, client: NodeId) {
+        let Self { ids, calls, requests, .. } = self;
+        for ((provider, _), asking) in requests {
+            if ids.get(&client) == Some(&asking.caller) {
+                asking.caller_gone.get_or_insert(at);
+            }
+            if *provider == client {
+                let of_it = |(node, _): &(NodeId, Token), call: &Call| {
+                    ids.get(node) == Some(&asking.caller) && call.content == asking.content
+                };
+                let mut meant: Vec<_> = calls.iter_mut().filter(|(key, call)| of_it(key, call)).collect();
+                if let [(_, only)] = meant.as_mut_slice() {
+                    only.provider_gone.get_or_insert(at);
+                }
+            }
+        }
+    }
+
+    fn request_ended(&mut self, at: Instant, node: NodeId, request: R, why: Failure) -> Verdict {
+        let Some(asking) = self.requests.remove(&(node, request)) else { return Ok(()) };
+        let late = why == Failure::Refused(Refusal::Deadline) && is_late(at, asking.caller_gone);
+        ensure(!late, || format!("{request:?} of {node:?} ended only at its deadline; its caller: {asking:?}"))
+    }
+
+    fn told(&mut self, at: Instant, node: NodeId, event: &Event) -> Verdict {
+        let Event::Answered { token, result } = event else { return Ok(()) };
+        let Some(call) = self.calls.remove(&(node, *token)) else { return Ok(()) };
+        let Err(CallFailure::Failed { failure, .. }) = result else { return Ok(()) };
+        let deadline = [Failure::Local(Misuse::Deadline), Failure::Refused(Refusal::Deadline)].contains(failure);
+        let late = deadline && is_late(at, call.provider_gone);
+        ensure(!late, || format!("{token:?} of {node:?} ended only at its deadline; its provider: {call:?}"))
+    }
+}
+
+fn is_late(at: Instant, gone: Option<Instant>) -> bool {
+    gone.is_some_and(|gone| at.saturating_since(gone) > NEWS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{call, id, incoming};
+    use super::*;
+
+    const CALLER: NodeId = NodeId::new(1);
+    const PROVIDER: NodeId = NodeId::new(2);
+
+    fn second(second: u64) -> Instant {
+        Instant::from_nanos(second * 1_000_000_000)
+    }
+
+    /// A call of the caller that the provider works on.
+    fn scene() -> Endings<u8> {
+        let mut endings = Endings::default();
+        endings.ids.extend((1..4).map(|node| (NodeId::new(node), id(node))));
+        endings.asked(second(0), CALLER, &call(1, "q"));
+        endings.requested(PROVIDER, 7, &incoming(1, "q"));
+        endings
+    }
+
+    fn expires(endings: &mut Endings<u8>, at: u64) -> Verdict {
+        let failed = CallFailure::Failed { failure: Failure::Local(Misuse::Deadline), maybe_executed: true };
+        endings.told(second(at), CALLER, &Event::Answered { token: Token(1), result: Err(failed) })
+    }
+
+    #[test]
+    fn v26_bites_on_a_call_that_waits_for_a_dead_provider() {
+        assert!(expires(&mut scene(), 60).is_ok(), "the provider is there");
+        for (lost, fine) in [(50, true), (2, false)] {
+            let mut endings = scene();
+            endings.lost(second(lost), PROVIDER);
+            assert_eq!(expires(&mut endings, 60).is_ok(), fine);
+        }
+        let mut other = scene();
+        other.lost(second(2), NodeId::new(3));
+        assert!(expires(&mut other, 60).is_ok(), "somebody else was lost");
+    }
+
+    #[test]
+    fn s49_bites_on_a_handler_that_is_not_told() {
+        let deadline = Failure::Refused(Refusal::Deadline);
+        let mut lost = scene();
+        lost.lost(second(2), CALLER);
+        assert!(lost.request_ended(second(60), PROVIDER, 7, deadline).is_err());
+        let mut cancelled = scene();
+        cancelled.asked(second(2), CALLER, &Command::Cancel { call: Token(1) });
+        assert!(cancelled.request_ended(second(60), PROVIDER, 7, deadline).is_err());
+        assert!(scene().request_ended(second(60), PROVIDER, 7, deadline).is_ok());
+        let mut told = scene();
+        told.lost(second(2), CALLER);
+        assert!(told.request_ended(second(3), PROVIDER, 7, Failure::Refused(Refusal::CallerGone)).is_ok());
+    }
+}
