@@ -95,8 +95,8 @@ impl<'a> Reloads<'a> {
     }
 }
 
-/// A hub with many clients needs many files; it takes as many as it is allowed.
-fn allow_many_files() {
+/// Takes as many open files as the process is allowed: a hub with many clients needs one for each.
+pub(crate) fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!(%error, "the limit on open files stays as it is");

@@ -98,6 +98,11 @@ fn a_benchmark_of_connections_counts_those_that_come_and_those_that_stay() {
         assert!((figure("kib_per_connection") - grown / 200.0).abs() < 1e-6, "{memory}");
         assert!(grown > 0.0 && figure("before_kib") > 500.0, "{memory}");
     }
+    // Each process takes as many files as it may have.
+    let few =
+        format!("ulimit -Sn 100; exec {} bench idle --rounds 1 --clients 300 --json", env!("CARGO_BIN_EXE_commipc"));
+    let few = std::process::Command::new("sh").args(["-c", &few]).output().unwrap();
+    assert!(few.status.success(), "{}", String::from_utf8_lossy(&few.stderr));
     let table = scene.run(&["bench", "idle", "--rounds", "1", "--clients", "20"]);
     assert!(table.stdout.contains("memory per connection") && table.stdout.contains("raw relay"), "{table:?}");
 }

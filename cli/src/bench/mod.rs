@@ -34,6 +34,7 @@ pub(crate) fn run(bench: &Bench, common: &Common) -> Outcome {
 
 /// Runs one of the processes.
 pub(crate) async fn run_part(part: BenchPart, common: &Common) -> Outcome {
+    crate::hub::allow_many_files();
     let failed = |error: std::io::Error| Failure::io("a part of the benchmark", &error);
     match part {
         BenchPart::RawRelay { socket } => raw_relay::relay(&socket).await.map_err(failed),
