@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use commipc_tokio::{AfterGrace, OwnerPolicy};
 
 use crate::bench::{self, args::Bench};
 
@@ -69,6 +70,11 @@ const MEMBERS: &str = "\
 Examples:
   commipc members math
   commipc members math --json | jq -r .client";
+const PROTECT: &str = "\
+Examples:
+  commipc protect vault --password-file vault.key          a file with a password, or what keygen makes
+  commipc call vault open 1 --password-file vault.key      for members; the secret of the hub is another one
+  kill -HUP PID                                            change the password to what the file holds now";
 const KEYGEN: &str = "\
 Examples:
   commipc keygen --out hub.key
@@ -125,6 +131,10 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
 
+    /// A file with the channel's password: a line key:<64 hex>, or any text
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
     /// Which entry of the hub's credentials to prove [default: default]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) credential: Option<String>,
@@ -157,6 +167,7 @@ pub(crate) enum Command {
     Listen(Listen),
     Channels(Channels),
     Members(Members),
+    Protect(Protect),
     Keygen(Keygen),
     Demo(Demo),
     #[command(subcommand, before_help = bench::args::EXAMPLES)]
@@ -193,6 +204,23 @@ pub(crate) struct Hub {
     /// A table of credentials, readable by its owner alone; SIGHUP reads it anew
     #[arg(long, value_name = "FILE", conflicts_with = "insecure_no_auth")]
     pub(crate) credentials: Option<PathBuf>,
+    /// What becomes of a channel when its owner goes: terminate, promote, or hold:30s (wait for it, then terminate)
+    #[arg(long, value_name = "POLICY", default_value = "terminate", value_parser = parse_policy)]
+    pub(crate) on_owner_leave: OwnerPolicy,
+}
+
+/// Give a channel a password and stay as its owner
+///
+/// The channel must be new, or without members: who opens it first owns it. The hub never hears the password, and every
+/// message is signed from end to end. Prints `protecting CHANNEL` when the password is in force. SIGHUP reads the file anew
+/// and changes the password: everybody else has to join again. The channel ends with this command, or as
+/// `hub --on-owner-leave` says.
+#[derive(Args, Debug)]
+#[command(before_help = PROTECT)]
+pub(crate) struct Protect {
+    /// The channel
+    #[arg(value_name = "CHANNEL")]
+    pub(crate) channel: String,
 }
 
 /// Call an event once and print the answer as JSON
@@ -406,6 +434,16 @@ pub(crate) struct Replayed {
     /// A file with the choices it follows from
     #[arg(long, value_name = "FILE")]
     pub(crate) choices: Option<PathBuf>,
+}
+
+/// `terminate`, `promote`, `hold:30s`.
+fn parse_policy(text: &str) -> Result<OwnerPolicy, String> {
+    match (text, text.strip_prefix("hold:")) {
+        ("terminate", _) => Ok(OwnerPolicy::Terminate),
+        ("promote", _) => Ok(OwnerPolicy::Promote),
+        (_, Some(grace)) => Ok(OwnerPolicy::Hold { grace: parse_duration(grace)?, then: AfterGrace::Terminate }),
+        (_, None) => Err(format!("{text:?} is no policy; write terminate, promote or hold:30s")),
+    }
 }
 
 /// `2s`, `500ms`, `1.5m`, `1h`.

@@ -15,7 +15,8 @@ use crate::json;
 pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome {
     let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel =
+        connect::opening(&client, &about.channel, common)?.await.map_err(|error| about.failed(error.code(), &error))?;
     if args.repeat == 1 {
         let answer = call(&channel, args, &payload, &about).await?;
         crate::say(json::print(&answer));

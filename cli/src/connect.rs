@@ -1,9 +1,12 @@
 //! From the common options to a hub's URL and a client.
 
+use std::fmt::Display;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use commipc_tokio::{Client, ConnectError, Misuse, Refusal, SecretSourceError, local::LocalError};
+use commipc_tokio::{
+    ChannelName, Client, ConnectError, Misuse, Opening, Refusal, Secret, SecretSourceError, local::LocalError,
+};
 
 use crate::args::Common;
 use crate::errors;
@@ -32,6 +35,26 @@ pub(crate) async fn client(common: &Common) -> Outcome<Client> {
         builder = builder.insecure_no_auth();
     }
     builder.connect().await.map_err(|error| not_connected(&url, common, &error))
+}
+
+/// Opens a channel as one who comes and goes, with the password that the options name.
+pub(crate) fn opening(client: &Client, channel: &ChannelName, common: &Common) -> Outcome<Opening> {
+    let opening = client.open(channel).as_member();
+    Ok(match channel_secret(common)? {
+        Some(secret) => opening.secret(secret),
+        None => opening,
+    })
+}
+
+/// The channel's password that the options name.
+pub(crate) fn channel_secret(common: &Common) -> Outcome<Option<Secret>> {
+    let Some(path) = &common.password_file else { return Ok(None) };
+    let unreadable = |why: &dyn Display| {
+        Failure::new(Exit::Refused, format!("the password file {} cannot be used: {why}", path.display()))
+            .hint("write the channel's password, or what 'commipc keygen' makes, to a file that only you can read")
+    };
+    let text = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    Secret::parse(&text).map(Some).map_err(|error| unreadable(&error))
 }
 
 fn not_connected(url: &str, common: &Common, error: &ConnectError) -> Failure {

@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use commipc_tokio::{CallError, ChannelName, Code, EventName, FaultCode, Misuse, NameError, Refusal, Violation};
+use commipc_tokio::{
+    CallError, ChannelName, Code, EventName, Failure as ChannelEnd, FaultCode, Misuse, NameError, Refusal, Violation,
+};
 
 use crate::failure::{Exit, Failure, Outcome};
 
@@ -63,6 +65,16 @@ pub(crate) fn lost(hub: &str, reason: &str) -> Failure {
         .hint("run this command again when the hub is back")
 }
 
+/// A channel that the hub has closed for us, or the connection went.
+pub(crate) fn closed(hub: &str, channel: &ChannelName, why: ChannelEnd) -> Failure {
+    match why {
+        ChannelEnd::Refused(_) | ChannelEnd::RefusedCode(_) => {
+            operation(hub, channel, None, why.code(), &format!("the channel was closed: {why}"))
+        }
+        ChannelEnd::Local(_) => lost(hub, &why.to_string()),
+    }
+}
+
 /// A connection that was not made, for whatever reason.
 pub(crate) fn connection(hub: &str, code: u16, text: &str) -> Failure {
     let failure = Failure::new(exit(code), format!("{hub}: {text}")).code(code);
@@ -87,6 +99,18 @@ pub(crate) fn operation(
         Some(format!("start a provider, for example: commipc provide {channel} {event} --echo"))
     } else if known == Some(Refusal::NoSuchChannel) {
         Some("see which there are with 'commipc channels'".into())
+    } else if known == Some(Refusal::Rekeyed) && event.is_none() {
+        Some("run this command again with the new password: --password-file".into())
+    } else if known == Some(Refusal::PasswordRequired) {
+        Some("name a file with the channel's password with --password-file".into())
+    } else if known == Some(Refusal::PasswordWrong) || known == Some(Refusal::KdfUnsupported) {
+        Some("check --password-file: the channel's owner may have changed the password".into())
+    } else if known == Some(Refusal::NotProtected) {
+        Some(format!("leave --password-file out, or protect it first: commipc protect {channel} --password-file FILE"))
+    } else if known == Some(Refusal::NotOwner) {
+        Some(
+            "only who opened the channel first owns it: stop the others that have it open, or take another name".into(),
+        )
     } else if known == Some(Refusal::ProviderExists) || code == Misuse::AlreadyProvided.code() {
         Some("stop the other provider, or provide under another name".into())
     } else if exit(code) == Exit::Deadline {
@@ -115,6 +139,7 @@ pub(crate) fn exit(code: u16) -> Exit {
         (Violation::BadServerProof.code(), Exit::Refused),
         (Violation::NotOffered.code(), Exit::Refused),
         (Refusal::NoSuchChannel.code(), Exit::Other),
+        (Refusal::Rekeyed.code(), Exit::Refused),
         (Refusal::NoProvider.code(), Exit::NoProvider),
         (Refusal::Deadline.code(), Exit::Deadline),
         (Misuse::Deadline.code(), Exit::Deadline),

@@ -17,7 +17,7 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     let mut stop = Stop::new()?;
     let mut reloads = args.credentials.as_deref().map(|file| Reloads::new(file, common)).transpose()?;
     allow_many_files();
-    let mut builder = commipc_tokio::hub();
+    let mut builder = commipc_tokio::hub().on_owner_leave(args.on_owner_leave);
     let urls = if args.listen.is_empty() { vec![connect::url(common)] } else { args.listen };
     for url in &urls {
         builder = builder.listen(url);

@@ -19,7 +19,8 @@ pub(crate) async fn run(args: &Listen, common: &Common) -> Outcome {
     let event = args.event.as_deref().map(event_name).transpose()?;
     let failed = |code, text: String| errors::operation(&hub, &name, event.as_ref(), code, &text);
     let client = connect::client(common).await?;
-    let channel = client.open(&name).await.map_err(|error| failed(error.code(), error.to_string()))?;
+    let channel =
+        connect::opening(&client, &name, common)?.await.map_err(|error| failed(error.code(), error.to_string()))?;
     let listening = channel.listen_payloads(args.event.as_deref()).await;
     let mut listener = listening.map_err(|error| failed(error.code(), error.to_string()))?;
     ready(args, common.json);
@@ -30,7 +31,7 @@ pub(crate) async fn run(args: &Listen, common: &Common) -> Outcome {
             message = listener.next() => message,
         };
         let Some(message) = message else {
-            return Err(errors::lost(&hub, &client.closed().await.to_string()));
+            return Err(errors::closed(&hub, &name, channel.closed().await));
         };
         let line = if common.json { to_json(&message) } else { to_text(&message, client.hub_id()) };
         // Whoever reads this has seen enough, as `head` has.

@@ -20,6 +20,7 @@ mod listen;
 mod manual;
 mod observe;
 mod payload;
+mod protect;
 mod provide;
 mod say;
 mod sim;
@@ -77,6 +78,7 @@ fn run(cli: Cli) -> Outcome {
             on_one_thread(provide::run(&args, answers, &common))
         }
         Command::Demo(Demo {}) => on_one_thread(demo::run(common.json)),
+        Command::Protect(args) => on_one_thread(protect::run(&args, &common)),
         Command::Keygen(args) => keygen::run(&args, common.json),
         Command::Completions(args) => manual::completions(&args, common.json),
         Command::Man(args) => manual::man(&args, common.json),

@@ -37,7 +37,8 @@ pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Ou
     let mut stop = Stop::new()?;
     let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel =
+        connect::opening(&client, &about.channel, common)?.await.map_err(|error| about.failed(error.code(), &error))?;
     let _provider = provide(&channel, &about.event, answers, common.json)
         .await
         .map_err(|error| about.failed(error.code(), &error))?;
@@ -51,7 +52,7 @@ pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Ou
             client.close().await;
             Ok(())
         }
-        reason = client.closed() => Err(errors::lost(&about.hub, &reason.to_string())),
+        why = channel.closed() => Err(errors::closed(&about.hub, &about.channel, why)),
     }
 }
 

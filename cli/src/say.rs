@@ -10,7 +10,8 @@ use crate::failure::Outcome;
 pub(crate) async fn send(args: &Send, payload: Value, common: &Common) -> Outcome {
     let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel =
+        connect::opening(&client, &about.channel, common)?.await.map_err(|error| about.failed(error.code(), &error))?;
     channel.send(&about.event, &payload).await.map_err(|error| about.failed(error.code(), &error))?;
     if common.json {
         crate::say(serde_json::json!({ "sent": about.to_json() }));
@@ -22,7 +23,8 @@ pub(crate) async fn send(args: &Send, payload: Value, common: &Common) -> Outcom
 pub(crate) async fn broadcast(args: &Broadcast, payload: Value, common: &Common) -> Outcome {
     let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel =
+        connect::opening(&client, &about.channel, common)?.await.map_err(|error| about.failed(error.code(), &error))?;
     for _ in 0..args.count {
         channel.broadcast(&about.event, &payload).await.map_err(|error| about.failed(error.code(), &error))?;
     }

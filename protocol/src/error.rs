@@ -142,6 +142,8 @@ codes! {
         NotAllowed = 218, "the credential does not allow this";
         /// A question about a channel that nobody has opened.
         NoSuchChannel = 219, "there is no such channel";
+        /// A limit on protected channels.
+        TooManyRecords = 220, "too many protected channels of this credential";
         /// Nobody provides the event.
         NoProvider = 300, "nobody provides this event";
         /// The provider went while it worked.
@@ -181,6 +183,7 @@ impl Refusal {
                 | Self::Idle
                 | Self::SlowConsumer
                 | Self::NotProtected
+                | Self::EpochMismatch
                 | Self::NoProvider
                 | Self::ProviderGone
                 | Self::Overloaded
@@ -191,7 +194,15 @@ impl Refusal {
     /// Whether a call that ended so may have been executed by its provider.
     #[must_use]
     pub const fn maybe_executed(self) -> bool {
-        matches!(self, Self::ProviderGone | Self::Deadline | Self::Rekeyed | Self::FlowControl | Self::Duplicate)
+        matches!(
+            self,
+            Self::ProviderGone
+                | Self::Deadline
+                | Self::Terminated
+                | Self::Rekeyed
+                | Self::FlowControl
+                | Self::Duplicate
+        )
     }
 }
 

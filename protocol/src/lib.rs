@@ -12,6 +12,7 @@ pub mod hub;
 mod limits;
 mod machine;
 mod names;
+mod policy;
 mod seed;
 mod slots;
 mod time;
@@ -24,5 +25,6 @@ pub use machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER, Tr
 pub use names::{
     Address, ChannelName, ClientId, CredentialId, EventName, HubId, NAME_MAX, Name, NameError, RESERVED_PREFIX,
 };
+pub use policy::{AfterGrace, OwnerPolicy};
 pub use seed::Seed;
 pub use time::{Deadline, Instant, Now, TimerReason, UnixMillis};

@@ -45,6 +45,9 @@ pub struct Limits {
     pub channels: usize,
     /// Members of one channel. Then [`Refusal::TooManyMembers`](crate::Refusal::TooManyMembers).
     pub members: usize,
+    /// Protected channels of one credential, whether anybody is a member or not. Then
+    /// [`Refusal::TooManyRecords`](crate::Refusal::TooManyRecords).
+    pub records: usize,
     /// Events one client may provide. Then [`Refusal::TooManyProviders`](crate::Refusal::TooManyProviders).
     pub providers: usize,
     /// Events one client may listen to. Then [`Refusal::TooManyListeners`](crate::Refusal::TooManyListeners).
@@ -84,6 +87,7 @@ impl Default for Limits {
             connections: 65_536,
             channels: 1_024,
             members: 10_000,
+            records: 256,
             providers: 4_096,
             listeners: 4_096,
             pending_calls: 1_024,

@@ -37,6 +37,7 @@ pub(crate) enum Purpose {
     Handshake = 2,
     HashKeys = 3,
     Takeover = 4,
+    Channels = 5,
 }
 
 /// The random numbers of one purpose.

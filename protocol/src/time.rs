@@ -72,12 +72,18 @@ pub enum TimerReason {
     Handshake,
     /// The rest of a started frame must have come by then.
     PartialFrame,
+    /// A channel's owner must be back, an offer taken, or a record asked for by then.
+    Ownership,
+    /// A join that failed is told so then.
+    JoinFailed,
     /// A connection that failed to prove itself is told so then.
     LoginFailed,
     /// Some of what the driver holds must have been written by then.
     Write,
     /// The hub must have answered what it was asked about a channel.
     Registration,
+    /// The number of a sender's last broadcast is told again.
+    Beacon,
     /// A call or send must have ended by then.
     Call,
 }

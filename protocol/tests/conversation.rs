@@ -89,8 +89,14 @@ fn s9_a_taken_id_is_refused_and_its_owner_undisturbed() {
 fn s17_a_channel_is_open_once_the_hub_says_so_and_until_it_was_left_as_often() {
     let mut world = World::ready(&["a", "b"]);
     let now = world.now;
-    world.clients[0].handle(Command::Open { token: Token(1), channel: name("ch") }, now);
-    world.clients[0].handle(Command::Open { token: Token(2), channel: name("ch") }, now);
+    world.clients[0].handle(
+        Command::Open { token: Token(1), channel: name("ch"), access: commipc_protocol::client::Access::default() },
+        now,
+    );
+    world.clients[0].handle(
+        Command::Open { token: Token(2), channel: name("ch"), access: commipc_protocol::client::Access::default() },
+        now,
+    );
     assert!(world.events[0].is_empty(), "the hub has not answered yet");
     world.run();
     world.expect_done(0, 1);
@@ -104,7 +110,10 @@ fn s17_a_channel_is_open_once_the_hub_says_so_and_until_it_was_left_as_often() {
     }
     // One that the hub never answers ends with the link.
     let now = world.now;
-    world.clients[0].handle(Command::Open { token: Token(5), channel: name("ch") }, now);
+    world.clients[0].handle(
+        Command::Open { token: Token(5), channel: name("ch"), access: commipc_protocol::client::Access::default() },
+        now,
+    );
     world.cut(0);
     let gone = Failure::Local(Misuse::Disconnected);
     assert!(matches!(world.next(0), Event::Done { token: Token(5), result: Err(failure) } if failure == gone));
@@ -138,7 +147,11 @@ fn s17_what_the_hub_answers_too_late_is_told_and_given_back() {
         world.run();
         assert!(world.events[0].is_empty(), "it ends once");
     };
-    give_up(&mut world, 1, Command::Open { token: Token(1), channel: name("ch") });
+    give_up(
+        &mut world,
+        1,
+        Command::Open { token: Token(1), channel: name("ch"), access: commipc_protocol::client::Access::default() },
+    );
     assert_eq!((world.hub.load().channels, world.clients[0].load().controls), (0, 0), "left again");
     world.open(0, "ch");
     give_up(&mut world, 2, Command::Listen { token: Token(2), channel: name("ch"), event: None });
@@ -421,7 +434,14 @@ fn v9_v11_v17_no_stranger_has_influence_and_reserved_channels_are_nobodys() {
     let mut world = World::new(&["a", "b"]);
     world.command(0, Command::Connect);
     world.next(0);
-    world.command(0, Command::Open { token: Token(1), channel: name("__comm_ipc_other") });
+    world.command(
+        0,
+        Command::Open {
+            token: Token(1),
+            channel: name("__comm_ipc_other"),
+            access: commipc_protocol::client::Access::default(),
+        },
+    );
     let reserved = Failure::Refused(Refusal::NameReserved);
     assert!(matches!(world.next(0), Event::Done { result: Err(failure), .. } if failure == reserved));
     let broadcast = outgoing("__comm_ipc_system", "x", b"");

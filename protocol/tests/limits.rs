@@ -227,7 +227,14 @@ fn v20_those_who_wait_hold_no_place_and_are_few() {
 fn a_client_opens_so_many_channels() {
     let mut world = world(&["a", "b"], |limits| limits.channels = 2);
     for (number, channel) in ["x", "y", "z"].into_iter().enumerate() {
-        world.command(0, Command::Open { token: Token(number as u64), channel: name(channel) });
+        world.command(
+            0,
+            Command::Open {
+                token: Token(number as u64),
+                channel: name(channel),
+                access: commipc_protocol::client::Access::default(),
+            },
+        );
     }
     world.expect_done(0, 0);
     world.expect_done(0, 1);
@@ -241,7 +248,10 @@ fn a_channel_has_so_many_members() {
     let mut world = world(&["a", "b", "c"], |limits| limits.members = 2);
     world.open(0, "ch");
     world.open(1, "ch");
-    world.command(2, Command::Open { token: Token(1), channel: name("ch") });
+    world.command(
+        2,
+        Command::Open { token: Token(1), channel: name("ch"), access: commipc_protocol::client::Access::default() },
+    );
     assert_eq!(refused(&mut world, 2), Refusal::TooManyMembers);
     world.cut(0);
     world.open(2, "ch");
@@ -458,7 +468,10 @@ fn a_full_hub_refuses_what_would_fill_it_more_and_forgets_nothing() {
     assert!((50..200).contains(&taken), "{taken}");
     assert_eq!(results.iter().position(|taken| !taken), Some(taken), "once full it stays so");
     assert!(world.hub.load().memory < 125_000);
-    world.command(2, Command::Open { token: Token(1), channel: name("more") });
+    world.command(
+        2,
+        Command::Open { token: Token(1), channel: name("more"), access: commipc_protocol::client::Access::default() },
+    );
     assert_eq!(refused(&mut world, 2), Refusal::Overloaded);
     world.command(0, Command::Send { token: Token(1), outgoing: outgoing("ch", "ev", b"") });
     assert_eq!(refused(&mut world, 0), Refusal::Overloaded);

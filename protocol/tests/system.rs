@@ -63,17 +63,21 @@ fn s64_every_registration_is_told_and_every_end_of_one() {
     let heard = heard(&mut world, 0);
     let told = |(event, value): &(String, Value)| match event.as_str() {
         "client_disconnected" => format!("{event} {}", text(value, "client_id")),
+        "owner_changed" => format!("{event} {} {}", text(value, "channel"), text(value, "owner")),
+        "channel_terminated" => format!("{event} {}", text(value, "channel")),
         _ => format!("{event} {} {}", text(value, "channel"), text(value, "event")),
     };
     let expected = [
         "new_registration math ",
+        "owner_changed math a",
         "new_registration math sum",
         "registration_ended math sum",
         "registration_ended math ",
+        "channel_terminated math",
         "client_disconnected a",
     ];
     assert_eq!(heard.iter().map(told).collect::<Vec<_>>(), expected);
-    let (_, provided) = &heard[1];
+    let (_, provided) = &heard[2];
     assert_eq!(field(provided, "is_provider"), Value::Bool(true));
     assert_eq!(field(provided, "is_stream"), Value::Bool(false));
     assert_eq!(text(provided, "client_id"), "a");
@@ -148,7 +152,14 @@ fn v17_reserved_names_are_nobodys() {
         world.command(0, command);
         assert!(matches!(world.next(0), Event::Sent { result: Err(Failure::Refused(Refusal::HubOwned)), .. }));
     }
-    world.command(0, Command::Open { token: Token(4), channel: name("__comm_ipc_of_mine") });
+    world.command(
+        0,
+        Command::Open {
+            token: Token(4),
+            channel: name("__comm_ipc_of_mine"),
+            access: commipc_protocol::client::Access::default(),
+        },
+    );
     assert!(matches!(world.next(0), Event::Done { result: Err(Failure::Refused(Refusal::NameReserved)), .. }));
     for id in ["system", "server", "__comm_ipc_x"] {
         assert!(commipc_protocol::ClientId::new(id).is_err());
@@ -306,7 +317,14 @@ fn what_the_hub_sees_is_for_observers() {
     let mut world = World::new(&["worker"]);
     world.feed_hub(Input::Command(commipc_protocol::hub::Command::SetCredentials(table)));
     world.connect_all();
-    world.command(0, Command::Open { token: Token(1), channel: name(SYSTEM_CHANNEL) });
+    world.command(
+        0,
+        Command::Open {
+            token: Token(1),
+            channel: name(SYSTEM_CHANNEL),
+            access: commipc_protocol::client::Access::default(),
+        },
+    );
     assert!(matches!(world.next(0), Event::Done { result: Err(Failure::Refused(Refusal::NotAllowed)), .. }));
     assert!(ask(&mut world, 0, "channels", &Value::Null).unwrap_err().contains("does not allow"));
 }

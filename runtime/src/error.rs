@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use commipc_protocol::auth::SecretError;
 use commipc_protocol::client::{CallFailure, Failure};
-use commipc_protocol::{CloseReason, Code, Fault, LinkEnd, Misuse, NameError, Refusal, Violation};
+use commipc_protocol::{ChannelName, CloseReason, Code, Fault, LinkEnd, Misuse, NameError, Refusal, Violation};
 use thiserror::Error;
 
 use crate::credentials::CredentialsError;
@@ -56,6 +56,33 @@ operation_error! {
     /// Why a channel could not be opened.
     OpenError {}
 }
+operation_error! {
+    /// Why a channel's password, or the channel itself, could not be changed.
+    ProtectError {
+        /// The new password is the one that the channel has.
+        #[error("channel {0} has this password already: choose another one")]
+        Reused(ChannelName) => Code(Misuse::Encode.code()),
+        /// The password cannot be used.
+        #[error("{0}")]
+        Secret(SecretError) => Code(Misuse::Encode.code()),
+        /// The system gives no randomness, or shuts down.
+        #[error("{0}")]
+        System(String) => Code(Misuse::Closed.code()),
+    }
+}
+
+impl From<SecretError> for ProtectError {
+    fn from(error: SecretError) -> Self {
+        Self::Secret(error)
+    }
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed { failure, maybe_executed: false }
+    }
+}
+
 operation_error! {
     /// Why an event cannot be provided.
     ProvideError {}

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::hub::{self, Command, Event, HubConfig};
-use commipc_protocol::{CredentialId, HubId, Limits, NameError, Seed};
+use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed};
 use zeroize::Zeroizing;
 
 use crate::credentials::CredentialTable;
@@ -33,6 +33,7 @@ pub struct HubBuilder {
     secret: SecretSource,
     credentials: Option<CredentialTable>,
     limits: Limits,
+    owner_policy: OwnerPolicy,
 }
 
 impl HubBuilder {
@@ -45,6 +46,7 @@ impl HubBuilder {
             secret: SecretSource::default(),
             credentials: None,
             limits: Limits::default(),
+            owner_policy: OwnerPolicy::default(),
         }
     }
 
@@ -86,6 +88,12 @@ impl HubBuilder {
         self
     }
 
+    /// What becomes of channels whose owners go, unless they say otherwise when they open them: they end, by default.
+    pub fn on_owner_leave(mut self, policy: OwnerPolicy) -> Self {
+        self.owner_policy = policy;
+        self
+    }
+
     /// Bounds other than the default ones.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -100,7 +108,7 @@ impl HubBuilder {
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, id, secret, credentials, limits } = self;
+        let Self { runtime, mut urls, id, secret, credentials, limits, owner_policy } = self;
         let id = id.transpose()?;
         if urls.is_empty() {
             urls.push(endpoint::default_url());
@@ -120,7 +128,7 @@ impl HubBuilder {
         };
         let credentials = table.derive(&runtime).await?;
         let acceptors = listen(&*runtime, endpoints, &mut claims).await?;
-        let config = HubConfig { id: Some(chosen_id(&*runtime, id)?), credentials, limits };
+        let config = HubConfig { id: Some(chosen_id(&*runtime, id)?), credentials, limits, owner_policy };
         Hub::start(runtime, config, acceptors, claims)
     }
 }
@@ -370,6 +378,11 @@ impl Sink<hub::Hub> for Journal {
                 Event::Left { channel, client } => tracing::debug!(%channel, %client, "left"),
                 Event::Provided { channel, event, client } => tracing::debug!(%channel, %event, %client, "provided"),
                 Event::Withdrawn { channel, event, client } => tracing::debug!(%channel, %event, %client, "withdrawn"),
+                Event::OwnerChanged { channel, owner } => tracing::debug!(%channel, ?owner, "owner changed"),
+                Event::ProtectionChanged { channel, epoch, protected } => {
+                    tracing::info!(%channel, epoch, protected, "protection changed");
+                }
+                Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),
                 Event::Stopped => {
                     tracing::info!("stopped");
                     driver.sink().stop();

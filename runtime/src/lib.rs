@@ -19,21 +19,22 @@ mod sync;
 
 pub use client::{
     Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent,
-    LazyClient, Listener, MemberInfo, Message, PendingCall, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending,
-    WAITING_MAX,
+    LazyClient, Listener, MemberInfo, Message, Opening, PendingCall, PendingOpen, Provider, QUEUE_MAX, RUNNING_MAX,
+    Request, Sending, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Failure, Payload, Welcome};
 pub use commipc_protocol::hub::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
 pub use commipc_protocol::{
-    Address, ChannelName, ClientId, CloseReason, Code, CredentialId, EventName, Fault, FaultCode, HubId, Instant,
-    Limits, LinkEnd, Misuse, NameError, Peer, Refusal, Transport as TransportKind, UnixMillis, Violation,
+    Address, AfterGrace, ChannelName, ClientId, CloseReason, Code, CredentialId, EventName, Fault, FaultCode, HubId,
+    Instant, Limits, LinkEnd, Misuse, NameError, OwnerPolicy, Peer, Refusal, Transport as TransportKind, UnixMillis,
+    Violation,
 };
 pub use credentials::{CredentialTable, CredentialsError, LineError};
 pub use endpoint::{Endpoint, EndpointError, default_url};
 pub use error::{
-    CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProvideError, SecretSourceError,
-    SendError,
+    CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProtectError, ProvideError,
+    SecretSourceError, SendError,
 };
 pub use hub::{Hub, HubBuilder, Starting};
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};

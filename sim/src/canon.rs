@@ -4,8 +4,8 @@
 //! that it came.
 
 use bytes::Bytes;
-use commipc_protocol::client::{self, Answer, CallFailure, Failure, Incoming, Outgoing, Payload};
-use commipc_protocol::{CloseReason, Fault, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
+use commipc_protocol::client::{self, Answer, CallFailure, Failure, Incoming, Outgoing, Payload, Token};
+use commipc_protocol::{ChannelName, CloseReason, Fault, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
 use std::io::Write as _;
 
 use crate::station::{Asked, Told};
@@ -130,6 +130,7 @@ fn payload(out: &mut Vec<u8>, payload: &Payload) {
 fn outgoing(out: &mut Vec<u8>, said: &Outgoing) {
     texts(out, &[said.channel.as_bytes(), said.event.as_bytes(), &said.metadata]);
     out.push(u8::from(said.idempotent));
+    out.push(u8::from(said.guarded));
     payload(out, &said.payload);
 }
 
@@ -139,63 +140,79 @@ fn fault(out: &mut Vec<u8>, fault: &Fault) {
     out.push(u8::from(fault.retryable));
 }
 
+fn head(out: &mut Vec<u8>, tag: u8, token: u64) {
+    out.push(tag);
+    number(out, token);
+}
+
+fn on(out: &mut Vec<u8>, tag: u8, token: u64, channel: &ChannelName) {
+    head(out, tag, token);
+    text(out, channel.as_bytes());
+}
+
+fn undoing(out: &mut Vec<u8>, tag: u8, token: Token, undone: Token) {
+    head(out, tag, token.0);
+    number(out, undone.0);
+}
+
+fn saying(out: &mut Vec<u8>, tag: u8, token: Token, said: &Outgoing) {
+    head(out, tag, token.0);
+    outgoing(out, said);
+}
+
 impl Canon for client::Command {
     fn canon(&self, out: &mut Vec<u8>) {
-        let mut head = |tag: u8, token: u64| {
-            out.push(tag);
-            number(out, token);
-        };
         match self {
-            Self::Connect => head(1, 0),
-            Self::KeyDerived(_) => head(2, 0),
-            Self::Open { token, channel } => {
-                head(3, token.0);
+            Self::Connect => head(out, 1, 0),
+            Self::KeyDerived(_) => head(out, 2, 0),
+            Self::Open { token, channel, access } => {
+                head(out, 3, token.0);
                 text(out, channel.as_bytes());
+                name(out, access);
             }
-            Self::Leave { token, channel } => {
-                head(4, token.0);
+            Self::ChannelKeyDerived { channel, salt, .. } => {
+                head(out, 15, 0);
                 text(out, channel.as_bytes());
+                name(out, salt);
             }
+            Self::ChannelKeyFailed { channel } => on(out, 16, 0, channel),
+            Self::Protect { token, channel, salt, .. } => {
+                head(out, 17, token.0);
+                text(out, channel.as_bytes());
+                name(out, salt);
+            }
+            Self::Unprotect { token, channel } => on(out, 18, token.0, channel),
+            Self::Reclaim { token, channel } => on(out, 19, token.0, channel),
+            Self::Terminate { token, channel } => on(out, 20, token.0, channel),
+            Self::Leave { token, channel } => on(out, 4, token.0, channel),
             Self::Provide { token, channel, event, kind } => {
-                head(5, token.0);
+                head(out, 5, token.0);
                 texts(out, &[channel.as_bytes(), event.as_bytes()]);
                 name(out, kind);
             }
-            Self::Withdraw { token, provider } => {
-                head(6, token.0);
-                number(out, provider.0);
-            }
+            Self::Withdraw { token, provider } => undoing(out, 6, *token, *provider),
             Self::Listen { token, channel, event } => {
-                head(7, token.0);
+                head(out, 7, token.0);
                 texts(out, &[channel.as_bytes(), event.as_ref().map_or(&[], |event| event.as_bytes())]);
             }
-            Self::Unlisten { token, listener } => {
-                head(8, token.0);
-                number(out, listener.0);
-            }
+            Self::Unlisten { token, listener } => undoing(out, 8, *token, *listener),
             Self::Call { token, outgoing: said, time_left } => {
-                head(9, token.0);
+                head(out, 9, token.0);
                 number(out, u64::try_from(time_left.as_nanos()).unwrap_or(u64::MAX));
                 outgoing(out, said);
             }
-            Self::Cancel { call } => head(10, call.0),
-            Self::Send { token, outgoing: said } => {
-                head(11, token.0);
-                outgoing(out, said);
-            }
-            Self::Broadcast { token, outgoing: said } => {
-                head(12, token.0);
-                outgoing(out, said);
-            }
+            Self::Cancel { call } => head(out, 10, call.0),
+            Self::Send { token, outgoing: said } => saying(out, 11, *token, said),
+            Self::Broadcast { token, outgoing: said } => saying(out, 12, *token, said),
             Self::Answer { request, result } => {
-                head(13, 0);
+                head(out, 13, 0);
                 name(out, request);
                 match result {
                     Ok(result) => payload(out, result),
                     Err(what) => fault(out, what),
                 }
             }
-            Self::Close => head(14, 0),
+            Self::Close => head(out, 14, 0),
         }
     }
 }
@@ -233,6 +250,16 @@ fn incoming(out: &mut Vec<u8>, message: &Incoming) {
     out.push(*hops);
 }
 
+fn ended(out: &mut Vec<u8>, tag: u8, token: Token, result: Result<(), Failure>) {
+    out.push(tag);
+    outcome(out, token.0, result);
+}
+
+fn named(out: &mut Vec<u8>, tag: u8, what: &impl std::fmt::Debug) {
+    out.push(tag);
+    name(out, what);
+}
+
 impl Canon for client::Event {
     fn canon(&self, out: &mut Vec<u8>) {
         match self {
@@ -248,18 +275,9 @@ impl Canon for client::Event {
                 number(out, u64::from(welcome.frame));
                 out.push(u8::from(welcome.insecure));
             }
-            Self::Closed(reason) => {
-                out.push(22);
-                closed(out, reason);
-            }
-            Self::Done { token, result } => {
-                out.push(23);
-                outcome(out, token.0, *result);
-            }
-            Self::Sent { token, result } => {
-                out.push(24);
-                outcome(out, token.0, *result);
-            }
+            Self::Closed(reason) => closed(out, 22, reason),
+            Self::Done { token, result } => ended(out, 23, *token, *result),
+            Self::Sent { token, result } => ended(out, 24, *token, *result),
             Self::Answered { token, result } => {
                 out.push(25);
                 number(out, token.0);
@@ -274,8 +292,7 @@ impl Canon for client::Event {
                 incoming(out, &request.message);
             }
             Self::RequestEnded { request, why } => {
-                out.push(27);
-                name(out, request);
+                named(out, 27, request);
                 outcome(out, 0, Err(*why));
             }
             Self::Message(message) => {
@@ -284,19 +301,29 @@ impl Canon for client::Event {
                 number(out, message.number);
                 incoming(out, &message.message);
             }
-            Self::Violation(violation) => {
-                out.push(29);
-                number(out, u64::from(violation.code()));
+            Self::Violation(violation) => head(out, 29, u64::from(violation.code())),
+            Self::Dropped(dropped) => named(out, 30, dropped),
+            Self::DeriveChannelKey { channel, salt } => {
+                out.push(31);
+                text(out, channel.as_bytes());
+                name(out, salt);
             }
-            Self::Dropped(dropped) => {
-                out.push(30);
-                name(out, dropped);
+            Self::ChannelClosed { channel, why } => {
+                out.push(32);
+                text(out, channel.as_bytes());
+                outcome(out, 0, Err(*why));
             }
+            Self::OwnerChanged { channel, owner } => {
+                out.push(33);
+                texts(out, &[channel.as_bytes(), owner.as_ref().map_or(&[], |owner| owner.as_bytes())]);
+            }
+            Self::Gap(gap) => named(out, 34, gap),
         }
     }
 }
 
-fn closed(out: &mut Vec<u8>, reason: &CloseReason) {
+fn closed(out: &mut Vec<u8>, tag: u8, reason: &CloseReason) {
+    out.push(tag);
     name(out, reason);
 }
 

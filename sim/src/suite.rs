@@ -239,7 +239,11 @@ impl At<'_> {
     /// # Panics
     /// When the hub refuses.
     pub fn opens(mut self, channel: &str) -> Self {
-        let ticket = self.asks(|token| Command::Open { token, channel: channel_name(channel) });
+        let ticket = self.asks(|token| Command::Open {
+            token,
+            channel: channel_name(channel),
+            access: commipc_protocol::client::Access::default(),
+        });
         self.confirmed(ticket)
     }
 
@@ -323,7 +327,7 @@ fn raw(text: &str) -> Payload {
 
 fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
     let (channel, event) = (channel_name(channel), event_name(event));
-    Outgoing { channel, event, payload: raw(text), metadata: Bytes::new(), idempotent: false }
+    Outgoing { channel, event, payload: raw(text), metadata: Bytes::new(), idempotent: false, guarded: false }
 }
 
 impl Drop for World {

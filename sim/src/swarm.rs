@@ -8,7 +8,7 @@
 //! ```
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use commipc_protocol::client::{Command, Event, EventKind, Outgoing, Payload, RequestId, Token};
+use commipc_protocol::client::{Access, Command, Event, EventKind, Outgoing, Payload, RequestId, Token};
 use commipc_protocol::{ChannelName, CloseReason, EventName, Fault, Limits, hub};
 use core::time::Duration;
 
@@ -45,6 +45,8 @@ const EVENTS: [&str; 3] = ["x", "y", "channels"];
 const EVENTS_OF_A_STORM: u64 = 1_200;
 /// After which anything must have ended that was asked for: the longest deadline, the slowest line and some.
 const SETTLED: Duration = Duration::from_secs(600);
+/// After which a hub has forgotten channels that nobody asks for.
+const FORGOTTEN: Duration = Duration::from_secs(25 * 3_600);
 /// The longest a call may take, in milliseconds.
 const LONGEST_CALL: u64 = 60_000;
 /// The longest a provider thinks before it answers, in nanoseconds.
@@ -88,12 +90,18 @@ struct Actor {
     open: Vec<ChannelName>,
     providing: Vec<(Token, ChannelName, EventName)>,
     provided: Vec<(Token, ChannelName, EventName)>,
-    listening: Vec<Token>,
+    listening: Vec<(Token, ChannelName)>,
     calls: Vec<Token>,
     requests: Vec<RequestId>,
 }
 
 impl Actor {
+    fn channel_closed(&mut self, channel: &ChannelName) {
+        self.open.retain(|open| open != channel);
+        self.provided.retain(|(_, provided, _)| provided != channel);
+        self.listening.retain(|(_, listening)| listening != channel);
+    }
+
     /// Something that was asked for has ended.
     fn done(&mut self, token: Token, fine: bool) {
         if let Some(index) = self.opening.iter().position(|(opening, _)| *opening == token) {
@@ -107,7 +115,7 @@ impl Actor {
             self.provided.extend(fine.then_some(provided));
         }
         if !fine {
-            self.listening.retain(|listener| *listener != token);
+            self.listening.retain(|(listener, _)| *listener != token);
         }
     }
 }
@@ -236,7 +244,7 @@ impl Swarm {
         for node in world.clients() {
             world.ask(node, Command::Close);
         }
-        world.plan(SETTLED, GIVE_UP);
+        world.plan(FORGOTTEN, GIVE_UP);
         self.run_out(world);
         for node in world.hubs() {
             world.judge_empty(node);
@@ -292,7 +300,11 @@ impl Swarm {
                     believes.done(token, fine);
                 }
                 Event::RequestEnded { request, .. } => believes.requests.retain(|other| other != request),
+                Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }
+                | Event::DeriveChannelKey { .. }
+                | Event::OwnerChanged { .. }
+                | Event::Gap(_)
                 | Event::Sent { .. }
                 | Event::Message(_)
                 | Event::Violation(_)
@@ -384,7 +396,7 @@ impl Swarm {
         let payload = self.payload(world, actor);
         // A map of one number to one number, now and then.
         let metadata = if self.choose(world).chance(1, 4) { Bytes::from_static(&[0xa1, 1, 2]) } else { Bytes::new() };
-        Outgoing { channel, event, payload, metadata, idempotent: self.choose(world).chance(1, 2) }
+        Outgoing { channel, event, payload, metadata, idempotent: self.choose(world).chance(1, 2), guarded: false }
     }
 }
 
@@ -398,7 +410,7 @@ impl Swarm {
     fn open(&mut self, world: &mut World, actor: usize) {
         let (token, channel) = (world.token(), self.channel(world));
         self.actors[actor].opening.push((token, channel.clone()));
-        self.ask(world, actor, Command::Open { token, channel });
+        self.ask(world, actor, Command::Open { token, channel, access: Access::default() });
     }
 
     fn leave(&mut self, world: &mut World, actor: usize) {
@@ -421,12 +433,12 @@ impl Swarm {
     fn listen(&mut self, world: &mut World, actor: usize) {
         let (token, channel, event) = (world.token(), self.open_channel(world, actor), self.event(world));
         let event = self.choose(world).chance(1, 2).then_some(event);
-        self.actors[actor].listening.push(token);
+        self.actors[actor].listening.push((token, channel.clone()));
         self.ask(world, actor, Command::Listen { token, channel, event });
     }
 
     fn unlisten(&mut self, world: &mut World, actor: usize) {
-        let (token, listener) = (world.token(), self.one_of(world, actor, |actor| &mut actor.listening));
+        let (token, listener) = (world.token(), self.one_listening(world, actor));
         self.ask(world, actor, Command::Unlisten { token, listener });
     }
 
@@ -438,7 +450,7 @@ impl Swarm {
     }
 
     fn cancel(&mut self, world: &mut World, actor: usize) {
-        let call = self.one_of(world, actor, |actor| &mut actor.calls);
+        let call = self.one_call(world, actor);
         self.ask(world, actor, Command::Cancel { call });
     }
 
@@ -469,10 +481,17 @@ impl Swarm {
         drawn
     }
 
-    fn one_of(&mut self, world: &mut World, actor: usize, list: fn(&mut Actor) -> &mut Vec<Token>) -> Token {
-        let mut having = std::mem::take(list(&mut self.actors[actor]));
-        let drawn = self.drawn_from(world, &mut having);
-        *list(&mut self.actors[actor]) = having;
+    fn one_listening(&mut self, world: &mut World, actor: usize) -> Token {
+        let mut tokens = self.actors[actor].listening.iter().map(|(token, _)| *token).collect();
+        let drawn = self.drawn_from(world, &mut tokens);
+        self.actors[actor].listening.retain(|(token, _)| *token != drawn);
+        drawn
+    }
+
+    fn one_call(&mut self, world: &mut World, actor: usize) -> Token {
+        let mut calls = std::mem::take(&mut self.actors[actor].calls);
+        let drawn = self.drawn_from(world, &mut calls);
+        self.actors[actor].calls = calls;
         drawn
     }
 

@@ -204,8 +204,12 @@ impl World {
         if let Ok(credential) = credential {
             credentials = credentials.with(CredentialId::shared(), credential);
         }
-        let config =
-            || HubConfig { id: HubId::new(name).ok(), credentials: credentials.clone(), limits: limits.clone() };
+        let config = || HubConfig {
+            id: HubId::new(name).ok(),
+            credentials: credentials.clone(),
+            limits: limits.clone(),
+            owner_policy: commipc_protocol::OwnerPolicy::default(),
+        };
         let node = self
             .add(name, Resident { id: None, honest: true }, |seed| Station::Hub(Box::new(Hub::new(config(), seed))));
         self.verifiers.insert(node, key);

@@ -109,7 +109,7 @@ fn measured(hub: &mut Hub, inputs: Vec<Input<hub::Command>>) {
 }
 
 fn open(channel: &str) -> Command {
-    Command::Open { token: Token(1), channel: name(channel) }
+    Command::Open { token: Token(1), channel: name(channel), access: commipc_protocol::client::Access::default() }
 }
 
 /// Broadcasts of a client with so many listeners, which other links acknowledge.

@@ -101,6 +101,15 @@ impl fmt::Debug for RecordTagger {
 pub struct MaskKey(Key);
 
 impl MaskKey {
+    /// Masks keys, or takes the mask off again: xor with the first bytes of [`MaskKey::mask`], in their order. There are
+    /// at most three.
+    pub(crate) fn apply(&self, counter: u64, keys: &mut [[u8; 32]]) {
+        let mask = self.mask(counter);
+        for (byte, mask) in keys.as_flattened_mut().iter_mut().zip(mask.iter()) {
+            *byte ^= mask;
+        }
+    }
+
     /// `Expand(ms, "commipc/1 mask\0" ‖ u64 counter, 96)` (RFC 5869), where `counter` is the number of the client's
     /// frame that holds what is masked, counted also where tags are skipped.
     #[must_use]

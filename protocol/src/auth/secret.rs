@@ -9,7 +9,7 @@ use sha2::Sha256;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::primitives::{Key, extract};
+use super::primitives::{Key, extract, same};
 
 /// Fewer PBKDF2 rounds than this are refused: a hub must not be able to make guessing cheap.
 pub const MIN_ITERATIONS: u32 = 100_000;
@@ -107,6 +107,17 @@ impl Secret {
     #[must_use]
     pub const fn insecure() -> Self {
         Self(Kind::Insecure)
+    }
+
+    /// Whether both are the same, compared in constant time for their length.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Kind::Password(own), Kind::Password(other)) => same(own, other),
+            (Kind::Key(own), Kind::Key(other)) => same(own.bytes(), other.bytes()),
+            (Kind::Insecure, Kind::Insecure) => true,
+            (Kind::Password(_) | Kind::Key(_) | Kind::Insecure, _) => false,
+        }
     }
 
     /// Reads the text of a secret file: `key:` and 64 hex digits, or else a password. One newline at the end is not

@@ -6,7 +6,9 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::auth::{Capabilities, Salted, Secret};
+use super::guarding::{Access, ChannelSalt};
+use super::seal::Rejected;
+use crate::auth::{Capabilities, ChannelMaster, Salted, Secret};
 use crate::error::{CloseReason, Code, Fault, Misuse, Refusal, Violation};
 use crate::limits::Limits;
 use crate::names::{Address, ChannelName, ClientId, CredentialId, EventName, HubId};
@@ -63,6 +65,54 @@ pub enum Command {
     KeyDerived(Salted),
     /// Become a member of a channel. Opening again counts; the channel is left with the last [`Command::Leave`].
     Open {
+        /// For `Done`.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+        /// With which kind of password, if any, and what is to become of the channel without us.
+        access: Access,
+    },
+    /// The answer to [`Event::DeriveChannelKey`].
+    ChannelKeyDerived {
+        /// Which channel.
+        channel: ChannelName,
+        /// What it was derived with.
+        salt: ChannelSalt,
+        /// What came of it.
+        master: ChannelMaster,
+    },
+    /// There is nothing to derive a channel's keys from: the opening that waits for them ends.
+    ChannelKeyFailed {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// Give a channel that we own a new password. Everybody else stops being a member. Ends with `Done`.
+    Protect {
+        /// For `Done`.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+        /// A fresh salt, and what the password was derived with.
+        salt: ChannelSalt,
+        /// What came of it.
+        master: ChannelMaster,
+    },
+    /// Take the password of a channel that we own away. Everybody else stops being a member. Ends with `Done`.
+    Unprotect {
+        /// For `Done`.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// Own a channel again that we owned before the link was lost. It must be open. Ends with `Done`.
+    Reclaim {
+        /// For `Done`.
+        token: Token,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// End a channel that we own, for all its members. Ends with `Done`.
+    Terminate {
         /// For `Done`.
         token: Token,
         /// Which channel.
@@ -161,6 +211,8 @@ pub struct Outgoing {
     pub metadata: Bytes,
     /// Whether repeating the call does no harm. Read only in calls.
     pub idempotent: bool,
+    /// Whether it must be signed: it goes to a channel that we are a member of by its password, or nowhere.
+    pub guarded: bool,
 }
 
 /// The content of a message.
@@ -200,6 +252,29 @@ pub enum Event {
         /// PBKDF2 rounds.
         iterations: u32,
     },
+    /// A channel's password is needed: derive off the loop and bring [`Command::ChannelKeyDerived`].
+    DeriveChannelKey {
+        /// Which channel.
+        channel: ChannelName,
+        /// How.
+        salt: ChannelSalt,
+    },
+    /// The hub has ended our membership of a channel. What was provided and listened to there is gone.
+    ChannelClosed {
+        /// Which channel.
+        channel: ChannelName,
+        /// Why: [`Refusal::Terminated`], [`Refusal::Rekeyed`] or a later version's reason.
+        why: Failure,
+    },
+    /// A channel that we are a member of has another owner, or none. Told by the hub alone.
+    OwnerChanged {
+        /// Which channel.
+        channel: ChannelName,
+        /// Who owns it.
+        owner: Option<ClientId>,
+    },
+    /// Broadcasts on a protected channel are missing that the sender has made.
+    Gap(Gap),
     /// Both sides are proved.
     Ready(Welcome),
     /// The connection is over. Everything that was open or pending has had its event before this one.
@@ -317,6 +392,23 @@ pub struct Incoming {
     pub hops: u8,
 }
 
+/// Broadcasts that did not come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The token of the `Listen`.
+    pub to: Token,
+    /// Which channel.
+    pub channel: ChannelName,
+    /// Which event.
+    pub event: EventName,
+    /// Whose broadcasts.
+    pub sender: Address,
+    /// The number of the first that is missing.
+    pub first: u64,
+    /// The number of the last that is missing.
+    pub last: u64,
+}
+
 /// Why something other than a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Failure {
@@ -369,6 +461,31 @@ pub enum Dropped {
     Mismatch,
     /// A broadcast or send nobody here wants any more.
     NoListener,
+    /// A message of another epoch than ours, or signed where nothing is, or unsigned where everything is.
+    WrongEpoch,
+    /// A signature does not verify.
+    BadSignature,
+    /// A message that was accepted before, or is older than one that was.
+    Replayed,
+    /// A message whose time is too far from ours.
+    Stale,
+    /// A message of our own that came back.
+    Own,
+    /// One more sender than are remembered on a channel.
+    TooManySenders,
+}
+
+impl From<Rejected> for Dropped {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Epoch => Self::WrongEpoch,
+            Rejected::Signature => Self::BadSignature,
+            Rejected::Replayed => Self::Replayed,
+            Rejected::Stale => Self::Stale,
+            Rejected::Own => Self::Own,
+            Rejected::TooManySenders => Self::TooManySenders,
+        }
+    }
 }
 
 /// What a client holds at a moment.

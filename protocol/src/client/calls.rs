@@ -22,6 +22,8 @@ pub(super) struct Pending {
     channel: ChannelName,
     event: EventName,
     deadline: Option<TimerId>,
+    /// What an answer must name, on a protected channel.
+    reference: Option<[u8; 32]>,
 }
 
 impl Client {
@@ -44,7 +46,7 @@ impl Client {
         self.requests += 1;
         let request = self.requests;
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
-        let pending = Pending { token, request, channel, event, deadline: None };
+        let pending = Pending { token, request, channel, event, deadline: None, reference: None };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let deadline = self.timers.insert(self.now.mono + time_left, TimerReason::Call, Due::Call(key));
         if let Some(pending) = self.calls.get_mut(key) {
@@ -74,7 +76,10 @@ impl Client {
             target: Target::NONE,
             metadata: &outgoing.metadata,
         };
-        self.write_message(key.bits(), &header, &outgoing.payload.bytes);
+        let reference = self.write_message(key.bits(), &header, &outgoing.payload.bytes);
+        if let Some(pending) = self.calls.get_mut(key) {
+            pending.reference = reference;
+        }
         Ok(())
     }
 
@@ -116,12 +121,12 @@ impl Client {
             sent_at: self.now.wall.0,
             time_left: 0,
             request: pending.request,
-            reference: &[],
+            reference: pending.reference.as_ref().map_or(&[], |reference| reference),
             index: 0,
             target: Target::NONE,
             metadata: &[],
         };
-        self.write_message(key.bits(), &header, &bytes::Bytes::new());
+        let _ = self.write_message(key.bits(), &header, &bytes::Bytes::new());
     }
 
     /// An answer or a fault.
@@ -137,7 +142,7 @@ impl Client {
         let hub = self.ready_hub().map_err(|_| Violation::UnexpectedFrame)?;
         let fits = kind.message_kind() == Some(header.kind)
             && header.request == pending.request
-            && header.epoch == 0
+            && header.reference == pending.reference.as_ref().map_or(&[][..], |reference| reference)
             && header.channel == pending.channel.as_name()
             && header.event == pending.event.as_name()
             && header.target == Target::new(self.id.as_name(), hub.as_name());
@@ -145,6 +150,10 @@ impl Client {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
         };
+        if let Err(why) = self.accept(&message) {
+            self.event(Event::Dropped(why));
+            return Ok(());
+        }
         let result = if header.kind == Kind::Answer {
             Ok(Answer {
                 payload: Payload { bytes: frame.keep(message.payload), raw: header.flags.has(Flags::RAW) },
@@ -173,7 +182,8 @@ impl Client {
         if route & ROUTE_BY_HUB != 0 {
             self.end_request(route, None, failure);
         } else if let Some(pending) = self.end_call(Key::from_bits(route)) {
-            let maybe_executed = refusal.is_none_or(Refusal::maybe_executed);
+            // On a protected channel the hub's word is no proof that the provider has not seen the call.
+            let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.reference.is_some();
             self.answered(pending.token, Err(CallFailure::Failed { failure, maybe_executed }));
         } else {
             self.event(Event::Dropped(Dropped::EndedRoute));

@@ -3,7 +3,9 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{Client, Due, Event, EventKind, Failure, Token};
+use super::beacons::Said;
+use super::guarding::{Guarded, Joining, Owned};
+use super::{Access, Client, Due, Event, EventKind, Failure, Token};
 use crate::error::{Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::names::{ChannelName, EventName, Name};
@@ -28,7 +30,11 @@ pub(super) struct Channels {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) name: ChannelName,
-    state: State,
+    pub(super) state: State,
+    /// Its owner and password.
+    pub(super) guarded: Guarded,
+    /// What we said lately on it while it was protected.
+    pub(super) said: Said,
     /// The last `seq` given to a message.
     pub(super) seq: u64,
     /// The last `bseq` given to a broadcast, by event.
@@ -54,11 +60,17 @@ pub(super) struct Provided {
     pub(super) kind: EventKind,
 }
 
+/// How far a channel is.
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     Closed,
-    /// Who waits for the hub.
-    Opening(Vec<Token>),
+    Opening {
+        /// Who waits for the hub.
+        waiting: Vec<Token>,
+        access: Access,
+        /// How far the proof of its password is.
+        joining: Option<Joining>,
+    },
     /// How often it was opened.
     Open(usize),
 }
@@ -75,6 +87,8 @@ pub(super) enum Standing {
 pub(super) enum Control {
     /// Answers everybody who waits in [`State::Opening`].
     Open(ChannelIx),
+    /// What an owner asked for.
+    Owned(Token, ChannelIx, Owned),
     /// Becomes a standing provider or listener, or is forgotten.
     Stand(Token),
     /// Undoes something that is forgotten already.
@@ -112,6 +126,27 @@ impl Channels {
         one.chain(channel.map(|channel| &channel.all_events).into_iter().flatten()).copied()
     }
 
+    pub(super) fn get_mut(&mut self, ix: ChannelIx) -> Option<&mut Channel> {
+        self.all.get_mut(ix.0)
+    }
+
+    pub(super) fn index_of(&self, name: &ChannelName) -> Option<ChannelIx> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(super) fn find_mut(&mut self, name: Name<'_>) -> Option<&mut Channel> {
+        let ix = self.index_of_name(name)?;
+        self.get_mut(ix)
+    }
+
+    pub(super) fn index_of_name(&self, name: Name<'_>) -> Option<ChannelIx> {
+        self.by_name.get(name.as_str()).copied()
+    }
+
+    pub(super) const fn hash(&self) -> Keyed {
+        self.hash
+    }
+
     fn index(&mut self, name: &ChannelName) -> ChannelIx {
         if let Some(&ix) = self.by_name.get(name) {
             return ix;
@@ -120,6 +155,8 @@ impl Channels {
         self.all.push(Channel {
             name: name.clone(),
             state: State::Closed,
+            guarded: Guarded::default(),
+            said: Said::new(self.hash),
             seq: 0,
             bseqs: self.hash.map(),
             providers: self.hash.map(),
@@ -130,7 +167,8 @@ impl Channels {
         ix
     }
 
-    fn open(&mut self, name: &ChannelName) -> Result<(ChannelIx, &mut Channel), Failure> {
+    /// A channel that is open.
+    pub(super) fn open(&mut self, name: &ChannelName) -> Result<(ChannelIx, &mut Channel), Failure> {
         let not_open = Failure::Refused(Refusal::NotMember);
         let ix = self.by_name.get(name).copied().ok_or(not_open)?;
         match self.all.get_mut(ix.0) {
@@ -167,10 +205,11 @@ impl Channels {
         Some((standing, last))
     }
 
-    /// Forgets every provider and listener of a channel.
+    /// Closes a channel and forgets every provider and listener of it.
     fn clear(&mut self, ix: ChannelIx) {
         let Some(channel) = self.all.get_mut(ix.0) else { return };
         channel.state = State::Closed;
+        channel.guarded.close();
         let tokens: BTreeSet<Token> = channel
             .providers
             .values()
@@ -196,28 +235,56 @@ impl Channels {
         }
     }
 
+    /// Numbers of broadcasts begin anew with the next listener, where the last one is gone.
+    fn forget_numbers(&mut self, gone: &Standing) {
+        let (Standing::Listener(ix, _) | Standing::Provider(ix, _)) = gone;
+        let Some(channel) = self.all.get_mut(ix.0).filter(|channel| channel.all_events.is_empty()) else { return };
+        let Some(seal) = &mut channel.guarded.seal else { return };
+        match gone {
+            Standing::Listener(_, Some(event)) if !channel.listeners.contains_key(event) => {
+                seal.forget_event(event.as_name());
+            }
+            Standing::Listener(_, None) => seal.keep_events(channel.listeners.keys().map(|event| event.as_str())),
+            Standing::Listener(_, Some(_)) | Standing::Provider(..) => {}
+        }
+    }
+
     fn name(&self, ix: ChannelIx) -> Option<ChannelName> {
         self.all.get(ix.0).map(|channel| channel.name.clone())
     }
 }
 
 impl Client {
-    pub(super) fn handle_open(&mut self, token: Token, name: ChannelName) {
+    pub(super) fn handle_open(&mut self, token: Token, name: ChannelName, access: Access) {
         if let Err(misuse) = self.check_ready() {
             return self.done(token, Err(Failure::Local(misuse)));
         }
         let ix = self.channels.index(&name);
         let Some(channel) = self.channels.all.get_mut(ix.0) else { return };
         match &mut channel.state {
+            State::Open(_) if access.secret.is_some() && channel.guarded.seal.is_none() => {
+                self.done(token, Err(Failure::Refused(Refusal::NotProtected)));
+            }
             State::Open(times) => {
                 *times += 1;
                 self.done(token, Ok(()));
             }
-            State::Opening(waiting) => waiting.push(token),
+            State::Opening { access: other, .. } if other.secret != access.secret => {
+                self.done(token, Err(Failure::Local(Misuse::TooMany)));
+            }
+            State::Opening { waiting, .. } => waiting.push(token),
             State::Closed => {
-                channel.state = State::Opening(alloc::vec![token]);
+                channel.state = State::Opening { waiting: alloc::vec![token], access, joining: None };
+                let owner = if access.plain { None } else { self.owner_key_for(ix, &name) };
                 let id = self.control(Control::Open(ix));
-                let open = wire::Open { id, channel: name.as_name() };
+                let open = wire::Open {
+                    id,
+                    channel: name.as_name(),
+                    owner: owner.as_ref(),
+                    record: None,
+                    policy: access.policy.map(wire::Policy::from),
+                    guarded: access.secret.is_some().then_some(true),
+                };
                 self.outbox.push(&mut self.pool, FrameType::Open, |out| open.encode(out));
             }
         }
@@ -234,7 +301,7 @@ impl Client {
             *times -= 1;
             return self.done(token, Ok(()));
         }
-        self.channels.clear(ix);
+        self.close_channel(ix);
         let id = self.control(Control::Undo(token));
         let leave = wire::Leave { id, channel: name.as_name() };
         self.outbox.push(&mut self.pool, FrameType::Leave, |out| leave.encode(out));
@@ -283,6 +350,7 @@ impl Client {
         let Some((standing, tell_hub)) = self.channels.remove(standing) else {
             return self.done(token, Err(self.or_not_ready(Failure::Local(Misuse::UnknownToken))));
         };
+        self.channels.forget_numbers(&standing);
         if !tell_hub {
             return self.done(token, Ok(()));
         }
@@ -307,7 +375,8 @@ impl Client {
     }
 
     pub(super) fn handle_done(&mut self, frame: &Frame) -> Result<(), Violation> {
-        let Done { id, code } = Done::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        let done = Done::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        let (id, code) = (done.id, done.code);
         let (control, timer) = self.controls.remove(&id).ok_or(Violation::UnexpectedFrame)?;
         if let Some(timer) = timer {
             self.timers.cancel(timer);
@@ -317,6 +386,17 @@ impl Client {
             (_, Some(refusal)) => Err(Failure::Refused(refusal)),
             (code, None) => Err(Failure::RefusedCode(code)),
         };
+        let result = match (&control, result) {
+            (Control::Open(ix), Ok(())) => {
+                let ix = *ix;
+                let judged = self.judge_opened(ix, &done)?;
+                if judged.is_err() {
+                    self.leave_again(ix);
+                }
+                judged.map_err(Failure::Refused)
+            }
+            (_, result) => result,
+        };
         self.control_ended(control, result);
         Ok(())
     }
@@ -325,7 +405,12 @@ impl Client {
         match control {
             Control::Open(ix) => {
                 let Some(channel) = self.channels.all.get_mut(ix.0) else { return };
-                let State::Opening(waiting) = core::mem::replace(&mut channel.state, State::Closed) else { return };
+                if !matches!(channel.state, State::Opening { .. }) {
+                    return;
+                }
+                let State::Opening { waiting, .. } = core::mem::replace(&mut channel.state, State::Closed) else {
+                    return;
+                };
                 if result.is_ok() {
                     channel.state = State::Open(waiting.len());
                 }
@@ -340,6 +425,7 @@ impl Client {
                 self.done(token, result);
             }
             Control::Undo(token) => self.done(token, result),
+            Control::Owned(token, ix, owned) => self.owned_ended(token, ix, owned, result),
             Control::Late(Some(late)) if result.is_ok() => self.give_back(late),
             Control::Late(_) => {}
         }
@@ -351,10 +437,44 @@ impl Client {
         let late = match &control {
             Control::Open(ix) => Some(Late::Open(*ix)),
             Control::Stand(token) => self.channels.standing.get(token).cloned().map(Late::Stand),
-            Control::Undo(_) | Control::Late(_) => None,
+            // Whether an owner's change took place shows when the channel is opened again.
+            Control::Owned(..) | Control::Undo(_) | Control::Late(_) => None,
         };
         self.controls.insert(id, (Control::Late(late), None));
         self.control_ended(control, Err(Failure::Local(Misuse::Deadline)));
+    }
+
+    /// Leaves a channel that the application does not get to see.
+    fn leave_again(&mut self, ix: ChannelIx) {
+        let Some(name) = self.channels.name(ix) else { return };
+        let id = self.control(Control::Late(None));
+        let leave = wire::Leave { id, channel: name.as_name() };
+        self.outbox.push(&mut self.pool, FrameType::Leave, |out| leave.encode(out));
+    }
+
+    /// Ends an opening before the hub does: it waits for a proof that will not come, and may be told so.
+    pub(super) fn give_up_opening(&mut self, id: u64, why: Failure) {
+        let Some((control, timer)) = self.controls.remove(&id) else { return };
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
+        self.control_ended(control, Err(why));
+    }
+
+    /// The hub waits for us: its time to answer begins anew with [`Client::resume_control`].
+    pub(super) fn pause_control(&mut self, id: u64) {
+        if let Some((_, timer)) = self.controls.get_mut(&id)
+            && let Some(timer) = timer.take()
+        {
+            self.timers.cancel(timer);
+        }
+    }
+
+    pub(super) fn resume_control(&mut self, id: u64) {
+        let due = self.now.mono + self.config.limits.registration;
+        if let Some((_, timer)) = self.controls.get_mut(&id) {
+            *timer = Some(self.timers.insert(due, TimerReason::Registration, Due::Control(id)));
+        }
     }
 
     /// Undoes what the hub granted too late, unless it was asked for anew.
@@ -364,10 +484,8 @@ impl Client {
                 let Some(channel) = self.channels.all.get(ix.0).filter(|it| matches!(it.state, State::Closed)) else {
                     return;
                 };
-                let name = channel.name.clone();
-                let id = self.control(Control::Late(None));
-                let leave = wire::Leave { id, channel: name.as_name() };
-                self.outbox.push(&mut self.pool, FrameType::Leave, |out| leave.encode(out));
+                let _ = channel;
+                self.leave_again(ix);
             }
             Late::Stand(standing) => {
                 if !self.channels.is_wanted(&standing) {
@@ -375,6 +493,15 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Closes a channel; nobody is left who could miss what we said there.
+    pub(super) fn close_channel(&mut self, ix: ChannelIx) {
+        let timer = self.channels.get_mut(ix).and_then(|channel| channel.said.forget());
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
+        self.channels.clear(ix);
     }
 
     /// Ends every request to the hub and forgets what the link stood for.
@@ -386,7 +513,10 @@ impl Client {
             self.control_ended(control, Err(Failure::Local(gone)));
         }
         for ix in 0..self.channels.all.len() {
-            self.channels.clear(ChannelIx(ix));
+            self.close_channel(ChannelIx(ix));
+            if let Some(channel) = self.channels.all.get_mut(ix) {
+                channel.guarded.lose();
+            }
         }
     }
 
@@ -394,7 +524,7 @@ impl Client {
         self.event(Event::Done { token, result });
     }
 
-    fn control(&mut self, control: Control) -> u64 {
+    pub(super) fn control(&mut self, control: Control) -> u64 {
         self.control_ids += 1;
         let due = self.now.mono + self.config.limits.registration;
         let timer = self.timers.insert(due, TimerReason::Registration, Due::Control(self.control_ids));
@@ -414,7 +544,7 @@ impl Client {
     }
 
     /// Without a connection nothing is open: then that is the reason to tell.
-    fn or_not_ready(&self, failure: Failure) -> Failure {
+    pub(super) fn or_not_ready(&self, failure: Failure) -> Failure {
         self.check_ready().map_or_else(Failure::Local, |()| failure)
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Client, Due, Event, Welcome};
-use crate::auth::{Capabilities, ConnectionKeys, Kdf, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
+use crate::auth::{Capabilities, ConnectionKeys, Kdf, MaskKey, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
 use crate::error::{CloseReason, Refusal, Violation};
 use crate::machine::{LinkId, Output, Peer};
 use crate::names::HubId;
@@ -68,6 +68,10 @@ pub(super) struct Ready {
     pub(super) hub: HubId,
     /// The largest frame the hub takes.
     pub(super) frame: u32,
+    /// The handshake, to which joins and owner operations are bound.
+    pub(super) transcript: TranscriptHash,
+    /// For keys on a link whose frames are tagged.
+    pub(super) mask: Option<MaskKey>,
 }
 
 /// A derived key, so that a reconnect costs no second derivation.
@@ -211,7 +215,8 @@ impl Client {
             return Err(Violation::NotOffered);
         }
         let frame = u32::try_from(welcome.frame).unwrap_or(u32::MAX).min(crate::FRAME_CAP);
-        let Proving { hub, tagger, .. } = proving;
+        let Proving { hub, tagger, keys, transcript, .. } = proving;
+        let mask = tagger.is_some().then(|| keys.record_keys(&transcript).mask);
         if let Some(tagger) = tagger {
             self.outbox.set_tagger(tagger);
         }
@@ -219,7 +224,7 @@ impl Client {
         self.stop_handshake_timer();
         let (session, capabilities) = (welcome.session, Capabilities::from_bits(welcome.capabilities));
         let client = self.id.clone();
-        self.phase = Phase::Ready(Box::new(Ready { hub: hub.clone(), frame }));
+        self.phase = Phase::Ready(Box::new(Ready { hub: hub.clone(), frame, transcript, mask }));
         self.event(Event::Ready(Welcome { hub, client, session, capabilities, frame, insecure }));
         Ok(())
     }

@@ -44,7 +44,10 @@ impl Client {
             target: Target::NONE,
             metadata: &outgoing.metadata,
         };
-        self.write_message(0, &header, &outgoing.payload.bytes);
+        let signed = self.write_message(0, &header, &outgoing.payload.bytes).is_some();
+        if signed && bseq > 0 {
+            self.remember_said(&outgoing.channel, &outgoing.event, bseq);
+        }
         self.sends.push_back((self.frames_sent, token));
     }
 
@@ -82,12 +85,19 @@ impl Client {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
         let message = wire::Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
         let header = message.header;
-        let fits = kind.message_kind() == Some(header.kind) && header.epoch == 0;
+        let fits = kind.message_kind() == Some(header.kind);
         let Some(incoming) = self.incoming(frame, hop, &message).filter(|_| fits) else {
             let why = if fits { Dropped::NoListener } else { Dropped::Mismatch };
             self.event(Event::Dropped(why));
             return Ok(());
         };
+        if let Err(why) = self.accept(&message) {
+            self.event(Event::Dropped(why));
+            return Ok(());
+        }
+        if header.kind == Kind::Broadcast && !self.is_next(&message, &incoming) {
+            return Ok(());
+        }
         let Self { channels, outputs, .. } = self;
         let mut tell = |to, message| {
             let message = Message { to, message, number: header.bseq };

@@ -8,11 +8,20 @@
 //! Every command with a token ends in exactly one event with that token, whatever becomes of the link.
 
 mod api;
+mod beacons;
 mod calls;
 mod channels;
+mod guarding;
 mod handshake;
 mod messages;
+mod numbers;
+mod seal;
+#[cfg(test)]
+mod seal_model;
+#[cfg(test)]
+mod seal_tests;
 mod serving;
+mod window;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -21,10 +30,13 @@ use bytes::{Bytes, BytesMut};
 
 pub use api::*;
 use calls::Pending;
-use channels::{Channels, Control};
+use channels::{ChannelIx, Channels, Control};
+pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
+use seal::Seal;
 use serving::Serving;
 
+use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::machine::{Input, LinkId, Machine, Output};
@@ -34,7 +46,8 @@ use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Now};
 use crate::timers::{TimerId, Timers};
 use crate::wire::{
-    Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, encoded_len_max, put_message,
+    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, encoded_len_max,
+    put_message,
 };
 
 /// One client of one hub.
@@ -73,6 +86,8 @@ pub struct Client {
     scratch: BytesMut,
     nonces: Stream,
     takeovers: Stream,
+    /// For owner keys and joins.
+    channel_keys: Stream,
 }
 
 /// What falls due at a client.
@@ -80,6 +95,7 @@ pub struct Client {
 enum Due {
     Handshake,
     Control(u64),
+    Beacon(ChannelIx),
     Call(Key),
     Serving(RequestId),
 }
@@ -121,6 +137,7 @@ impl Client {
             scratch: BytesMut::new(),
             nonces: seed.stream(Purpose::Handshake),
             takeovers: seed.stream(Purpose::Takeover),
+            channel_keys: seed.stream(Purpose::Channels),
         }
     }
 
@@ -185,7 +202,13 @@ impl Client {
         match command {
             Command::Connect => self.handle_connect(),
             Command::KeyDerived(salted) => self.handle_key_derived(salted),
-            Command::Open { token, channel } => self.handle_open(token, channel),
+            Command::Open { token, channel, access } => self.handle_open(token, channel, access),
+            Command::ChannelKeyDerived { channel, salt, master } => self.handle_channel_key(&channel, salt, &master),
+            Command::ChannelKeyFailed { channel } => self.handle_channel_key_failed(&channel),
+            Command::Protect { token, channel, salt, master } => self.handle_protect(token, &channel, salt, &master),
+            Command::Unprotect { token, channel } => self.handle_unprotect(token, &channel),
+            Command::Reclaim { token, channel } => self.handle_reclaim(token, &channel),
+            Command::Terminate { token, channel } => self.handle_terminate(token, &channel),
             Command::Leave { token, channel } => self.handle_leave(token, &channel),
             Command::Provide { token, channel, event, kind } => self.handle_provide(token, &channel, event, kind),
             Command::Withdraw { token, provider } => self.handle_withdraw(token, provider),
@@ -221,6 +244,10 @@ impl Client {
         let Phase::Ready(_) = &self.phase else { return self.handle_handshake_frame(kind, frame) };
         match kind {
             FrameType::Done => self.handle_done(frame),
+            FrameType::JoinChallenge => self.handle_join_challenge(frame),
+            FrameType::Offer => self.handle_offer(frame),
+            FrameType::Channel => self.handle_channel(frame),
+            FrameType::Beacon => self.handle_beacon(frame),
             FrameType::Ack => self.handle_ack(frame),
             FrameType::Call => self.handle_request(frame),
             FrameType::Answer | FrameType::Fault => self.handle_reply(kind, frame),
@@ -231,7 +258,7 @@ impl Client {
             FrameType::Pong => Pong::parse(frame.body()).map(drop).map_err(|_| Violation::BadControl),
             FrameType::Goodbye => self.handle_goodbye(frame),
             // No exchange takes these yet: they belong to none.
-            FrameType::Item | FrameType::End | FrameType::Beacon | FrameType::Credit => {
+            FrameType::Item | FrameType::End | FrameType::Credit => {
                 self.event(Event::Dropped(Dropped::EndedRoute));
                 Ok(())
             }
@@ -241,6 +268,12 @@ impl Client {
             | FrameType::Welcome
             | FrameType::AuthFailed
             | FrameType::Open
+            | FrameType::Join
+            | FrameType::Protect
+            | FrameType::Unprotect
+            | FrameType::Reclaim
+            | FrameType::Accept
+            | FrameType::Terminate
             | FrameType::Leave
             | FrameType::Provide
             | FrameType::Withdraw
@@ -254,6 +287,7 @@ impl Client {
             match due {
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
                 Due::Control(id) => self.control_expired(id),
+                Due::Beacon(channel) => self.beacons_due(channel),
                 Due::Call(key) => self.call_expired(key),
                 Due::Serving(request) => {
                     self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
@@ -338,6 +372,10 @@ impl Client {
     /// Whether one more message of this size may be queued now.
     fn check_room(&self, outgoing: &Outgoing) -> Result<&HubId, Misuse> {
         let Phase::Ready(ready) = &self.phase else { return Err(Misuse::NotConnected) };
+        let sealed = || self.channels.find(outgoing.channel.as_name()).is_some_and(|it| it.guarded.seal.is_some());
+        if outgoing.guarded && !sealed() {
+            return Err(Misuse::UnknownToken);
+        }
         if outgoing.metadata.len() > self.config.limits.metadata {
             return Err(Misuse::TooLarge);
         }
@@ -351,18 +389,34 @@ impl Client {
         Ok(&ready.hub)
     }
 
-    /// Writes one message. Number and time are those of the moment it enters the outbox.
-    fn write_message(&mut self, route: u32, header: &Header<'_>, payload: &Bytes) {
-        let Self { scratch, outbox, pool, .. } = self;
+    /// Writes one message, signed if its channel is protected. Number and time are those of the moment it enters the
+    /// outbox. Gives what an answer to it must name, on a protected channel.
+    fn write_message(&mut self, route: u32, header: &Header<'_>, payload: &Bytes) -> Option<[u8; 32]> {
+        let Self { scratch, outbox, pool, channels, .. } = self;
+        let seal = channels.find(header.channel).and_then(|channel| channel.guarded.seal.as_ref());
         scratch.clear();
-        header.encode(scratch);
+        Header { epoch: seal.map_or(0, Seal::epoch), ..*header }.encode(scratch);
+        let tag = seal.map(|seal| seal.tag(scratch, payload));
+        let tag = tag.as_ref().map_or(&[][..], |tag| tag);
         let hop = Hop::direct(route, 0);
         outbox.push(pool, header.kind.into(), |out| {
             out.reserve(hop.encoded_len() + encoded_len_max(scratch.len(), payload.len()));
             hop.put(out);
-            put_message(out, scratch, payload, &[]);
+            put_message(out, scratch, payload, tag);
         });
         self.frames_sent += 1;
+        (!tag.is_empty()).then(|| message_ref(scratch, tag))
+    }
+
+    /// Whether a message may count: of the epoch we are a member of, and signed under it; unsigned only where nothing is.
+    fn accept(&mut self, message: &wire::Message<'_>) -> Result<(), Dropped> {
+        let wall = self.now.wall;
+        let seal = self.channels.find_mut(message.header.channel).and_then(|it| it.guarded.seal.as_mut());
+        match seal {
+            Some(seal) => seal.accept(message, wall).map_err(Dropped::from),
+            None if message.header.epoch == 0 => Ok(()),
+            None => Err(Dropped::WrongEpoch),
+        }
     }
 
     /// Who said something. On the hub's own channels that is the hub we authenticated, and elsewhere it never is.

@@ -5,10 +5,12 @@ use core::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId};
-use crate::error::{Fault, Misuse, Refusal, Violation};
+use crate::auth::message_ref;
+use crate::error::{Fault, FaultCode, Misuse, Refusal, Violation};
 use crate::names::{Address, ChannelName, EventName};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
+use crate::wire::cbor;
 use crate::wire::{Flags, Frame, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target, encoded_len_max, put_fault};
 
 /// A request that one of our providers works on.
@@ -20,6 +22,8 @@ pub(super) struct Serving {
     event: EventName,
     caller: Address,
     deadline: TimerId,
+    /// What the answer must name, on a protected channel.
+    reference: Option<[u8; 32]>,
 }
 
 impl Client {
@@ -30,11 +34,17 @@ impl Client {
         if hop.route & ROUTE_BY_HUB == 0 || self.serving.contains_key(&hop.route) {
             return Err(Violation::BadRoute);
         }
-        if header.kind != Kind::Call || header.epoch != 0 {
+        let Some(caller) = self.sender(&header).filter(|_| header.kind == Kind::Call) else {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
+        };
+        let accepted = self.accept(&message);
+        if let Err(why) = accepted
+            && why != Dropped::Stale
+        {
+            self.event(Event::Dropped(why));
+            return Ok(());
         }
-        let caller = self.sender(&header).ok_or(Violation::BadName)?;
         self.served += 1;
         let id = RequestId { route: hop.route, serial: self.served };
         let deadline = self.now.mono + Duration::from_millis(header.time_left);
@@ -54,8 +64,15 @@ impl Client {
             None => EventName::new(header.event.as_str()).map_err(|_| Violation::BadName)?,
         };
         let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
-        let serving = Serving { serial: id.serial, request: header.request, channel, event, caller, deadline: timer };
+        let reference = (header.epoch > 0).then(|| message_ref(message.protected, message.tag));
+        let request = header.request;
+        let serving = Serving { serial: id.serial, request, channel, event, caller, deadline: timer, reference };
         self.serving.insert(hop.route, serving);
+        if accepted.is_err() {
+            self.event(Event::Dropped(Dropped::Stale));
+            self.handle_answer(id, Err(stale(self.now.wall)));
+            return Ok(());
+        }
         match (provided, incoming) {
             (Some(provider), Some(message)) => {
                 let idempotent = header.flags.has(Flags::IDEMPOTENT);
@@ -103,24 +120,32 @@ impl Client {
             sent_at: self.now.wall.0,
             time_left: 0,
             request: serving.request,
-            reference: &[],
+            reference: serving.reference.as_ref().map_or(&[], |reference| reference),
             index: 0,
             target: Target::new(serving.caller.client.as_name(), serving.caller.hub.as_name()),
             metadata: &[],
         };
-        self.write_message(route, &header, &payload.bytes);
+        let _ = self.write_message(route, &header, &payload.bytes);
     }
 
     /// The caller gives up.
     pub(super) fn handle_request_cancelled(&mut self, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let header = Message::parse(bytes).map_err(|_| Violation::BadMessage)?.header;
+        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        let header = message.header;
         let fits = |serving: &Serving| {
             header.kind == Kind::Cancel
                 && serving.request == header.request
                 && serving.caller.client.as_name() == header.sender
                 && serving.caller.hub.as_name() == header.origin
+                && header.reference == serving.reference.as_ref().map_or(&[][..], |reference| reference)
         };
+        if self.serving.get(&hop.route).is_some_and(fits)
+            && let Err(why) = self.accept(&message)
+        {
+            self.event(Event::Dropped(why));
+            return Ok(());
+        }
         match self.serving.get(&hop.route) {
             Some(serving) if fits(serving) => {
                 self.end_request(hop.route, None, Failure::Local(Misuse::Cancelled));
@@ -162,6 +187,13 @@ impl Client {
             | super::Phase::Proving(_) => false,
         }
     }
+}
+
+/// A call's time is too far from ours; the details tell what time it is here, in unix milliseconds.
+fn stale(wall: crate::UnixMillis) -> Fault {
+    let mut details = BytesMut::new();
+    cbor::put_uint(&mut details, wall.0);
+    Fault { details: details.freeze(), ..FaultCode::Stale.into() }
 }
 
 /// What this library says for a provider that did not get to see the request.

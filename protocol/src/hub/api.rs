@@ -5,6 +5,7 @@ use crate::error::{Refusal, Violation};
 use crate::limits::Limits;
 use crate::machine::LinkId;
 use crate::names::{ChannelName, ClientId, CredentialId, EventName, HubId};
+use crate::policy::OwnerPolicy;
 
 /// How a hub is set up.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct HubConfig {
     pub credentials: Credentials,
     /// Bounds.
     pub limits: Limits,
+    /// What becomes of channels whose owners go, unless they say otherwise when they open them.
+    pub owner_policy: OwnerPolicy,
 }
 
 /// What an application may ask.
@@ -86,6 +89,27 @@ pub enum Event {
         event: EventName,
         /// By whom it was.
         client: ClientId,
+    },
+    /// A channel has another owner, or none.
+    OwnerChanged {
+        /// Which channel.
+        channel: ChannelName,
+        /// Who owns it.
+        owner: Option<ClientId>,
+    },
+    /// A channel has a new password, or none any more. Nobody but its owner is a member after that.
+    ProtectionChanged {
+        /// Which channel.
+        channel: ChannelName,
+        /// The epoch from now on.
+        epoch: u64,
+        /// Whether it has a password.
+        protected: bool,
+    },
+    /// A channel ended with its owner.
+    Terminated {
+        /// Which channel.
+        channel: ChannelName,
     },
     /// Every link is closed after [`Command::Shutdown`].
     Stopped,

@@ -6,7 +6,7 @@
 //! Only the provider a call was handed to can answer it, once, under the hub's own number; whoever is left when the other
 //! goes is told at once.
 
-use super::registry::{LinkIx, Provider};
+use super::registry::{Channel, ChannelIx, LinkIx, Provider};
 use super::session::{Member, Session};
 use super::{Due, Hub};
 use crate::client::EventKind;
@@ -22,6 +22,8 @@ pub(super) type Calls = Slots<Call>;
 /// A call that has no answer yet.
 #[derive(Debug)]
 pub(super) struct Call {
+    channel: ChannelIx,
+    epoch: u64,
     caller: LinkIx,
     /// The caller's number for it.
     route: u32,
@@ -31,6 +33,12 @@ pub(super) struct Call {
     /// The neighbours in the provider's list of what it works on.
     newer: Option<Key>,
     older: Option<Key>,
+}
+
+impl Call {
+    pub(super) fn is_on(&self, channel: ChannelIx) -> bool {
+        self.channel == channel
+    }
 }
 
 /// A message frame at the hub, parsed.
@@ -68,10 +76,10 @@ impl Hub {
                 self.route_cancel(ix, passing);
                 Ok(())
             }
-            Kind::Broadcast => self.fan_out(ix, passing),
+            Kind::Broadcast | Kind::Beacon => self.fan_out(ix, passing),
             Kind::Send => self.route_send(ix, passing),
             // No exchange takes these yet: they belong to none.
-            Kind::Item | Kind::End | Kind::Beacon => {
+            Kind::Item | Kind::End => {
                 self.counters.ended_route += 1;
                 Ok(())
             }
@@ -89,34 +97,56 @@ impl Hub {
             return Ok(());
         }
         let full = member.calls.len() >= self.limits.pending_calls || self.is_full();
-        match self.choose_provider(&call.header, full) {
-            Ok(provider) => self.start_call(ix, provider, call),
+        match self.choose_provider(ix, &call.header, full) {
+            Ok((channel, provider)) => self.start_call(ix, channel, provider, call),
             Err(refusal) => self.fail(ix, route, refusal),
         }
         Ok(())
     }
 
-    fn choose_provider(&self, header: &Header<'_>, full: bool) -> Result<LinkIx, Refusal> {
+    fn choose_provider(&self, ix: LinkIx, header: &Header<'_>, full: bool) -> Result<(ChannelIx, LinkIx), Refusal> {
         if full {
             return Err(Refusal::Overloaded);
         }
-        if header.epoch != 0 {
-            return Err(Refusal::EpochMismatch);
-        }
-        let Provider { link, kind } =
-            self.registry.provider(header.channel, header.event).ok_or(Refusal::NoProvider)?;
+        let (place, channel) = self.admit_message(ix, header)?.ok_or(Refusal::NoProvider)?;
+        let Provider { link, kind } = channel.provider(header.event).ok_or(Refusal::NoProvider)?;
         match kind {
             EventKind::Call if header.flags.has(Flags::STREAM) => Err(Refusal::WrongKind),
-            EventKind::Call => Ok(link),
+            EventKind::Call => Ok((place, link)),
         }
     }
 
-    fn start_call(&mut self, ix: LinkIx, provider: LinkIx, passing: Passing<'_>) {
+    /// Whether a message may pass: of the channel's epoch, and on a protected channel from a member. Nothing is found
+    /// where nobody has opened the channel.
+    pub(super) fn admit_message(
+        &self,
+        ix: LinkIx,
+        header: &Header<'_>,
+    ) -> Result<Option<(ChannelIx, &Channel)>, Refusal> {
+        let Some((place, channel)) = self.registry.by_name(header.channel) else {
+            return if header.epoch == 0 { Ok(None) } else { Err(Refusal::Rekeyed) };
+        };
+        let epoch = channel.guard.epoch();
+        if header.epoch == epoch && epoch == 0 {
+            return Ok(Some((place, channel)));
+        }
+        let member = self.links.get(ix).and_then(Session::member);
+        let is_member = member.is_some_and(|member| member.memberships.has(place));
+        match (header.epoch, is_member) {
+            (0, _) => Err(Refusal::PasswordRequired),
+            (of, _) if of != epoch => Err(Refusal::Rekeyed),
+            (_, true) => Ok(Some((place, channel))),
+            (_, false) => Err(Refusal::NotMember),
+        }
+    }
+
+    fn start_call(&mut self, ix: LinkIx, channel: ChannelIx, provider: LinkIx, passing: Passing<'_>) {
         let route = passing.hop.route;
         let time_left = core::time::Duration::from_millis(passing.header.time_left);
         let older = self.links.get(provider).and_then(Session::member).and_then(|member| member.serving);
         let request = passing.header.request;
-        let call = Call { caller: ix, route, request, provider, deadline: None, newer: None, older };
+        let epoch = passing.header.epoch;
+        let call = Call { channel, epoch, caller: ix, route, request, provider, deadline: None, newer: None, older };
         let Ok(key) = self.calls.insert(call) else {
             return self.fail(ix, route, Refusal::Overloaded);
         };
@@ -145,7 +175,10 @@ impl Hub {
         };
         let caller = self.links.get(call.caller).and_then(Session::member);
         let target = caller.map(|member| Target::new(member.client.as_name(), self.id.as_name()));
-        if call.request != reply.header.request || target != Some(reply.header.target) || reply.header.epoch != 0 {
+        if call.request != reply.header.request
+            || target != Some(reply.header.target)
+            || reply.header.epoch != call.epoch
+        {
             self.counters.mismatched += 1;
             return;
         }
@@ -161,7 +194,7 @@ impl Hub {
             self.counters.ended_route += 1;
             return;
         };
-        if call.request != cancel.header.request {
+        if call.request != cancel.header.request || call.epoch != cancel.header.epoch {
             self.counters.mismatched += 1;
             return;
         }
@@ -194,6 +227,11 @@ impl Hub {
                 self.fail(call.provider, key.bits() | ROUTE_BY_HUB, Refusal::CallerGone);
             }
         }
+    }
+
+    /// Ends a call: the caller and its number for it, and the provider.
+    pub(super) fn take_call(&mut self, key: Key) -> Option<((LinkIx, u32), LinkIx)> {
+        self.end_call(key).map(|call| ((call.caller, call.route), call.provider))
     }
 
     /// Takes a call out of every list it is in.

@@ -1,18 +1,16 @@
 //! A link's conversation with the hub itself: handshake, control requests, goodbye.
 
-use super::registry::{Departure, LinkIx};
-use super::session::{Applicant, HandshakeEnd, Member, Session, State};
-use super::system::is_system_channel;
+use super::registry::{Departure, Leaving, LinkIx};
+use super::session::{Applicant, HandshakeEnd, Session, State};
 use super::throttle::Guesser;
 use super::{DisconnectReason, Due, Event, Hub};
-use crate::auth::Capabilities;
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::machine::Output;
-use crate::names::Name;
+use crate::names::ClientId;
 use crate::time::TimerReason;
 use crate::wire::{
-    AuthFailed, Control, Done, Frame, FrameType, Goodbye, Leave, Listen, Open, Ping, Pong, Provide, Unlisten, Withdraw,
+    AuthFailed, Control, Done, Frame, FrameType, Goodbye, Leave, Listen, Ping, Pong, Provide, Unlisten, Withdraw,
 };
 
 impl From<HandshakeEnd> for DisconnectReason {
@@ -49,6 +47,12 @@ impl Hub {
             FrameType::Pong => parse::<Pong>(frame).map(drop),
             FrameType::Goodbye => parse::<Goodbye>(frame).and(Err(DisconnectReason::Goodbye)),
             FrameType::Open => self.handle_open(ix, frame),
+            FrameType::Join => self.handle_join(ix, frame),
+            FrameType::Protect => self.handle_protect(ix, frame),
+            FrameType::Unprotect => self.handle_unprotect(ix, frame),
+            FrameType::Reclaim => self.handle_reclaim(ix, frame),
+            FrameType::Accept => self.handle_accept(ix, frame),
+            FrameType::Terminate => self.handle_terminate(ix, frame),
             FrameType::Leave => self.handle_leave(ix, frame),
             FrameType::Provide => self.handle_provide(ix, frame),
             FrameType::Withdraw => self.handle_withdraw(ix, frame),
@@ -70,6 +74,9 @@ impl Hub {
             | FrameType::AuthFailed
             | FrameType::Ack
             | FrameType::Done
+            | FrameType::JoinChallenge
+            | FrameType::Offer
+            | FrameType::Channel
             | FrameType::Fail
             | FrameType::Credit => Err(Violation::UnexpectedFrame.into()),
         }
@@ -158,31 +165,12 @@ impl Hub {
         Ok(())
     }
 
-    fn handle_open(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
-        let open = parse::<Open<'_>>(frame)?;
-        let full = self.is_full();
-        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
-        let result = match may_open(member, open.channel) {
-            Ok(()) if full => Err(Refusal::Overloaded),
-            Ok(()) => self.registry.open(&mut member.memberships, ix, open.channel, &self.limits),
-            Err(refusal) => Err(refusal),
-        };
-        if result == Ok(true) {
-            let client = member.client.clone();
-            if let Ok(channel) = crate::ChannelName::new(open.channel.as_str()) {
-                self.event(Event::Joined { channel, client });
-            }
-        }
-        self.done(ix, open.id, result.map(drop));
-        Ok(())
-    }
-
     fn handle_leave(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let leave = parse::<Leave<'_>>(frame)?;
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         let result = self.registry.leave(&mut member.memberships, ix, leave.channel);
         let client = member.client.clone();
-        let result = result.map(|departure| self.departed(&client, departure));
+        let result = result.map(|departure| self.departed(ix, &client, &departure, Leaving::Willing));
         self.done(ix, leave.id, result);
         Ok(())
     }
@@ -246,8 +234,8 @@ impl Hub {
         Ok(())
     }
 
-    fn done(&mut self, ix: LinkIx, id: u64, result: Result<(), Refusal>) {
-        let done = Done { id, code: result.map_or_else(Refusal::code, |()| 0) };
+    pub(super) fn done(&mut self, ix: LinkIx, id: u64, result: Result<(), Refusal>) {
+        let done = Done { id, code: result.map_or_else(Refusal::code, |()| 0), epoch: None, owner: None, proof: None };
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }
@@ -289,34 +277,32 @@ impl Hub {
         let State::Ready(mut member) = session.state else {
             return self.event(Event::Rejected { link, why });
         };
+        for joining in core::mem::take(&mut member.joins).into_values() {
+            if let Some(timer) = joining.timer {
+                self.timers.cancel(timer);
+            }
+        }
         self.abandon_calls(ix, &member);
         self.clients.remove(&member.client);
         let memberships = core::mem::take(&mut member.memberships);
         for departure in self.registry.leave_all(memberships, ix) {
-            self.departed(&member.client, departure);
+            self.departed(ix, &member.client, &departure, Leaving::Lost);
         }
         self.event(Event::Disconnected { link, client: member.client, why });
     }
 
-    fn departed(&mut self, client: &crate::ClientId, departure: Departure) {
-        let Departure { channel, withdrawn } = departure;
-        for event in withdrawn {
-            self.event(Event::Withdrawn { channel: channel.clone(), event, client: client.clone() });
-        }
-        self.event(Event::Left { channel, client: client.clone() });
+    fn departed(&mut self, ix: LinkIx, client: &ClientId, departure: &Departure, leaving: Leaving) {
+        self.tell_departure(client, departure);
+        self.member_left(ix, departure.ix, leaving);
     }
-}
 
-/// The hub's own channels are for those who may see what it sees; other reserved names are nobody's.
-fn may_open(member: &Member, channel: Name<'_>) -> Result<(), Refusal> {
-    if !channel.is_reserved() {
-        Ok(())
-    } else if !is_system_channel(channel) {
-        Err(Refusal::NameReserved)
-    } else if member.capabilities.contains(Capabilities::OBSERVER) {
-        Ok(())
-    } else {
-        Err(Refusal::NotAllowed)
+    pub(super) fn tell_departure(&mut self, client: &ClientId, departure: &Departure) {
+        let Departure { channel, withdrawn, .. } = departure;
+        for event in withdrawn {
+            let (channel, event) = (channel.clone(), event.clone());
+            self.event(Event::Withdrawn { channel, event, client: client.clone() });
+        }
+        self.event(Event::Left { channel: channel.clone(), client: client.clone() });
     }
 }
 
@@ -325,6 +311,6 @@ const fn refusal_was_proved(refusal: Refusal) -> bool {
     matches!(refusal, Refusal::IdInUse | Refusal::IdNotAllowed)
 }
 
-fn parse<'a, T: Control<'a>>(frame: &'a Frame) -> Result<T, DisconnectReason> {
+pub(super) fn parse<'a, T: Control<'a>>(frame: &'a Frame) -> Result<T, DisconnectReason> {
     T::parse(frame.body()).map_err(|_| Violation::BadControl.into())
 }

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::{DisconnectReason, Hub};
 use crate::error::{Refusal, Violation};
 use crate::names::Name;
-use crate::wire::{Ack, Control, FrameType, Pool, Refused, put_image};
+use crate::wire::{Ack, Control, FrameType, Kind, Pool, Refused, put_image};
 
 impl Hub {
     pub(super) fn route_send(&mut self, ix: LinkIx, send: Passing<'_>) -> Result<(), Violation> {
@@ -19,32 +19,39 @@ impl Hub {
             self.taken(ix, Some(Refusal::HubOwned));
             return Ok(());
         }
-        match self.registry.provider(send.header.channel, send.header.event) {
-            _ if self.is_full() => self.taken(ix, Some(Refusal::Overloaded)),
-            Some(provider) if send.header.epoch == 0 => {
+        let provider = match self.admit_message(ix, &send.header) {
+            _ if self.is_full() => Err(Refusal::Overloaded),
+            Ok(channel) => {
+                channel.and_then(|(_, channel)| channel.provider(send.header.event)).ok_or(Refusal::NoProvider)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        match provider {
+            Ok(provider) => {
                 self.forward(provider.link, 0, send);
                 self.taken(ix, None);
             }
-            Some(_) => self.taken(ix, Some(Refusal::EpochMismatch)),
-            None => self.taken(ix, Some(Refusal::NoProvider)),
+            Err(refusal) => self.taken(ix, Some(refusal)),
         }
         Ok(())
     }
 
+    /// A broadcast, or the number of the last one, which nobody waits to see taken.
     pub(super) fn fan_out(&mut self, ix: LinkIx, broadcast: Passing<'_>) -> Result<(), Violation> {
         if broadcast.hop.route != 0 {
             return Err(Violation::BadRoute);
         }
-        if broadcast.header.channel.is_reserved() {
-            self.taken(ix, Some(Refusal::HubOwned));
-            return Ok(());
+        let admitted = if broadcast.header.channel.is_reserved() {
+            Err(Refusal::HubOwned)
+        } else if self.is_full() {
+            Err(Refusal::Overloaded)
+        } else {
+            self.admit_message(ix, &broadcast.header).map(drop)
+        };
+        if broadcast.header.kind == Kind::Broadcast {
+            self.taken(ix, admitted.err());
         }
-        if broadcast.header.epoch != 0 {
-            self.taken(ix, Some(Refusal::EpochMismatch));
-            return Ok(());
-        }
-        if self.is_full() {
-            self.taken(ix, Some(Refusal::Overloaded));
+        if admitted.is_err() {
             return Ok(());
         }
         let Passing { kind, frame, hop, bytes, header } = broadcast;
@@ -59,7 +66,6 @@ impl Hub {
         put_image(&mut image, kind, fill, rest);
         self.deliver((header.channel, header.event), Some(ix), &image, shared.as_ref());
         self.image = image;
-        self.taken(ix, None);
         Ok(())
     }
 

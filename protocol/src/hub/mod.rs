@@ -13,13 +13,16 @@ mod api;
 mod calls;
 mod conversation;
 mod fanout;
+mod guard;
+mod joining;
 mod links;
+mod ownership;
 mod registry;
 mod session;
 mod system;
 mod throttle;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -28,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 pub use api::*;
 use calls::Calls;
 use links::Links;
-use registry::{LinkIx, Registry};
+use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
 use system::Spoken;
 pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
@@ -39,7 +42,8 @@ use crate::error::{Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::limits::{FRAME_CAP, Limits};
 use crate::machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER};
-use crate::names::{ClientId, HubId};
+use crate::names::{ClientId, CredentialId, HubId};
+use crate::policy::OwnerPolicy;
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::Key;
 use crate::time::{Deadline, Now, TimerReason};
@@ -57,6 +61,8 @@ pub struct Hub {
     links: Links,
     clients: Map<ClientId, LinkIx>,
     registry: Registry,
+    /// How many channels each credential has protected.
+    records: BTreeMap<CredentialId, usize>,
     calls: Calls,
     timers: Timers<Due>,
     /// Links with something to send, each once.
@@ -72,6 +78,9 @@ pub struct Hub {
     spoken: Spoken,
     throttle: Throttle,
     nonces: Stream,
+    /// For joins and offers.
+    channel_nonces: Stream,
+    owner_policy: OwnerPolicy,
     hash: Keyed,
     sessions: u64,
     counters: Counters,
@@ -85,6 +94,8 @@ enum Due {
     LoginFailed(LinkId),
     PartialFrame(LinkId),
     Write(LinkId),
+    JoinFailed(LinkId, u64),
+    Ownership(ChannelIx),
     Call(Key),
 }
 
@@ -112,6 +123,7 @@ impl Hub {
             links: Links::default(),
             clients: hash.map(),
             registry: Registry::new(hash),
+            records: BTreeMap::new(),
             calls: Calls::default(),
             timers: Timers::new(),
             ready: VecDeque::new(),
@@ -123,6 +135,8 @@ impl Hub {
             spoken: Spoken::default(),
             throttle: Throttle::default(),
             nonces: seed.stream(Purpose::Handshake),
+            channel_nonces: seed.stream(Purpose::Channels),
+            owner_policy: config.owner_policy,
             hash,
             sessions: 0,
             counters: Counters::default(),
@@ -324,6 +338,8 @@ impl Hub {
                 Due::LoginFailed(link) => self.end_late(link, DisconnectReason::Refused(Refusal::AuthFailed)),
                 Due::PartialFrame(link) => self.check_partial(link),
                 Due::Write(link) => self.check_stalled(link),
+                Due::JoinFailed(link, id) => self.join_refused(link, id),
+                Due::Ownership(channel) => self.ownership_due(channel),
                 Due::Call(key) => self.call_expired(key),
             }
         }

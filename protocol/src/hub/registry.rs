@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use super::guard::Guard;
 use crate::client::EventKind;
 use crate::error::Refusal;
 use crate::hash::{Keyed, Map};
@@ -16,6 +17,15 @@ pub(crate) type LinkIx = usize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChannelIx(u32);
 
+/// Why a membership is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// The member wants so.
+    Willing,
+    /// Its link is gone.
+    Lost,
+}
+
 /// What one client is in its channels.
 #[derive(Debug, Default)]
 pub(crate) struct Memberships {
@@ -26,11 +36,29 @@ pub(crate) struct Memberships {
     listens: usize,
 }
 
+impl Memberships {
+    pub(crate) fn has(&self, channel: ChannelIx) -> bool {
+        self.of.contains_key(&channel)
+    }
+
+    /// Whether the number of an owner operation is above the last one, and so was never used.
+    pub(crate) fn raise_owner_n(&mut self, channel: ChannelIx, n: u64) -> bool {
+        let Some(membership) = self.of.get_mut(&channel) else { return false };
+        let rises = membership.owner_n.is_none_or(|last| n > last);
+        if rises {
+            membership.owner_n = Some(n);
+        }
+        rises
+    }
+}
+
 /// What one client is in one channel.
 #[derive(Debug, Default)]
 struct Membership {
     /// Its place in the order of joining.
     joined: u64,
+    /// The number of its last owner operation.
+    owner_n: Option<u64>,
     provides: BTreeSet<EventName>,
     /// `None` stands for all events.
     listens: BTreeSet<Option<EventName>>,
@@ -46,6 +74,7 @@ pub(crate) struct Provider {
 /// What a departure undid.
 #[derive(Debug)]
 pub(crate) struct Departure {
+    pub(crate) ix: ChannelIx,
     pub(crate) channel: ChannelName,
     pub(crate) withdrawn: BTreeSet<EventName>,
 }
@@ -77,6 +106,7 @@ pub(crate) struct Channel {
     listeners: Map<EventName, BTreeSet<LinkIx>>,
     /// Those who listen to all events.
     all_events: BTreeSet<LinkIx>,
+    pub(crate) guard: Guard,
 }
 
 impl Registry {
@@ -102,7 +132,7 @@ impl Registry {
 
     /// Members of a channel in the order of joining, from this place in the order on.
     pub(crate) fn members_from(&self, channel: Name<'_>, joined: u64) -> Option<impl Iterator<Item = (u64, LinkIx)>> {
-        let channel = self.by_name(channel)?;
+        let (_, channel) = self.by_name(channel)?;
         Some(channel.members.range(joined..).map(|(joined, link)| (*joined, *link)))
     }
 
@@ -116,29 +146,30 @@ impl Registry {
         ix.and_then(|ix| memberships.of.get(ix)).into_iter().flat_map(|membership| &membership.provides)
     }
 
-    /// Makes a client a member; false if it was one.
-    pub(crate) fn open(
-        &mut self,
-        memberships: &mut Memberships,
-        link: LinkIx,
-        name: Name<'_>,
+    /// The channel of this name, with or without members.
+    pub(crate) fn find(&self, name: Name<'_>) -> Option<ChannelIx> {
+        self.by_name.get(name.as_str()).copied()
+    }
+
+    /// Whether one more member may come.
+    pub(crate) fn has_room(
+        &self,
+        memberships: &Memberships,
+        channel: Option<ChannelIx>,
         limits: &Limits,
-    ) -> Result<bool, Refusal> {
-        let found = self.by_name.get(name.as_str()).copied();
-        if found.is_some_and(|ix| memberships.of.contains_key(&ix)) {
-            return Ok(false);
-        }
+    ) -> Result<(), Refusal> {
         if memberships.of.len() >= limits.channels {
             return Err(Refusal::TooManyChannels);
         }
-        let present = found.and_then(|ix| self.channel_mut(ix)).map_or(0, |channel| channel.members.len());
-        if present >= limits.members {
-            return Err(Refusal::TooManyMembers);
+        let present = channel.and_then(|ix| self.channel(ix)).map_or(0, |channel| channel.members.len());
+        if present >= limits.members { Err(Refusal::TooManyMembers) } else { Ok(()) }
+    }
+
+    /// Makes a client a member; there must be room.
+    pub(crate) fn join(&mut self, memberships: &mut Memberships, link: LinkIx, ix: ChannelIx) {
+        if memberships.of.contains_key(&ix) {
+            return;
         }
-        let ix = match found {
-            Some(ix) => ix,
-            None => self.create(name)?,
-        };
         self.entries += 1;
         self.joins += 1;
         let joined = self.joins;
@@ -146,7 +177,17 @@ impl Registry {
             channel.members.insert(joined, link);
         }
         memberships.of.insert(ix, Membership { joined, ..Membership::default() });
-        Ok(true)
+    }
+
+    /// Forgets a channel that has no members.
+    pub(crate) fn forget(&mut self, ix: ChannelIx) {
+        let Some(channel) = self.channel(ix).filter(|channel| channel.members.is_empty()) else { return };
+        let name = channel.name.clone();
+        self.by_name.remove(&name);
+        if let Some(place) = self.channels.get_mut(ix.0 as usize) {
+            *place = None;
+            self.free.push(ix.0);
+        }
     }
 
     /// Ends a membership and everything that hangs on it.
@@ -161,6 +202,14 @@ impl Registry {
         memberships.provides -= membership.provides.len();
         memberships.listens -= membership.listens.len();
         self.depart(ix, membership, link).ok_or(Refusal::NotMember)
+    }
+
+    /// Ends a membership that the member did not end.
+    pub(crate) fn evict(&mut self, memberships: &mut Memberships, link: LinkIx, ix: ChannelIx) -> Option<Departure> {
+        let membership = memberships.of.remove(&ix)?;
+        memberships.provides -= membership.provides.len();
+        memberships.listens -= membership.listens.len();
+        self.depart(ix, membership, link)
     }
 
     /// Ends all memberships of a client.
@@ -250,20 +299,16 @@ impl Registry {
         Ok(())
     }
 
-    /// Who answers an event.
-    pub(crate) fn provider(&self, channel: Name<'_>, event: Name<'_>) -> Option<Provider> {
-        self.by_name(channel)?.providers.get(event.as_str()).copied()
-    }
-
     /// Who listens to an event, each once, in the order of the links.
     pub(crate) fn listeners(&self, channel: Name<'_>, event: Name<'_>) -> impl Iterator<Item = LinkIx> {
-        let channel = self.by_name(channel);
+        let channel = self.by_name(channel).map(|(_, channel)| channel);
         let one = channel.and_then(|channel| channel.listeners.get(event.as_str())).into_iter().flatten();
         let all = channel.map(|channel| &channel.all_events).into_iter().flatten();
         merge(one.copied(), all.copied())
     }
 
-    fn create(&mut self, name: Name<'_>) -> Result<ChannelIx, Refusal> {
+    /// Makes a channel without members.
+    pub(crate) fn create(&mut self, name: Name<'_>, guard: Guard) -> Result<ChannelIx, Refusal> {
         let name = ChannelName::new(name.as_str()).map_err(|_| Refusal::NameReserved)?;
         let channel = Channel {
             name: name.clone(),
@@ -271,6 +316,7 @@ impl Registry {
             providers: self.hash.map(),
             listeners: self.hash.map(),
             all_events: BTreeSet::new(),
+            guard,
         };
         let ix = match self.free.pop() {
             Some(ix) => ix,
@@ -296,15 +342,7 @@ impl Registry {
         for event in &membership.listens {
             channel.unlisten(link, event.as_ref());
         }
-        let name = channel.name.clone();
-        if channel.members.is_empty() {
-            self.by_name.remove(&name);
-            if let Some(place) = self.channels.get_mut(ix.0 as usize) {
-                *place = None;
-                self.free.push(ix.0);
-            }
-        }
-        Some(Departure { channel: name, withdrawn: membership.provides })
+        Some(Departure { ix, channel: channel.name.clone(), withdrawn: membership.provides })
     }
 
     fn joined<'r, 'm>(
@@ -318,12 +356,17 @@ impl Registry {
         Ok((channel, membership))
     }
 
-    fn by_name(&self, name: Name<'_>) -> Option<&Channel> {
-        let ix = self.by_name.get(name.as_str())?;
+    /// The channel of this name and its place.
+    pub(crate) fn by_name(&self, name: Name<'_>) -> Option<(ChannelIx, &Channel)> {
+        let ix = self.find(name)?;
+        Some((ix, self.channel(ix)?))
+    }
+
+    pub(crate) fn channel(&self, ix: ChannelIx) -> Option<&Channel> {
         self.channels.get(ix.0 as usize)?.as_ref()
     }
 
-    fn channel_mut(&mut self, ix: ChannelIx) -> Option<&mut Channel> {
+    pub(crate) fn channel_mut(&mut self, ix: ChannelIx) -> Option<&mut Channel> {
         self.channels.get_mut(ix.0 as usize)?.as_mut()
     }
 }
@@ -335,6 +378,16 @@ impl Channel {
 
     pub(crate) fn members(&self) -> usize {
         self.members.len()
+    }
+
+    /// Members in the order of joining, those who joined after this place in the order.
+    pub(crate) fn members_after(&self, joined: u64) -> impl Iterator<Item = (u64, LinkIx)> {
+        self.members.range(joined.saturating_add(1)..).map(|(joined, link)| (*joined, *link))
+    }
+
+    /// Who answers an event.
+    pub(crate) fn provider(&self, event: Name<'_>) -> Option<Provider> {
+        self.providers.get(event.as_str()).copied()
     }
 
     pub(crate) fn providers(&self) -> usize {

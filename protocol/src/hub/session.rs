@@ -10,17 +10,18 @@
 //! [`Session::handle_proof`] makes an [`Applicant`], around an [`Authenticated`], and only that becomes a [`Member`].
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::hash::BuildHasher as _;
 
 use super::registry::Memberships;
 use super::throttle::{Guesser, Source};
-use crate::auth::{Authenticated, Capabilities, Credentials, Kdf, Lookup, TranscriptHash};
+use crate::auth::{Authenticated, Capabilities, Credentials, Kdf, Lookup, MaskKey, TranscriptHash};
 use crate::error::{Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::limits::Limits;
 use crate::machine::{LinkId, Peer};
-use crate::names::{ClientId, HubId};
+use crate::names::{ChannelName, ClientId, CredentialId, HubId};
 use crate::slots::Key;
 use crate::time::Instant;
 use crate::timers::TimerId;
@@ -88,8 +89,15 @@ pub(crate) struct Applicant {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) client: ClientId,
+    pub(crate) credential: CredentialId,
     pub(crate) capabilities: Capabilities,
+    /// The handshake, to which joins and owner operations are bound.
+    pub(crate) transcript: TranscriptHash,
+    /// For keys on a link whose frames are tagged.
+    mask: Option<MaskKey>,
     pub(crate) memberships: Memberships,
+    /// Channels it was challenged for, or failed to join, by the numbers of its requests.
+    pub(crate) joins: BTreeMap<u64, Joining>,
     /// The client's own calls, by the route numbers it chose.
     pub(crate) calls: Map<u32, Key>,
     /// The newest call this client is working on as a provider; the others hang on it.
@@ -100,6 +108,17 @@ pub(crate) struct Member {
     pub(crate) refused: Vec<Refused>,
     /// Whether somebody waits for an ACK.
     pub(crate) ack_due: bool,
+}
+
+/// A join that is not decided, or whose refusal waits.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) channel: ChannelName,
+    pub(crate) epoch: u64,
+    /// The hub's nonce; `None` once the proof was wrong.
+    pub(crate) nonce: Option<[u8; 32]>,
+    /// When the refusal is told.
+    pub(crate) timer: Option<TimerId>,
 }
 
 /// What the hub is, as a handshake needs to know it.
@@ -257,15 +276,30 @@ impl Session {
 
     /// Admits an authenticated client.
     pub(crate) fn become_ready(&mut self, applicant: Applicant, hash: Keyed) {
+        let Applicant { client, authenticated, records, guesser: _ } = applicant;
+        let proven = authenticated.client();
         self.state = State::Ready(Box::new(Member {
-            capabilities: applicant.authenticated.credential().capabilities(),
-            client: applicant.client,
+            credential: authenticated.credential_id().clone(),
+            capabilities: authenticated.credential().capabilities(),
+            transcript: *proven.transcript(),
+            mask: records.then(|| proven.record_keys().mask),
+            client,
             memberships: Memberships::default(),
+            joins: BTreeMap::new(),
             calls: hash.map(),
             serving: None,
             taken: 0,
             refused: Vec::new(),
             ack_due: false,
         }));
+    }
+
+    /// The keys of the frame that was read last, which are masked where frames are tagged; in the order of the body.
+    pub(crate) fn unmasked<const N: usize>(&self, keys: [&[u8; 32]; N]) -> [[u8; 32]; N] {
+        let mut keys = keys.map(|key| *key);
+        if let Some(mask) = self.member().and_then(|member| member.mask.as_ref()) {
+            mask.apply(self.inbox.last_counter(), &mut keys);
+        }
+        keys
     }
 }

@@ -38,12 +38,15 @@ enum Told {
     RegistrationEnded,
     ClientConnected,
     ClientDisconnected,
+    OwnerChanged,
+    ProtectionChanged,
+    ChannelTerminated,
     Log,
     Error,
 }
 
 impl Told {
-    const COUNT: usize = 6;
+    const COUNT: usize = 9;
 
     const fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -51,6 +54,9 @@ impl Told {
             Self::RegistrationEnded => (SYSTEM_CHANNEL, "registration_ended"),
             Self::ClientConnected => (SYSTEM_CHANNEL, "client_connected"),
             Self::ClientDisconnected => (SYSTEM_CHANNEL, "client_disconnected"),
+            Self::OwnerChanged => (SYSTEM_CHANNEL, "owner_changed"),
+            Self::ProtectionChanged => (SYSTEM_CHANNEL, "protection_changed"),
+            Self::ChannelTerminated => (SYSTEM_CHANNEL, "channel_terminated"),
             Self::Log => (LOGS_CHANNEL, "server_log"),
             Self::Error => (ERRORS_CHANNEL, "server_error"),
         }
@@ -103,6 +109,22 @@ impl Hub {
             Event::Disconnected { client, why, .. } => self.tell_disconnected(client, *why),
             Event::Rejected { why: why @ DisconnectReason::Refused(Refusal::AuthFailed), .. } => {
                 self.tell_error(None, *why);
+            }
+            Event::OwnerChanged { channel, owner } => {
+                let owner = owner.as_ref().map_or(Value::Null, |owner| Value::Text(owner));
+                self.announce(Told::OwnerChanged, &[("channel", Value::Text(channel)), ("owner", owner)]);
+            }
+            Event::ProtectionChanged { channel, epoch, protected } => {
+                let fields = [
+                    ("channel", Value::Text(channel)),
+                    ("epoch", Value::Number(*epoch)),
+                    ("protected", Value::Bool(*protected)),
+                ];
+                self.announce(Told::ProtectionChanged, &fields);
+                self.log("info", None, || alloc::format!("the password of channel {channel} was changed"));
+            }
+            Event::Terminated { channel } => {
+                self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
             // Strangers in numbers would flood those who listen.
             Event::Rejected { .. } | Event::Stopped => {}

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 
 use bytes::BytesMut;
 
-use super::cbor::{self, Malformed, Reader};
+use super::cbor::{self, Malformed};
+use super::field::{Field, Policy, Record, each_entry};
 use super::frame::FrameType;
 use crate::names::Name;
 
@@ -27,7 +28,7 @@ pub trait Control<'a>: Sized {
 }
 
 /// The label of a proof.
-const PROOF_LABEL: u64 = 23;
+pub(super) const PROOF_LABEL: u64 = 23;
 /// Bytes of a proof's entry: label, head, 32 bytes.
 pub(crate) const PROOF_ENTRY_LEN: usize = 1 + 2 + 32;
 
@@ -162,11 +163,17 @@ controls! {
         1 refused: Option<Vec<Refused>>,
     }
     /// How a control request ended.
-    Done {
+    Done<'a> {
         /// The request's number.
         0 id: u64,
         /// 0, or a [`crate::Refusal`].
         1 code: u16,
+        /// Of a channel that was opened: its epoch, 0 while it is unprotected.
+        2 epoch: Option<u64>,
+        /// Of a channel that was opened: whether this client owns it.
+        3 owner: Option<bool>,
+        /// Of a join: the hub's own proof.
+        23 proof: Option<&'a [u8; 32]>,
     }
     /// Make me a member.
     Open<'a> {
@@ -174,6 +181,125 @@ controls! {
         0 id: u64,
         /// Which channel.
         1 channel: Name<'a>,
+        /// OSK, to own the channel if nobody does; masked where frames are tagged.
+        2 owner: Option<&'a [u8; 32]>,
+        /// Protect it in the same step; only with an owner key, and only if nobody owns it.
+        3 record: Option<Record<'a>>,
+        /// What becomes of it when its owner goes; read when the channel comes to be.
+        4 policy: Option<Policy>,
+        /// A password was given: an unprotected channel is refused.
+        5 guarded: Option<bool>,
+    }
+    /// The channel is protected: prove that you know its password.
+    JoinChallenge<'a> {
+        /// The number of the OPEN.
+        0 id: u64,
+        /// The epoch of the protection.
+        1 epoch: u64,
+        /// How to derive ([`crate::auth::Kdf`]).
+        2 kdf: u64,
+        /// The channel's salt.
+        3 salt: &'a [u8; 16],
+        /// PBKDF2 rounds; 0 for a key.
+        4 iterations: u64,
+        /// Fresh randomness.
+        5 nonce: &'a [u8; 32],
+    }
+    /// The proof.
+    Join<'a> {
+        /// The number of the OPEN.
+        0 id: u64,
+        /// Which channel.
+        1 channel: Name<'a>,
+        /// The epoch that is proved.
+        2 epoch: u64,
+        /// Fresh randomness.
+        3 nonce: &'a [u8; 32],
+        /// `Proof(JCK, "commipc/1 client proof\0", TH_join)`.
+        23 proof: &'a [u8; 32],
+    }
+    /// The owner protects a channel anew.
+    Protect<'a> {
+        /// The request's number.
+        0 id: u64,
+        /// Which channel.
+        1 channel: Name<'a>,
+        /// The epoch that the owner believes is stored.
+        2 stored: u64,
+        /// Rises with every owner operation of this link and channel.
+        3 n: u64,
+        /// The new protection.
+        4 record: Record<'a>,
+        /// `Proof(OCK, "commipc/1 owner proof\0", TH_own)`.
+        23 proof: &'a [u8; 32],
+    }
+    /// The owner takes a channel's protection away.
+    Unprotect<'a> {
+        /// The request's number.
+        0 id: u64,
+        /// Which channel.
+        1 channel: Name<'a>,
+        /// The epoch that the owner believes is stored.
+        2 stored: u64,
+        /// Rises with every owner operation of this link and channel.
+        3 n: u64,
+        /// The stored one plus one.
+        4 epoch: u64,
+        /// `Proof(OCK, "commipc/1 owner proof\0", TH_own)`.
+        23 proof: &'a [u8; 32],
+    }
+    /// The owner is back.
+    Reclaim<'a> {
+        /// The request's number.
+        0 id: u64,
+        /// Which channel.
+        1 channel: Name<'a>,
+        /// The epoch that the owner believes is stored.
+        2 stored: u64,
+        /// Rises with every owner operation of this link and channel.
+        3 n: u64,
+        /// `Proof(OCK, "commipc/1 owner proof\0", TH_own)`.
+        23 proof: &'a [u8; 32],
+    }
+    /// Ownership is free: take it with a key of your own.
+    Offer<'a> {
+        /// Comes back.
+        0 offer: &'a [u8; 16],
+        /// Which channel.
+        1 channel: Name<'a>,
+    }
+    /// I take it.
+    Accept<'a> {
+        /// The offer's.
+        0 offer: &'a [u8; 16],
+        /// Which channel.
+        1 channel: Name<'a>,
+        /// OSK, masked where frames are tagged.
+        2 owner: &'a [u8; 32],
+    }
+    /// The owner ends a channel.
+    Terminate<'a> {
+        /// The request's number.
+        0 id: u64,
+        /// Which channel.
+        1 channel: Name<'a>,
+        /// The epoch that the owner believes is stored.
+        2 stored: u64,
+        /// Rises with every owner operation of this link and channel.
+        3 n: u64,
+        /// `Proof(OCK, "commipc/1 owner proof\0", TH_own)`.
+        23 proof: &'a [u8; 32],
+    }
+    /// What happened to a channel this client is, or was, a member of.
+    Channel<'a> {
+        /// Which channel.
+        0 channel: Name<'a>,
+        /// Why the membership is over: a [`crate::Refusal`]; 0 if it is not, and the owner changed.
+        1 code: u16,
+        /// The epoch from now on.
+        2 epoch: Option<u64>,
+        /// Who owns it from now on.
+        3 owner: Option<Name<'a>>,
     }
     /// I am no longer a member.
     Leave<'a> {
@@ -234,150 +360,6 @@ pub struct Refused {
     pub position: u64,
     /// A [`crate::Refusal`].
     pub code: u16,
-}
-
-/// A value that an entry can have.
-trait Field<'a>: Sized {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed>;
-    fn put(&self, out: &mut BytesMut);
-
-    /// The value of an entry that is not there, if that is allowed.
-    fn absent() -> Option<Self> {
-        None
-    }
-
-    fn is_present(&self) -> bool {
-        true
-    }
-}
-
-impl<'a, T: Field<'a>> Field<'a> for Option<T> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        T::read(reader).map(Some)
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        if let Some(value) = self {
-            value.put(out);
-        }
-    }
-
-    fn absent() -> Option<Self> {
-        Some(None)
-    }
-
-    fn is_present(&self) -> bool {
-        self.is_some()
-    }
-}
-
-impl<'a, T: Field<'a>> Field<'a> for Vec<T> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        // Grows with what is read, never by what a length claims.
-        let mut list = Self::new();
-        for _ in 0..reader.array()? {
-            list.push(T::read(reader)?);
-        }
-        Ok(list)
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_array(out, self.len() as u64);
-        self.iter().for_each(|value| value.put(out));
-    }
-}
-
-impl Field<'_> for u64 {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        reader.uint()
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_uint(out, *self);
-    }
-}
-
-impl Field<'_> for u16 {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Self::try_from(reader.uint()?).map_err(|_| Malformed)
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_uint(out, u64::from(*self));
-    }
-}
-
-impl Field<'_> for bool {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        reader.bool()
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_bool(out, *self);
-    }
-}
-
-impl<'a> Field<'a> for Name<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        Self::new(reader.text()?).map_err(|_| Malformed)
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_text(out, self.as_str());
-    }
-}
-
-impl<'a> Field<'a> for &'a [u8] {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        reader.bytes()
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_bytes(out, self);
-    }
-}
-
-impl<'a, const N: usize> Field<'a> for &'a [u8; N] {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        reader.bytes()?.try_into().map_err(|_| Malformed)
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_bytes(out, *self);
-    }
-}
-
-impl Field<'_> for Refused {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        if reader.array()? != 2 {
-            return Err(Malformed);
-        }
-        Ok(Self { position: u64::read(reader)?, code: u16::read(reader)? })
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        cbor::put_array(out, 2);
-        self.position.put(out);
-        self.code.put(out);
-    }
-}
-
-/// Calls `entry` for each label, which must rise; a proof's label is never followed by another.
-fn each_entry<'a>(
-    body: &'a [u8],
-    mut entry: impl FnMut(u64, &mut Reader<'a>) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    let mut reader = Reader::new(body);
-    let mut least = 0;
-    for _ in 0..reader.map()? {
-        let label = reader.uint()?;
-        if label < least || least > PROOF_LABEL {
-            return Err(Malformed);
-        }
-        least = label.checked_add(1).ok_or(Malformed)?;
-        entry(label, &mut reader)?;
-    }
-    reader.finish()
 }
 
 #[cfg(test)]

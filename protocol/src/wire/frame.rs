@@ -55,6 +55,10 @@ frame_types! {
     Done = 10,
     /// Client: make me a member.
     Open = 16,
+    /// Hub: prove that you know the channel's password.
+    JoinChallenge = 17,
+    /// Client: the proof.
+    Join = 18,
     /// Client: I am no longer a member.
     Leave = 19,
     /// Client: requests for this event come to me.
@@ -65,6 +69,20 @@ frame_types! {
     Listen = 22,
     /// Client: no longer.
     Unlisten = 23,
+    /// Owner: a channel's protection from now on.
+    Protect = 24,
+    /// Owner: no protection any more.
+    Unprotect = 25,
+    /// Owner: I am back.
+    Reclaim = 26,
+    /// Hub: ownership is free.
+    Offer = 27,
+    /// Client: I take it.
+    Accept = 28,
+    /// Owner: the channel ends.
+    Terminate = 29,
+    /// Hub: what happened to a channel.
+    Channel = 30,
     /// A message to every listener.
     Broadcast = 33,
     /// A message to a provider, without an answer.
@@ -120,6 +138,15 @@ impl FrameType {
             | Self::Ack
             | Self::Done
             | Self::Open
+            | Self::JoinChallenge
+            | Self::Join
+            | Self::Protect
+            | Self::Unprotect
+            | Self::Reclaim
+            | Self::Offer
+            | Self::Accept
+            | Self::Terminate
+            | Self::Channel
             | Self::Leave
             | Self::Provide
             | Self::Withdraw

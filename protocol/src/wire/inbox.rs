@@ -105,6 +105,11 @@ impl Inbox {
         !self.partial.is_empty()
     }
 
+    /// The number of the frame that was read last, on a link whose frames are tagged.
+    pub(crate) fn last_counter(&self) -> u64 {
+        self.tagger.as_ref().map_or(0, |tagger| tagger.counter().saturating_sub(1))
+    }
+
     /// Bytes of memory that the beginning of a frame takes.
     pub(crate) fn retained(&self) -> usize {
         self.partial.capacity()

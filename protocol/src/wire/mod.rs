@@ -11,6 +11,7 @@
 pub(crate) mod cbor;
 mod control;
 mod fault;
+mod field;
 mod frame;
 mod hop;
 mod inbox;
@@ -20,10 +21,12 @@ mod outbox;
 pub use cbor::Malformed;
 pub(crate) use control::PROOF_ENTRY_LEN;
 pub use control::{
-    Ack, AuthFailed, Challenge, Control, Done, Fail, Goodbye, Hello, Leave, Listen, Open, Ping, Pong, Proof, Provide,
-    Refused, Unlisten, Welcome, Withdraw,
+    Accept, Ack, AuthFailed, Challenge, Channel, Control, Done, Fail, Goodbye, Hello, Join, JoinChallenge, Leave,
+    Listen, Offer, Open, Ping, Pong, Proof, Protect, Provide, Reclaim, Refused, Terminate, Unlisten, Unprotect,
+    Welcome, Withdraw,
 };
 pub(crate) use fault::{parse_fault, put_fault};
+pub use field::{Policy, Record};
 pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
 pub use hop::{Hop, ROUTE_BY_HUB};
 pub use inbox::{Frame, Inbox};

@@ -113,6 +113,11 @@ impl Outbox {
         self.tagger = Some(tagger);
     }
 
+    /// The number of the next frame, on a link whose frames are tagged.
+    pub(crate) fn next_counter(&self) -> u64 {
+        self.tagger.as_ref().map_or(0, RecordTagger::counter)
+    }
+
     /// Writes bytes that are no frame.
     pub(crate) fn push_raw(&mut self, pool: &mut Pool, bytes: &[u8]) {
         self.open(pool);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
+use commipc_protocol::auth::{ChannelMaster, Credential, Credentials, Secret, Verifier};
 use commipc_protocol::client::{self, Client, ClientConfig, Command, Event, EventKind, Outgoing, Payload, Token};
 use commipc_protocol::hub::{self, Hub, HubConfig};
 use commipc_protocol::{
@@ -36,6 +36,8 @@ pub struct World {
     pub chunk: usize,
     /// A client whose driver has stopped reading: what the hub transmits to it stays with the hub's driver.
     pub stalled: Option<usize>,
+    /// A client from which the hub keeps everything back.
+    pub deceived: Option<usize>,
     /// What clients gave and nobody has carried out yet.
     kept: Vec<(usize, Output<Event>)>,
     accepted: u32,
@@ -50,7 +52,15 @@ pub fn credentials(secret: &Secret) -> Credentials {
 
 pub fn hub(limits: Limits) -> Hub {
     let id = Some(HubId::new("hub-a").unwrap());
-    Hub::new(HubConfig { id, credentials: credentials(&Secret::key(KEY)), limits }, &Seed::new([1; 32]))
+    Hub::new(
+        HubConfig {
+            id,
+            credentials: credentials(&Secret::key(KEY)),
+            limits,
+            owner_policy: commipc_protocol::OwnerPolicy::default(),
+        },
+        &Seed::new([1; 32]),
+    )
 }
 
 pub fn client(name: &str, secret: Secret) -> Client {
@@ -89,6 +99,7 @@ impl World {
             record: None,
             chunk: usize::MAX,
             stalled: None,
+            deceived: None,
             kept: Vec::new(),
             accepted: 0,
             wire: BTreeMap::new(),
@@ -203,6 +214,9 @@ impl World {
             Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
             Output::Transmit { link, data } => {
                 self.feed_hub(Input::Written { link, bytes: data.len() });
+                if self.deceived.is_some_and(|client| self.links[client] == Some(link)) {
+                    return;
+                }
                 self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 let Some(client) = self.links.iter().position(|it| *it == Some(link)) else { return };
                 let Some(dialled) = self.dialled[client] else { return };
@@ -255,7 +269,14 @@ impl World {
     // The verbs, each expected to succeed.
 
     pub fn open(&mut self, client: usize, channel: &str) {
-        self.command(client, Command::Open { token: Token(1), channel: name(channel) });
+        self.command(
+            client,
+            Command::Open {
+                token: Token(1),
+                channel: name(channel),
+                access: commipc_protocol::client::Access::default(),
+            },
+        );
         self.expect_done(client, 1);
     }
 
@@ -385,9 +406,101 @@ pub fn outgoing(channel: &str, event: &str, payload: &'static [u8]) -> Outgoing 
         payload: Payload { bytes: Bytes::from_static(payload), raw: true },
         metadata: Bytes::new(),
         idempotent: false,
+        guarded: false,
     }
 }
 
 pub fn payload(bytes: &'static [u8]) -> Payload {
     Payload { bytes: Bytes::from_static(bytes), raw: true }
+}
+
+/// Channels with owners and passwords.
+impl World {
+    /// Asks to open a channel with a password; derives when asked to.
+    pub fn try_to_join(&mut self, client: usize, token: u64, channel: &str, secret: &Secret) {
+        let access = client::Access { secret: Some(secret.kdf()), policy: None, plain: false };
+        self.command(client, Command::Open { token: Token(token), channel: name(channel), access });
+        self.derive(client, secret);
+    }
+
+    /// Derives a channel's keys if that is what the client waits for.
+    pub fn derive(&mut self, client: usize, secret: &Secret) {
+        if let Some(Event::DeriveChannelKey { channel, salt }) = self.events[client].front() {
+            let (channel, salt) = (channel.clone(), *salt);
+            self.events[client].pop_front();
+            let master = master(secret, salt);
+            self.command(client, Command::ChannelKeyDerived { channel, salt, master });
+        }
+    }
+
+    /// Joins a protected channel.
+    pub fn join(&mut self, client: usize, channel: &str, secret: &Secret) {
+        self.try_to_join(client, 1, channel, secret);
+        self.expect_done(client, 1);
+    }
+
+    /// Gives a channel a new password.
+    pub fn protect(&mut self, client: usize, channel: &str, secret: &Secret, salt: u8) {
+        self.try_to_protect(client, 1, channel, secret, salt);
+        self.expect_done(client, 1);
+    }
+
+    pub fn try_to_protect(&mut self, client: usize, token: u64, channel: &str, secret: &Secret, salt: u8) {
+        let salt = client::ChannelSalt { kdf: secret.kdf(), salt: [salt; 16], iterations: iterations(secret) };
+        let master = master(secret, salt);
+        self.command(client, Command::Protect { token: Token(token), channel: name(channel), salt, master });
+    }
+
+    /// What a client is told next that something was refused for.
+    pub fn expect_refused(&mut self, client: usize) -> commipc_protocol::Refusal {
+        match self.next(client) {
+            Event::Done { result: Err(client::Failure::Refused(refusal)), .. }
+            | Event::Sent { result: Err(client::Failure::Refused(refusal)), .. } => refusal,
+            other => panic!("client {client} is not refused: {other:?}"),
+        }
+    }
+
+    /// Why the hub ended a membership.
+    pub fn expect_closed(&mut self, client: usize, channel: &str) -> commipc_protocol::Refusal {
+        match self.next(client) {
+            Event::ChannelClosed { channel: closed, why: client::Failure::Refused(why) } if *closed == *channel => why,
+            other => panic!("client {client}: {channel} is not closed: {other:?}"),
+        }
+    }
+
+    /// Who owns a channel now, as a client is told.
+    pub fn expect_owner(&mut self, client: usize) -> Option<String> {
+        match self.next(client) {
+            Event::OwnerChanged { owner, .. } => owner.map(|owner| owner.to_string()),
+            other => panic!("client {client} is told of no owner: {other:?}"),
+        }
+    }
+
+    /// Broadcasts and waits until the hub has taken it.
+    pub fn say(&mut self, client: usize, channel: &str, event: &str, payload: &'static [u8]) {
+        self.command(client, Command::Broadcast { token: Token(77), outgoing: outgoing(channel, event, payload) });
+        match self.next(client) {
+            Event::Sent { token: Token(77), result: Ok(()) } => {}
+            other => panic!("client {client}: {other:?}"),
+        }
+    }
+
+    /// The payload of the message a client hears next.
+    pub fn expect_message(&mut self, client: usize) -> Bytes {
+        match self.next(client) {
+            Event::Message(message) => message.message.payload.bytes,
+            other => panic!("client {client} hears no message: {other:?}"),
+        }
+    }
+}
+
+const fn iterations(secret: &Secret) -> u32 {
+    match secret.kdf() {
+        commipc_protocol::auth::Kdf::Pbkdf2 => 100_000,
+        commipc_protocol::auth::Kdf::Key | commipc_protocol::auth::Kdf::Insecure => 0,
+    }
+}
+
+pub fn master(secret: &Secret, salt: client::ChannelSalt) -> ChannelMaster {
+    ChannelMaster::new(&secret.derive(&salt.salt, salt.iterations).unwrap()).unwrap()
 }

@@ -236,6 +236,6 @@ impl fmt::Debug for Sending {
 }
 
 /// A message out of its parts.
-pub(super) fn outgoing(channel: ChannelName, event: EventName, payload: Payload) -> Outgoing {
-    Outgoing { channel, event, payload, metadata: Bytes::new(), idempotent: false }
+pub(super) fn outgoing(channel: ChannelName, event: EventName, payload: Payload, guarded: bool) -> Outgoing {
+    Outgoing { channel, event, payload, metadata: Bytes::new(), idempotent: false, guarded }
 }

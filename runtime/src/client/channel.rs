@@ -11,15 +11,16 @@ use commipc_protocol::{ChannelName, EventName, Fault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ClientHandle;
 use super::call::{Call, Sending};
 use super::desk::{ClientDriver, Undo};
+use super::life::Life;
 use super::listen::{self, Listener, Queue};
 use super::names::IntoEvent;
 use super::provide::{Handler, Provider, ProviderCell, RawHandler, ValueHandler};
 use super::request::Request;
 use super::tickets::{Outcome, Target};
-use crate::error::{ListenError, OpenError, ProvideError};
+use super::{ClientHandle, Place};
+use crate::error::{ListenError, ProvideError};
 use crate::sync::lock;
 
 /// An open channel. Clones are the same channel; it is left when the last clone, provider and listener of it are gone.
@@ -33,6 +34,7 @@ pub struct Channel {
 pub(super) struct ChannelHandle {
     client: Arc<ClientHandle>,
     name: ChannelName,
+    life: Arc<Life>,
 }
 
 impl ChannelHandle {
@@ -48,6 +50,10 @@ impl ChannelHandle {
 
 impl Drop for ChannelHandle {
     fn drop(&mut self) {
+        // The hub has ended it, and another opening may have taken its place.
+        if self.life.ended().is_some() {
+            return;
+        }
         let driver = &self.client.driver;
         let token = lock(driver.sink().tickets()).abandoned(Undo::Nothing);
         driver.issue(Command::Leave { token, channel: self.name.clone() });
@@ -55,10 +61,21 @@ impl Drop for ChannelHandle {
 }
 
 impl Channel {
-    pub(super) async fn open(client: Arc<ClientHandle>, name: ChannelName) -> Result<Self, OpenError> {
-        let undo = Undo::Leave(name.clone());
-        ask(&client.driver, None, undo, |token| Command::Open { token, channel: name.clone() }).await?;
-        Ok(Self { handle: Arc::new(ChannelHandle { client, name }) })
+    pub(super) fn new(client: Arc<ClientHandle>, name: ChannelName, life: Arc<Life>) -> Self {
+        Self { handle: Arc::new(ChannelHandle { client, name, life }) }
+    }
+
+    pub(super) fn driver(&self) -> &Arc<ClientDriver> {
+        self.handle.driver()
+    }
+
+    pub(super) fn life(&self) -> &Life {
+        &self.handle.life
+    }
+
+    /// What messages on this channel are to be like.
+    fn place(&self) -> Place {
+        Place { channel: Ok(self.handle.name.clone()), guarded: self.life().is_guarded(), ended: self.life().ended() }
     }
 
     /// The channel's name.
@@ -131,32 +148,32 @@ impl Channel {
 
     /// Calls an event: its provider's answer is decoded as `R`. Await it.
     pub fn call<R: DeserializeOwned>(&self, event: impl IntoEvent, argument: &(impl Serialize + ?Sized)) -> Call<R> {
-        self.handle.client.call(Ok(self.handle.name.clone()), event.into_event(), argument)
+        self.handle.client.call(self.place(), event.into_event(), argument)
     }
 
     /// Calls an event with raw bytes, and gets raw bytes. Await it.
     pub fn call_raw(&self, event: impl IntoEvent, argument: impl Into<Bytes>) -> Call<Bytes> {
-        self.handle.client.call_raw(Ok(self.handle.name.clone()), event.into_event(), argument.into())
+        self.handle.client.call_raw(self.place(), event.into_event(), argument.into())
     }
 
     /// Says something to the event's provider without wanting an answer. Await it: it is ready when the hub took it.
     pub fn send(&self, event: impl IntoEvent, value: &(impl Serialize + ?Sized)) -> Sending {
-        self.handle.client.say(Ok(self.handle.name.clone()), event.into_event(), value, false)
+        self.handle.client.say(self.place(), event.into_event(), value, false)
     }
 
     /// Sends raw bytes to the event's provider. Await it: it is ready when the hub took it.
     pub fn send_raw(&self, event: impl IntoEvent, bytes: impl Into<Bytes>) -> Sending {
-        self.handle.client.say_raw(Ok(self.handle.name.clone()), event.into_event(), bytes.into(), false)
+        self.handle.client.say_raw(self.place(), event.into_event(), bytes.into(), false)
     }
 
     /// Says something to every listener but oneself. Await it: it is ready when the hub took it.
     pub fn broadcast(&self, event: impl IntoEvent, value: &(impl Serialize + ?Sized)) -> Sending {
-        self.handle.client.say(Ok(self.handle.name.clone()), event.into_event(), value, true)
+        self.handle.client.say(self.place(), event.into_event(), value, true)
     }
 
     /// Broadcasts raw bytes. Await it: it is ready when the hub took it.
     pub fn broadcast_raw(&self, event: impl IntoEvent, bytes: impl Into<Bytes>) -> Sending {
-        self.handle.client.say_raw(Ok(self.handle.name.clone()), event.into_event(), bytes.into(), true)
+        self.handle.client.say_raw(self.place(), event.into_event(), bytes.into(), true)
     }
 
     /// Listens to the broadcasts of one event. Those that are no `T` are counted, not delivered.
@@ -206,6 +223,9 @@ impl Channel {
     }
 
     async fn provide_handler(&self, event: EventName, handler: Box<dyn Handler>) -> Result<Provider, ProvideError> {
+        if let Some(why) = self.life().ended() {
+            return Err(why.into());
+        }
         let cell = ProviderCell::new(handler);
         let target = Target::Provider(Arc::clone(&cell));
         let channel = self.handle.name.clone();
@@ -224,7 +244,11 @@ impl Channel {
         event: Option<EventName>,
         decode: fn(Payload) -> Option<T>,
     ) -> Result<Listener<T>, ListenError> {
+        if let Some(why) = self.life().ended() {
+            return Err(why.into());
+        }
         let queue = Queue::new();
+        self.life().attach(&queue);
         let target = Target::Listener(Arc::clone(&queue));
         let channel = self.handle.name.clone();
         let command = |token| Command::Listen { token, channel, event };
@@ -240,7 +264,7 @@ impl fmt::Debug for Channel {
 }
 
 /// Asks for something with a token and waits for its end. Dropped midway, it is undone once it is done.
-async fn ask(
+pub(super) async fn ask(
     driver: &Arc<ClientDriver>,
     target: Option<Target>,
     undo: Undo,

@@ -3,15 +3,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{Command, Event, Request, RequestId, Welcome};
+use commipc_protocol::client::{ChannelSalt, Command, Event, Failure, Request, RequestId, Welcome};
 use commipc_protocol::{ChannelName, ClientId, CloseReason};
-use commipc_protocol::{Fault, Refusal, client};
+use commipc_protocol::{Fault, Misuse, Refusal, client};
 
+use super::life::{Derived, Life};
 use super::listen::Queue;
+use super::opening;
 use super::provide::{self, Job, ProviderCell, Tracked};
 use super::tickets::{Completed, Target, Tickets};
 use crate::driver::{Driver, Sink};
@@ -28,6 +30,15 @@ pub(crate) struct Desk {
     connection: Mutex<Connection>,
     dial_error: Mutex<Option<io::Error>>,
     secret: Secret,
+    lives: Mutex<HashMap<ChannelName, Weak<Life>>>,
+    /// Passwords of channels, and what was derived of them last.
+    passwords: Mutex<HashMap<ChannelName, Password>>,
+}
+
+/// A channel's password, as far as it is known.
+enum Password {
+    Given(Secret),
+    Derived(Derived),
 }
 
 struct Connection {
@@ -51,6 +62,37 @@ impl Desk {
             connection: Mutex::new(Connection { state: State::Connecting, wakers: Vec::new() }),
             dial_error: Mutex::default(),
             secret,
+            lives: Mutex::default(),
+            passwords: Mutex::default(),
+        }
+    }
+
+    pub(super) const fn lives(&self) -> &Mutex<HashMap<ChannelName, Weak<Life>>> {
+        &self.lives
+    }
+
+    /// Keeps what a channel is to be opened with; what was derived of the same stays.
+    pub(super) fn remember_secret(&self, name: &ChannelName, secret: Secret) {
+        let mut passwords = lock(&self.passwords);
+        let known = matches!(passwords.get(name), Some(Password::Derived(derived)) if derived.secret.same(&secret));
+        if !known {
+            passwords.insert(name.clone(), Password::Given(secret));
+        }
+    }
+
+    pub(super) fn remember(&self, name: &ChannelName, derived: Derived) {
+        lock(&self.passwords).insert(name.clone(), Password::Derived(derived));
+    }
+
+    pub(super) fn forget_secret(&self, name: &ChannelName) {
+        lock(&self.passwords).remove(name);
+    }
+
+    /// Looks at what was derived for a channel last.
+    pub(super) fn derived<T>(&self, name: &ChannelName, look: impl FnOnce(&Derived) -> T) -> Option<T> {
+        match lock(&self.passwords).get(name) {
+            Some(Password::Derived(derived)) => Some(look(derived)),
+            Some(Password::Given(_)) | None => None,
         }
     }
 
@@ -108,6 +150,14 @@ impl Desk {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    fn connected(driver: &ClientDriver, welcome: Welcome) {
+        tracing::debug!(hub = %welcome.hub, client = %welcome.client, "connected");
+        if welcome.insecure {
+            tracing::warn!(hub = %welcome.hub, "the hub asks for no secret: anybody who reaches it gets in");
+        }
+        driver.sink().set_state(State::Ready(Arc::new(welcome)));
+    }
+
     fn closed(driver: &ClientDriver, reason: CloseReason) {
         let desk = driver.sink();
         let targets = lock(&desk.tickets).take_targets();
@@ -117,6 +167,11 @@ impl Desk {
                 Target::Provider(_) => {}
             }
         }
+        let lives = mem::take(&mut *lock(&desk.lives));
+        // In which order cannot be seen.
+        lives.into_values().filter_map(|life| life.upgrade()).for_each(|life| {
+            life.close(Failure::Local(Misuse::NotConnected));
+        });
         let running = mem::take(&mut *lock(&desk.running));
         #[expect(clippy::iter_over_hash_type, reason = "every request is ended; in which order cannot be seen")]
         for tracked in running.values() {
@@ -149,6 +204,28 @@ impl Desk {
         }
     }
 
+    /// The hub asks for the proof of a channel's password.
+    fn derive_channel(driver: &Arc<ClientDriver>, channel: ChannelName, salt: ChannelSalt) {
+        let desk = driver.sink();
+        let known = desk.derived(&channel, |derived| (derived.salt == salt).then(|| derived.master.clone())).flatten();
+        if let Some(master) = known {
+            return driver.issue(Command::ChannelKeyDerived { channel, salt, master });
+        }
+        let secret = match lock(&desk.passwords).get(&channel) {
+            Some(Password::Given(secret) | Password::Derived(Derived { secret, .. })) => Some(secret.clone()),
+            None => None,
+        };
+        let me = Arc::clone(driver);
+        driver.runtime().spawn_blocking(Box::new(move || {
+            let derived = secret.and_then(|secret| Some((opening::derive(&secret, salt).ok()?, secret)));
+            let Some((master, secret)) = derived else {
+                return me.issue(Command::ChannelKeyFailed { channel });
+            };
+            me.sink().remember(&channel, Derived { secret, salt, master: master.clone() });
+            me.issue(Command::ChannelKeyDerived { channel, salt, master });
+        }));
+    }
+
     fn derive(driver: &Arc<ClientDriver>, salt: [u8; 16], iterations: u32) {
         let me = Arc::clone(driver);
         driver.runtime().spawn_blocking(Box::new(move || match me.sink().secret.derive(&salt, iterations) {
@@ -156,6 +233,65 @@ impl Desk {
             // The machine has checked the rounds, so this is not reached; if it is, there is nothing to prove with.
             Err(_) => me.issue(Command::Close),
         }));
+    }
+
+    /// What nobody waits for with a token.
+    fn told(driver: &Arc<ClientDriver>, event: Event, replies: &mut Vec<Command>) {
+        match event {
+            Event::Request(request) => {
+                Self::request(driver, request, replies);
+            }
+            Event::Message(message) => {
+                Self::message(driver, message, replies);
+            }
+            Event::RequestEnded { request, why } => {
+                tracing::trace!(?request, %why, "request ended");
+                let tracked = lock(&driver.sink().running).remove(&request);
+                if let Some(tracked) = tracked {
+                    tracked.end();
+                }
+            }
+            Event::DeriveKey { salt, iterations } => {
+                Self::derive(driver, salt, iterations);
+            }
+            Event::DeriveChannelKey { channel, salt } => {
+                Self::derive_channel(driver, channel, salt);
+            }
+            Event::ChannelClosed { channel, why } => {
+                tracing::debug!(%channel, %why, "channel closed");
+                let life = lock(&driver.sink().lives).remove(&channel);
+                if let Some(life) = life.and_then(|life| life.upgrade()) {
+                    life.close(why);
+                }
+            }
+            Event::OwnerChanged { channel, owner } => {
+                tracing::debug!(%channel, ?owner, "owner changed");
+                let life = lock(&driver.sink().lives).get(&channel).and_then(Weak::upgrade);
+                if let Some(life) = life {
+                    life.set_owner(owner);
+                }
+            }
+            Event::Gap(gap) => {
+                let (channel, event, sender) = (&gap.channel, &gap.event, &gap.sender);
+                tracing::warn!(%channel, %event, %sender, gap.first, gap.last, "broadcasts are missing");
+                let target = lock(&driver.sink().tickets).target(gap.to);
+                if let Some(Target::Listener(queue)) = target {
+                    queue.lost(gap.last - gap.first + 1);
+                }
+            }
+            Event::Ready(welcome) => Self::connected(driver, welcome),
+            Event::Closed(reason) => {
+                Self::closed(driver, reason);
+            }
+            Event::Violation(violation) => {
+                tracing::warn!(%violation, "the hub broke the protocol");
+            }
+            Event::Dropped(why) => {
+                tracing::debug!(?why, "a frame was dropped");
+            }
+            // Whoever waits for these was served.
+            Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } => {}
+        }
     }
 }
 
@@ -175,51 +311,13 @@ impl Sink<client::Client> for Desk {
     fn deliver(driver: &Arc<ClientDriver>, events: &mut VecDeque<Event>, replies: &mut Vec<Command>) -> usize {
         let mut served = 0;
         for event in events.drain(..) {
-            let completed = match event {
-                Event::Answered { token, result } => lock(&driver.sink().tickets).answered(token, result),
-                Event::Done { token, result } | Event::Sent { token, result } => {
-                    lock(&driver.sink().tickets).done(token, result)
-                }
-                Event::Request(request) => {
-                    Self::request(driver, request, replies);
-                    continue;
-                }
-                Event::Message(message) => {
-                    Self::message(driver, message, replies);
-                    continue;
-                }
-                Event::RequestEnded { request, why } => {
-                    tracing::trace!(?request, %why, "request ended");
-                    let tracked = lock(&driver.sink().running).remove(&request);
-                    if let Some(tracked) = tracked {
-                        tracked.end();
-                    }
-                    continue;
-                }
-                Event::DeriveKey { salt, iterations } => {
-                    Self::derive(driver, salt, iterations);
-                    continue;
-                }
-                Event::Ready(welcome) => {
-                    tracing::debug!(hub = %welcome.hub, client = %welcome.client, "connected");
-                    if welcome.insecure {
-                        tracing::warn!(hub = %welcome.hub, "the hub asks for no secret: anybody who reaches it gets in");
-                    }
-                    driver.sink().set_state(State::Ready(Arc::new(welcome)));
-                    continue;
-                }
-                Event::Closed(reason) => {
-                    Self::closed(driver, reason);
-                    continue;
-                }
-                Event::Violation(violation) => {
-                    tracing::warn!(%violation, "the hub broke the protocol");
-                    continue;
-                }
-                Event::Dropped(why) => {
-                    tracing::debug!(?why, "a frame was dropped");
-                    continue;
-                }
+            let completed = if let Event::Answered { token, result } = event {
+                lock(&driver.sink().tickets).answered(token, result)
+            } else if let Event::Done { token, result } | Event::Sent { token, result } = event {
+                lock(&driver.sink().tickets).done(token, result)
+            } else {
+                Self::told(driver, event, replies);
+                continue;
             };
             served += completed.finish(replies);
         }

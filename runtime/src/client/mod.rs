@@ -5,9 +5,11 @@ mod call;
 mod channel;
 mod desk;
 mod lazy;
+mod life;
 mod listen;
 mod names;
 mod observe;
+mod opening;
 mod provide;
 mod request;
 mod tickets;
@@ -17,7 +19,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use commipc_protocol::client::{Command, Outgoing, Payload, Welcome};
+use commipc_protocol::client::{Command, Failure, Outgoing, Payload, Welcome};
 use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, HubId, NameError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,12 +31,13 @@ pub use lazy::LazyClient;
 pub use listen::{Listener, Message, QUEUE_MAX};
 pub use names::{IntoChannel, IntoEvent};
 pub use observe::{ChannelInfo, MemberInfo};
+pub use opening::{Opening, PendingOpen};
 pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
 pub use request::Request;
 
 use self::channel::ChannelHandle;
 use self::desk::{ClientDriver, State};
-use crate::error::{CallError, OpenError, SendError};
+use crate::error::{CallError, SendError};
 use crate::payload;
 use crate::sync::lock;
 
@@ -44,6 +47,22 @@ use crate::sync::lock;
 pub struct Client {
     handle: Arc<ClientHandle>,
     welcome: Arc<Welcome>,
+}
+
+/// Where a message goes, and what must hold there.
+pub(crate) struct Place {
+    channel: Result<ChannelName, NameError>,
+    /// It must be signed.
+    guarded: bool,
+    /// Why nothing goes there any more.
+    ended: Option<Failure>,
+}
+
+impl Place {
+    /// A channel that need not be open, and is not protected.
+    const fn anywhere(channel: Result<ChannelName, NameError>) -> Self {
+        Self { channel, guarded: false, ended: None }
+    }
 }
 
 /// What every handle holds on to.
@@ -71,43 +90,38 @@ impl ClientHandle {
 
     fn call<R: DeserializeOwned>(
         self: &Arc<Self>,
-        channel: Result<ChannelName, NameError>,
+        place: Place,
         event: Result<EventName, NameError>,
         argument: &(impl Serialize + ?Sized),
     ) -> Call<R> {
-        let outgoing = message(channel, event, || payload::encode(argument).map_err(CallError::Encode));
+        let outgoing = message(place, event, || payload::encode(argument).map_err(CallError::Encode));
         Call::new(Arc::clone(self), outgoing, call::decode_value)
     }
 
-    fn call_raw(
-        self: &Arc<Self>,
-        channel: Result<ChannelName, NameError>,
-        event: Result<EventName, NameError>,
-        bytes: Bytes,
-    ) -> Call<Bytes> {
-        let outgoing = message(channel, event, || Ok(Payload { bytes, raw: true }));
+    fn call_raw(self: &Arc<Self>, place: Place, event: Result<EventName, NameError>, bytes: Bytes) -> Call<Bytes> {
+        let outgoing = message(place, event, || Ok(Payload { bytes, raw: true }));
         Call::new(Arc::clone(self), outgoing, payload::raw)
     }
 
     fn say(
         self: &Arc<Self>,
-        channel: Result<ChannelName, NameError>,
+        place: Place,
         event: Result<EventName, NameError>,
         value: &(impl Serialize + ?Sized),
         broadcast: bool,
     ) -> Sending {
-        let outgoing = message(channel, event, || payload::encode(value).map_err(SendError::Encode));
+        let outgoing = message(place, event, || payload::encode(value).map_err(SendError::Encode));
         Sending::new(Arc::clone(self), outgoing, broadcast)
     }
 
     fn say_raw(
         self: &Arc<Self>,
-        channel: Result<ChannelName, NameError>,
+        place: Place,
         event: Result<EventName, NameError>,
         bytes: Bytes,
         broadcast: bool,
     ) -> Sending {
-        Sending::new(Arc::clone(self), message(channel, event, || Ok(Payload { bytes, raw: true })), broadcast)
+        Sending::new(Arc::clone(self), message(place, event, || Ok(Payload { bytes, raw: true })), broadcast)
     }
 }
 
@@ -136,15 +150,15 @@ impl Client {
         &self.welcome
     }
 
-    /// Becomes a member of a channel.
+    /// Becomes a member of a channel: of its first opener's making, who owns it. Await it.
     ///
     /// # Errors
-    /// When the name is none, the hub refuses, or the connection is gone.
+    /// When the name is none, the hub refuses, the password is wrong or missing, or the connection is gone.
     ///
     /// # Cancel safety
     /// Dropped midway, it leaves the channel again.
-    pub async fn open(&self, channel: impl IntoChannel) -> Result<Channel, OpenError> {
-        Channel::open(Arc::clone(&self.handle), channel.into_channel()?).await
+    pub fn open(&self, channel: impl IntoChannel) -> Opening {
+        Opening::new(Arc::clone(&self.handle), channel.into_channel())
     }
 
     /// Calls an event of a channel that need not be open. Await it.
@@ -154,7 +168,7 @@ impl Client {
         event: impl IntoEvent,
         argument: &(impl Serialize + ?Sized),
     ) -> Call<R> {
-        self.handle.call(channel.into_channel(), event.into_event(), argument)
+        self.handle.call(Place::anywhere(channel.into_channel()), event.into_event(), argument)
     }
 
     /// Calls an event with raw bytes on a channel that need not be open. Await it.
@@ -164,12 +178,12 @@ impl Client {
         event: impl IntoEvent,
         argument: impl Into<Bytes>,
     ) -> Call<Bytes> {
-        self.handle.call_raw(channel.into_channel(), event.into_event(), argument.into())
+        self.handle.call_raw(Place::anywhere(channel.into_channel()), event.into_event(), argument.into())
     }
 
     /// Says something to an event's provider on a channel that need not be open. Await it.
     pub fn send(&self, channel: impl IntoChannel, event: impl IntoEvent, value: &(impl Serialize + ?Sized)) -> Sending {
-        self.handle.say(channel.into_channel(), event.into_event(), value, false)
+        self.handle.say(Place::anywhere(channel.into_channel()), event.into_event(), value, false)
     }
 
     /// Says something to every listener of a channel that need not be open. Await it.
@@ -179,7 +193,7 @@ impl Client {
         event: impl IntoEvent,
         value: &(impl Serialize + ?Sized),
     ) -> Sending {
-        self.handle.say(channel.into_channel(), event.into_event(), value, true)
+        self.handle.say(Place::anywhere(channel.into_channel()), event.into_event(), value, true)
     }
 
     /// Says goodbye, writes what is queued and closes. Everything open ends. Returns when it is closed.
@@ -211,12 +225,16 @@ async fn closed(driver: &ClientDriver) -> CloseReason {
     .await
 }
 
-fn message<E: From<NameError>>(
-    channel: Result<ChannelName, NameError>,
+fn message<E: From<NameError> + From<Failure>>(
+    place: Place,
     event: Result<EventName, NameError>,
     payload: impl FnOnce() -> Result<Payload, E>,
 ) -> Result<Outgoing, E> {
-    Ok(call::outgoing(channel?, event?, payload()?))
+    let Place { channel, guarded, ended } = place;
+    match ended {
+        Some(why) => Err(why.into()),
+        None => Ok(call::outgoing(channel?, event?, payload()?, guarded)),
+    }
 }
 
 impl fmt::Debug for Client {

@@ -102,6 +102,12 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Open { .. }
+            | Command::ChannelKeyDerived { .. }
+            | Command::ChannelKeyFailed { .. }
+            | Command::Protect { .. }
+            | Command::Unprotect { .. }
+            | Command::Reclaim { .. }
+            | Command::Terminate { .. }
             | Command::Leave { .. }
             | Command::Withdraw { .. }
             | Command::Listen { .. }
@@ -121,7 +127,17 @@ impl<R: Copy + Ord + Debug> Answers<R> {
                 let left = self.requests.keys().find(|(other, _)| *other == node);
                 ensure(left.is_none(), || format!("{node:?} was told Closed while {left:?} was not told to have ended"))
             }
+            Event::ChannelClosed { channel, .. } => {
+                let here = |(other, _): &(NodeId, R), asked: &Content| *other == node && asked.channel == *channel;
+                let left = self.requests.iter().find(|(key, (_, asked))| here(key, asked));
+                ensure(left.is_none(), || {
+                    format!("{node:?} was told the end of {channel} while {left:?} was not told to have ended")
+                })
+            }
             Event::DeriveKey { .. }
+            | Event::DeriveChannelKey { .. }
+            | Event::OwnerChanged { .. }
+            | Event::Gap(_)
             | Event::Ready(_)
             | Event::Done { .. }
             | Event::Sent { .. }
@@ -263,6 +279,18 @@ mod tests {
         ended.gave(PROVIDER, 1, &Ok(payload("a")));
         ended.request_ended(PROVIDER, 1).unwrap();
         assert!(ended.request_ended(PROVIDER, 1).is_err(), "ended twice");
+    }
+
+    #[test]
+    fn s20_bites_on_a_request_that_outlives_its_channel() {
+        let mut scene = scene();
+        request(&mut scene, 1, "q").unwrap();
+        let closed = |channel| Event::ChannelClosed { channel, why: Failure::Refused(Refusal::Terminated) };
+        scene.told(PROVIDER, &closed(ChannelName::new("other").unwrap())).unwrap();
+        scene.told(CALLER, &closed(channel())).unwrap();
+        assert!(scene.told(PROVIDER, &closed(channel())).is_err());
+        scene.request_ended(PROVIDER, 1).unwrap();
+        assert!(scene.told(PROVIDER, &closed(channel())).is_ok());
     }
 
     #[test]

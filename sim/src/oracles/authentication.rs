@@ -85,7 +85,15 @@ impl Authentication {
                 let present = self.present.contains(&(hub, client.clone()));
                 ensure(present, || format!("{event:?} without being connected"))
             }
-            hub::Event::Left { .. } | hub::Event::Withdrawn { .. } | hub::Event::Stopped => Ok(()),
+            hub::Event::OwnerChanged { owner, .. } => {
+                let absent = owner.as_ref().is_some_and(|owner| !self.present.contains(&(hub, owner.clone())));
+                ensure(!absent, || format!("{event:?} without being connected"))
+            }
+            hub::Event::Left { .. }
+            | hub::Event::Withdrawn { .. }
+            | hub::Event::ProtectionChanged { .. }
+            | hub::Event::Terminated { .. }
+            | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }
     }
@@ -133,5 +141,7 @@ mod tests {
     fn bites_on_influence_before_admission() {
         let joined = hub::Event::Joined { channel: channel(), client: id(1) };
         assert!(scene().hub_tells(joined).is_err());
+        let owns = hub::Event::OwnerChanged { channel: channel(), owner: Some(id(1)) };
+        assert!(scene().hub_tells(owns).is_err());
     }
 }

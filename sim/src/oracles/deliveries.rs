@@ -86,6 +86,12 @@ impl Deliveries {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Open { .. }
+            | Command::ChannelKeyDerived { .. }
+            | Command::ChannelKeyFailed { .. }
+            | Command::Protect { .. }
+            | Command::Unprotect { .. }
+            | Command::Reclaim { .. }
+            | Command::Terminate { .. }
             | Command::Leave { .. }
             | Command::Withdraw { .. }
             | Command::Unlisten { .. }
@@ -105,12 +111,20 @@ impl Deliveries {
                     .for_each(|(_, taker)| taker.over = true);
                 Ok(())
             }
+            Event::ChannelClosed { channel, .. } => {
+                let own = self.takers.range_mut((node, Token(0))..=(node, Token(u64::MAX)));
+                own.filter(|(_, taker)| taker.channel == *channel).for_each(|(_, taker)| taker.over = true);
+                Ok(())
+            }
             Event::Done { token, result: Err(_) } => {
                 self.takers.remove(&(node, *token));
                 Ok(())
             }
             Event::Message(message) => self.delivered(node, message),
             Event::DeriveKey { .. }
+            | Event::DeriveChannelKey { .. }
+            | Event::OwnerChanged { .. }
+            | Event::Gap(_)
             | Event::Ready(_)
             | Event::Done { .. }
             | Event::Sent { .. }
@@ -186,7 +200,8 @@ impl Deliveries {
 mod tests {
     use super::super::scene::{Scene, broadcast, channel, event, incoming, message, outgoing};
     use super::*;
-    use commipc_protocol::client::EventKind;
+    use commipc_protocol::Refusal;
+    use commipc_protocol::client::{EventKind, Failure};
 
     fn scene() -> Scene<Deliveries> {
         let mut scene = Scene::new(Deliveries::default());
@@ -218,6 +233,17 @@ mod tests {
         assert!(counted.tells(2, message(9, 1, "b", 5)).is_err(), "another with the same number");
         assert!(scene().tells(1, message(8, 1, "a", 0)).is_err(), "to its sender");
         assert!(scene().tells(2, message(7, 1, "a", 0)).is_err(), "no such listener");
+    }
+
+    #[test]
+    fn s20_bites_on_what_is_heard_after_the_channel_has_ended() {
+        let mut scene = scene();
+        let why = Failure::Refused(Refusal::Terminated);
+        let other = ChannelName::new("other").unwrap();
+        scene.tells(2, Event::ChannelClosed { channel: other, why }).unwrap();
+        scene.tells(2, message(9, 1, "a", 0)).unwrap();
+        scene.tells(2, Event::ChannelClosed { channel: channel(), why }).unwrap();
+        assert!(scene.tells(2, message(9, 1, "b", 1)).is_err());
     }
 
     #[test]

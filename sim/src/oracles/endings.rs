@@ -1,5 +1,5 @@
 //! Nobody waits for somebody who is gone: a call ends when its provider's connection does, and a handler is told when
-//! its caller's does, or when the caller gives up. Deadlines are for the silent, not for the dead.
+//! its caller's does, or when the caller gives up. Deadlines are for the silent, not for the dead; and they are kept.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -26,6 +26,7 @@ pub struct Endings<R = RequestId> {
 #[derive(Debug)]
 struct Call {
     content: Content,
+    deadline: Instant,
     provider_gone: Option<Instant>,
 }
 
@@ -38,6 +39,10 @@ struct Asking {
 
 /// Longer than the news takes on the slowest line behind the fullest outbox, twice.
 const NEWS: Duration = Duration::from_secs(40);
+/// How old the time may be that a driver hands in.
+const OLDEST_READING: Duration = Duration::from_millis(1);
+/// How late drivers may be with a timeout and with what comes of it, and more.
+const LATE: Duration = Duration::from_secs(1);
 
 impl<R> Default for Endings<R> {
     fn default() -> Self {
@@ -85,8 +90,8 @@ impl Oracle for Endings {
 
 impl<R: Copy + Ord + Debug> Endings<R> {
     fn asked(&mut self, at: Instant, node: NodeId, command: &Command) {
-        if let Command::Call { token, outgoing, .. } = command {
-            let call = Call { content: Content::said(outgoing), provider_gone: None };
+        if let Command::Call { token, outgoing, time_left } = command {
+            let call = Call { content: Content::said(outgoing), deadline: at + *time_left, provider_gone: None };
             self.calls.insert((node, *token), call);
         }
         if let Command::Cancel { call } = command
@@ -135,9 +140,14 @@ impl<R: Copy + Ord + Debug> Endings<R> {
     fn told(&mut self, at: Instant, node: NodeId, event: &Event) -> Verdict {
         let Event::Answered { token, result } = event else { return Ok(()) };
         let Some(call) = self.calls.remove(&(node, *token)) else { return Ok(()) };
+        ensure(at <= call.deadline + LATE, || format!("{token:?} of {node:?} outlived its deadline: {call:?}"))?;
         let Err(CallFailure::Failed { failure, .. }) = result else { return Ok(()) };
-        let deadline = [Failure::Local(Misuse::Deadline), Failure::Refused(Refusal::Deadline)].contains(failure);
-        let late = deadline && is_late(at, call.provider_gone);
+        if ![Failure::Local(Misuse::Deadline), Failure::Refused(Refusal::Deadline)].contains(failure) {
+            return Ok(());
+        }
+        let early = at + OLDEST_READING < call.deadline;
+        ensure(!early, || format!("{token:?} of {node:?} was told its deadline too early: {call:?}"))?;
+        let late = is_late(at, call.provider_gone);
         ensure(!late, || format!("{token:?} of {node:?} ended only at its deadline; its provider: {call:?}"))
     }
 }
@@ -148,7 +158,7 @@ fn is_late(at: Instant, gone: Option<Instant>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::{call, id, incoming};
+    use super::super::scene::{id, incoming, outgoing};
     use super::*;
 
     const CALLER: NodeId = NodeId::new(1);
@@ -158,11 +168,13 @@ mod tests {
         Instant::from_nanos(second * 1_000_000_000)
     }
 
-    /// A call of the caller that the provider works on.
+    /// A call of the caller, for a minute, that the provider works on.
     fn scene() -> Endings<u8> {
         let mut endings = Endings::default();
         endings.ids.extend((1..4).map(|node| (NodeId::new(node), id(node))));
-        endings.asked(second(0), CALLER, &call(1, "q"));
+        let time_left = Duration::from_secs(60);
+        let call = Command::Call { token: Token(1), outgoing: outgoing("q"), time_left };
+        endings.asked(second(0), CALLER, &call);
         endings.requested(PROVIDER, 7, &incoming(1, "q"));
         endings
     }
@@ -183,6 +195,13 @@ mod tests {
         let mut other = scene();
         other.lost(second(2), NodeId::new(3));
         assert!(expires(&mut other, 60).is_ok(), "somebody else was lost");
+    }
+
+    #[test]
+    fn bites_on_a_deadline_that_is_not_kept() {
+        assert!(expires(&mut scene(), 59).is_err(), "too early");
+        assert!(expires(&mut scene(), 60).is_ok());
+        assert!(expires(&mut scene(), 62).is_err(), "too late");
     }
 
     #[test]

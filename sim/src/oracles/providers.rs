@@ -1,9 +1,10 @@
 //! One provider an event: by what the hub claims, and by what clients were confirmed and had not given back.
 //!
-//! A client holds an event for certain from the confirmation it was told until it asks to give it back, or until either
-//! end of its connection is gone. Two certain holders at a time cannot be.
+//! A client holds an event for certain from the confirmation it was told until it asks to give it back, until either
+//! end of its connection is gone, or until the hub ends memberships of the channel, which it then must say in the same
+//! breath. Two certain holders at a time cannot be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use commipc_protocol::client::{Command, Event, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Input, Instant, LinkId, Output, hub};
@@ -21,13 +22,23 @@ pub struct Providers {
     /// By the hub's word.
     claimed: BTreeMap<(NodeId, Place), ClientId>,
     asked: BTreeMap<(NodeId, Token), Place>,
+    /// What every token stood for, whether or not it still does: a channel that is left may be open once more.
+    known: BTreeMap<(NodeId, Token), Place>,
     /// By the clients' confirmations.
     certain: BTreeMap<(NodeId, Token), Place>,
     /// The hub's end of each connection, and the client's node.
     links: BTreeMap<(NodeId, LinkId), NodeId>,
     hub_of: BTreeMap<NodeId, NodeId>,
+    /// Who is behind a name, by the hub's word.
+    admitted: BTreeMap<(NodeId, ClientId), NodeId>,
     /// Confirmed on a connection that the hub no longer has: certain of nothing.
     cut_off: BTreeMap<NodeId, bool>,
+    /// What a client asked to give back, by what it asked with.
+    giving: BTreeSet<(NodeId, Token, Place)>,
+    /// Taken away while the confirmation is on its way.
+    stale: BTreeSet<(NodeId, Place)>,
+    /// Taken from somebody who did not give it back, since the hub's outputs were drained.
+    taken: BTreeSet<(NodeId, Place)>,
 }
 
 impl Oracle for Providers {
@@ -47,7 +58,8 @@ impl Oracle for Providers {
             Sight::Gave(Output::Close { link, .. }) => self.lost(node, *link),
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
             Sight::Gave(Output::Event(Told::Hub(event))) => return self.claims(node, event),
-            Sight::Fed(_) | Sight::Gave(_) | Sight::Drained | Sight::Broke(_) => {}
+            Sight::Drained => return self.drained(node),
+            Sight::Fed(_) | Sight::Gave(_) | Sight::Broke(_) => {}
         }
         Ok(())
     }
@@ -58,26 +70,45 @@ impl Providers {
     fn lost(&mut self, node: NodeId, link: LinkId) {
         let client = self.links.remove(&(node, link)).unwrap_or(node);
         self.cut_off.insert(client, true);
-        self.certain.retain(|(holder, _), _| *holder != client);
+        self.forget(client, |_| true);
+    }
+
+    /// Nothing that a client holds is certain any more.
+    fn forget(&mut self, client: NodeId, which: impl Fn(&Place) -> bool) {
+        self.certain.retain(|(holder, _), held| *holder != client || !which(held));
+        self.stale.retain(|(holder, held)| *holder != client || !which(held));
     }
 
     fn asks(&mut self, node: NodeId, command: &Command) {
         match command {
             Command::Provide { token, channel, event, .. } => {
-                self.asked.insert((node, *token), (channel.clone(), event.clone()));
+                let place = (channel.clone(), event.clone());
+                self.asked.insert((node, *token), place.clone());
+                self.known.insert((node, *token), place);
             }
-            Command::Withdraw { provider, .. } => {
-                self.certain.remove(&(node, *provider));
-                self.asked.remove(&(node, *provider));
+            Command::Withdraw { token, provider } => {
+                let key = (node, *provider);
+                self.certain.remove(&key);
+                self.asked.remove(&key);
+                self.giving.extend(self.known.get(&key).map(|place| (node, *token, place.clone())));
             }
-            Command::Leave { channel, .. } => {
-                self.certain.retain(|(holder, _), (held, _)| *holder != node || held != channel);
-                self.asked.retain(|(asker, _), (asked, _)| *asker != node || asked != channel);
+            Command::Leave { token, channel } => {
+                let here = |(holder, _): &(NodeId, Token), (held, _): &Place| *holder == node && held == channel;
+                let given = self.known.iter().filter(|(key, place)| here(key, place));
+                self.giving.extend(given.map(|(_, place)| (node, *token, place.clone())));
+                self.forget(node, |(held, _)| held == channel);
+                self.asked.retain(|key, place| !here(key, place));
             }
-            Command::Close => self.certain.retain(|(holder, _), _| *holder != node),
+            Command::Close => self.forget(node, |_| true),
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Open { .. }
+            | Command::ChannelKeyDerived { .. }
+            | Command::ChannelKeyFailed { .. }
+            | Command::Protect { .. }
+            | Command::Unprotect { .. }
+            | Command::Reclaim { .. }
+            | Command::Terminate { .. }
             | Command::Listen { .. }
             | Command::Unlisten { .. }
             | Command::Call { .. }
@@ -90,8 +121,10 @@ impl Providers {
 
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
         let Event::Done { token, result } = event else { return Ok(()) };
+        self.giving.retain(|(giver, asked, _)| (*giver, *asked) != (node, *token));
         let Some(place) = self.asked.remove(&(node, *token)) else { return Ok(()) };
-        if result.is_err() || self.cut_off.get(&node) == Some(&true) {
+        let stale = self.stale.remove(&(node, place.clone()));
+        if result.is_err() || stale || self.cut_off.get(&node) == Some(&true) {
             return Ok(());
         }
         let hub = self.hub_of.get(&node);
@@ -111,22 +144,61 @@ impl Providers {
                 ensure(before.is_none(), || format!("{client:?} and {before:?} both provide {channel}/{event}"))
             }
             hub::Event::Withdrawn { channel, event, client } => {
-                let before = self.claimed.remove(&(node, (channel.clone(), event.clone())));
+                let place = (channel.clone(), event.clone());
+                let before = self.claimed.remove(&(node, place.clone()));
+                self.withdrawn(node, client, place);
                 ensure(before.as_ref() == Some(client), || {
                     format!("{channel}/{event} of {client:?} was withdrawn, but was of {before:?}")
                 })
             }
+            hub::Event::Connected { link, client, .. } => {
+                if let Some(who) = self.links.get(&(node, *link)) {
+                    self.admitted.insert((node, client.clone()), *who);
+                }
+                Ok(())
+            }
             hub::Event::Disconnected { client, .. } => {
+                self.admitted.remove(&(node, client.clone()));
                 let left = self.claimed.iter().find(|((hub, _), holder)| *hub == node && *holder == client);
                 ensure(left.is_none(), || format!("{client:?} is disconnected and still provides {left:?}"))
             }
-            hub::Event::Connected { .. }
-            | hub::Event::Rejected { .. }
+            hub::Event::Terminated { channel } | hub::Event::ProtectionChanged { channel, .. } => {
+                // Which of them may end memberships, and when, is for those to judge who know the owners.
+                self.taken.retain(|(hub, (taken, _))| *hub != node || taken != channel);
+                Ok(())
+            }
+            hub::Event::Rejected { .. }
             | hub::Event::Joined { .. }
             | hub::Event::Left { .. }
+            | hub::Event::OwnerChanged { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }
+    }
+
+    /// The hub says that somebody provides no longer, who may not have asked for it.
+    fn withdrawn(&mut self, hub: NodeId, client: &ClientId, place: Place) {
+        let Some(&who) = self.admitted.get(&(hub, client.clone())) else { return };
+        if let Some(given) = self.giving.iter().find(|(giver, _, given)| *giver == who && *given == place).cloned() {
+            self.giving.remove(&given);
+            return;
+        }
+        let mut held = self.certain.iter().filter(|((holder, _), held)| *holder == who && **held == place);
+        let certain = held.next().map(|(key, _)| *key);
+        let asked = self.asked.iter().any(|((asker, _), asked)| *asker == who && *asked == place);
+        if let Some(key) = certain {
+            self.certain.remove(&key);
+            self.taken.insert((hub, place));
+        } else if asked && self.cut_off.get(&who) != Some(&true) {
+            self.stale.insert((who, place.clone()));
+            self.taken.insert((hub, place));
+        }
+    }
+
+    fn drained(&mut self, node: NodeId) -> Verdict {
+        let taken = self.taken.iter().find(|(hub, _)| *hub == node).cloned();
+        self.taken.retain(|(hub, _)| *hub != node);
+        ensure(taken.is_none(), || format!("{taken:?} was taken from its provider, and the channel did not end"))
     }
 }
 
@@ -137,10 +209,14 @@ mod tests {
     use commipc_protocol::LinkEnd;
     use commipc_protocol::client::EventKind;
 
-    fn confirmed(scene: &mut Scene<Providers>, node: u32, token: u64) -> Verdict {
+    fn asks(scene: &mut Scene<Providers>, node: u32, token: u64) -> Verdict {
         let token = Token(token);
-        scene.asks(node, Command::Provide { token, channel: channel(), event: event(), kind: EventKind::Call })?;
-        scene.tells(node, Event::Done { token, result: Ok(()) })
+        scene.asks(node, Command::Provide { token, channel: channel(), event: event(), kind: EventKind::Call })
+    }
+
+    fn confirmed(scene: &mut Scene<Providers>, node: u32, token: u64) -> Verdict {
+        asks(scene, node, token)?;
+        scene.tells(node, Event::Done { token: Token(token), result: Ok(()) })
     }
 
     fn scene() -> Scene<Providers> {
@@ -148,6 +224,14 @@ mod tests {
         (1..3).for_each(|node| scene.connects(node).unwrap());
         confirmed(&mut scene, 1, 1).unwrap();
         scene
+    }
+
+    fn provided(node: u32) -> hub::Event {
+        hub::Event::Provided { channel: channel(), event: event(), client: id(node) }
+    }
+
+    fn withdrawn(node: u32) -> hub::Event {
+        hub::Event::Withdrawn { channel: channel(), event: event(), client: id(node) }
     }
 
     #[test]
@@ -164,14 +248,40 @@ mod tests {
     }
 
     #[test]
+    fn s20_a_channel_that_ends_frees_its_events() {
+        let ends = |scene: &mut Scene<Providers>| {
+            scene.hub_tells(provided(1)).unwrap();
+            scene.hub_tells(withdrawn(1)).unwrap();
+            scene.hub_tells(hub::Event::Terminated { channel: channel() }).unwrap();
+            scene.drained(HUB).unwrap();
+        };
+        let mut told = scene();
+        ends(&mut told);
+        confirmed(&mut told, 2, 1).unwrap();
+        // The confirmation was on its way when the channel ended.
+        let mut late = Scene::new(Providers::default());
+        (1..3).for_each(|node| late.connects(node).unwrap());
+        asks(&mut late, 1, 1).unwrap();
+        ends(&mut late);
+        confirmed(&mut late, 2, 1).unwrap();
+        late.tells(1, Event::Done { token: Token(1), result: Ok(()) }).unwrap();
+    }
+
+    #[test]
+    fn bites_on_an_event_that_is_taken_away_without_a_reason() {
+        let mut scene = scene();
+        scene.hub_tells(provided(1)).unwrap();
+        scene.hub_tells(withdrawn(1)).unwrap();
+        assert!(scene.drained(HUB).is_err());
+    }
+
+    #[test]
     fn bites_on_two_confirmed_providers() {
         assert!(confirmed(&mut scene(), 2, 1).is_err());
     }
 
     #[test]
     fn bites_on_what_the_hub_claims() {
-        let provided = |node| hub::Event::Provided { channel: channel(), event: event(), client: id(node) };
-        let withdrawn = |node| hub::Event::Withdrawn { channel: channel(), event: event(), client: id(node) };
         let mut scene = scene();
         scene.hub_tells(provided(1)).unwrap();
         assert!(scene.hub_tells(provided(2)).is_err());

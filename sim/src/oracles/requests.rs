@@ -54,6 +54,10 @@ impl Requests {
     fn asked(&mut self, node: NodeId, command: &Command) -> Verdict {
         let (token, ending) = match command {
             Command::Open { token, .. }
+            | Command::Protect { token, .. }
+            | Command::Unprotect { token, .. }
+            | Command::Reclaim { token, .. }
+            | Command::Terminate { token, .. }
             | Command::Leave { token, .. }
             | Command::Provide { token, .. }
             | Command::Withdraw { token, .. }
@@ -63,6 +67,8 @@ impl Requests {
             Command::Call { token, .. } => (*token, Ending::Answered),
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::ChannelKeyDerived { .. }
+            | Command::ChannelKeyFailed { .. }
             | Command::Cancel { .. }
             | Command::Answer { .. }
             | Command::Close => return Ok(()),
@@ -83,6 +89,10 @@ impl Requests {
                 ensure(left.is_none(), || format!("{node:?} was told Closed while {left:?} was open"))
             }
             Event::DeriveKey { .. }
+            | Event::DeriveChannelKey { .. }
+            | Event::ChannelClosed { .. }
+            | Event::OwnerChanged { .. }
+            | Event::Gap(_)
             | Event::Ready(_)
             | Event::Request(_)
             | Event::RequestEnded { .. }
@@ -108,7 +118,16 @@ mod tests {
 
     fn scene() -> Scene<Requests> {
         let mut scene = Scene::new(Requests::default());
-        scene.asks(1, Command::Open { token: Token(1), channel: channel() }).unwrap();
+        scene
+            .asks(
+                1,
+                Command::Open {
+                    token: Token(1),
+                    channel: channel(),
+                    access: commipc_protocol::client::Access::default(),
+                },
+            )
+            .unwrap();
         scene.asks(1, broadcast(2, "x")).unwrap();
         scene.drained(1).unwrap();
         scene

@@ -12,4 +12,5 @@ mod connections;
 mod load;
 mod messages;
 mod payloads;
+mod protection;
 mod providers;

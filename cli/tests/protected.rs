@@ -1,0 +1,73 @@
+//! Channels with a password on the command line.
+
+mod support;
+
+use rustix::process::Signal;
+use support::{Scene, json};
+
+fn vault(scene: &Scene) -> (String, support::Process) {
+    let key = scene.file("vault.key", &format!("key:{}\n", "5a".repeat(32)));
+    let mut owner = scene.start(&["protect", "vault", "--password-file", &key]);
+    assert_eq!(owner.line(), "protecting vault");
+    (key, owner)
+}
+
+#[test]
+fn s26_s28_members_with_the_password_file_get_in_and_others_are_told_what_to_do() {
+    let scene = Scene::new();
+    let _hub = scene.hub();
+    let (key, _owner) = vault(&scene);
+    let other = scene.file("other.key", &format!("key:{}\n", "a5".repeat(32)));
+    let mut provider = scene.start(&["provide", "vault", "open", "--echo", "--password-file", &key]);
+    assert_eq!(provider.line(), "providing vault/open");
+    scene.run(&["call", "vault", "open", "7", "--password-file", &key]).printed("7");
+    scene.run(&["call", "vault", "open", "7"]).failed(6, &["code 209", "--password-file"]);
+    scene.run(&["call", "vault", "open", "7", "--password-file", &other]).failed(6, &["code 210", "--password-file"]);
+    let nowhere = ["call", "other", "open", "--password-file", &key];
+    scene.run(&nowhere).failed(6, &["code 211", "commipc protect other"]);
+    scene.run(&["protect", "vault", "--password-file", &other]).failed(6, &["code 209"]);
+    scene.run(&["protect", "empty"]).failed(2, &["--password-file"]);
+}
+
+#[test]
+fn s26_a_hangup_changes_the_password_and_shows_the_others_out() {
+    let scene = Scene::new();
+    let _hub = scene.hub();
+    let (key, mut owner) = vault(&scene);
+    let mut provider = scene.start(&["provide", "vault", "open", "--echo", "--password-file", &key]);
+    assert_eq!(provider.line(), "providing vault/open");
+    owner.signal(Signal::HUP);
+    assert!(owner.line_beside().contains("has this password already"), "the file has not changed");
+    std::fs::write(&key, format!("key:{}\n", "77".repeat(32))).unwrap();
+    owner.signal(Signal::HUP);
+    assert_eq!(owner.line(), "rekeyed vault");
+    let done = provider.end();
+    assert_eq!(done.code, Some(6), "{done:?}");
+    assert!(done.stderr.contains("the channel was closed") && done.stderr.contains("new password"), "{done:?}");
+    let mut provider = scene.start(&["provide", "vault", "open", "--echo", "--password-file", &key]);
+    assert_eq!(provider.line(), "providing vault/open");
+    scene.run(&["call", "vault", "open", "1", "--password-file", &key]).printed("1");
+}
+
+#[test]
+fn s20_s21_what_becomes_of_the_channel_is_the_hubs_choice() {
+    for (policy, survives) in [("terminate", false), ("promote", true)] {
+        let scene = Scene::new();
+        let mut hub = scene.start(&["hub", "--on-owner-leave", policy]);
+        hub.line();
+        let (key, owner) = vault(&scene);
+        let mut provider = scene.start(&["provide", "vault", "open", "--echo", "--password-file", &key, "--json"]);
+        assert!(json(&provider.line()).is_object());
+        owner.signal(Signal::TERM);
+        assert_eq!(owner.end().code, Some(0));
+        let call = scene.run(&["call", "vault", "open", "1", "--password-file", &key]);
+        if survives {
+            call.printed("1");
+        } else {
+            assert_ne!(call.code, Some(0), "{call:?}");
+            assert_eq!(provider.end().code, Some(6));
+        }
+    }
+    let scene = Scene::new();
+    assert_eq!(scene.run(&["hub", "--on-owner-leave", "sometimes"]).code, Some(2));
+}

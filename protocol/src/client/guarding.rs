@@ -1,0 +1,423 @@
+//! Channels with an owner and a password: joining with proof, owner operations, and what the hub tells of both.
+//!
+//! ```text
+//!   OPEN ──► JOIN_CHALLENGE ──► (application derives) ──► JOIN ──► DONE with the hub's own proof: keyed
+//!     │            └ no password, another kind, rolled back: refused, and nothing is left
+//!     └──► DONE: open and unkeyed; with a password that is a refusal, and the channel is left again
+//! ```
+
+use alloc::boxed::Box;
+
+use super::channels::{ChannelIx, Control, State};
+use super::seal::{Past, Seal};
+use super::{Client, Event, Failure, Token};
+use crate::auth::{ChannelKeys, ChannelMaster, JoinTranscript, Kdf, OwnerKey, OwnerTranscript};
+use crate::error::{Misuse, Refusal, Violation};
+use crate::names::{ChannelName, ClientId};
+use crate::policy::{EPOCH_MAX, OwnerPolicy};
+use crate::wire::{
+    self, Accept, Control as _, Frame, FrameType, JoinChallenge, Offer, PROOF_ENTRY_LEN, Protect, Reclaim, Record,
+    Terminate, Unprotect,
+};
+
+/// What an opening asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The kind of the channel's secret; the channel must be protected by such a one. `None` for a channel without.
+    pub secret: Option<Kdf>,
+    /// What becomes of the channel when we go, if this opening makes us its owner. The hub's own choice when absent.
+    pub policy: Option<OwnerPolicy>,
+    /// Not to own the channel, though we may be the first to open it: then nobody does, and it outlives us.
+    pub plain: bool,
+}
+
+/// How a channel's keys are derived: what its hub tells everybody who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelSalt {
+    /// The kind of the secret.
+    pub kdf: Kdf,
+    /// Random, new with every protection.
+    pub salt: [u8; 16],
+    /// PBKDF2 rounds; 0 for a key.
+    pub iterations: u32,
+}
+
+/// What this client remembers of a channel's owner and password, also while it is closed.
+#[derive(Debug, Default)]
+pub(super) struct Guarded {
+    /// The keys of the epoch that we are a member of.
+    pub(super) seal: Option<Seal>,
+    /// What was accepted in the last epoch that we were a member of.
+    past: Option<Past>,
+    /// The last epoch that was proved to us, and how it was derived.
+    proved: Option<(u64, ChannelSalt)>,
+    /// The last epoch we heard of as a member.
+    last_epoch: u64,
+    owner: Option<OwnerKey>,
+    owner_n: u64,
+    owns: bool,
+}
+
+/// A join on its way.
+#[derive(Debug)]
+pub(super) enum Joining {
+    /// The application derives.
+    Deriving(Challenged),
+    /// Our proof is out.
+    Proving(Box<Proving>),
+}
+
+#[derive(Debug)]
+pub(super) struct Challenged {
+    id: u64,
+    epoch: u64,
+    salt: ChannelSalt,
+    nonce: [u8; 32],
+}
+
+#[derive(Debug)]
+pub(super) struct Proving {
+    epoch: u64,
+    salt: ChannelSalt,
+    keys: ChannelKeys,
+    transcript: JoinTranscript,
+    proof: [u8; 32],
+}
+
+/// What an owner asked for.
+#[derive(Debug)]
+pub(super) enum Owned {
+    Protect { epoch: u64, salt: ChannelSalt, keys: Box<ChannelKeys> },
+    Unprotect { epoch: u64 },
+    Reclaim,
+    Terminate,
+}
+
+impl Client {
+    /// The keys that go with an OPEN: ours to own the channel by, masked where frames are tagged.
+    pub(super) fn owner_key_for(&mut self, ix: ChannelIx, name: &ChannelName) -> Option<[u8; 32]> {
+        if name.as_name().is_reserved() {
+            return None;
+        }
+        let fresh = self.channel_keys.bytes();
+        let hub = self.ready_hub().ok()?;
+        let guarded = &mut self.channels.get_mut(ix)?.guarded;
+        let key = guarded.owner.get_or_insert_with(|| OwnerKey::new(fresh));
+        let mut keys = [*key.keys(&hub, name).verifier().as_bytes()];
+        self.mask(&mut keys);
+        let [key] = keys;
+        Some(key)
+    }
+
+    /// Masks keys for the next frame.
+    fn mask(&self, keys: &mut [[u8; 32]]) {
+        if let super::Phase::Ready(ready) = &self.phase
+            && let Some(mask) = &ready.mask
+        {
+            mask.apply(self.outbox.next_counter(), keys);
+        }
+    }
+
+    pub(super) fn handle_join_challenge(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let asked = JoinChallenge::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        let Some((Control::Open(ix), _)) = self.controls.get(&asked.id) else {
+            // Given up meanwhile: the hub forgets the attempt with the next.
+            return if self.controls.contains_key(&asked.id) { Ok(()) } else { Err(Violation::UnexpectedFrame) };
+        };
+        let ix = *ix;
+        let kdf = Kdf::from_id(asked.kdf).ok_or(Violation::NotOffered)?;
+        let iterations = u32::try_from(asked.iterations).map_err(|_| Violation::NotOffered)?;
+        if !(1..=EPOCH_MAX).contains(&asked.epoch) || *asked.nonce == [0; 32] || !kdf.allows(iterations) {
+            return Err(Violation::NotOffered);
+        }
+        let salt = ChannelSalt { kdf, salt: *asked.salt, iterations };
+        let challenged = Challenged { id: asked.id, epoch: asked.epoch, salt, nonce: *asked.nonce };
+        let Some(channel) = self.channels.get_mut(ix) else { return Ok(()) };
+        let State::Opening { access, joining, .. } = &mut channel.state else { return Err(Violation::UnexpectedFrame) };
+        if joining.is_some() {
+            return Err(Violation::UnexpectedFrame);
+        }
+        let rolled_back = channel
+            .guarded
+            .proved
+            .is_some_and(|(epoch, known)| challenged.epoch < epoch || challenged.epoch == epoch && known != salt);
+        let refusal = match access.secret {
+            None => Some(Refusal::PasswordRequired),
+            Some(own) if own != kdf => Some(Refusal::KdfUnsupported),
+            Some(_) => rolled_back.then_some(Refusal::RolledBack),
+        };
+        if let Some(refusal) = refusal {
+            self.give_up_opening(asked.id, Failure::Refused(refusal));
+            return Ok(());
+        }
+        *joining = Some(Joining::Deriving(challenged));
+        let channel = channel.name.clone();
+        self.pause_control(asked.id);
+        self.event(Event::DeriveChannelKey { channel, salt });
+        Ok(())
+    }
+
+    pub(super) fn handle_channel_key(&mut self, name: &ChannelName, salt: ChannelSalt, master: &ChannelMaster) {
+        let Some(ix) = self.channels.index_of(name) else { return };
+        let Some(channel) = self.channels.get_mut(ix) else { return };
+        // Otherwise it belongs to an opening that ended meanwhile.
+        if let State::Opening { joining: Some(Joining::Deriving(challenged)), .. } = &channel.state
+            && challenged.salt == salt
+        {
+            self.prove_join(ix, master);
+        }
+    }
+
+    pub(super) fn handle_channel_key_failed(&mut self, name: &ChannelName) {
+        let Some(channel) = self.channels.index_of(name).and_then(|ix| self.channels.get_mut(ix)) else { return };
+        if let State::Opening { joining: Some(Joining::Deriving(challenged)), .. } = &channel.state {
+            let id = challenged.id;
+            self.give_up_opening(id, Failure::Local(Misuse::Cancelled));
+        }
+    }
+
+    fn prove_join(&mut self, ix: ChannelIx, master: &ChannelMaster) {
+        let nonce: [u8; 32] = self.channel_keys.bytes();
+        let (super::Phase::Ready(ready), Some(channel)) = (&self.phase, self.channels.get_mut(ix)) else { return };
+        let State::Opening { joining, .. } = &mut channel.state else { return };
+        let Some(Joining::Deriving(challenged)) = joining.take() else { return };
+        let Challenged { id, epoch, salt, nonce: nonce_hub } = challenged;
+        let keys = master.keys(&channel.name, &salt.salt, epoch);
+        let transcript = JoinTranscript::new(&ready.transcript, &channel.name, epoch, &nonce, &nonce_hub, &self.id);
+        // Our own nonce is fresh, so it equals the hub's only if the hub knew it before.
+        let Some(transcript) = transcript else { return self.violated(Violation::BadNonce) };
+        let proof = keys.join().proof(&transcript);
+        let name = channel.name.clone();
+        *joining = Some(Joining::Proving(Box::new(Proving { epoch, salt, keys, transcript, proof })));
+        self.resume_control(id);
+        let join = wire::Join { id, channel: name.as_name(), epoch, nonce: &nonce, proof: &proof };
+        self.outbox.push(&mut self.pool, FrameType::Join, |out| join.encode(out));
+    }
+
+    /// The hub says that a channel is open. Whether it is as asked decides what that means.
+    pub(super) fn judge_opened(
+        &mut self,
+        ix: ChannelIx,
+        done: &wire::Done<'_>,
+    ) -> Result<Result<(), Refusal>, Violation> {
+        let own = (self.id.clone(), self.instance);
+        let hash = self.channels.hash();
+        let Some(channel) = self.channels.get_mut(ix) else { return Ok(Ok(())) };
+        let State::Opening { access, joining, .. } = &mut channel.state else { return Ok(Ok(())) };
+        let epoch = done.epoch.unwrap_or(0);
+        match (joining.take(), access.secret) {
+            (Some(Joining::Proving(proving)), _) => {
+                let Proving { epoch: asked, salt, keys, transcript, proof } = *proving;
+                let proved = done.proof.is_some_and(|hub| keys.join().verify_hub(&transcript, &proof, hub));
+                if !proved || asked != epoch {
+                    return Err(Violation::BadServerProof);
+                }
+                let guarded = &mut channel.guarded;
+                guarded.proved = Some((epoch, salt));
+                guarded.enter(Seal::new(epoch, keys, (&own.0, &own.1), hash));
+            }
+            // A channel that asks for nothing is not the one whose password we have.
+            (Some(Joining::Deriving(_)) | None, Some(_)) => return Ok(Err(Refusal::NotProtected)),
+            (Some(Joining::Deriving(_)) | None, None) if epoch != 0 => return Ok(Err(Refusal::PasswordRequired)),
+            (Some(Joining::Deriving(_)) | None, None) => channel.guarded.seal = None,
+        }
+        channel.guarded.last_epoch = channel.guarded.last_epoch.max(epoch);
+        channel.guarded.owns = done.owner == Some(true);
+        Ok(Ok(()))
+    }
+
+    pub(super) fn handle_protect(
+        &mut self,
+        token: Token,
+        name: &ChannelName,
+        salt: ChannelSalt,
+        master: &ChannelMaster,
+    ) {
+        let (ix, epoch) = match self.owned(name) {
+            Ok(owned) => owned,
+            Err(failure) => return self.done(token, Err(failure)),
+        };
+        let keys = master.keys(name, &salt.salt, epoch + 1);
+        let verifier = keys.join().verifier();
+        let mut masked = [*verifier.stored_key(), *verifier.server_key()];
+        self.mask(&mut masked);
+        let [stored_key, server_key] = masked;
+        let record = Record {
+            epoch: epoch + 1,
+            kdf: salt.kdf.id(),
+            salt: &salt.salt,
+            iterations: u64::from(salt.iterations),
+            stored_key: &stored_key,
+            server_key: &server_key,
+        };
+        let owned = Owned::Protect { epoch: epoch + 1, salt, keys: Box::new(keys) };
+        self.owner_request(token, ix, owned, |id, n, proof| {
+            let body = Protect { id, channel: name.as_name(), stored: epoch, n, record, proof };
+            let mut out = bytes::BytesMut::new();
+            body.encode(&mut out);
+            (FrameType::Protect, out)
+        });
+    }
+
+    pub(super) fn handle_unprotect(&mut self, token: Token, name: &ChannelName) {
+        let (ix, stored) = match self.owned(name) {
+            Ok(owned) => owned,
+            Err(failure) => return self.done(token, Err(failure)),
+        };
+        let epoch = stored + 1;
+        self.owner_request(token, ix, Owned::Unprotect { epoch }, |id, n, proof| {
+            let body = Unprotect { id, channel: name.as_name(), stored, n, epoch, proof };
+            let mut out = bytes::BytesMut::new();
+            body.encode(&mut out);
+            (FrameType::Unprotect, out)
+        });
+    }
+
+    pub(super) fn handle_terminate(&mut self, token: Token, name: &ChannelName) {
+        let (ix, stored) = match self.owned(name) {
+            Ok(owned) => owned,
+            Err(failure) => return self.done(token, Err(failure)),
+        };
+        self.owner_request(token, ix, Owned::Terminate, |id, n, proof| {
+            let body = Terminate { id, channel: name.as_name(), stored, n, proof };
+            let mut out = bytes::BytesMut::new();
+            body.encode(&mut out);
+            (FrameType::Terminate, out)
+        });
+    }
+
+    pub(super) fn handle_reclaim(&mut self, token: Token, name: &ChannelName) {
+        let open = self.channels.open(name).map(|(ix, channel)| (ix, channel.guarded.last_epoch));
+        let (ix, stored) = match open {
+            Ok(open) => open,
+            Err(failure) => return self.done(token, Err(self.or_not_ready(failure))),
+        };
+        self.owner_request(token, ix, Owned::Reclaim, |id, n, proof| {
+            let body = Reclaim { id, channel: name.as_name(), stored, n, proof };
+            let mut out = bytes::BytesMut::new();
+            body.encode(&mut out);
+            (FrameType::Reclaim, out)
+        });
+    }
+
+    /// A channel that we own, and its stored epoch.
+    fn owned(&mut self, name: &ChannelName) -> Result<(ChannelIx, u64), Failure> {
+        let open = self.channels.open(name).map(|(ix, it)| (ix, it.guarded.owns, it.guarded.last_epoch));
+        match open {
+            Ok((ix, true, last_epoch)) => Ok((ix, last_epoch)),
+            Ok(_) => Err(Failure::Refused(Refusal::NotOwner)),
+            Err(failure) => Err(self.or_not_ready(failure)),
+        }
+    }
+
+    /// Sends an owner operation: `body` is made twice, the first time for what is proved.
+    fn owner_request(
+        &mut self,
+        token: Token,
+        ix: ChannelIx,
+        owned: Owned,
+        body: impl Fn(u64, u64, &[u8; 32]) -> (FrameType, bytes::BytesMut),
+    ) {
+        let Ok(hub) = self.ready_hub() else { return self.done(token, Err(Failure::Local(Misuse::NotConnected))) };
+        let stored = self.channels.get_mut(ix).map_or(0, |channel| channel.guarded.last_epoch);
+        let id = self.control(Control::Owned(token, ix, owned));
+        let (super::Phase::Ready(ready), Some(channel)) = (&self.phase, self.channels.get_mut(ix)) else { return };
+        let guarded = &mut channel.guarded;
+        guarded.owner_n += 1;
+        let n = guarded.owner_n;
+        let (_, unproved) = body(id, n, &[0; 32]);
+        let unproved = unproved.get(..unproved.len().saturating_sub(PROOF_ENTRY_LEN)).unwrap_or_default();
+        let transcript = OwnerTranscript::new(&ready.transcript, &channel.name, stored, n, unproved);
+        let proof = guarded.owner.as_ref().map(|key| key.keys(&hub, &channel.name).proof(&transcript));
+        let (kind, out) = body(id, n, &proof.unwrap_or([0; 32]));
+        self.outbox.push(&mut self.pool, kind, |to| bytes::BufMut::put_slice(to, &out));
+    }
+
+    /// The hub has done, or refused, what an owner asked for.
+    pub(super) fn owned_ended(&mut self, token: Token, ix: ChannelIx, owned: Owned, result: Result<(), Failure>) {
+        let own = (self.id.clone(), self.instance);
+        let hash = self.channels.hash();
+        if result.is_ok()
+            && let Some(channel) = self.channels.get_mut(ix)
+        {
+            let guarded = &mut channel.guarded;
+            match owned {
+                Owned::Protect { epoch, salt, keys } => {
+                    (guarded.last_epoch, guarded.proved) = (epoch, Some((epoch, salt)));
+                    guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
+                }
+                Owned::Unprotect { epoch } => (guarded.last_epoch, guarded.seal) = (epoch, None),
+                Owned::Reclaim => guarded.owns = true,
+                // Our own membership ended with everybody's, and was told.
+                Owned::Terminate => {}
+            }
+        }
+        self.done(token, result);
+    }
+
+    pub(super) fn handle_offer(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let offer = Offer::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        let fresh = self.channel_keys.bytes();
+        let hub = self.ready_hub().map_err(|_| Violation::UnexpectedFrame)?;
+        // Left meanwhile: the offer passes on by itself. An owner's key is nobody's to replace.
+        let Some(ix) = self.channels.index_of_name(offer.channel) else { return Ok(()) };
+        let open = |it: &&mut super::channels::Channel| matches!(it.state, State::Open(_)) && !it.guarded.owns;
+        let Some(channel) = self.channels.get_mut(ix).filter(open) else { return Ok(()) };
+        let name = channel.name.clone();
+        let key = OwnerKey::new(fresh);
+        let mut keys = [*key.keys(&hub, &name).verifier().as_bytes()];
+        channel.guarded.owner = Some(key);
+        self.mask(&mut keys);
+        let [owner] = &keys;
+        let accept = Accept { offer: offer.offer, channel: name.as_name(), owner };
+        self.outbox.push(&mut self.pool, FrameType::Accept, |out| accept.encode(out));
+        Ok(())
+    }
+
+    /// Our membership is over, or the owner is another one.
+    pub(super) fn handle_channel(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let told = wire::Channel::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        let Some(ix) = self.channels.index_of_name(told.channel) else { return Ok(()) };
+        let own = self.id.clone();
+        let Some(channel) = self.channels.get_mut(ix) else { return Ok(()) };
+        let name = channel.name.clone();
+        if told.code == 0 {
+            let owner = told.owner.map(|owner| ClientId::new(owner.as_str())).transpose();
+            let owner = owner.map_err(|_| Violation::BadName)?;
+            channel.guarded.owns = owner.as_ref() == Some(&own);
+            self.event(Event::OwnerChanged { channel: name, owner });
+            return Ok(());
+        }
+        if !matches!(channel.state, State::Open(_)) {
+            return Ok(());
+        }
+        let why = Refusal::from_code(told.code).map_or(Failure::RefusedCode(told.code), Failure::Refused);
+        self.close_channel(ix);
+        self.event(Event::ChannelClosed { channel: name, why });
+        Ok(())
+    }
+}
+
+impl Guarded {
+    /// Takes the keys of an epoch. What was accepted under the same ones before is not accepted again.
+    fn enter(&mut self, seal: Seal) {
+        let seal = match self.past.take() {
+            Some(past) => seal.after(past),
+            None => seal,
+        };
+        self.seal = Some(seal);
+    }
+
+    /// What ends with a membership. The keys of its epoch are erased.
+    pub(super) fn close(&mut self) {
+        self.owns = false;
+        if let Some(seal) = self.seal.take() {
+            self.past = Some(seal.leave());
+        }
+    }
+
+    /// What ends with a link.
+    pub(super) fn lose(&mut self) {
+        self.owner_n = 0;
+    }
+}

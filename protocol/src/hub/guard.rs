@@ -1,0 +1,114 @@
+//! What a channel is beyond its members: who owns it, how it is protected, and what becomes of it when its owner goes.
+//!
+//! ```text
+//!              first to open                    link lost, or left
+//!   Nobody ──────────────────► Present ──────────────────────────────► terminate: Away, if there is a record to keep
+//!      ▲                        ▲    ▲                      │
+//!      │ nobody takes it        │    └───── Reclaim ────────┼────────► hold: Away until the grace is over
+//!      └──────── Offered ───────┘ Accept                    │
+//!                   ▲                                       │
+//!                   └───────────────── promote ◄────────────┘
+//! ```
+
+use super::registry::LinkIx;
+use crate::auth::{JoinVerifier, Kdf, OwnerVerifier};
+use crate::names::CredentialId;
+use crate::policy::{AfterGrace, EPOCH_MAX, OwnerPolicy};
+use crate::timers::TimerId;
+use crate::wire::Record;
+
+/// Ownership and protection of one channel.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// The last epoch there was, rising for as long as the name is remembered.
+    pub(crate) last_epoch: u64,
+    pub(crate) protection: Option<Protection>,
+    pub(crate) owner: Owner,
+    pub(crate) policy: OwnerPolicy,
+    /// Of an offer, of a grace, or of a record that nobody has asked for.
+    pub(crate) timer: Option<TimerId>,
+}
+
+/// What the hub keeps of a channel's password: enough to check that a member knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Protection {
+    pub(crate) kdf: Kdf,
+    pub(crate) salt: [u8; 16],
+    pub(crate) iterations: u32,
+    pub(crate) verifier: JoinVerifier,
+    /// Who protected the channel: bounded for each.
+    pub(crate) credential: CredentialId,
+}
+
+/// Who owns a channel.
+#[derive(Debug)]
+pub(crate) enum Owner {
+    /// Nobody.
+    Nobody,
+    /// A member.
+    Present { key: OwnerVerifier, link: LinkIx },
+    /// Somebody whose link is gone, and who is known by the key.
+    Away {
+        key: OwnerVerifier,
+        /// While a grace runs: what then.
+        held: Option<AfterGrace>,
+    },
+    /// Nobody yet: a member was asked.
+    Offered {
+        offer: [u8; 16],
+        to: LinkIx,
+        /// Its place in the order of joining.
+        joined: u64,
+        /// How many were asked before.
+        refused: u8,
+    },
+}
+
+impl Guard {
+    pub(crate) const fn new(owner: Owner, policy: OwnerPolicy) -> Self {
+        Self { last_epoch: 0, protection: None, owner, policy, timer: None }
+    }
+
+    /// The epoch that messages must carry: 0 while the channel is unprotected.
+    pub(crate) const fn epoch(&self) -> u64 {
+        if self.protection.is_some() { self.last_epoch } else { 0 }
+    }
+
+    /// Whether this link owns the channel.
+    pub(crate) fn is_owned_by(&self, ix: LinkIx) -> bool {
+        matches!(&self.owner, Owner::Present { link, .. } if *link == ix)
+    }
+
+    /// Whether there is anything to remember when nobody is a member.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.last_epoch > 0 || matches!(self.owner, Owner::Away { .. })
+    }
+
+    /// Whether whoever opens the channel now, being its first member, owns it.
+    pub(crate) const fn is_free(&self) -> bool {
+        matches!(self.owner, Owner::Nobody) && self.protection.is_none()
+    }
+}
+
+impl Protection {
+    /// Reads a record, if it is one that can be kept; `keys` are its unmasked JSK and JVK.
+    pub(crate) fn of(
+        record: &Record<'_>,
+        [stored_key, server_key]: [[u8; 32]; 2],
+        credential: &CredentialId,
+    ) -> Option<Self> {
+        let kdf = Kdf::from_id(record.kdf).filter(|kdf| *kdf != Kdf::Insecure)?;
+        let iterations = u32::try_from(record.iterations).ok().filter(|iterations| kdf.allows(*iterations))?;
+        if !(1..=EPOCH_MAX).contains(&record.epoch) {
+            return None;
+        }
+        let verifier = JoinVerifier::from_parts(stored_key, server_key);
+        Some(Self { kdf, salt: *record.salt, iterations, verifier, credential: credential.clone() })
+    }
+
+    /// Whether both are the same to the byte.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        (self.kdf, self.salt, self.iterations) == (other.kdf, other.salt, other.iterations)
+            && self.verifier.same(&other.verifier)
+    }
+}

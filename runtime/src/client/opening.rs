@@ -1,0 +1,231 @@
+//! Opening a channel, with or without a password, and what its owner may do.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use commipc_protocol::auth::{ChannelMaster, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::client::{Access, ChannelSalt, Command, Failure};
+use commipc_protocol::{ChannelName, ClientId, NameError, OwnerPolicy};
+
+use super::ClientHandle;
+use super::channel::{Channel, ask};
+use super::desk::Undo;
+use super::life::{Derived, Life};
+use crate::error::{OpenError, ProtectError};
+use crate::runtime::{BoxFuture, random};
+use crate::sync::blocking;
+
+/// A channel that is not open yet: await it.
+#[must_use = "nothing is opened before this is awaited"]
+pub struct Opening {
+    client: Arc<ClientHandle>,
+    name: Result<ChannelName, NameError>,
+    secret: Option<Secret>,
+    policy: Option<OwnerPolicy>,
+    plain: bool,
+}
+
+impl Opening {
+    pub(super) fn new(client: Arc<ClientHandle>, name: Result<ChannelName, NameError>) -> Self {
+        Self { client, name, secret: None, policy: None, plain: false }
+    }
+
+    /// The channel's password. A channel without one is refused then, and opening leaves no trace there.
+    ///
+    /// The hub never hears it: hub and client prove to each other what they know of it, and every message is signed.
+    pub fn password(self, password: impl AsRef<[u8]>) -> Self {
+        self.secret(Secret::password(password))
+    }
+
+    /// The channel's password or key, as [`Opening::password`].
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// What becomes of the channel when we go, if we are its first member and so its owner. The hub's choice when absent.
+    pub const fn on_owner_leave(mut self, policy: OwnerPolicy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Not to own the channel, though we may be the first to open it: for who comes and goes. If nobody owns it, nobody's
+    /// going ends it.
+    pub const fn as_member(mut self) -> Self {
+        self.plain = true;
+        self
+    }
+
+    async fn open(self) -> Result<Channel, OpenError> {
+        let Self { client, name, secret, policy, plain } = self;
+        let name = name?;
+        let access = Access { secret: secret.as_ref().map(Secret::kdf), policy, plain };
+        let guarded = secret.is_some();
+        let desk = client.driver.sink();
+        if let Some(secret) = secret {
+            desk.remember_secret(&name, secret);
+        }
+        let life = desk.life(&name);
+        let undo = Undo::Leave(name.clone());
+        let channel = name.clone();
+        ask(&client.driver, None, undo, |token| Command::Open { token, channel, access }).await?;
+        if guarded {
+            life.set_guarded(true);
+        }
+        Ok(Channel::new(client, name, life))
+    }
+}
+
+impl IntoFuture for Opening {
+    type Output = Result<Channel, OpenError>;
+    type IntoFuture = PendingOpen;
+
+    fn into_future(self) -> PendingOpen {
+        PendingOpen(Box::pin(self.open()))
+    }
+}
+
+/// A channel that is being opened. Dropped midway, it is left again.
+#[must_use = "a channel is opened only while this is polled"]
+pub struct PendingOpen(BoxFuture<'static, Result<Channel, OpenError>>);
+
+impl Future for PendingOpen {
+    type Output = Result<Channel, OpenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PendingOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PendingOpen(..)")
+    }
+}
+
+/// What the owner of a channel may do: whoever opened it first.
+impl Channel {
+    /// Gives the channel a new password. Everybody else stops being a member, and everything they provide, call and listen
+    /// to there ends; with the new password they can open it again. From now on every message is signed.
+    ///
+    /// # Errors
+    /// When this client does not own the channel, the password is the one it has, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the password may have changed or not; doing it again is safe.
+    pub async fn protect(&self, password: impl AsRef<[u8]>) -> Result<(), ProtectError> {
+        self.protect_with(Secret::password(password)).await
+    }
+
+    /// As [`Channel::protect`], with a password or a key.
+    ///
+    /// # Errors
+    /// As [`Channel::protect`].
+    ///
+    /// # Cancel safety
+    /// As [`Channel::protect`].
+    pub async fn protect_with(&self, secret: Secret) -> Result<(), ProtectError> {
+        let (driver, name) = (self.driver(), self.name().clone());
+        if driver.sink().derived(&name, |derived| derived.secret.same(&secret)) == Some(true) {
+            return Err(ProtectError::Reused(name));
+        }
+        let random = random(&**driver.runtime()).map_err(|error| ProtectError::System(error.to_string()))?;
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&random[..16]);
+        let iterations = if secret.kdf() == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
+        let salt = ChannelSalt { kdf: secret.kdf(), salt, iterations };
+        let copy = secret.clone();
+        let master = blocking(&**driver.runtime(), move || derive(&copy, salt)).await;
+        let master = master.ok_or_else(|| ProtectError::System("the runtime is shutting down".to_owned()))??;
+        let command = {
+            let (channel, master) = (name.clone(), master.clone());
+            |token| Command::Protect { token, channel, salt, master }
+        };
+        ask(driver, None, Undo::Nothing, command).await?;
+        driver.sink().remember(&name, Derived { secret, salt, master });
+        self.life().set_guarded(true);
+        Ok(())
+    }
+
+    /// Takes the channel's password away. Everybody else stops being a member, and can open it without one.
+    ///
+    /// # Errors
+    /// When this client does not own the channel, it has no password, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the password may be gone or not; doing it again is safe.
+    pub async fn unprotect(&self) -> Result<(), ProtectError> {
+        let channel = self.name().clone();
+        ask(self.driver(), None, Undo::Nothing, |token| Command::Unprotect { token, channel }).await?;
+        self.driver().sink().forget_secret(self.name());
+        self.life().set_guarded(false);
+        Ok(())
+    }
+
+    /// Ends the channel for all its members, this client included.
+    ///
+    /// # Errors
+    /// When this client does not own the channel, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the channel may have ended or not.
+    pub async fn terminate(&self) -> Result<(), ProtectError> {
+        let channel = self.name().clone();
+        ask(self.driver(), None, Undo::Nothing, |token| Command::Terminate { token, channel }).await?;
+        Ok(())
+    }
+
+    /// Why the hub has ended this membership, if it has: the owner went, or there is a new password. A handle that is
+    /// closed stays so; open the channel again.
+    #[must_use]
+    pub fn ended(&self) -> Option<Failure> {
+        self.life().ended()
+    }
+
+    /// Waits until the hub ends this membership, or the connection is gone.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again at any time.
+    pub async fn closed(&self) -> Failure {
+        self.life().closed().await
+    }
+
+    /// Waits until the channel has another owner, or, for the moment, none. The hub alone tells so.
+    ///
+    /// # Errors
+    /// When the membership ends.
+    ///
+    /// # Cancel safety
+    /// Changes between two calls are not seen by the second.
+    pub async fn owner_changed(&self) -> Result<Option<ClientId>, Failure> {
+        self.life().owner_changed().await
+    }
+}
+
+/// Derives a channel's keys; slow for passwords.
+pub(super) fn derive(secret: &Secret, salt: ChannelSalt) -> Result<ChannelMaster, commipc_protocol::auth::SecretError> {
+    ChannelMaster::new(&secret.derive(&salt.salt, salt.iterations)?)
+}
+
+impl super::desk::Desk {
+    /// The life of a channel's opening: the one that goes on, or a new one.
+    pub(super) fn life(&self, name: &ChannelName) -> Arc<Life> {
+        let mut lives = crate::sync::lock(self.lives());
+        if let Some(life) = lives.get(name).and_then(Weak::upgrade) {
+            return life;
+        }
+        lives.retain(|_, life| life.strong_count() > 0);
+        let life = Arc::default();
+        lives.insert(name.clone(), Arc::downgrade(&life));
+        life
+    }
+}
