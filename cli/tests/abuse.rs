@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use support::{Process, Scene};
 
 /// Connections in one wave.
@@ -26,6 +26,12 @@ const SOON: Duration = Duration::from_secs(1);
 const STAY: Duration = Duration::from_secs(5);
 /// What a busy machine adds to that.
 const SLACK: Duration = Duration::from_secs(2);
+
+/// What a member that is stopped may cost others: their time with it, over their time without. It is about one where nothing
+/// else runs; the rest is for a busy machine.
+const FACTOR: u32 = 3;
+/// What a hub keeps for a member that does not read: the default limit of an outbox.
+const OUTBOX: u64 = 8 << 20;
 
 /// What the connections say, in turn. None of it can become a handshake.
 const SAID: [&[u8]; 5] = [
@@ -156,4 +162,49 @@ fn v21_v22_v23_ten_thousand_strangers_of_one_address_leave_no_trace() {
     let url = line.strip_prefix("listening on ").unwrap();
     let address: SocketAddr = url.strip_prefix("tcp://").unwrap().parse().unwrap();
     assault(&hub, url, &key, || TcpStream::connect(address));
+}
+
+/// Broadcasts twice what an outbox holds, every message acknowledged, to a listener that gets all of it; tells how long it took.
+async fn broadcast_much(channel: &commipc_tokio::Channel, listener: &mut commipc_tokio::Listener<String>) -> Duration {
+    const SIZE: usize = 8 << 10;
+    let text = "x".repeat(SIZE);
+    let started = Instant::now();
+    for number in 0..2 * OUTBOX / SIZE as u64 {
+        channel.broadcast("news", &text).await.unwrap();
+        let message = listener.next().await.unwrap();
+        assert_eq!((message.len(), message.missed()), (SIZE, 0), "message {number}");
+    }
+    started.elapsed()
+}
+
+#[test]
+fn v25_a_member_that_is_stopped_costs_its_outbox_and_others_go_on() {
+    let scene = Scene::new();
+    let hub = scene.hub();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let speaker = runtime.block_on(commipc_tokio::client(&scene.url()).connect()).unwrap();
+    let channel = runtime.block_on(async { speaker.open("math").await }).unwrap();
+    let hearer = runtime.block_on(commipc_tokio::client(&scene.url()).connect()).unwrap();
+    let heard = runtime.block_on(async { hearer.open("math").await }).unwrap();
+    let mut listener = runtime.block_on(heard.listen::<String>("news")).unwrap();
+    // What the hub allocates once for all is no growth.
+    runtime.block_on(broadcast_much(&channel, &mut listener));
+    let (mut alone, mut beside, mut most) = (Duration::MAX, Duration::MAX, 0);
+    for _ in 0..3 {
+        alone = alone.min(runtime.block_on(broadcast_much(&channel, &mut listener)));
+        let before = memory(&hub);
+        let stopped = scene.listener(&["math", "news"]);
+        stopped.signal(Signal::STOP);
+        beside = beside.min(runtime.block_on(broadcast_much(&channel, &mut listener)));
+        most = most.max(memory(&hub).saturating_sub(before));
+        let members = runtime.block_on(speaker.members("math")).unwrap();
+        assert_eq!(members.len(), 2, "who left that much unread is no member any more");
+        stopped.signal(Signal::CONT);
+        let done = stopped.end();
+        assert_eq!(done.code, Some(6), "{done:?}");
+        assert!(done.stderr.contains("SlowConsumer") || done.stderr.contains("slow"), "{done:?}");
+    }
+    println!("16 MiB alone: {alone:?}, beside a stopped member: {beside:?}; the hub grew by {} KiB", most >> 10);
+    assert!(beside < FACTOR * alone, "{beside:?} instead of {alone:?}");
+    assert!(most < 2 * OUTBOX, "the hub grew by {most} bytes");
 }
