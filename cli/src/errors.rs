@@ -136,6 +136,7 @@ pub(crate) fn operation(
 pub(crate) fn exit(code: u16) -> Exit {
     // Not here: `ProviderGone`. A script that repeats a call after 3 must not repeat one that may have been executed.
     let by_itself = [
+        (Violation::HandshakeTimeout.code(), Exit::Unreachable),
         (Violation::BadServerProof.code(), Exit::Refused),
         (Violation::NotOffered.code(), Exit::Refused),
         (Refusal::NoSuchChannel.code(), Exit::Other),
@@ -158,6 +159,9 @@ pub(crate) fn exit(code: u16) -> Exit {
         400..500 | 600.. => Exit::Fault,
     }
 }
+
+/// What speaks something else.
+const NO_HUB: &str = "what answers there does not speak like a hub: check --hub";
 
 fn connection_hint(hub: &str, code: u16) -> Option<String> {
     if code == Misuse::Unreachable.code() {
@@ -182,6 +186,16 @@ fn connection_hint(hub: &str, code: u16) -> Option<String> {
             Refusal::NotAllowed.code(),
             "prove a credential that has can=observer at the hub with --credential, or the hub's own secret",
         ),
+        (
+            Violation::HandshakeTimeout.code(),
+            "something listens there and does not answer: see whether the hub still runs",
+        ),
+        (Violation::BadMagic.code(), NO_HUB),
+        (Violation::FrameTooLarge.code(), NO_HUB),
+        (Violation::EmptyFrame.code(), NO_HUB),
+        (Violation::UnknownFrame.code(), NO_HUB),
+        (Violation::UnexpectedFrame.code(), NO_HUB),
+        (Violation::BadControl.code(), NO_HUB),
         (Refusal::VersionUnsupported.code(), "use a hub and a commipc of the same release"),
     ];
     let by_itself = hints.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint);

@@ -6,6 +6,8 @@ use core::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
+    /// How long a client tries to reach its hub before [`Misuse::Unreachable`](crate::Misuse::Unreachable).
+    pub dial: Duration,
     /// The whole handshake, so that nobody holds a place by saying nothing. Then [`Violation::HandshakeTimeout`](crate::Violation::HandshakeTimeout).
     pub handshake: Duration,
     /// How long a hub may take to answer what a client asks it about channels: opening, providing, listening and their
@@ -20,7 +22,8 @@ pub struct Limits {
     /// Bytes of one link that are with the driver. More waits in the outbox.
     pub in_flight: usize,
     /// Retained bytes in one link's outbox. At a hub the link ends with [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer);
-    /// at a client the command fails with [`Misuse::Busy`](crate::Misuse::Busy).
+    /// at a client the command fails with [`Misuse::Busy`](crate::Misuse::Busy), and at twice as much, which only answers
+    /// can make, the link ends with [`Violation::Flood`](crate::Violation::Flood).
     pub outbox: usize,
     /// How long bytes may be with the driver without one of them leaving. At a hub the link then ends with
     /// [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer).
@@ -70,6 +73,7 @@ pub const TIME_LEFT_MAX: Duration = Duration::from_secs(86_400);
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            dial: Duration::from_secs(10),
             handshake: Duration::from_secs(5),
             registration: Duration::from_secs(10),
             handshake_frame: 1 << 10,

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{Client, Command, Event};
 use commipc_protocol::hub::{self, Hub};
-use commipc_protocol::{Input, Instant, Limits, LinkId, Machine, Now, Output, Peer, Transport, UnixMillis};
+use commipc_protocol::wire::{Control as _, Proof};
+use commipc_protocol::{
+    CloseReason, Input, Instant, Limits, LinkId, Machine, Now, Output, Peer, Refusal, Transport, UnixMillis,
+};
 use support::{KEY, client, hub};
 
 const NOW: Now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
@@ -109,5 +112,72 @@ fn s12_no_bit_of_the_handshake_can_be_changed() {
                 "the hub was deceived: {transport:?} {change:?}"
             );
         }
+    }
+}
+
+/// A hub with a password, and a client that was challenged and derives.
+fn deriving() -> (Hub, Client) {
+    let secret = Secret::password("correct horse");
+    let config = hub::HubConfig {
+        id: None,
+        credentials: support::credentials(&secret),
+        limits: Limits::default(),
+        owner_policy: commipc_protocol::OwnerPolicy::default(),
+    };
+    let (mut hub, mut client) = (Hub::new(config, &commipc_protocol::Seed::new([1; 32])), client("me", secret));
+    let peer = Peer::unknown(Transport::Memory);
+    client.handle_input(NOW, Input::Command(Command::Connect));
+    hub.handle_input(NOW, Input::Accepted { link: ACCEPTED, peer: peer.clone() });
+    client.handle_input(NOW, Input::Dialled { link: DIALLED, peer });
+    hand_over(&mut client, &mut hub);
+    hand_back(&mut hub, &mut client);
+    assert!(matches!(client.poll_output(), Some(Output::Event(Event::DeriveKey { .. }))));
+    (hub, client)
+}
+
+fn hand_over(client: &mut Client, hub: &mut Hub) {
+    while let Some(output) = client.poll_output() {
+        let Output::Transmit { data, .. } = output else { continue };
+        hub.handle_input(NOW, Input::Received { link: ACCEPTED, data });
+    }
+}
+
+fn hand_back(hub: &mut Hub, client: &mut Client) {
+    while let Some(output) = hub.poll_output() {
+        let Output::Transmit { data, .. } = output else { continue };
+        client.handle_input(NOW, Input::Received { link: DIALLED, data });
+    }
+}
+
+#[test]
+fn a_refusal_while_the_client_derives_is_a_refusal() {
+    let (mut hub, mut client) = deriving();
+    hub.handle_input(NOW, Input::Command(hub::Command::Shutdown));
+    hand_back(&mut hub, &mut client);
+    let outputs: Vec<_> = std::iter::from_fn(|| client.poll_output()).collect();
+    let refused = CloseReason::Refused(Refusal::ShuttingDown);
+    let told = |output: &Output<Event>| matches!(output, Output::Event(Event::Closed(why)) if *why == refused);
+    assert!(outputs.iter().any(told), "{outputs:?}");
+}
+
+#[test]
+fn a_proof_carries_one_to_four_take_over_proofs_or_none_at_all() {
+    for (count, fits) in [(0, false), (1, true), (4, true), (5, false)] {
+        let (mut hub, mut client) = (hub(Limits::default()), client("me", Secret::key(KEY)));
+        let peer = Peer::unknown(Transport::Memory);
+        client.handle_input(NOW, Input::Command(Command::Connect));
+        hub.handle_input(NOW, Input::Accepted { link: ACCEPTED, peer: peer.clone() });
+        client.handle_input(NOW, Input::Dialled { link: DIALLED, peer });
+        hand_over(&mut client, &mut hub);
+        hand_back(&mut hub, &mut client);
+        let Some(Output::Transmit { data, .. }) = client.poll_output() else { panic!("no proof") };
+        let genuine = Proof::parse(&data[5..]).unwrap();
+        let takeover = Some(vec![&[1; 32]; count]);
+        let mut body = bytes::BytesMut::new();
+        Proof { takeover, ..genuine }.encode(&mut body);
+        let length = u32::try_from(body.len() + 1).unwrap();
+        let frame = [&length.to_be_bytes()[..], &[3], &body].concat();
+        hub.handle_input(NOW, Input::Received { link: ACCEPTED, data: frame.into() });
+        assert_eq!(hub.load().clients == 1, fits, "{count}");
     }
 }

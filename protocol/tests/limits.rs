@@ -497,3 +497,57 @@ fn a_full_hub_takes_no_long_frame() {
     assert!(matches!(world.next(0), Event::Closed(CloseReason::Goodbye(Refusal::Overloaded))));
     world.open(1, "ch");
 }
+
+#[test]
+fn a_hub_is_dialled_for_so_long() {
+    let mut limits = Limits::default();
+    limits.dial = SECOND * 3;
+    let mut dialler = support::client_with("a", Secret::key(KEY), limits);
+    let mut now = World::new(&[]).now;
+    dialler.handle_input(now, Input::Command(Command::Connect));
+    assert!(matches!(dialler.poll_output(), Some(Output::Dial { .. })));
+    now.mono = now.mono + SECOND * 3;
+    dialler.handle_input(now, Input::Timeout);
+    assert!(matches!(dialler.poll_output(), Some(Output::Close { flush: false, .. })));
+    let unreachable = CloseReason::Unreachable(commipc_protocol::LinkEnd::Unreachable);
+    assert!(matches!(dialler.poll_output(), Some(Output::Event(Event::Closed(why))) if why == unreachable));
+    assert_eq!(dialler.poll_timeout(), None);
+}
+
+#[test]
+fn a_full_hub_sends_those_away_who_ask_and_do_not_read() {
+    let mut world = world(&["asks", "other"], |limits| limits.memory = 200_000);
+    world.stalled = Some(0);
+    let ping = [0, 0, 0, 4, 6, 0xa1, 0, 1];
+    for _ in 0..100_000 {
+        if world.is_linked(0) {
+            world.inject(0, &ping);
+        }
+    }
+    assert!(!world.is_linked(0));
+    assert!(world.hub.load().memory < 100_000, "and what waited for it is gone");
+    world.open(1, "ch");
+}
+
+#[test]
+fn a_client_owes_its_hub_only_so_much() {
+    let mut limits = Limits::default();
+    limits.outbox = 10_000;
+    let mut world = World::with(hub(Limits::default()), vec![support::client_with("a", Secret::key(KEY), limits)]);
+    world.connect_all();
+    let ping: Vec<u8> = std::iter::repeat_n([0, 0, 0, 4, 6, 0xa1, 0, 1], 10_000).flatten().collect();
+    let input = Input::Received { link: LinkId::dialled(0, 1), data: ping.into() };
+    world.clients[0].handle_input(world.now, input);
+    world.take_events(0);
+    assert!(world.events[0].iter().any(|event| matches!(event, Event::Violation(Violation::Flood))));
+}
+
+#[test]
+fn a_hub_that_has_stopped_takes_nobody_any_more() {
+    let mut world = world(&["a"], |_| {});
+    world.feed_hub(Input::Command(hub::Command::Shutdown));
+    world.run();
+    let late = accept(&mut world.hub, world.now, 9, None);
+    assert_eq!(closed(&mut world.hub), [late]);
+    assert_eq!(world.hub_events.iter().filter(|event| **event == hub::Event::Stopped).count(), 1);
+}

@@ -210,6 +210,16 @@ impl Client {
         channel.seq
     }
 
+    /// The next number of a reply: requests for channels that we know nothing of leave no trace.
+    pub(super) fn reply_seq(&mut self, channel: &ChannelName) -> u64 {
+        let Some(channel) = self.channels.find_mut(channel.as_name()) else {
+            self.strays += 1;
+            return self.strays;
+        };
+        channel.seq += 1;
+        channel.seq
+    }
+
     pub(super) fn ready_hub(&self) -> Result<HubId, Misuse> {
         match &self.phase {
             super::Phase::Ready(ready) => Ok(ready.hub.clone()),

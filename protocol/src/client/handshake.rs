@@ -92,6 +92,8 @@ impl Client {
         let link = LinkId::dialled(0, self.dials);
         self.link = Some(link);
         self.phase = Phase::Dialling;
+        let due = self.now.mono + self.config.limits.dial;
+        self.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake));
         self.outputs.push_back(Output::Dial { link, to: self.config.hub.clone() });
     }
 
@@ -99,6 +101,7 @@ impl Client {
         if !matches!(self.phase, Phase::Dialling) {
             return;
         }
+        self.stop_handshake_timer();
         let due = self.now.mono + self.config.limits.handshake;
         self.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake));
         let nonce = self.nonces.bytes();
@@ -127,7 +130,7 @@ impl Client {
         match (core::mem::replace(&mut self.phase, Phase::Idle), kind) {
             (Phase::Greeted(greeted), FrameType::Challenge) => self.handle_challenge(&greeted, frame),
             (Phase::Proving(proving), FrameType::Welcome) => self.handle_welcome(*proving, frame),
-            (Phase::Greeted(_) | Phase::Proving(_), FrameType::AuthFailed) => {
+            (Phase::Greeted(_) | Phase::Deriving(_) | Phase::Proving(_), FrameType::AuthFailed) => {
                 let AuthFailed { code } = AuthFailed::parse(frame.body()).map_err(|_| Violation::BadControl)?;
                 self.refused(code);
                 Ok(())

@@ -39,7 +39,7 @@ use serving::Serving;
 use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
-use crate::machine::{Input, LinkId, Machine, Output};
+use crate::machine::{Input, LinkEnd, LinkId, Machine, Output};
 use crate::names::{Address, ClientId, HubId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
@@ -80,6 +80,8 @@ pub struct Client {
     /// Requests our providers work on, by the hub's route numbers.
     serving: Map<u32, Serving>,
     served: u64,
+    /// The last number of a reply on a channel that we know nothing of.
+    strays: u64,
     /// Who spoke last: most often who speaks next.
     last_sender: Option<Address>,
     cached: Option<Cached>,
@@ -132,6 +134,7 @@ impl Client {
             frames_sent: 0,
             serving: hash.map(),
             served: 0,
+            strays: 0,
             last_sender: None,
             cached: None,
             scratch: BytesMut::new(),
@@ -226,6 +229,10 @@ impl Client {
     fn handle_received(&mut self, link: LinkId, mut data: Bytes) {
         // A frame may have ended the link it came on.
         while self.link == Some(link) {
+            // What we owe it is bounded too: it asks, or its members do, and does not read.
+            if self.outbox.waiting() > self.config.limits.outbox.saturating_mul(2) {
+                return self.violated(Violation::Flood);
+            }
             let handled = match self.inbox.next(&mut data) {
                 Ok(Some(frame)) => self.handle_frame(&frame),
                 Ok(None) => return,
@@ -239,7 +246,8 @@ impl Client {
 
     fn handle_frame(&mut self, frame: &Frame) -> Result<(), Violation> {
         let Some(kind) = FrameType::from_number(frame.number()) else {
-            return if frame.number() < 128 { Err(Violation::UnknownFrame) } else { Ok(()) };
+            let ready = matches!(self.phase, Phase::Ready(_));
+            return if ready && frame.number() >= 128 { Ok(()) } else { Err(Violation::UnknownFrame) };
         };
         let Phase::Ready(_) = &self.phase else { return self.handle_handshake_frame(kind, frame) };
         match kind {
@@ -285,6 +293,11 @@ impl Client {
     fn handle_timeout(&mut self) {
         while let Some(due) = self.timers.expire(self.now.mono) {
             match due {
+                Due::Handshake if matches!(self.phase, Phase::Dialling) => {
+                    self.handshake_timer = None;
+                    self.close_link(false);
+                    self.lose(CloseReason::Unreachable(LinkEnd::Unreachable));
+                }
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
                 Due::Control(id) => self.control_expired(id),
                 Due::Beacon(channel) => self.beacons_due(channel),

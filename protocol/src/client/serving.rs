@@ -104,7 +104,7 @@ impl Client {
 
     fn write_reply(&mut self, route: u32, serving: &Serving, kind: Kind, payload: &Payload) {
         let Ok(hub) = self.ready_hub() else { return };
-        let seq = self.next_seq(&serving.channel);
+        let seq = self.reply_seq(&serving.channel);
         let (id, instance) = (self.id.clone(), self.instance);
         let header = Header {
             kind,

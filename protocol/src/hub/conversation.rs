@@ -3,7 +3,7 @@
 use super::registry::{Departure, Leaving, LinkIx};
 use super::session::{Applicant, HandshakeEnd, Session, State};
 use super::throttle::Guesser;
-use super::{DisconnectReason, Due, Event, Hub};
+use super::{DisconnectReason, Due, Event, Hub, MUCH};
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::machine::Output;
@@ -259,10 +259,13 @@ impl Hub {
             (State::Hello | State::Proof(_) | State::Failing, _) => {}
         }
         let link = session.link;
-        for data in core::mem::take(&mut session.outbox).drain(&mut self.pool) {
+        // Who is ended for want of memory is not to cost more of it until it has read everything.
+        let overloaded = why == DisconnectReason::Refused(Refusal::Overloaded);
+        let flush = !(overloaded && session.outbox.waiting() > MUCH);
+        for data in core::mem::take(&mut session.outbox).drain(&mut self.pool).filter(|_| flush) {
             self.outputs.push_back(Output::Transmit { link, data });
         }
-        self.outputs.push_back(Output::Close { link, flush: true });
+        self.outputs.push_back(Output::Close { link, flush });
         self.forget(ix, session, why);
     }
 

@@ -84,7 +84,10 @@ pub struct Hub {
     hash: Keyed,
     sessions: u64,
     counters: Counters,
+    /// No link is taken any more.
     stopping: bool,
+    /// All are gone, and that was told.
+    stopped: bool,
 }
 
 /// What falls due at a hub.
@@ -101,6 +104,8 @@ enum Due {
 
 /// What a link takes beside its frames: its session, timers, names and places in tables. Measured, and rounded up.
 const LINK_SIZE: usize = 2 << 10;
+/// More unread than this costs a link its place when the hub is full.
+const MUCH: usize = 16 << 10;
 /// What a call takes: its slot, its timer and its place in the caller's table.
 const CALL_SIZE: usize = 256;
 
@@ -141,6 +146,7 @@ impl Hub {
             sessions: 0,
             counters: Counters::default(),
             stopping: false,
+            stopped: false,
         }
     }
 
@@ -198,8 +204,8 @@ impl Machine for Hub {
             Input::Timeout => self.handle_timeout(),
         }
         self.end_doomed();
-        if self.stopping && self.links.len() == 0 {
-            self.stopping = false;
+        if self.stopping && !self.stopped && self.links.len() == 0 {
+            self.stopped = true;
             self.event(Event::Stopped);
         }
     }
@@ -414,10 +420,11 @@ impl Hub {
     /// Ends a link if more waits for it than it may leave unread.
     fn check_outbox(&mut self, ix: LinkIx) {
         self.mark_ready(ix);
-        if let Some(session) = self.links.get(ix)
-            && session.outbox.waiting() > self.limits.outbox
-        {
+        let waiting = self.links.get(ix).map_or(0, |session| session.outbox.waiting());
+        if waiting > self.limits.outbox {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::SlowConsumer)));
+        } else if waiting > MUCH && self.is_full() {
+            self.doomed.push((ix, DisconnectReason::Refused(Refusal::Overloaded)));
         }
     }
 }

@@ -30,6 +30,9 @@ use crate::wire::{
     Welcome,
 };
 
+/// Take-over proofs of one PROOF.
+const TAKEOVERS_MAX: usize = 4;
+
 /// One link.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -210,7 +213,9 @@ impl Session {
         if !hello.kdfs.contains(&credential.kdf().id()) {
             return Err(Refusal::KdfUnsupported.into());
         }
-        let records = !self.peer.is_private();
+        // A link under TLS is private to those who have bound the handshake to it.
+        let unbound = self.peer.binding.is_some() && hello.binding == 0;
+        let records = !self.peer.is_private() || unbound;
         let challenge = Challenge {
             version: VERSION,
             kdf: credential.kdf().id(),
@@ -235,6 +240,9 @@ impl Session {
     /// Verifies the client's proof against the credential it named.
     pub(crate) fn handle_proof(frame: &Frame, pending: Pending) -> Result<Applicant, HandshakeEnd> {
         let body = Proof::parse(frame.body()).map_err(|_| Violation::BadControl)?;
+        if body.takeover.as_ref().is_some_and(|proofs| !(1..=TAKEOVERS_MAX).contains(&proofs.len())) {
+            return Err(Violation::BadControl.into());
+        }
         let Pending { client, credential, transcript, records, guesser } = pending;
         let authenticated = credential.verify_client(&transcript, body.proof).ok_or(Refusal::AuthFailed)?;
         Ok(Applicant { client, authenticated, guesser, records })

@@ -389,6 +389,7 @@ mod tests {
     #[test]
     fn unknown_entries_are_passed_over_and_bad_ones_are_not() {
         assert_eq!(Ping::parse(&[0xa2, 0, 5, 9, 0x81, 0xf6]), Ok(Ping { number: 5 }));
+        assert_eq!(Ping::parse(&[0xa3, 0, 5, 0x18, 24, 0, 0x18, 25, 0]), Ok(Ping { number: 5 }));
         for (what, body) in [
             ("label twice", &[0xa2, 0, 5, 0, 5][..]),
             ("labels falling", &[0xa2, 9, 1, 0, 5]),

@@ -140,13 +140,13 @@ pub(super) fn each_entry<'a>(
     mut entry: impl FnMut(u64, &mut Reader<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     let mut reader = Reader::new(body);
-    let mut least = 0;
+    let mut last = None;
     for _ in 0..reader.map()? {
         let label = reader.uint()?;
-        if label < least || least > PROOF_LABEL {
+        if Some(label) <= last || last == Some(PROOF_LABEL) {
             return Err(Malformed);
         }
-        least = label.checked_add(1).ok_or(Malformed)?;
+        last = Some(label);
         entry(label, &mut reader)?;
     }
     reader.finish()
