@@ -303,11 +303,12 @@ pub(crate) struct Broadcast {
 /// Print the broadcasts of a channel, one a line, until SIGTERM, Ctrl-C or the loss of the hub
 ///
 /// Says `listening to CHANNEL` on stderr when ready. A line is the sender, the event and the payload as JSON, with
-/// `(N missed)` behind it where so many messages before it were lost because this command was too slow. A payload of
-/// raw bytes is shown as {"$bytes":"<hex>"}.
+/// `(N missed)` behind it where so many messages before it were dropped because this command was too slow, and `(N lost)`
+/// where so many never came, which only a protected channel can tell. A payload of raw bytes is shown as
+/// {"$bytes":"<hex>"}.
 ///
 /// With --json: sender, hub, channel, event, data, number (the sender's count for this event), sent_at (ms since 1970, by
-/// the sender's clock), hops, metadata and missed.
+/// the sender's clock), hops, metadata, missed and lost.
 #[derive(Args, Debug)]
 #[command(before_help = LISTEN)]
 pub(crate) struct Listen {

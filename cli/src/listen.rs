@@ -60,11 +60,18 @@ fn ready(args: &Listen, json: bool) {
 fn to_text(message: &Message<Payload>, own_hub: &HubId) -> String {
     let sender = message.sender();
     let from = if sender.hub == *own_hub { sender.client.to_string() } else { sender.to_string() };
-    let missed = match message.missed() {
-        0 => String::new(),
-        missed => format!(" ({missed} missed)"),
-    };
-    format!("{from} {} {}{missed}", message.event(), json::print(&payload::shown(message)))
+    let gaps = gaps(message.missed(), message.lost());
+    format!("{from} {} {}{gaps}", message.event(), json::print(&payload::shown(message)))
+}
+
+/// What stands behind a message before which others are missing.
+fn gaps(missed: u64, lost: u64) -> String {
+    match (missed, lost) {
+        (0, 0) => String::new(),
+        (missed, 0) => format!(" ({missed} missed)"),
+        (0, lost) => format!(" ({lost} lost)"),
+        (missed, lost) => format!(" ({missed} missed, {lost} lost)"),
+    }
 }
 
 #[derive(Serialize)]
@@ -79,6 +86,7 @@ struct Line<'a> {
     hops: u8,
     metadata: Option<Printed<'a>>,
     missed: u64,
+    lost: u64,
 }
 
 fn to_json(message: &Message<Payload>) -> String {
@@ -98,6 +106,18 @@ fn to_json(message: &Message<Payload>) -> String {
         hops: message.hops(),
         metadata: metadata.as_ref().map(Printed),
         missed: message.missed(),
+        lost: message.lost(),
     };
     json::line(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_told_with_their_reason() {
+        let told = [(0, 0), (3, 0), (0, 2), (3, 2)].map(|(missed, lost)| gaps(missed, lost));
+        assert_eq!(told, ["", " (3 missed)", " (2 lost)", " (3 missed, 2 lost)"]);
+    }
 }

@@ -93,7 +93,7 @@ fn s89_a_message_comes_with_all_that_is_known_of_it() {
     let line = |event: &str, data: serde_json::Value, number: u64, metadata: serde_json::Value| {
         value!({
             "sender": "me", "hub": "here", "channel": "math", "event": event, "data": data, "number": number,
-            "sent_at": null, "hops": 1, "metadata": metadata, "missed": 0,
+            "sent_at": null, "hops": 1, "metadata": metadata, "missed": 0, "lost": 0,
         })
     };
     let expected = [

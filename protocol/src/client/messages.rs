@@ -95,7 +95,8 @@ impl Client {
             self.event(Event::Dropped(why));
             return Ok(());
         }
-        if header.kind == Kind::Broadcast && !self.is_next(&message, &incoming) {
+        // Accepted, so the epoch tells whether the channel is protected: only then do numbers count.
+        if header.kind == Kind::Broadcast && header.epoch > 0 && !self.is_next(&message, &incoming) {
             return Ok(());
         }
         let Self { channels, outputs, .. } = self;
