@@ -3,7 +3,8 @@
 use std::fmt::Display;
 
 use commipc_tokio::{
-    CallError, ChannelName, Code, EventName, Failure as ChannelEnd, FaultCode, Misuse, NameError, Refusal, Violation,
+    CallError, ChannelName, Client, CloseReason, Code, EventName, Failure as ChannelEnd, FaultCode, Misuse, NameError,
+    Refusal, Violation,
 };
 
 use crate::failure::{Exit, Failure, Outcome};
@@ -59,19 +60,24 @@ fn bad_name(what: &str, name: &str, error: NameError) -> Failure {
 }
 
 /// A connection that stood and is over.
-pub(crate) fn lost(hub: &str, reason: &str) -> Failure {
+pub(crate) fn lost(hub: &str, reason: CloseReason) -> Failure {
+    let (code, hint) = if reason == CloseReason::Goodbye(Refusal::SlowConsumer) {
+        (Refusal::SlowConsumer.code(), "run this command again, with what reads its output keeping up")
+    } else {
+        (Misuse::Disconnected.code(), "run this command again when the hub is back")
+    };
     Failure::new(Exit::Unreachable, format!("the connection to the hub at {hub} is over: {reason}"))
-        .code(Misuse::Disconnected.code())
-        .hint("run this command again when the hub is back")
+        .code(code)
+        .hint(hint)
 }
 
 /// A channel that the hub has closed for us, or the connection went.
-pub(crate) fn closed(hub: &str, channel: &ChannelName, why: ChannelEnd) -> Failure {
+pub(crate) async fn closed(hub: &str, channel: &ChannelName, client: &Client, why: ChannelEnd) -> Failure {
     match why {
         ChannelEnd::Refused(_) | ChannelEnd::RefusedCode(_) => {
             operation(hub, channel, None, why.code(), &format!("the channel was closed: {why}"))
         }
-        ChannelEnd::Local(_) => lost(hub, &why.to_string()),
+        ChannelEnd::Local(_) => lost(hub, client.closed().await),
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &Listen, common: &Common) -> Outcome {
             message = listener.next() => message,
         };
         let Some(message) = message else {
-            return Err(errors::closed(&hub, &name, channel.closed().await));
+            return Err(errors::closed(&hub, &name, &client, channel.closed().await).await);
         };
         let line = if common.json { to_json(&message) } else { to_text(&message, client.hub_id()) };
         // Whoever reads this has seen enough, as `head` has.

@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &Protect, common: &Common) -> Outcome {
     loop {
         tokio::select! {
             () = stop.requested() => break,
-            why = channel.closed() => return Err(errors::closed(&hub, &name, why)),
+            why = channel.closed() => return Err(errors::closed(&hub, &name, &client, why).await),
             _ = reload.recv() => match rotate(&channel, common).await {
                 Ok(()) => tell(args, common.json, "rekeyed"),
                 Err(failure) => failure.tell(common.json),

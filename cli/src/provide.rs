@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Ou
             client.close().await;
             Ok(())
         }
-        why = channel.closed() => Err(errors::closed(&about.hub, &about.channel, why)),
+        why = channel.closed() => Err(errors::closed(&about.hub, &about.channel, &client, why).await),
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) async fn provider(common: &Common, load: Load) -> Outcome {
     let _provider = provider.map_err(|error| about.failed(error.code(), &error))?;
     crate::say("ready");
     let reason = client.closed().await;
-    Err(errors::lost(&about.hub, &reason.to_string()))
+    Err(errors::lost(&about.hub, reason))
 }
 
 /// Warms up, waits for the word, keeps calls in flight, tells how it went.
