@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, Command, Dropped, Event, Failure, Token};
-use commipc_protocol::wire::{Control as _, FrameType, Hop, JoinChallenge, Message, Open};
-use commipc_protocol::{FaultCode, Input, Limits, LinkId, Machine as _, Output, Refusal, Transport, hub};
+use commipc_protocol::wire::{Channel, Control as _, FrameType, Hop, JoinChallenge, Message, Open};
+use commipc_protocol::{FaultCode, Input, Limits, LinkId, Machine as _, Misuse, Output, Refusal, Transport, hub};
 use support::{World, name, outgoing, payload};
 
 fn key(number: u8) -> Secret {
@@ -143,7 +143,7 @@ fn s26_v13_a_rotation_ends_every_membership_but_the_owners() {
 #[test]
 fn v13_who_was_evicted_is_not_promoted() {
     let mut world = World::ready(&["owner", "old", "new"]);
-    let access = Access { secret: None, policy: Some(commipc_protocol::OwnerPolicy::Promote), plain: false };
+    let access = Access { secret: None, policy: Some(commipc_protocol::OwnerPolicy::Promote) };
     world.command(0, Command::Open { token: Token(1), channel: name("ch"), access });
     world.expect_done(0, 1);
     world.open(1, "ch");
@@ -448,7 +448,7 @@ fn a_rolled_back_protection_is_refused() {
     world.join(1, "ch", &key(2));
     world.command(1, Command::Leave { token: Token(3), channel: name("ch") });
     world.expect_done(1, 3);
-    let access = Access { secret: Some(Kdf::Key), policy: None, plain: false };
+    let access = Access { secret: Some(Kdf::Key), policy: None };
     world.clients[1]
         .handle_input(world.now, Input::Command(Command::Open { token: Token(4), channel: name("ch"), access }));
     // The hub's answer is another's.
@@ -462,21 +462,41 @@ fn a_rolled_back_protection_is_refused() {
 }
 
 #[test]
-fn a_credential_protects_so_many_channels() {
-    let mut limits = Limits::default();
-    limits.records = 2;
-    let clients = ["a", "b"].map(|id| support::client(id, Secret::key(support::KEY))).into();
-    let mut world = World::with(support::hub(limits), clients);
-    world.connect_all();
-    for channel in ["x", "y", "z"] {
-        world.open(0, channel);
-    }
-    world.protect(0, "x", &key(1), 1);
-    world.protect(0, "y", &key(1), 2);
-    world.try_to_protect(0, 3, "z", &key(1), 3);
-    assert_eq!(world.expect_refused(0), Refusal::TooManyRecords);
-    world.protect(0, "y", &key(2), 4);
-    world.command(0, Command::Unprotect { token: Token(4), channel: name("x") });
-    world.expect_done(0, 4);
-    world.protect(0, "z", &key(1), 5);
+fn who_leaves_a_protected_channel_ends_its_exchanges_there() {
+    let mut world = protected(&["owner", "member"]);
+    world.provide(0, 5, "ch", "ev");
+    world.call(1, 9, "ch", "ev", b"");
+    world.expect_request(0);
+    world.command(1, Command::Leave { token: Token(3), channel: name("ch") });
+    let failure = Failure::Refused(Refusal::NotMember);
+    assert_eq!(world.expect_answered(1).1, Err(CallFailure::Failed { failure, maybe_executed: true }));
+    world.expect_done(1, 3);
+    let Event::RequestEnded { why, .. } = world.next(0) else { panic!("the provider is not told") };
+    assert_eq!(why, Failure::Local(Misuse::Cancelled));
+    world.join(1, "ch", &key(1));
+    world.call(1, 10, "ch", "ev", b"");
+    let request = world.expect_request(0);
+    world.command(0, Command::Leave { token: Token(4), channel: name("ch") });
+    assert!(matches!(world.next(0), Event::RequestEnded { why, .. } if why == failure));
+    let gone = Failure::Refused(Refusal::ProviderGone);
+    let ended = Err(CallFailure::Failed { failure: gone, maybe_executed: true });
+    assert_eq!(world.expect_answered(1).1, ended, "nobody waits for somebody who is gone");
+    world.command(0, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
+    assert!(world.is_linked(0) && world.is_linked(1));
+}
+
+#[test]
+fn what_outlives_a_membership_is_not_said_without_a_signature() {
+    let mut world = protected(&["owner", "member"]);
+    world.provide(1, 5, "ch", "ev");
+    world.call(0, 9, "ch", "ev", b"");
+    let request = world.expect_request(1);
+    // A hub that ends the membership and not the call.
+    let mut body = bytes::BytesMut::new();
+    let rekeyed = Refusal::Rekeyed.code();
+    Channel { channel: name("ch").as_name(), code: rekeyed, epoch: Some(2), owner: None }.encode(&mut body);
+    assert!(matches!(&show(&mut world, 1, FrameType::Channel, &body)[..], [Event::ChannelClosed { .. }]));
+    world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
+    assert!(world.is_linked(1), "it is no violation, since it is not said at all");
+    assert!(world.events[0].is_empty());
 }

@@ -87,21 +87,30 @@ impl Client {
         // Giving up is rare and calls are bounded: a map from tokens would cost every call to make this one faster.
         let key = self.calls.iter().find(|(_, pending)| pending.token == call).map(|(key, _)| key);
         if let Some(key) = key {
-            self.give_up(key, Misuse::Cancelled);
+            self.give_up(key, Failure::Local(Misuse::Cancelled));
+        }
+    }
+
+    /// Gives up every call on a channel while the keys are there to say so with.
+    pub(super) fn give_up_calls(&mut self, channel: &ChannelName) {
+        let on_channel = self.calls.iter().filter(|(_, pending)| pending.channel == *channel);
+        let keys: alloc::vec::Vec<Key> = on_channel.map(|(key, _)| key).collect();
+        for key in keys {
+            self.give_up(key, Failure::Refused(Refusal::NotMember));
         }
     }
 
     pub(super) fn call_expired(&mut self, key: Key) {
-        self.give_up(key, Misuse::Deadline);
+        self.give_up(key, Failure::Local(Misuse::Deadline));
     }
 
     /// Ends a call from this side and tells the provider.
-    fn give_up(&mut self, key: Key, why: Misuse) {
+    fn give_up(&mut self, key: Key, why: Failure) {
         let Some(pending) = self.end_call(key) else { return };
         if let Ok(hub) = self.ready_hub() {
             self.write_cancel(key, &pending, &hub);
         }
-        self.answered(pending.token, Err(lost(Failure::Local(why))));
+        self.answered(pending.token, Err(lost(why)));
     }
 
     fn write_cancel(&mut self, key: Key, pending: &Pending, hub: &HubId) {

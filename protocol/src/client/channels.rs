@@ -301,6 +301,10 @@ impl Client {
             *times -= 1;
             return self.done(token, Ok(()));
         }
+        if channel.guarded.seal.is_some() {
+            self.give_up_calls(name);
+            self.abandon_requests(name);
+        }
         self.close_channel(ix);
         let id = self.control(Control::Undo(token));
         let leave = wire::Leave { id, channel: name.as_name() };

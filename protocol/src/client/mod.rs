@@ -404,9 +404,14 @@ impl Client {
 
     /// Writes one message, signed if its channel is protected. Number and time are those of the moment it enters the
     /// outbox. Gives what an answer to it must name, on a protected channel.
+    ///
+    /// What belongs to a signed call cannot be said any more when the keys are gone; whoever took them has ended the call.
     fn write_message(&mut self, route: u32, header: &Header<'_>, payload: &Bytes) -> Option<[u8; 32]> {
         let Self { scratch, outbox, pool, channels, .. } = self;
         let seal = channels.find(header.channel).and_then(|channel| channel.guarded.seal.as_ref());
+        if seal.is_none() && !header.reference.is_empty() {
+            return None;
+        }
         scratch.clear();
         Header { epoch: seal.map_or(0, Seal::epoch), ..*header }.encode(scratch);
         let tag = seal.map(|seal| seal.tag(scratch, payload));

@@ -169,6 +169,19 @@ impl Client {
         }
     }
 
+    /// Ends every request on a channel, and tells the callers while the keys are there to say so with.
+    pub(super) fn abandon_requests(&mut self, channel: &ChannelName) {
+        let on_channel = self.serving.iter().filter(|(_, serving)| serving.channel == *channel);
+        let mut requests: alloc::vec::Vec<(u32, u64)> =
+            on_channel.map(|(route, serving)| (*route, serving.serial)).collect();
+        requests.sort_unstable();
+        for (route, serial) in requests {
+            let request = RequestId { route, serial };
+            self.handle_answer(request, Err(refusal_as_fault(Refusal::ProviderGone)));
+            self.event(Event::RequestEnded { request, why: Failure::Refused(Refusal::NotMember) });
+        }
+    }
+
     pub(super) fn lose_serving(&mut self, gone: Misuse) {
         let mut routes: alloc::vec::Vec<u32> = self.serving.keys().copied().collect();
         routes.sort_unstable();
