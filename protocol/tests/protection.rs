@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, Command, Dropped, Event, Failure, Token};
-use commipc_protocol::wire::{Channel, Control as _, FrameType, Hop, JoinChallenge, Message, Open};
+use commipc_protocol::wire::{Channel, Control as _, FrameType, Hop, JoinChallenge, MAGIC, Message, Open};
 use commipc_protocol::{FaultCode, Input, Limits, LinkId, Machine as _, Misuse, Output, Refusal, Transport, hub};
 use support::{World, name, outgoing, payload};
 
@@ -143,7 +143,7 @@ fn s26_v13_a_rotation_ends_every_membership_but_the_owners() {
 #[test]
 fn v13_who_was_evicted_is_not_promoted() {
     let mut world = World::ready(&["owner", "old", "new"]);
-    let access = Access { secret: None, policy: Some(commipc_protocol::OwnerPolicy::Promote) };
+    let access = Access { secret: None, policy: Some(commipc_protocol::OwnerPolicy::Promote), plain: false };
     world.command(0, Command::Open { token: Token(1), channel: name("ch"), access });
     world.expect_done(0, 1);
     world.open(1, "ch");
@@ -256,7 +256,10 @@ fn v18_v19_d3_the_hub_never_hears_the_password_or_the_key_that_signs() {
 /// The last message frame of a kind that the hub sent to a client: its body.
 fn last_message(world: &World, client: usize, kind: FrameType) -> Vec<u8> {
     let (_, from_hub) = &world.wire[&LinkId::accepted(client as u32, client as u32 + 1)];
-    let mut rest = &from_hub[..];
+    last_frame(from_hub, kind)
+}
+
+fn last_frame(mut rest: &[u8], kind: FrameType) -> Vec<u8> {
     let mut found = Vec::new();
     while let Some((length, tail)) = rest.split_first_chunk::<4>() {
         let (frame, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
@@ -448,7 +451,7 @@ fn a_rolled_back_protection_is_refused() {
     world.join(1, "ch", &key(2));
     world.command(1, Command::Leave { token: Token(3), channel: name("ch") });
     world.expect_done(1, 3);
-    let access = Access { secret: Some(Kdf::Key), policy: None };
+    let access = Access { secret: Some(Kdf::Key), policy: None, plain: false };
     world.clients[1]
         .handle_input(world.now, Input::Command(Command::Open { token: Token(4), channel: name("ch"), access }));
     // The hub's answer is another's.
@@ -485,6 +488,33 @@ fn who_leaves_a_protected_channel_ends_its_exchanges_there() {
     assert!(world.is_linked(0) && world.is_linked(1));
 }
 
+/// The last frame of a kind that a client sent: its body.
+fn last_said(world: &World, client: usize, kind: FrameType) -> Vec<u8> {
+    let (to_hub, _) = &world.wire[&LinkId::accepted(client as u32, client as u32 + 1)];
+    last_frame(&to_hub[MAGIC.len()..], kind)
+}
+
+#[test]
+fn a_call_that_its_hub_hands_to_others_as_well_may_have_been_executed() {
+    let mut world = protected(&["provider", "caller", "other"]);
+    world.join(2, "ch", &key(1));
+    world.provide(0, 5, "ch", "ev");
+    world.call(1, 9, "ch", "ev", b"");
+    world.expect_request(0);
+    let call = last_said(&world, 1, FrameType::Call);
+    let by_hub = [&0x8000_0777_u32.to_be_bytes()[..], &call[4..]].concat();
+    assert!(show(&mut world, 2, FrameType::Call, &by_hub).is_empty());
+    world.command(2, Command::Leave { token: Token(3), channel: name("ch") });
+    let fault = last_said(&world, 2, FrameType::Fault);
+    let routed = [&call[..4], &fault[4..]].concat();
+    let told = show(&mut world, 1, FrameType::Fault, &routed);
+    let [Event::Answered { result: Err(CallFailure::Failed { failure, maybe_executed }), .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(*failure, Failure::Refused(Refusal::NoProvider), "a member said so, but not the provider");
+    assert!(maybe_executed);
+}
+
 #[test]
 fn what_outlives_a_membership_is_not_said_without_a_signature() {
     let mut world = protected(&["owner", "member"]);
@@ -499,4 +529,24 @@ fn what_outlives_a_membership_is_not_said_without_a_signature() {
     world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
     assert!(world.is_linked(1), "it is no violation, since it is not said at all");
     assert!(world.events[0].is_empty());
+}
+
+#[test]
+fn a_credential_protects_so_many_channels() {
+    let mut limits = Limits::default();
+    limits.records = 2;
+    let clients = ["a", "b"].map(|id| support::client(id, Secret::key(support::KEY))).into();
+    let mut world = World::with(support::hub(limits), clients);
+    world.connect_all();
+    for channel in ["x", "y", "z"] {
+        world.open(0, channel);
+    }
+    world.protect(0, "x", &key(1), 1);
+    world.protect(0, "y", &key(1), 2);
+    world.try_to_protect(0, 3, "z", &key(1), 3);
+    assert_eq!(world.expect_refused(0), Refusal::TooManyRecords);
+    world.protect(0, "y", &key(2), 4);
+    world.command(0, Command::Unprotect { token: Token(4), channel: name("x") });
+    world.expect_done(0, 4);
+    world.protect(0, "z", &key(1), 5);
 }

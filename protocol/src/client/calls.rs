@@ -149,6 +149,7 @@ impl Client {
             return Ok(());
         };
         let hub = self.ready_hub().map_err(|_| Violation::UnexpectedFrame)?;
+        let signed = pending.reference.is_some();
         let fits = kind.message_kind() == Some(header.kind)
             && header.request == pending.request
             && header.reference == pending.reference.as_ref().map_or(&[][..], |reference| reference)
@@ -172,8 +173,10 @@ impl Client {
             })
         } else {
             // What cannot be read is the provider's mistake and no reason to leave the hub: its handler failed.
-            Err(parse_fault(message.payload)
-                .map_or_else(|_| CallFailure::Fault(FaultCode::HandlerFailed.into()), failure_of))
+            Err(parse_fault(message.payload).map_or_else(
+                |_| CallFailure::Fault(FaultCode::HandlerFailed.into()),
+                |fault| failure_of(fault, signed),
+            ))
         };
         if let Some(pending) = self.end_call(key) {
             self.answered(pending.token, result);
@@ -253,12 +256,13 @@ impl Client {
     }
 }
 
-/// A fault by this library that says the provider did not take the call is no statement of a handler.
-fn failure_of(fault: crate::Fault) -> CallFailure {
+/// A fault by this library that says the provider did not take the call is no statement of a handler. Where calls are
+/// signed, whoever says so may not be the only one whom the hub has asked.
+fn failure_of(fault: crate::Fault, signed: bool) -> CallFailure {
     match Refusal::from_code(fault.code) {
         Some(refusal) => CallFailure::Failed {
             failure: Failure::Refused(refusal),
-            maybe_executed: refusal.maybe_executed() || refusal == Refusal::TooLarge,
+            maybe_executed: refusal.maybe_executed() || refusal == Refusal::TooLarge || signed,
         },
         None => CallFailure::Fault(fault),
     }
