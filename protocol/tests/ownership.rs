@@ -193,3 +193,23 @@ fn an_owner_can_end_its_channel_for_all() {
     assert_eq!(world.expect_closed(1, "ch"), Refusal::Terminated);
     assert_eq!(world.hub.load().channels, 0);
 }
+
+#[test]
+fn a_call_outlives_a_channel_that_is_forgotten_and_nothing_of_another_one_ends_it() {
+    let mut world = World::ready(&["owner", "provider", "caller"]);
+    let access = Access { plain: true, ..Access::default() };
+    world.command(1, Command::Open { token: Token(1), channel: name("old"), access });
+    world.expect_done(1, 1);
+    world.provide(1, 5, "old", "ev");
+    world.call(2, 9, "old", "ev", b"");
+    let request = world.expect_request(1);
+    world.command(1, Command::Leave { token: Token(2), channel: name("old") });
+    world.expect_done(1, 2);
+    assert_eq!(world.hub.load().channels, 0);
+    world.open(0, "new");
+    world.command(0, Command::Terminate { token: Token(3), channel: name("new") });
+    assert_eq!(world.expect_closed(0, "new"), Refusal::Terminated);
+    assert!(world.events[1].is_empty() && world.events[2].is_empty(), "{:?}", world.events);
+    world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"yes")) });
+    assert!(world.expect_answered(2).1.is_ok());
+}

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, Command, Dropped, Event, Failure, Token};
-use commipc_protocol::wire::{Channel, Control as _, FrameType, Hop, JoinChallenge, MAGIC, Message, Open};
-use commipc_protocol::{FaultCode, Input, Limits, LinkId, Machine as _, Misuse, Output, Refusal, Transport, hub};
+use commipc_protocol::wire::{Control as _, FrameType, Hop, JoinChallenge, Message, Open};
+use commipc_protocol::{FaultCode, Input, Limits, LinkId, Machine as _, Output, Refusal, Transport, hub};
 use support::{World, name, outgoing, payload};
 
 fn key(number: u8) -> Secret {
@@ -256,10 +256,7 @@ fn v18_v19_d3_the_hub_never_hears_the_password_or_the_key_that_signs() {
 /// The last message frame of a kind that the hub sent to a client: its body.
 fn last_message(world: &World, client: usize, kind: FrameType) -> Vec<u8> {
     let (_, from_hub) = &world.wire[&LinkId::accepted(client as u32, client as u32 + 1)];
-    last_frame(from_hub, kind)
-}
-
-fn last_frame(mut rest: &[u8], kind: FrameType) -> Vec<u8> {
+    let mut rest = &from_hub[..];
     let mut found = Vec::new();
     while let Some((length, tail)) = rest.split_first_chunk::<4>() {
         let (frame, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
@@ -462,73 +459,6 @@ fn a_rolled_back_protection_is_refused() {
     let told = show(&mut world, 1, FrameType::JoinChallenge, &body);
     let [Event::Done { result: Err(Failure::Refused(refusal)), .. }] = &told[..] else { panic!("{told:?}") };
     assert_eq!(*refusal, Refusal::RolledBack);
-}
-
-#[test]
-fn who_leaves_a_protected_channel_ends_its_exchanges_there() {
-    let mut world = protected(&["owner", "member"]);
-    world.provide(0, 5, "ch", "ev");
-    world.call(1, 9, "ch", "ev", b"");
-    world.expect_request(0);
-    world.command(1, Command::Leave { token: Token(3), channel: name("ch") });
-    let failure = Failure::Refused(Refusal::NotMember);
-    assert_eq!(world.expect_answered(1).1, Err(CallFailure::Failed { failure, maybe_executed: true }));
-    world.expect_done(1, 3);
-    let Event::RequestEnded { why, .. } = world.next(0) else { panic!("the provider is not told") };
-    assert_eq!(why, Failure::Local(Misuse::Cancelled));
-    world.join(1, "ch", &key(1));
-    world.call(1, 10, "ch", "ev", b"");
-    let request = world.expect_request(0);
-    world.command(0, Command::Leave { token: Token(4), channel: name("ch") });
-    assert!(matches!(world.next(0), Event::RequestEnded { why, .. } if why == failure));
-    let gone = Failure::Refused(Refusal::ProviderGone);
-    let ended = Err(CallFailure::Failed { failure: gone, maybe_executed: true });
-    assert_eq!(world.expect_answered(1).1, ended, "nobody waits for somebody who is gone");
-    world.command(0, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
-    assert!(world.is_linked(0) && world.is_linked(1));
-}
-
-/// The last frame of a kind that a client sent: its body.
-fn last_said(world: &World, client: usize, kind: FrameType) -> Vec<u8> {
-    let (to_hub, _) = &world.wire[&LinkId::accepted(client as u32, client as u32 + 1)];
-    last_frame(&to_hub[MAGIC.len()..], kind)
-}
-
-#[test]
-fn a_call_that_its_hub_hands_to_others_as_well_may_have_been_executed() {
-    let mut world = protected(&["provider", "caller", "other"]);
-    world.join(2, "ch", &key(1));
-    world.provide(0, 5, "ch", "ev");
-    world.call(1, 9, "ch", "ev", b"");
-    world.expect_request(0);
-    let call = last_said(&world, 1, FrameType::Call);
-    let by_hub = [&0x8000_0777_u32.to_be_bytes()[..], &call[4..]].concat();
-    assert!(show(&mut world, 2, FrameType::Call, &by_hub).is_empty());
-    world.command(2, Command::Leave { token: Token(3), channel: name("ch") });
-    let fault = last_said(&world, 2, FrameType::Fault);
-    let routed = [&call[..4], &fault[4..]].concat();
-    let told = show(&mut world, 1, FrameType::Fault, &routed);
-    let [Event::Answered { result: Err(CallFailure::Failed { failure, maybe_executed }), .. }] = &told[..] else {
-        panic!("{told:?}")
-    };
-    assert_eq!(*failure, Failure::Refused(Refusal::NoProvider), "a member said so, but not the provider");
-    assert!(maybe_executed);
-}
-
-#[test]
-fn what_outlives_a_membership_is_not_said_without_a_signature() {
-    let mut world = protected(&["owner", "member"]);
-    world.provide(1, 5, "ch", "ev");
-    world.call(0, 9, "ch", "ev", b"");
-    let request = world.expect_request(1);
-    // A hub that ends the membership and not the call.
-    let mut body = bytes::BytesMut::new();
-    let rekeyed = Refusal::Rekeyed.code();
-    Channel { channel: name("ch").as_name(), code: rekeyed, epoch: Some(2), owner: None }.encode(&mut body);
-    assert!(matches!(&show(&mut world, 1, FrameType::Channel, &body)[..], [Event::ChannelClosed { .. }]));
-    world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
-    assert!(world.is_linked(1), "it is no violation, since it is not said at all");
-    assert!(world.events[0].is_empty());
 }
 
 #[test]

@@ -109,6 +109,7 @@ impl Canon for Asked {
             Self::Client(command) => command.canon(out),
             Self::Hub(hub::Command::SetCredentials(_)) => out.extend_from_slice(b"credentials"),
             Self::Hub(hub::Command::Shutdown) => out.extend_from_slice(b"shutdown"),
+            Self::Malice(order) => name(out, order),
         }
     }
 }
@@ -118,6 +119,9 @@ impl Canon for Told {
         match self {
             Self::Client(event) => event.canon(out),
             Self::Hub(event) => name(out, event),
+            Self::Withheld { from, what } => {
+                texts(out, &[b"withheld", from.as_bytes(), what.sender.as_bytes(), &what.payload])
+            }
         }
     }
 }

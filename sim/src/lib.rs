@@ -17,8 +17,10 @@ pub mod decisions;
 mod engine;
 pub mod fuzzing;
 mod host;
+mod mallory;
 mod node;
 pub mod oracles;
+mod passwords;
 mod run;
 mod station;
 mod suite;
@@ -32,9 +34,12 @@ mod world;
 pub use canon::Canon;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use host::{Joining, Process, Sim, Stalled};
+pub use mallory::{Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
-pub use run::{Outcome, Source, Tally, replay_command, report_seed, run, run_choices, run_seed, run_seeds};
-pub use station::{Asked, Station, Told};
+pub use run::{
+    Outcome, Source, Tally, is_malicious, replay_command, report_seed, run, run_choices, run_seed, run_seeds,
+};
+pub use station::{Asked, Station, Told, Withheld};
 pub use suite::{At, Reply, Ticket};
 pub use trace::{Trace, TraceHash};
 pub use twin::Twins;

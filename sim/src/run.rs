@@ -1,13 +1,14 @@
 //! Whole runs: from a seed, from recorded choices or from a fuzzer's bytes, to a verdict.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use commipc_protocol::Instant;
 
 use crate::decisions::{Choices, Decisions};
-use crate::swarm::Swarm;
+use crate::swarm::{self, Swarm};
 use crate::trace::TraceHash;
 use crate::world::Failure;
 
@@ -22,6 +23,8 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
     /// Everything that was decided, to replay the run whatever it was made from.
     pub choices: Choices,
+    /// What a malicious hub did, and how often; empty where the hub is honest.
+    pub malice: BTreeMap<&'static str, u64>,
     /// The readable lines, when they were asked for.
     pub conversation: Vec<String>,
 }
@@ -35,6 +38,14 @@ pub enum Source {
     Choices(Choices),
     /// From any bytes.
     Bytes(Vec<u8>),
+}
+
+/// Whether the hub of a seed's run is malicious.
+#[must_use]
+pub fn is_malicious(seed: u64) -> bool {
+    let mut decisions = Decisions::seeded(seed);
+    let malice = decisions.stream("malice");
+    swarm::is_malicious(decisions.on(malice))
 }
 
 /// Runs one seed.
@@ -67,6 +78,12 @@ pub fn run(source: Source, talking: bool) -> Outcome {
         events: world.trace().events(),
         failures,
         choices: world.engine().decided().record(),
+        malice: world
+            .hubs()
+            .iter()
+            .find_map(|hub| world.mallory(*hub))
+            .map(|it| it.played().clone())
+            .unwrap_or_default(),
         conversation: world.trace().lines().to_vec(),
     }
 }

@@ -1,8 +1,11 @@
 //! Client and hub as one kind of machine, so that one engine drives a world of both.
 
+use bytes::Bytes;
 use commipc_protocol::client::{self, Client};
 use commipc_protocol::hub::{self, Hub};
-use commipc_protocol::{Deadline, Input, Machine, Now, Output};
+use commipc_protocol::{ClientId, Deadline, Input, Machine, Now, Output};
+
+use crate::mallory::{Mallory, Order};
 
 /// A product machine.
 #[derive(Debug)]
@@ -11,6 +14,8 @@ pub enum Station {
     Client(Box<Client>),
     /// A hub.
     Hub(Box<Hub>),
+    /// A hub that its clients should not trust.
+    Mallory(Box<Mallory>),
 }
 
 /// What an application asks of a station. What is meant for the other kind has no effect.
@@ -20,6 +25,15 @@ pub enum Asked {
     Client(client::Command),
     /// Of a hub.
     Hub(hub::Command),
+    /// Of a malicious hub.
+    Malice(Order),
+}
+
+/// A message that a malicious hub keeps from somebody for good: who said it and what, which is as good as unique.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Withheld {
+    pub(crate) sender: ClientId,
+    pub(crate) payload: Bytes,
 }
 
 /// What a station tells.
@@ -29,6 +43,13 @@ pub enum Told {
     Client(client::Event),
     /// By a hub.
     Hub(hub::Event),
+    /// By a malicious hub, whose word about itself is taken.
+    Withheld {
+        /// Whom it keeps it from.
+        from: ClientId,
+        /// What.
+        what: Withheld,
+    },
 }
 
 impl Machine for Station {
@@ -39,12 +60,19 @@ impl Machine for Station {
         match self {
             Self::Client(client) => feed(client.as_mut(), now, input, |asked| match asked {
                 Asked::Client(command) => Some(command),
-                Asked::Hub(_) => None,
+                Asked::Hub(_) | Asked::Malice(_) => None,
             }),
-            Self::Hub(hub) => feed(hub.as_mut(), now, input, |asked| match asked {
-                Asked::Hub(command) => Some(command),
-                Asked::Client(_) => None,
-            }),
+            Self::Hub(hub) => feed(hub.as_mut(), now, input, of_hub),
+            Self::Mallory(mallory) => match input {
+                Input::Command(Asked::Malice(order)) => mallory.obey(order),
+                input @ (Input::Command(Asked::Client(_) | Asked::Hub(_))
+                | Input::Accepted { .. }
+                | Input::Dialled { .. }
+                | Input::Received { .. }
+                | Input::Written { .. }
+                | Input::Closed { .. }
+                | Input::Timeout) => feed(mallory.as_mut(), now, input, of_hub),
+            },
         }
     }
 
@@ -52,6 +80,7 @@ impl Machine for Station {
         match self {
             Self::Client(client) => client.poll_output().map(|output| told(output, Told::Client)),
             Self::Hub(hub) => hub.poll_output().map(|output| told(output, Told::Hub)),
+            Self::Mallory(mallory) => mallory.poll_output(),
         }
     }
 
@@ -59,7 +88,15 @@ impl Machine for Station {
         match self {
             Self::Client(client) => client.poll_timeout(),
             Self::Hub(hub) => hub.poll_timeout(),
+            Self::Mallory(mallory) => mallory.poll_timeout(),
         }
+    }
+}
+
+fn of_hub(asked: Asked) -> Option<hub::Command> {
+    match asked {
+        Asked::Hub(command) => Some(command),
+        Asked::Client(_) | Asked::Malice(_) => None,
     }
 }
 

@@ -135,6 +135,7 @@ fn describe_input(input: &Input<Asked>) -> String {
         Input::Command(Asked::Client(client::Command::KeyDerived(_))) => "KeyDerived".to_owned(),
         Input::Command(Asked::Client(command)) => format!("{command:?}"),
         Input::Command(Asked::Hub(command)) => format!("{command:?}"),
+        Input::Command(Asked::Malice(order)) => format!("{order:?}"),
         Input::Timeout => "timeout".to_owned(),
     }
 }
@@ -147,5 +148,6 @@ fn describe_output(output: &Output<Told>) -> String {
         Output::Close { link, flush: false } => format!("close {link:?}"),
         Output::Event(Told::Client(event)) => format!("{event:?}"),
         Output::Event(Told::Hub(event)) => format!("{event:?}"),
+        Output::Event(Told::Withheld { from, what }) => format!("{what:?} is kept from {from}"),
     }
 }

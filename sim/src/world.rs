@@ -7,13 +7,14 @@ use std::sync::Arc;
 use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
 use commipc_protocol::client::{self, Client, ClientConfig, Request, RequestId};
 use commipc_protocol::hub::{self, Hub, HubConfig};
-use commipc_protocol::{ClientId, CredentialId, HubId, Instant, Limits, Seed};
+use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, OwnerPolicy, Seed};
 use core::time::Duration;
 
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
+use crate::mallory::{Malice, Mallory};
 use crate::node::{Clocks, Habits, NodeId};
-use crate::oracles::{self, Census, Oracle, Resident, Seen, Verdict};
+use crate::oracles::{self, Census, Oracle, Password, Resident, Salt, Seen, Verdict};
 use crate::station::{Asked, Station, Told};
 use crate::suite::{Answering, Reply};
 use crate::trace::Trace;
@@ -43,7 +44,7 @@ impl fmt::Display for Failure {
 /// Sees everything: records it and lets the oracles judge it.
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
-    oracles: Vec<Box<dyn Oracle>>,
+    pub(crate) oracles: Vec<Box<dyn Oracle>>,
     pub(crate) names: Vec<String>,
     pub(crate) failures: Vec<Failure>,
 }
@@ -98,6 +99,8 @@ pub struct World {
     pub(crate) plans: BTreeMap<u64, Plan>,
     plan_serial: u64,
     pub(crate) tokens: u64,
+    /// Protections so far.
+    pub(crate) salts: u64,
     /// What every client was told, in order.
     pub(crate) told: BTreeMap<NodeId, Vec<client::Event>>,
     pub(crate) hub_told: BTreeMap<NodeId, Vec<hub::Event>>,
@@ -114,6 +117,8 @@ pub struct World {
 #[derive(Debug)]
 pub(crate) enum Plan {
     Answer { node: NodeId, request: RequestId, result: Result<client::Payload, commipc_protocol::Fault> },
+    Derive { node: NodeId, channel: ChannelName, salt: Salt, password: Password },
+    DeriveNothing { node: NodeId, channel: ChannelName },
     Own(u64),
 }
 
@@ -151,6 +156,7 @@ impl World {
             plans: BTreeMap::new(),
             plan_serial: 0,
             tokens: 0,
+            salts: 0,
             told: BTreeMap::new(),
             hub_told: BTreeMap::new(),
             fresh: VecDeque::new(),
@@ -197,7 +203,24 @@ impl World {
 
     /// Adds a hub with limits of its own.
     #[must_use]
-    pub fn hub_with(mut self, name: &str, limits: Limits) -> Self {
+    pub fn hub_with(self, name: &str, limits: Limits) -> Self {
+        self.hub_with_policy(name, limits, OwnerPolicy::default())
+    }
+
+    /// Adds a hub with limits of its own, and a word on what becomes of channels whose owners go.
+    #[must_use]
+    pub fn hub_with_policy(self, name: &str, limits: Limits, policy: OwnerPolicy) -> Self {
+        self.add_hub(name, limits, policy, None)
+    }
+
+    /// Adds a malicious hub: from now on only those oracles judge that take no hub's word.
+    #[must_use]
+    pub fn malicious_hub(mut self, name: &str, malice: Malice, policy: OwnerPolicy) -> Self {
+        self.watch.oracles = oracles::against_hubs();
+        self.add_hub(name, Limits::default(), policy, Some(malice))
+    }
+
+    fn add_hub(mut self, name: &str, limits: Limits, owner_policy: OwnerPolicy, malice: Option<Malice>) -> Self {
         let key = [u8::try_from(self.watch.names.len()).unwrap_or(u8::MAX); 32];
         let credential = Verifier::new(&Secret::key(key), [9; 16], 0).map(Credential::shared);
         let mut credentials = Credentials::new([7; 32]);
@@ -208,10 +231,18 @@ impl World {
             id: HubId::new(name).ok(),
             credentials: credentials.clone(),
             limits: limits.clone(),
-            owner_policy: commipc_protocol::OwnerPolicy::default(),
+            owner_policy,
         };
-        let node = self
-            .add(name, Resident { id: None, honest: true }, |seed| Station::Hub(Box::new(Hub::new(config(), seed))));
+        let stream = self.engine.decisions().stream("malice");
+        let malice = malice.map(|malice| (malice, self.engine.decisions().on(stream).seed()));
+        let resident = Resident { id: None, honest: true, policy: Some(owner_policy) };
+        let node = self.add(name, resident, |seed| {
+            let hub = Hub::new(config(), seed);
+            match &malice {
+                None => Station::Hub(Box::new(hub)),
+                Some((malice, seed)) => Station::Mallory(Box::new(Mallory::new(hub, malice.clone(), *seed))),
+            }
+        });
         self.verifiers.insert(node, key);
         self.last_hub = Some(node);
         self
@@ -236,7 +267,7 @@ impl World {
         let key = hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32]);
         let key = if honest { key } else { key.map(|byte| !byte) };
         let hub: Arc<str> = format!("sim:{}", hub.map_or("nowhere", |hub| self.engine.name(hub))).into();
-        let resident = Resident { id: ClientId::new(id).ok(), honest };
+        let resident = Resident { id: ClientId::new(id).ok(), honest, policy: None };
         let config = || ClientConfig {
             hub: Arc::clone(&hub),
             id: ClientId::new(id).ok(),
@@ -342,6 +373,14 @@ impl World {
                     self.ask(node, client::Command::Answer { request, result });
                     Moment::Ran
                 }
+                Some(Plan::Derive { node, channel, salt, password }) => {
+                    self.derive(node, channel, salt, password);
+                    Moment::Ran
+                }
+                Some(Plan::DeriveNothing { node, channel }) => {
+                    self.ask(node, client::Command::ChannelKeyFailed { channel });
+                    Moment::Ran
+                }
                 None => Moment::Ran,
             },
         };
@@ -350,9 +389,10 @@ impl World {
     }
 
     /// Takes what machines told, and lets the scripts of providers answer.
-    fn listen(&mut self) {
+    pub(crate) fn listen(&mut self) {
         while let Some((node, told)) = self.engine.told() {
             match told {
+                Told::Withheld { .. } => {}
                 Told::Hub(event) => self.hub_told.entry(node).or_default().push(event),
                 Told::Client(event) => {
                     if let client::Event::Request(request) = &event {
@@ -378,16 +418,8 @@ impl World {
     #[must_use]
     pub fn census(&self, node: NodeId) -> Census {
         Census(match self.engine.machine(node).map(Twins::shown) {
-            Some(Station::Hub(hub)) => {
-                let hub::Load { links, clients, channels, calls, memory } = hub.load();
-                vec![
-                    ("links", links),
-                    ("clients", clients),
-                    ("channels", channels),
-                    ("calls", calls),
-                    ("memory", memory),
-                ]
-            }
+            Some(Station::Hub(hub)) => held_by(hub),
+            Some(Station::Mallory(mallory)) => held_by(mallory.inside()),
             Some(Station::Client(client)) => {
                 let client::Load { calls, serving, controls, sends } = client.load();
                 vec![("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)]
@@ -412,4 +444,9 @@ impl World {
         let census = self.census(node);
         self.watch.judge(self.engine.now(), node, |oracle| oracle.emptied(node, &census));
     }
+}
+
+fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
+    let hub::Load { links, clients, channels, calls, memory } = hub.load();
+    vec![("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("memory", memory)]
 }

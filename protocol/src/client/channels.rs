@@ -391,14 +391,19 @@ impl Client {
             (code, None) => Err(Failure::RefusedCode(code)),
         };
         let result = match (&control, result) {
-            (Control::Open(ix), Ok(())) => {
-                let ix = *ix;
-                let judged = self.judge_opened(ix, &done)?;
-                if judged.is_err() {
-                    self.leave_again(ix);
+            (&Control::Open(ix), Ok(())) => match self.judge_opened(ix, &done) {
+                Ok(judged) => {
+                    if judged.is_err() {
+                        self.leave_again(ix);
+                    }
+                    judged.map_err(Failure::Refused)
                 }
-                judged.map_err(Failure::Refused)
-            }
+                Err(violation) => {
+                    // Whoever waits is told with the link's end.
+                    self.controls.insert(id, (control, None));
+                    return Err(violation);
+                }
+            },
             (_, result) => result,
         };
         self.control_ended(control, result);

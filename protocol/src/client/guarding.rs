@@ -340,14 +340,18 @@ impl Client {
         if result.is_ok()
             && let Some(channel) = self.channels.get_mut(ix)
         {
+            // Left meanwhile: what the hub has done stays known, but keys are for members.
+            let is_open = matches!(channel.state, State::Open(_));
             let guarded = &mut channel.guarded;
             match owned {
                 Owned::Protect { epoch, salt, keys } => {
                     (guarded.last_epoch, guarded.proved) = (epoch, Some((epoch, salt)));
-                    guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
+                    if is_open {
+                        guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
+                    }
                 }
                 Owned::Unprotect { epoch } => (guarded.last_epoch, guarded.seal) = (epoch, None),
-                Owned::Reclaim => guarded.owns = true,
+                Owned::Reclaim => guarded.owns = is_open,
                 // Our own membership ended with everybody's, and was told.
                 Owned::Terminate => {}
             }

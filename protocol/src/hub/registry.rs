@@ -13,9 +13,12 @@ use crate::names::{ChannelName, EventName, Name};
 /// A link's place in the hub's table.
 pub(crate) type LinkIx = usize;
 
-/// A channel's place in the registry while it exists.
+/// A channel's place in the registry while it exists, and which channel of this place it is: calls outlive channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ChannelIx(u32);
+pub(crate) struct ChannelIx {
+    place: u32,
+    generation: u32,
+}
 
 /// Why a membership is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +87,8 @@ pub(crate) struct Departure {
 pub(crate) struct Registry {
     channels: Vec<Option<Channel>>,
     free: Vec<u32>,
+    /// Of the channel that was created last.
+    generation: u32,
     by_name: Map<ChannelName, ChannelIx>,
     joins: u64,
     /// Entries of all members together, for estimating memory: memberships, providers, listeners.
@@ -100,6 +105,7 @@ const CHANNEL_SIZE: usize = 768;
 #[derive(Debug)]
 pub(crate) struct Channel {
     name: ChannelName,
+    generation: u32,
     /// In the order of joining; the first one is the oldest.
     members: BTreeMap<u64, LinkIx>,
     providers: Map<EventName, Provider>,
@@ -111,7 +117,7 @@ pub(crate) struct Channel {
 
 impl Registry {
     pub(crate) fn new(hash: Keyed) -> Self {
-        Self { channels: Vec::new(), free: Vec::new(), by_name: hash.map(), joins: 0, entries: 0, hash }
+        Self { channels: Vec::new(), free: Vec::new(), generation: 0, by_name: hash.map(), joins: 0, entries: 0, hash }
     }
 
     /// How many channels exist.
@@ -184,9 +190,9 @@ impl Registry {
         let Some(channel) = self.channel(ix).filter(|channel| channel.members.is_empty()) else { return };
         let name = channel.name.clone();
         self.by_name.remove(&name);
-        if let Some(place) = self.channels.get_mut(ix.0 as usize) {
+        if let Some(place) = self.channels.get_mut(ix.place as usize) {
             *place = None;
-            self.free.push(ix.0);
+            self.free.push(ix.place);
         }
     }
 
@@ -310,26 +316,29 @@ impl Registry {
     /// Makes a channel without members.
     pub(crate) fn create(&mut self, name: Name<'_>, guard: Guard) -> Result<ChannelIx, Refusal> {
         let name = ChannelName::new(name.as_str()).map_err(|_| Refusal::NameReserved)?;
+        self.generation = self.generation.wrapping_add(1);
         let channel = Channel {
             name: name.clone(),
+            generation: self.generation,
             members: BTreeMap::new(),
             providers: self.hash.map(),
             listeners: self.hash.map(),
             all_events: BTreeSet::new(),
             guard,
         };
-        let ix = match self.free.pop() {
-            Some(ix) => ix,
+        let place = match self.free.pop() {
+            Some(place) => place,
             None => {
                 self.channels.push(None);
                 u32::try_from(self.channels.len() - 1).map_err(|_| Refusal::TooManyChannels)?
             }
         };
-        if let Some(place) = self.channels.get_mut(ix as usize) {
-            *place = Some(channel);
+        if let Some(free) = self.channels.get_mut(place as usize) {
+            *free = Some(channel);
         }
-        self.by_name.insert(name, ChannelIx(ix));
-        Ok(ChannelIx(ix))
+        let ix = ChannelIx { place, generation: self.generation };
+        self.by_name.insert(name, ix);
+        Ok(ix)
     }
 
     fn depart(&mut self, ix: ChannelIx, membership: Membership, link: LinkIx) -> Option<Departure> {
@@ -363,11 +372,11 @@ impl Registry {
     }
 
     pub(crate) fn channel(&self, ix: ChannelIx) -> Option<&Channel> {
-        self.channels.get(ix.0 as usize)?.as_ref()
+        self.channels.get(ix.place as usize)?.as_ref().filter(|channel| channel.generation == ix.generation)
     }
 
     pub(crate) fn channel_mut(&mut self, ix: ChannelIx) -> Option<&mut Channel> {
-        self.channels.get_mut(ix.0 as usize)?.as_mut()
+        self.channels.get_mut(ix.place as usize)?.as_mut().filter(|channel| channel.generation == ix.generation)
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Answers<R = RequestId> {
     /// Of each caller and content: how often it was called and may have been executed, and how often requested.
     counts: BTreeMap<(ClientId, Content), Count>,
     requests: BTreeMap<(NodeId, R), (ClientId, Content)>,
+    /// Requests on a channel that their provider has left meanwhile: they go on without it.
+    detached: BTreeSet<(NodeId, R)>,
     given: Vec<Given>,
     /// Answered since all outputs were taken: the end of such a request may have been on its way.
     fresh: BTreeSet<(NodeId, R)>,
@@ -50,6 +52,7 @@ impl<R> Default for Answers<R> {
             provided: BTreeMap::new(),
             counts: BTreeMap::new(),
             requests: BTreeMap::new(),
+            detached: BTreeSet::new(),
             given: Vec::new(),
             fresh: BTreeSet::new(),
         }
@@ -99,6 +102,11 @@ impl<R: Copy + Ord + Debug> Answers<R> {
                 }
                 self.calls.insert((node, *token), content);
             }
+            Command::Leave { channel, .. } => {
+                let here =
+                    self.requests.iter().filter(|((other, _), (_, asked))| *other == node && asked.channel == *channel);
+                self.detached.extend(here.map(|(key, _)| *key));
+            }
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Open { .. }
@@ -108,7 +116,6 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             | Command::Unprotect { .. }
             | Command::Reclaim { .. }
             | Command::Terminate { .. }
-            | Command::Leave { .. }
             | Command::Withdraw { .. }
             | Command::Listen { .. }
             | Command::Unlisten { .. }
@@ -129,7 +136,8 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             }
             Event::ChannelClosed { channel, .. } => {
                 let here = |(other, _): &(NodeId, R), asked: &Content| *other == node && asked.channel == *channel;
-                let left = self.requests.iter().find(|(key, (_, asked))| here(key, asked));
+                let detached = &self.detached;
+                let left = self.requests.iter().find(|(key, (_, asked))| here(key, asked) && !detached.contains(key));
                 ensure(left.is_none(), || {
                     format!("{node:?} was told the end of {channel} while {left:?} was not told to have ended")
                 })

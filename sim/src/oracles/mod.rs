@@ -9,16 +9,26 @@ mod answers;
 mod authentication;
 mod deliveries;
 mod endings;
+mod exchanges;
+mod gaps;
 mod leaks;
+mod members;
 mod outputs;
+mod owners;
+#[cfg(test)]
+mod owners_tests;
+mod people;
 mod providers;
 mod requests;
 #[cfg(test)]
 mod scene;
+mod seals;
+#[cfg(test)]
+mod seals_tests;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Incoming, Outgoing, Payload};
-use commipc_protocol::{ChannelName, ClientId, EventName, Instant};
+use commipc_protocol::{ChannelName, ClientId, EventName, Instant, OwnerPolicy};
 
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -29,9 +39,12 @@ pub use authentication::Authentication;
 pub use deliveries::Deliveries;
 pub use endings::Endings;
 pub use leaks::{Census, Leaks};
+pub use members::Members;
 pub use outputs::Outputs;
+pub use owners::Owners;
 pub use providers::Providers;
 pub use requests::Requests;
+pub use seals::Seals;
 
 /// Nothing, or what is wrong in one sentence.
 pub type Verdict = Result<(), String>;
@@ -46,7 +59,16 @@ pub struct Resident {
     pub id: Option<ClientId>,
     /// Whether it holds a secret that its hub accepts.
     pub honest: bool,
+    /// What becomes of channels whose owners go, if it is a hub.
+    pub policy: Option<OwnerPolicy>,
 }
+
+/// A password that applications of a world give to channels, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Password(pub u8);
+
+/// The salt of a protection, which no two protections of a world share.
+pub type Salt = [u8; 16];
 
 /// Judges a run.
 pub trait Oracle {
@@ -55,6 +77,9 @@ pub trait Oracle {
 
     /// A node joined the world.
     fn joined(&mut self, _node: NodeId, _who: &Resident) {}
+
+    /// The next command that this node is fed holds a channel's keys: this is what they are derived from.
+    fn derived(&mut self, _node: NodeId, _channel: &ChannelName, _salt: Salt, _password: Password) {}
 
     /// Something was seen.
     ///
@@ -88,10 +113,19 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Answers::default()),
         Box::new(Endings::default()),
         Box::new(Providers::default()),
+        Box::new(Owners::default()),
+        Box::new(Members::default()),
+        Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks),
     ]
+}
+
+/// Every oracle whose truth is that of clients alone, so that it holds whatever their hub does.
+#[must_use]
+pub fn against_hubs() -> Vec<Box<dyn Oracle>> {
+    vec![Box::new(Requests::default()), Box::new(Seals::default()), Box::new(Outputs::default()), Box::new(Leaks)]
 }
 
 /// What a message says, whoever says it: by this the saying and the hearing are matched.

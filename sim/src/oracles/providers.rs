@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use commipc_protocol::client::{Command, Event, Token};
-use commipc_protocol::{ChannelName, ClientId, EventName, Input, Instant, LinkId, Output, hub};
+use commipc_protocol::{ChannelName, ClientId, EventName, Input, Instant, Output, hub};
 
+use super::people::People;
 use super::{Oracle, Seen, Verdict, ensure};
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -26,13 +27,7 @@ pub struct Providers {
     known: BTreeMap<(NodeId, Token), Place>,
     /// By the clients' confirmations.
     certain: BTreeMap<(NodeId, Token), Place>,
-    /// The hub's end of each connection, and the client's node.
-    links: BTreeMap<(NodeId, LinkId), NodeId>,
-    hub_of: BTreeMap<NodeId, NodeId>,
-    /// Who is behind a name, by the hub's word.
-    admitted: BTreeMap<(NodeId, ClientId), NodeId>,
-    /// Confirmed on a connection that the hub no longer has: certain of nothing.
-    cut_off: BTreeMap<NodeId, bool>,
+    people: People,
     /// What a client asked to give back, by what it asked with.
     giving: BTreeSet<(NodeId, Token, Place)>,
     /// Taken away while the confirmation is on its way.
@@ -47,32 +42,21 @@ impl Oracle for Providers {
     }
 
     fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
+        if let Some(lost) = self.people.saw(node, sight) {
+            self.forget(lost, |_| true);
+        }
         match sight {
-            Sight::Linked { with, as_link, .. } => {
-                self.links.insert((*with, *as_link), node);
-                self.hub_of.insert(node, *with);
-                self.cut_off.insert(node, false);
-            }
-            Sight::Fed(Input::Closed { link, .. }) => self.lost(node, *link),
             Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
-            Sight::Gave(Output::Close { link, .. }) => self.lost(node, *link),
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
             Sight::Gave(Output::Event(Told::Hub(event))) => return self.claims(node, event),
             Sight::Drained => return self.drained(node),
-            Sight::Fed(_) | Sight::Gave(_) | Sight::Broke(_) => {}
+            Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Broke(_) => {}
         }
         Ok(())
     }
 }
 
 impl Providers {
-    /// One end of a connection is gone: nothing that hung on it is certain any more.
-    fn lost(&mut self, node: NodeId, link: LinkId) {
-        let client = self.links.remove(&(node, link)).unwrap_or(node);
-        self.cut_off.insert(client, true);
-        self.forget(client, |_| true);
-    }
-
     /// Nothing that a client holds is certain any more.
     fn forget(&mut self, client: NodeId, which: impl Fn(&Place) -> bool) {
         self.certain.retain(|(holder, _), held| *holder != client || !which(held));
@@ -120,18 +104,19 @@ impl Providers {
     }
 
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
+        if let Event::ChannelClosed { channel, .. } = event {
+            self.forget(node, |(held, _)| held == channel);
+        }
         let Event::Done { token, result } = event else { return Ok(()) };
         self.giving.retain(|(giver, asked, _)| (*giver, *asked) != (node, *token));
         let Some(place) = self.asked.remove(&(node, *token)) else { return Ok(()) };
-        let stale = self.stale.remove(&(node, place.clone()));
-        if result.is_err() || stale || self.cut_off.get(&node) == Some(&true) {
+        let stale = result.is_ok() && self.stale.remove(&(node, place.clone()));
+        if result.is_err() || stale || self.people.is_cut_off(node) {
             return Ok(());
         }
-        let hub = self.hub_of.get(&node);
-        let other = self
-            .certain
-            .iter()
-            .find(|((holder, _), held)| **held == place && *holder != node && self.hub_of.get(holder) == hub);
+        let people = &self.people;
+        let mut held = self.certain.iter().filter(|(_, held)| **held == place);
+        let other = held.find(|((holder, _), _)| *holder != node && people.hub_of(*holder) == people.hub_of(node));
         ensure(other.is_none(), || format!("{node:?} and {other:?} were both confirmed as providers of {place:?}"))?;
         self.certain.insert((node, *token), place);
         Ok(())
@@ -151,14 +136,7 @@ impl Providers {
                     format!("{channel}/{event} of {client:?} was withdrawn, but was of {before:?}")
                 })
             }
-            hub::Event::Connected { link, client, .. } => {
-                if let Some(who) = self.links.get(&(node, *link)) {
-                    self.admitted.insert((node, client.clone()), *who);
-                }
-                Ok(())
-            }
             hub::Event::Disconnected { client, .. } => {
-                self.admitted.remove(&(node, client.clone()));
                 let left = self.claimed.iter().find(|((hub, _), holder)| *hub == node && *holder == client);
                 ensure(left.is_none(), || format!("{client:?} is disconnected and still provides {left:?}"))
             }
@@ -167,7 +145,8 @@ impl Providers {
                 self.taken.retain(|(hub, (taken, _))| *hub != node || taken != channel);
                 Ok(())
             }
-            hub::Event::Rejected { .. }
+            hub::Event::Connected { .. }
+            | hub::Event::Rejected { .. }
             | hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::OwnerChanged { .. }
@@ -178,7 +157,7 @@ impl Providers {
 
     /// The hub says that somebody provides no longer, who may not have asked for it.
     fn withdrawn(&mut self, hub: NodeId, client: &ClientId, place: Place) {
-        let Some(&who) = self.admitted.get(&(hub, client.clone())) else { return };
+        let Some(who) = self.people.named(hub, client) else { return };
         if let Some(given) = self.giving.iter().find(|(giver, _, given)| *giver == who && *given == place).cloned() {
             self.giving.remove(&given);
             return;
@@ -189,7 +168,7 @@ impl Providers {
         if let Some(key) = certain {
             self.certain.remove(&key);
             self.taken.insert((hub, place));
-        } else if asked && self.cut_off.get(&who) != Some(&true) {
+        } else if asked && !self.people.is_cut_off(who) {
             self.stale.insert((who, place.clone()));
             self.taken.insert((hub, place));
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use commipc_protocol::auth::Capabilities;
 use commipc_protocol::client::{Command, Event, Incoming, Message, Outgoing, Payload, Token, Welcome};
 use commipc_protocol::{
-    Address, ChannelName, ClientId, EventName, HubId, Input, Instant, LinkId, Output, UnixMillis, hub,
+    Address, ChannelName, ClientId, EventName, HubId, Input, Instant, LinkId, Output, OwnerPolicy, UnixMillis, hub,
 };
 
 use super::{Oracle, Resident, Seen, Verdict};
@@ -68,7 +68,8 @@ impl<O: Oracle> Scene<O> {
 
 /// Node 3 knows no secret.
 pub(crate) fn resident(node: u32) -> Resident {
-    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3 }
+    let policy = (node == HUB).then(OwnerPolicy::default);
+    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3, policy }
 }
 
 pub(crate) fn hub_link(node: u32) -> LinkId {

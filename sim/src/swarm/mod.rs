@@ -7,18 +7,24 @@
 //!   provide, listen
 //! ```
 
+mod ops;
+mod owning;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
-use commipc_protocol::client::{Access, Command, Event, EventKind, Outgoing, Payload, RequestId, Token};
-use commipc_protocol::{ChannelName, CloseReason, EventName, Fault, Limits, hub};
+use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, Token};
+use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Limits, hub};
 use core::time::Duration;
 
+use owning::Owning;
+
 use crate::decisions::{Chooser, Decisions, Stream};
+use crate::mallory::Malice;
 use crate::node::NodeId;
 use crate::weather::Weather;
 use crate::world::{Moment, Plan, World};
 
 /// What clients do, in the order of the weights.
-const OPS: [fn(&mut Swarm, &mut World, usize); 13] = [
+const OPS: [fn(&mut Swarm, &mut World, usize); 17] = [
     Swarm::open,
     Swarm::leave,
     Swarm::provide,
@@ -32,10 +38,17 @@ const OPS: [fn(&mut Swarm, &mut World, usize); 13] = [
     Swarm::close,
     Swarm::cut,
     Swarm::connect,
+    Swarm::protect,
+    Swarm::unprotect,
+    Swarm::reclaim,
+    Swarm::terminate,
 ];
 
 /// The most each operation may weigh.
-const HEAVIEST: [u64; OPS.len()] = [4, 3, 6, 3, 6, 3, 48, 8, 16, 16, 1, 2, 2];
+const HEAVIEST: [u64; OPS.len()] = [4, 3, 6, 3, 6, 3, 48, 8, 16, 16, 1, 2, 2, 3, 1, 1, 1];
+
+/// What each weighs where the hub is malicious: members that stay and talk.
+const TALKATIVE: [u64; OPS.len()] = [6, 1, 4, 1, 6, 1, 40, 3, 20, 30, 0, 1, 2, 2, 0, 2, 0];
 
 const CHANNELS: [&str; 4] = ["a", "b", "__comm_ipc_logs", "__comm_ipc_system"];
 /// The last one is the hub's own, on its system channel.
@@ -45,6 +58,8 @@ const EVENTS: [&str; 3] = ["x", "y", "channels"];
 const EVENTS_OF_A_STORM: u64 = 1_200;
 /// After which anything must have ended that was asked for: the longest deadline, the slowest line and some.
 const SETTLED: Duration = Duration::from_secs(600);
+/// Bytes by which payloads are told apart.
+const STAMP: usize = 16;
 /// After which a hub has forgotten channels that nobody asks for.
 const FORGOTTEN: Duration = Duration::from_secs(25 * 3_600);
 /// The longest a call may take, in milliseconds.
@@ -73,21 +88,28 @@ pub(crate) struct Swarm {
     actors: Vec<Actor>,
     operations: u64,
     said: u64,
+    owning: Owning,
     /// Whether whoever loses its connection makes another.
     persistent: bool,
     storming: bool,
+    /// Whether the hub is one that nobody should trust.
+    malicious: bool,
 }
 
 /// What one application believes it has.
 #[derive(Default)]
 struct Actor {
     node: Option<NodeId>,
+    id: Option<ClientId>,
     ready: bool,
     /// It was told that it has no connection.
     closed: bool,
     reconnects: u32,
     opening: Vec<(Token, ChannelName)>,
+    protecting: Vec<Token>,
     open: Vec<ChannelName>,
+    /// What it owned when its connection was lost.
+    lost: Vec<ChannelName>,
     providing: Vec<(Token, ChannelName, EventName)>,
     provided: Vec<(Token, ChannelName, EventName)>,
     listening: Vec<(Token, ChannelName)>,
@@ -102,13 +124,16 @@ impl Actor {
         self.listening.retain(|(_, listening)| listening != channel);
     }
 
-    /// Something that was asked for has ended.
-    fn done(&mut self, token: Token, fine: bool) {
+    /// Something that was asked for has ended; gives the channel that it opened.
+    fn done(&mut self, token: Token, fine: bool) -> Option<ChannelName> {
+        let mut opened = None;
+        self.protecting.retain(|protecting| *protecting != token);
         if let Some(index) = self.opening.iter().position(|(opening, _)| *opening == token) {
             let (_, channel) = self.opening.swap_remove(index);
             if fine && !self.open.contains(&channel) {
-                self.open.push(channel);
+                self.open.push(channel.clone());
             }
+            opened = fine.then_some(channel);
         }
         if let Some(index) = self.providing.iter().position(|(providing, ..)| *providing == token) {
             let provided = self.providing.swap_remove(index);
@@ -117,6 +142,7 @@ impl Actor {
         if !fine {
             self.listening.retain(|(listener, _)| *listener != token);
         }
+        opened
     }
 }
 
@@ -127,32 +153,56 @@ impl Swarm {
         if talking {
             world = world.talking();
         }
-        let own = world.engine().decisions().stream("twins");
-        if world.engine().decisions().on(own).chance(1, 4) {
+        let (own, malice) = (world.engine().decisions().stream("twins"), world.engine().decisions().stream("malice"));
+        let malicious = is_malicious(world.engine().decisions().on(malice));
+        if !malicious && world.engine().decisions().on(own).chance(1, 4) {
             world = world.with_twins();
         }
         let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
-        let weather = Weather::drawn(world.engine().decisions().on(net));
-        let limits = tight(world.engine().decisions().on(work));
-        world = world.weather(weather).hub_with("h", limits.clone());
+        let mut weather = Weather::drawn(world.engine().decisions().on(net));
+        let mut limits = tight(world.engine().decisions().on(work));
+        let mut owning = Owning::drawn(world.engine().decisions().on(work));
+        if malicious {
+            // Nothing that keeps it from what it is up to: no tags that it would have to make anew, no full tables.
+            (weather.transports, limits, owning.early) = ([0, 0, 1], Limits::default(), true);
+            world = world.weather(weather).malicious_hub("h", Malice::all(), owning.hub);
+        } else {
+            world = world.weather(weather).hub_with_policy("h", limits.clone(), owning.hub);
+        }
         let mut choose = world.engine().decisions().on(work);
-        let weights =
-            HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 }).collect();
+        let drawn = HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 });
+        let weights = if malicious { TALKATIVE.to_vec() } else { drawn.collect() };
         let temper = [4, 6, 2, 1].map(|most| choose.below(most + 1));
         let (largest, longest_pause) = (choose.log_uniform(1, 1 << 14), choose.log_uniform(1_000, 1_000_000_000));
         let operations = choose.log_uniform(16, 400);
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
         let (actors, said, storming) = (Vec::new(), 0, false);
-        let mut swarm =
-            Self { work, weights, temper, largest, longest_pause, actors, operations, said, persistent, storming };
+        let mut swarm = Self {
+            work,
+            weights,
+            temper,
+            largest,
+            longest_pause,
+            actors,
+            operations,
+            said,
+            owning,
+            persistent,
+            storming,
+            malicious,
+        };
         for number in 0..count {
             let mut choose = world.engine().decisions().on(work);
             let honest = !choose.chance(1, 12);
             let id = if choose.chance(1, 12) { 0 } else { number };
-            world = world.client_with(&format!("c{number}"), &format!("c{id}"), limits.clone(), honest);
+            let id = format!("c{id}");
+            world = world.client_with(&format!("c{number}"), &id, limits.clone(), honest);
+            swarm.actors.push(Actor { id: ClientId::new(&id).ok(), ..Actor::default() });
         }
-        swarm.actors = world.clients().into_iter().map(|node| Actor { node: Some(node), ..Actor::default() }).collect();
+        for (actor, node) in swarm.actors.iter_mut().zip(world.clients()) {
+            actor.node = Some(node);
+        }
         (world, swarm)
     }
 
@@ -174,14 +224,29 @@ impl Swarm {
             self.wait(world, |actor| actor.ready || actor.closed);
         }
         // Something to collide with.
-        for op in [Self::open, Self::open, Self::provide, Self::provide, Self::listen] {
+        self.all_may(world, Self::open);
+        if self.owning.early {
             for actor in 0..self.actors.len() {
-                if self.choose(world).chance(1, 2) {
-                    op(self, world, actor);
+                if self.owns(actor) {
+                    self.protect(world, actor);
                 }
             }
-            self.wait(world, |actor| actor.opening.is_empty());
+            self.wait(world, |actor| actor.protecting.is_empty());
         }
+        for op in [Self::open, Self::open, Self::provide, Self::provide, Self::listen] {
+            self.all_may(world, op);
+        }
+    }
+
+    /// About half of the actors do it; waits until their channels are open.
+    fn all_may(&mut self, world: &mut World, op: fn(&mut Self, &mut World, usize)) {
+        for actor in 0..self.actors.len() {
+            let often = if self.malicious { 7 } else { 4 };
+            if self.choose(world).chance(often, 8) {
+                op(self, world, actor);
+            }
+        }
+        self.wait(world, |actor| actor.opening.is_empty());
     }
 
     /// Lets things happen until it `holds` for every actor, but not for ever.
@@ -201,7 +266,8 @@ impl Swarm {
             world.plan(pause, actor as u64);
         }
         self.storming = true;
-        while self.operations > 0 && world.trace().events() < EVENTS_OF_A_STORM {
+        let most = if self.malicious { EVENTS_OF_A_STORM * 3 / 4 } else { EVENTS_OF_A_STORM };
+        while self.operations > 0 && world.trace().events() < most {
             match world.step() {
                 Moment::Idle => return,
                 Moment::Ran => {}
@@ -275,6 +341,7 @@ impl Swarm {
 
     /// Keeps the actors' beliefs and lets them answer.
     fn react(&mut self, world: &mut World) {
+        self.owning.listen(world);
         while let Some((node, index)) = world.fresh.pop_front() {
             let Some(actor) = self.actors.iter().position(|actor| actor.node == Some(node)) else { continue };
             let Some(event) = world.told.get(&node).and_then(|told| told.get(index)) else { continue };
@@ -283,8 +350,9 @@ impl Swarm {
                 Event::Ready(_) => believes.ready = true,
                 Event::Closed(why) => {
                     let why = *why;
-                    let (reconnects, node) = (believes.reconnects, believes.node);
-                    *believes = Actor { node, reconnects, closed: true, ..Actor::default() };
+                    let Actor { reconnects, node, id, open, mut lost, .. } = std::mem::take(believes);
+                    lost.extend(self.owning.owned_by(id.as_ref(), &open));
+                    *believes = Actor { node, id, reconnects, lost, closed: true, ..Actor::default() };
                     if !matches!(why, CloseReason::Refused(_)) {
                         self.reconnect(world, actor);
                     }
@@ -297,12 +365,17 @@ impl Swarm {
                 Event::Answered { token, .. } => believes.calls.retain(|call| call != token),
                 Event::Done { token, result } => {
                     let (token, fine) = (*token, result.is_ok());
-                    believes.done(token, fine);
+                    if let Some(channel) = believes.done(token, fine) {
+                        self.opened(world, actor, &channel);
+                    }
+                }
+                Event::DeriveChannelKey { channel, salt } => {
+                    let (channel, salt) = (channel.clone(), *salt);
+                    self.derive(world, actor, channel, salt);
                 }
                 Event::RequestEnded { request, .. } => believes.requests.retain(|other| other != request),
                 Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }
-                | Event::DeriveChannelKey { .. }
                 | Event::OwnerChanged { .. }
                 | Event::Gap(_)
                 | Event::Sent { .. }
@@ -368,7 +441,8 @@ impl Swarm {
     fn payload(&mut self, world: &mut World, actor: usize) -> Payload {
         self.said += 1;
         let size = self.choose(world).log_uniform(1, self.largest) - 1;
-        let size = usize::try_from(size).unwrap_or(0);
+        // Where what is said is not to be believed, it must be told apart.
+        let size = usize::try_from(size).unwrap_or(0).max(if self.malicious { STAMP } else { 0 });
         let raw = self.choose(world).chance(1, 2);
         let mut bytes = BytesMut::new();
         if !raw {
@@ -396,114 +470,14 @@ impl Swarm {
         let payload = self.payload(world, actor);
         // A map of one number to one number, now and then.
         let metadata = if self.choose(world).chance(1, 4) { Bytes::from_static(&[0xa1, 1, 2]) } else { Bytes::new() };
-        Outgoing { channel, event, payload, metadata, idempotent: self.choose(world).chance(1, 2), guarded: false }
+        let guarded = self.guards(world, &channel);
+        Outgoing { channel, event, payload, metadata, idempotent: self.choose(world).chance(1, 2), guarded }
     }
 }
 
-/// The operations.
-impl Swarm {
-    fn connect(&mut self, world: &mut World, actor: usize) {
-        self.actors[actor].closed = false;
-        self.ask(world, actor, Command::Connect);
-    }
-
-    fn open(&mut self, world: &mut World, actor: usize) {
-        let (token, channel) = (world.token(), self.channel(world));
-        self.actors[actor].opening.push((token, channel.clone()));
-        self.ask(world, actor, Command::Open { token, channel, access: Access::default() });
-    }
-
-    fn leave(&mut self, world: &mut World, actor: usize) {
-        let (token, channel) = (world.token(), self.open_channel(world, actor));
-        self.actors[actor].open.retain(|open| *open != channel);
-        self.ask(world, actor, Command::Leave { token, channel });
-    }
-
-    fn provide(&mut self, world: &mut World, actor: usize) {
-        let (token, channel, event) = (world.token(), self.open_channel(world, actor), self.event(world));
-        self.actors[actor].providing.push((token, channel.clone(), event.clone()));
-        self.ask(world, actor, Command::Provide { token, channel, event, kind: EventKind::Call });
-    }
-
-    fn withdraw(&mut self, world: &mut World, actor: usize) {
-        let (token, provider) = (world.token(), self.one_provided(world, actor));
-        self.ask(world, actor, Command::Withdraw { token, provider });
-    }
-
-    fn listen(&mut self, world: &mut World, actor: usize) {
-        let (token, channel, event) = (world.token(), self.open_channel(world, actor), self.event(world));
-        let event = self.choose(world).chance(1, 2).then_some(event);
-        self.actors[actor].listening.push((token, channel.clone()));
-        self.ask(world, actor, Command::Listen { token, channel, event });
-    }
-
-    fn unlisten(&mut self, world: &mut World, actor: usize) {
-        let (token, listener) = (world.token(), self.one_listening(world, actor));
-        self.ask(world, actor, Command::Unlisten { token, listener });
-    }
-
-    fn call(&mut self, world: &mut World, actor: usize) {
-        let (token, outgoing) = (world.token(), self.outgoing(world, actor));
-        let time_left = Duration::from_millis(self.choose(world).log_uniform(1, LONGEST_CALL));
-        self.actors[actor].calls.push(token);
-        self.ask(world, actor, Command::Call { token, outgoing, time_left });
-    }
-
-    fn cancel(&mut self, world: &mut World, actor: usize) {
-        let call = self.one_call(world, actor);
-        self.ask(world, actor, Command::Cancel { call });
-    }
-
-    fn send(&mut self, world: &mut World, actor: usize) {
-        let (token, outgoing) = (world.token(), self.outgoing(world, actor));
-        self.ask(world, actor, Command::Send { token, outgoing });
-    }
-
-    fn broadcast(&mut self, world: &mut World, actor: usize) {
-        let (token, outgoing) = (world.token(), self.outgoing(world, actor));
-        self.ask(world, actor, Command::Broadcast { token, outgoing });
-    }
-
-    fn close(&mut self, world: &mut World, actor: usize) {
-        self.ask(world, actor, Command::Close);
-    }
-
-    fn cut(&mut self, world: &mut World, actor: usize) {
-        if let Some(node) = self.actors[actor].node {
-            world.engine().cut(node);
-        }
-    }
-
-    fn one_provided(&mut self, world: &mut World, actor: usize) -> Token {
-        let mut tokens = self.actors[actor].provided.iter().map(|(token, ..)| *token).collect();
-        let drawn = self.drawn_from(world, &mut tokens);
-        self.actors[actor].provided.retain(|(token, ..)| *token != drawn);
-        drawn
-    }
-
-    fn one_listening(&mut self, world: &mut World, actor: usize) -> Token {
-        let mut tokens = self.actors[actor].listening.iter().map(|(token, _)| *token).collect();
-        let drawn = self.drawn_from(world, &mut tokens);
-        self.actors[actor].listening.retain(|(token, _)| *token != drawn);
-        drawn
-    }
-
-    fn one_call(&mut self, world: &mut World, actor: usize) -> Token {
-        let mut calls = std::mem::take(&mut self.actors[actor].calls);
-        let drawn = self.drawn_from(world, &mut calls);
-        self.actors[actor].calls = calls;
-        drawn
-    }
-
-    /// Something the actor has; now and then, and if it has nothing, what nobody has.
-    fn drawn_from(&self, world: &mut World, having: &mut Vec<Token>) -> Token {
-        let mut choose = world.engine.decisions().on(self.work);
-        if having.is_empty() || choose.chance(1, 16) {
-            return Token(u64::MAX);
-        }
-        let index = choose.index(having.len());
-        having.swap_remove(index)
-    }
+/// Whether a run's hub is malicious: one of eight.
+pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
+    choose.chance(1, 8)
 }
 
 /// Limits of which some are tight, so that they are met.

@@ -1,0 +1,165 @@
+//! Members of a protected channel, and a hub that does not keep to the rules.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what is unexpected fails it")]
+
+mod support;
+
+use commipc_protocol::auth::{Kdf, Secret};
+use commipc_protocol::client::{Access, CallFailure, ChannelSalt, Command, Event, Failure, Token};
+use commipc_protocol::wire::{Channel, Control as _, Done, FrameType, JoinChallenge, MAGIC, Open};
+use commipc_protocol::{Input, LinkId, Machine as _, Misuse, Output, Refusal, Violation};
+use support::{World, name, payload};
+
+fn key(number: u8) -> Secret {
+    Secret::key([number; 32])
+}
+
+/// Everybody is a member of a channel that the first one has protected.
+fn protected(names: &[&str]) -> World {
+    let mut world = World::ready(names);
+    world.open(0, "ch");
+    world.protect(0, "ch", &key(1), 1);
+    (1..names.len()).for_each(|member| world.join(member, "ch", &key(1)));
+    world
+}
+
+/// The last frame of a kind that a client sent: its body.
+fn last_said(world: &World, client: usize, kind: FrameType) -> Vec<u8> {
+    let (to_hub, _) = &world.wire[&LinkId::accepted(client as u32, client as u32 + 1)];
+    let mut rest = &to_hub[MAGIC.len()..];
+    let mut found = Vec::new();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let (frame, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+        if frame[0] == kind.number() {
+            found = frame[1..].to_vec();
+        }
+        rest = tail;
+    }
+    found
+}
+
+/// Shows a client a frame as if its hub had sent it; what it makes of it.
+fn show(world: &mut World, client: usize, kind: FrameType, body: &[u8]) -> Vec<Event> {
+    let length = u32::try_from(body.len() + 1).unwrap();
+    let frame = [&length.to_be_bytes()[..], &[kind.number()], body].concat();
+    let input = Input::Received { link: LinkId::dialled(0, 1), data: frame.into() };
+    world.clients[client].handle_input(world.now, input);
+    world.take_events(client);
+    world.events[client].drain(..).collect()
+}
+
+#[test]
+fn who_leaves_a_protected_channel_ends_its_exchanges_there() {
+    let mut world = protected(&["owner", "member"]);
+    world.provide(0, 5, "ch", "ev");
+    world.call(1, 9, "ch", "ev", b"");
+    world.expect_request(0);
+    world.command(1, Command::Leave { token: Token(3), channel: name("ch") });
+    let failure = Failure::Refused(Refusal::NotMember);
+    assert_eq!(world.expect_answered(1).1, Err(CallFailure::Failed { failure, maybe_executed: true }));
+    world.expect_done(1, 3);
+    let Event::RequestEnded { why, .. } = world.next(0) else { panic!("the provider is not told") };
+    assert_eq!(why, Failure::Local(Misuse::Cancelled));
+    world.join(1, "ch", &key(1));
+    world.call(1, 10, "ch", "ev", b"");
+    let request = world.expect_request(0);
+    world.command(0, Command::Leave { token: Token(4), channel: name("ch") });
+    assert!(matches!(world.next(0), Event::RequestEnded { why, .. } if why == failure));
+    let gone = Failure::Refused(Refusal::ProviderGone);
+    let ended = Err(CallFailure::Failed { failure: gone, maybe_executed: true });
+    assert_eq!(world.expect_answered(1).1, ended, "nobody waits for somebody who is gone");
+    world.command(0, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
+    assert!(world.is_linked(0) && world.is_linked(1));
+}
+
+#[test]
+fn a_call_that_its_hub_hands_to_others_as_well_may_have_been_executed() {
+    let mut world = protected(&["provider", "caller", "other"]);
+    world.provide(0, 5, "ch", "ev");
+    world.call(1, 9, "ch", "ev", b"");
+    world.expect_request(0);
+    let call = last_said(&world, 1, FrameType::Call);
+    let by_hub = [&0x8000_0777_u32.to_be_bytes()[..], &call[4..]].concat();
+    assert!(show(&mut world, 2, FrameType::Call, &by_hub).is_empty());
+    world.command(2, Command::Leave { token: Token(3), channel: name("ch") });
+    let fault = last_said(&world, 2, FrameType::Fault);
+    let routed = [&call[..4], &fault[4..]].concat();
+    let told = show(&mut world, 1, FrameType::Fault, &routed);
+    let [Event::Answered { result: Err(CallFailure::Failed { failure, maybe_executed }), .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(*failure, Failure::Refused(Refusal::NoProvider), "a member said so, but not the provider");
+    assert!(maybe_executed);
+}
+
+#[test]
+fn what_outlives_a_membership_is_not_said_without_a_signature() {
+    let mut world = protected(&["owner", "member"]);
+    world.provide(1, 5, "ch", "ev");
+    world.call(0, 9, "ch", "ev", b"");
+    let request = world.expect_request(1);
+    // A hub that ends the membership and not the call.
+    let mut body = bytes::BytesMut::new();
+    let rekeyed = Refusal::Rekeyed.code();
+    Channel { channel: name("ch").as_name(), code: rekeyed, epoch: Some(2), owner: None }.encode(&mut body);
+    assert!(matches!(&show(&mut world, 1, FrameType::Channel, &body)[..], [Event::ChannelClosed { .. }]));
+    world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
+    assert!(world.is_linked(1), "it is no violation, since it is not said at all");
+    assert!(world.events[0].is_empty());
+}
+
+#[test]
+fn keys_that_come_after_the_membership_are_not_kept() {
+    let mut world = World::ready(&["owner"]);
+    world.open(0, "ch");
+    let salt = ChannelSalt { kdf: Kdf::Key, salt: [1; 16], iterations: 0 };
+    let master = support::master(&key(1), salt);
+    for command in [
+        Command::Protect { token: Token(2), channel: name("ch"), salt, master },
+        Command::Leave { token: Token(3), channel: name("ch") },
+    ] {
+        world.clients[0].handle_input(world.now, Input::Command(command));
+    }
+    world.run();
+    world.expect_done(0, 2);
+    world.expect_done(0, 3);
+    world.call(0, 9, "ch", "ev", b"");
+    let failure = Failure::Refused(Refusal::NoProvider);
+    let unsigned = Err(CallFailure::Failed { failure, maybe_executed: false });
+    assert_eq!(world.expect_answered(0).1, unsigned);
+}
+
+#[test]
+fn v14_an_opening_whose_hub_proves_nothing_ends_with_the_link() {
+    let mut world = World::ready(&["owner", "member", "late"]);
+    let access = Access { secret: Some(Kdf::Key), ..Access::default() };
+    let mut ids = Vec::new();
+    for token in [4, 5] {
+        world.clients[2].handle_input(
+            world.now,
+            Input::Command(Command::Open { token: Token(token), channel: name("ch"), access }),
+        );
+    }
+    while let Some(output) = world.clients[2].poll_output() {
+        let Output::Transmit { data, .. } = output else { panic!("{output:?}") };
+        ids.push(Open::parse(&data[5..]).unwrap().id);
+    }
+    let mut body = bytes::BytesMut::new();
+    let salt = ChannelSalt { kdf: Kdf::Key, salt: [1; 16], iterations: 0 };
+    JoinChallenge { id: ids[0], epoch: 1, kdf: 2, salt: &salt.salt, iterations: 0, nonce: &[9; 32] }.encode(&mut body);
+    assert!(matches!(&show(&mut world, 2, FrameType::JoinChallenge, &body)[..], [Event::DeriveChannelKey { .. }]));
+    let master = support::master(&key(1), salt);
+    let derived = Command::ChannelKeyDerived { channel: name("ch"), salt, master };
+    world.clients[2].handle_input(world.now, Input::Command(derived));
+    let mut body = bytes::BytesMut::new();
+    Done { id: ids[0], code: 0, epoch: Some(1), owner: Some(false), proof: None }.encode(&mut body);
+    let told = show(&mut world, 2, FrameType::Done, &body);
+    let [Event::Violation(violation), rest @ .., Event::Closed(_)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(*violation, Violation::BadServerProof);
+    let lost = Err(Failure::Local(Misuse::Disconnected));
+    let ended = rest.iter().map(|event| match event {
+        Event::Done { token, result } => (token.0, *result),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(ended.collect::<Vec<_>>(), [(4, lost), (5, lost)], "everything that was asked for has its end");
+}

@@ -1,0 +1,503 @@
+//! One owner a channel at most, by what the hub claims and by what owners were confirmed. Nobody owns, protects or ends a
+//! channel without a cause, and an owner that goes is followed by what the channel's policy says.
+//!
+//! ```text
+//!   first to open ──► owner ──► goes: Terminated, or offered to members, or held until the grace is over
+//!                       ▲                              │                   │
+//!                       └───────── takes it ◄──────────┘    Reclaim ◄──────┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use commipc_protocol::client::{Access, Command, Event, Failure, Token};
+use commipc_protocol::{AfterGrace, ChannelName, ClientId, Input, Instant, LinkId, Misuse, Output, OwnerPolicy, hub};
+use core::time::Duration;
+
+use super::people::People;
+use super::{Oracle, Resident, Seen, Verdict, ensure, is_hubs_own};
+use crate::engine::Sight;
+use crate::node::NodeId;
+use crate::station::{Asked, Told};
+
+/// Holds that ownership is one client's, and comes and goes with a cause.
+#[derive(Debug, Default)]
+pub struct Owners {
+    people: People,
+    ids: BTreeMap<NodeId, ClientId>,
+    policies: BTreeMap<NodeId, OwnerPolicy>,
+    rooms: BTreeMap<(NodeId, ChannelName), Room>,
+    /// Openings that the hub may not have heard of, and the policies they carry.
+    opens: BTreeMap<(NodeId, ChannelName), Vec<Opening>>,
+    /// What was asked about channels, in order.
+    asked: Vec<Op>,
+    /// How often the hub said that such a thing was done, beyond what was confirmed.
+    pub(super) claimed: BTreeMap<(End, ChannelName, What), usize>,
+    /// Who gave a channel up without being asked, since what it had asked for came too late.
+    excused: BTreeSet<(End, ChannelName)>,
+    /// Owners by their confirmations, while nothing speaks against it.
+    certain: BTreeSet<(NodeId, ChannelName)>,
+    /// Channels of which something must be said before the hub's outputs are drained.
+    due: BTreeSet<(NodeId, ChannelName)>,
+}
+
+/// The hub's end of the connection that something was asked on: what went there counts, whatever the client knows.
+type End = Option<LinkId>;
+
+/// What an opening was asked with.
+type Opening = (Token, End, Access);
+
+/// One channel of one hub.
+#[derive(Debug, Default)]
+struct Room {
+    members: BTreeSet<NodeId>,
+    owner: Option<NodeId>,
+    /// Who may come back to it, and until when it is waited for.
+    away: Option<(NodeId, Option<Instant>)>,
+    policy: OwnerPolicy,
+    /// Which of several openings made the channel, and so its policy, cannot be told from outside.
+    unknown: bool,
+    /// Its owner went, and so what follows cannot be told either.
+    adrift: bool,
+    /// Who went so, and may come back or not.
+    drifted: Option<NodeId>,
+    /// It may be protected even where `protected` says no.
+    blurred: bool,
+    /// Whoever opened it does not want it.
+    plain: bool,
+    epoch: u64,
+    protected: bool,
+    /// Members are asked whether they want it.
+    offered: bool,
+    due: Option<Due>,
+    empty_since: Option<Instant>,
+}
+
+/// What the hub must say at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// That the channel ended; and whether its owner may come back to it.
+    Terminated { returns: Option<NodeId> },
+    /// That nobody owns it.
+    Unowned,
+}
+
+#[derive(Debug)]
+struct Op {
+    node: NodeId,
+    token: Token,
+    end: End,
+    channel: ChannelName,
+    what: What,
+    /// There may be nothing to do.
+    idle: bool,
+    /// It has ended a membership.
+    used: bool,
+    /// Asked before something that ends ownership, so its confirmation tells nothing of now.
+    stale: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    Protect,
+    Unprotect,
+    Reclaim,
+    Terminate,
+    Leave,
+}
+
+/// How long before it was said something may have happened: the driver reads clocks early and drains late.
+const SLACK: Duration = Duration::from_millis(12);
+/// After which a hub forgets a channel without members.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3_600 - 1);
+
+impl Oracle for Owners {
+    fn name(&self) -> &'static str {
+        "owners"
+    }
+
+    fn joined(&mut self, node: NodeId, who: &Resident) {
+        self.ids.extend(who.id.clone().map(|id| (node, id)));
+        self.policies.extend(who.policy.map(|policy| (node, policy)));
+    }
+
+    fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
+        if let Some(lost) = self.people.saw(node, sight) {
+            self.certain.retain(|(owner, _)| *owner != lost);
+        }
+        match sight {
+            Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
+            Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
+            Sight::Gave(Output::Event(Told::Hub(event))) => return self.claims(at, node, event),
+            Sight::Drained => return self.drained(node),
+            Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Broke(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What clients ask and are told.
+impl Owners {
+    fn asks(&mut self, node: NodeId, command: &Command) {
+        let end = self.people.end_of(node);
+        let (token, channel, what) = match command {
+            Command::Open { token, channel, access } => {
+                self.opens.entry((node, channel.clone())).or_default().push((*token, end, *access));
+                return;
+            }
+            Command::Close => {
+                self.certain.retain(|(owner, _)| *owner != node);
+                return;
+            }
+            Command::Protect { token, channel, .. } => (token, channel, What::Protect),
+            Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
+            Command::Reclaim { token, channel } => (token, channel, What::Reclaim),
+            Command::Terminate { token, channel } => (token, channel, What::Terminate),
+            Command::Leave { token, channel } => (token, channel, What::Leave),
+            Command::Connect
+            | Command::KeyDerived(_)
+            | Command::ChannelKeyDerived { .. }
+            | Command::ChannelKeyFailed { .. }
+            | Command::Provide { .. }
+            | Command::Withdraw { .. }
+            | Command::Listen { .. }
+            | Command::Unlisten { .. }
+            | Command::Call { .. }
+            | Command::Cancel { .. }
+            | Command::Send { .. }
+            | Command::Broadcast { .. }
+            | Command::Answer { .. } => return,
+        };
+        if matches!(what, What::Terminate | What::Leave) {
+            self.certain.remove(&(node, channel.clone()));
+            let before = self.asked.iter_mut().filter(|op| op.node == node && op.channel == *channel);
+            before.for_each(|op| op.stale = true);
+        }
+        let (token, channel) = (*token, channel.clone());
+        let room = self.people.hub_of(node).and_then(|hub| self.rooms.get(&(hub, channel.clone())));
+        let idle = what == What::Unprotect && room.is_none_or(|room| !room.protected);
+        self.asked.push(Op { node, token, end, channel, what, idle, used: false, stale: false });
+    }
+
+    fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
+        match event {
+            Event::Done { token, result } => self.done(node, *token, *result),
+            Event::ChannelClosed { channel, .. } => {
+                self.certain.remove(&(node, channel.clone()));
+                Ok(())
+            }
+            Event::OwnerChanged { channel, owner } => {
+                let certain = self.certain.contains(&(node, channel.clone()));
+                ensure(!certain || owner.as_ref() == self.ids.get(&node), || {
+                    format!("{node:?} is told that {owner:?} owns {channel}, which it owns for certain")
+                })
+            }
+            Event::DeriveKey { .. }
+            | Event::DeriveChannelKey { .. }
+            | Event::Gap(_)
+            | Event::Closed(_)
+            | Event::Ready(_)
+            | Event::Sent { .. }
+            | Event::Answered { .. }
+            | Event::Request(_)
+            | Event::RequestEnded { .. }
+            | Event::Message(_)
+            | Event::Violation(_)
+            | Event::Dropped(_) => Ok(()),
+        }
+    }
+
+    fn done(&mut self, node: NodeId, token: Token, result: Result<(), Failure>) -> Verdict {
+        let late = is_unknown(result);
+        for ((opener, channel), opens) in &mut self.opens {
+            if *opener == node && opens.iter().any(|(open, ..)| *open == token) {
+                if late {
+                    self.excused.insert((self.people.end_of(node), channel.clone()));
+                } else {
+                    opens.retain(|(open, ..)| *open != token);
+                }
+            }
+        }
+        let Some(index) = self.asked.iter().position(|op| op.node == node && op.token == token) else { return Ok(()) };
+        if late {
+            // The hub may do it all the same.
+            self.excused.insert((self.asked[index].end, self.asked[index].channel.clone()));
+            return Ok(());
+        }
+        let op = self.asked.remove(index);
+        match result {
+            Ok(()) => self.confirmed(op),
+            Err(Failure::Refused(_) | Failure::RefusedCode(_)) => {
+                let (open, claimed) = self.open_and_claimed(op.end, &op.channel, op.what);
+                ensure(claimed <= open, || format!("{op:?} was refused, and done all the same"))
+            }
+            Err(Failure::Local(_)) => Ok(()),
+        }
+    }
+
+    /// How many of these are not answered, and how many of them the hub said were done: which ones cannot be told.
+    fn open_and_claimed(&self, end: End, channel: &ChannelName, what: What) -> (usize, usize) {
+        let open = self.asked.iter().filter(|op| op.end == end && op.channel == *channel && op.what == what);
+        let claimed = self.claimed.get(&(end, channel.clone(), what)).copied().unwrap_or(0);
+        (open.count(), claimed)
+    }
+
+    /// The hub says that something was done; false if nobody asked.
+    fn claim_if_open(&mut self, end: End, channel: &ChannelName, what: What) -> bool {
+        let (open, claimed) = self.open_and_claimed(end, channel, what);
+        if claimed < open {
+            self.claimed.insert((end, channel.clone(), what), claimed + 1);
+        }
+        claimed < open
+    }
+
+    fn confirmed(&mut self, op: Op) -> Verdict {
+        let Some(hub) = self.people.hub_of(op.node) else { return Ok(()) };
+        let room = self.rooms.get(&(hub, op.channel.clone()));
+        let again = match op.what {
+            // Once more without a change.
+            What::Unprotect => op.idle,
+            What::Reclaim => op.idle || room.is_some_and(|room| room.unknown),
+            What::Protect | What::Terminate | What::Leave => false,
+        };
+        let claims = self.claimed.get_mut(&(op.end, op.channel.clone(), op.what));
+        let claimed = claims.filter(|claims| **claims > 0).map(|claims| *claims -= 1).is_some();
+        ensure(claimed || again || op.what == What::Leave, || {
+            format!("{op:?} is confirmed, and the hub did not say so")
+        })?;
+        let lasts = matches!(op.what, What::Protect | What::Unprotect | What::Reclaim);
+        if !lasts || op.stale || self.people.is_cut_off(op.node) {
+            return Ok(());
+        }
+        let other = self.other_owner(hub, op.node, &op.channel);
+        let channel = op.channel;
+        ensure(other.is_none(), || format!("{:?} and {other:?} were both confirmed as owners of {channel}", op.node))?;
+        self.certain.insert((op.node, channel));
+        Ok(())
+    }
+
+    fn other_owner(&self, hub: NodeId, but: NodeId, channel: &ChannelName) -> Option<NodeId> {
+        let mut owners = self.certain.iter().filter(|(owner, owned)| *owner != but && owned == channel);
+        owners.find(|(owner, _)| self.people.hub_of(*owner) == Some(hub)).map(|(owner, _)| *owner)
+    }
+}
+
+/// What the hub claims.
+impl Owners {
+    fn claims(&mut self, at: Instant, hub: NodeId, event: &hub::Event) -> Verdict {
+        match event {
+            hub::Event::Joined { channel, client } if !is_hubs_own(channel) => self.joins(at, hub, channel, client),
+            hub::Event::Left { channel, client } if !is_hubs_own(channel) => self.left(at, hub, channel, client),
+            hub::Event::OwnerChanged { channel, owner: Some(owner) } => self.owned(at, hub, channel, owner),
+            hub::Event::OwnerChanged { channel, owner: None } => {
+                let room = self.rooms.entry((hub, channel.clone())).or_default();
+                let due = room.due.take();
+                self.due.remove(&(hub, channel.clone()));
+                ensure(due == Some(Due::Unowned) || room.adrift, || format!("{channel} lost its owner: {room:?}"))
+            }
+            hub::Event::ProtectionChanged { channel, epoch, protected } => {
+                self.rekeyed(hub, channel, *epoch, *protected)
+            }
+            hub::Event::Terminated { channel } => self.terminated(at, hub, channel),
+            hub::Event::Disconnected { link, .. } => {
+                let gone = Some(*link);
+                self.asked.retain(|op| op.end != gone);
+                self.claimed.retain(|(end, ..), _| *end != gone);
+                self.excused.retain(|(end, _)| *end != gone);
+                self.opens.values_mut().for_each(|opens| opens.retain(|(_, end, _)| *end != gone));
+                Ok(())
+            }
+            hub::Event::Joined { .. }
+            | hub::Event::Left { .. }
+            | hub::Event::Connected { .. }
+            | hub::Event::Rejected { .. }
+            | hub::Event::Provided { .. }
+            | hub::Event::Withdrawn { .. }
+            | hub::Event::Stopped
+            | _ => Ok(()),
+        }
+    }
+
+    fn joins(&mut self, at: Instant, hub: NodeId, channel: &ChannelName, client: &ClientId) -> Verdict {
+        let Some(node) = self.people.named(hub, client) else { return Ok(()) };
+        let end = self.people.link_of(hub, client);
+        let opens = self.opens.get_mut(&(node, channel.clone()));
+        let opens: Vec<_> = opens.into_iter().flat_map(|opens| opens.extract_if(.., |open| open.1 == end)).collect();
+        ensure(!opens.is_empty(), || format!("{client} joined {channel}, which it did not ask to open"))?;
+        let room = self.rooms.entry((hub, channel.clone())).or_default();
+        if room.members.is_empty() && room.empty_since.is_some_and(|since| at.saturating_since(since) >= FORGOTTEN) {
+            *room = Room::default();
+        }
+        room.members.insert(node);
+        room.empty_since = None;
+        if room.is_free(node) {
+            // Which matters if it becomes the owner by this.
+            let (first, rest) = (opens.first().map(|open| open.2).unwrap_or_default(), opens.iter().skip(1));
+            let policy = first.policy.or_else(|| self.policies.get(&hub).copied());
+            (room.policy, room.plain) = (policy.unwrap_or_default(), first.plain);
+            room.unknown = rest.into_iter().any(|open| open.2 != first);
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, at: Instant, hub: NodeId, channel: &ChannelName, client: &ClientId) -> Verdict {
+        let Some(node) = self.people.named(hub, client) else { return Ok(()) };
+        let lost = self.people.is_over(hub, client);
+        let key = (hub, channel.clone());
+        let Some(room) = self.rooms.get_mut(&key) else { return Ok(()) };
+        room.members.remove(&node);
+        if room.members.is_empty() {
+            room.empty_since = Some(at);
+        }
+        if room.owner != Some(node) {
+            return Ok(());
+        }
+        room.owner = None;
+        let end = self.people.link_of(hub, client);
+        let ends = |op: &&mut Op| op.end == end && op.channel == *channel && !op.used && op.ends_membership();
+        let mut cause = None;
+        if let Some(op) = self.asked.iter_mut().find(ends) {
+            op.used = true;
+            cause = Some(op.what);
+        }
+        if lost && cause.is_some() {
+            // A late driver shows both at once: which came first cannot be told from outside.
+            room.drifts(node);
+            return Ok(());
+        }
+        if cause == Some(What::Terminate) {
+            room.due = Some(Due::Terminated { returns: None });
+            *self.claimed.entry((end, channel.clone(), What::Terminate)).or_default() += 1;
+        } else {
+            let excused = lost || cause.is_some() || self.excused.contains(&(end, channel.clone()));
+            ensure(excused, || format!("{client} is no longer a member of {channel}, which it owns"))?;
+            room.owner_went(at, node, lost);
+        }
+        if room.due.is_some() {
+            self.due.insert(key);
+        }
+        Ok(())
+    }
+
+    fn owned(&mut self, at: Instant, hub: NodeId, channel: &ChannelName, owner: &ClientId) -> Verdict {
+        let Some(node) = self.people.named(hub, owner) else { return Ok(()) };
+        ensure(!is_hubs_own(channel), || format!("{owner} owns {channel}, which is the hub's own"))?;
+        let end = self.people.link_of(hub, owner);
+        let room = self.rooms.get(&(hub, channel.clone()));
+        let returns = room.is_some_and(|room| {
+            [room.owner, room.drifted].contains(&Some(node)) || room.away.is_some_and(|away| away.0 == node)
+        });
+        let offered = room.is_some_and(|room| room.adrift || room.is_offered(at, AfterGrace::Promote));
+        let back = returns && !offered && self.claim_if_open(end, channel, What::Reclaim);
+        if returns && offered {
+            // By what it asked or by what it was asked cannot be told from outside.
+            let reclaims = |op: &&mut Op| op.end == end && op.channel == *channel && op.what == What::Reclaim;
+            self.asked.iter_mut().filter(reclaims).for_each(|op| op.idle = true);
+        }
+        let room = self.rooms.entry((hub, channel.clone())).or_default();
+        let fine = back || offered || room.is_free(node) && !room.plain;
+        let member = room.members.contains(&node);
+        let alone = room.owner.is_none_or(|before| before == node) && (fine && member);
+        ensure(alone, || format!("{owner} became the owner of {channel} without a reason: {room:?}"))?;
+        (room.owner, room.away, room.drifted) = (Some(node), None, None);
+        (room.offered, room.adrift) = (false, false);
+        let other = self.other_owner(hub, node, channel);
+        ensure(other.is_none(), || format!("{owner} became the owner of {channel}, which {other:?} owns for certain"))
+    }
+
+    fn rekeyed(&mut self, hub: NodeId, channel: &ChannelName, epoch: u64, protected: bool) -> Verdict {
+        let room = self.rooms.entry((hub, channel.clone())).or_default();
+        let what = if protected { What::Protect } else { What::Unprotect };
+        let owner = room.owner;
+        let end = owner.and_then(|owner| self.people.admitted_end(hub, owner));
+        let room = self.rooms.get(&(hub, channel.clone()));
+        let alone =
+            room.is_some_and(|room| epoch == room.epoch + 1 && room.members.iter().all(|it| Some(*it) == owner));
+        let fine = alone && self.claim_if_open(end, channel, what);
+        let room = self.rooms.entry((hub, channel.clone())).or_default();
+        ensure(fine, || {
+            format!("the protection of {channel} changed to {what:?} {epoch}, which its owner did not ask: {room:?}")
+        })?;
+        (room.epoch, room.protected, room.blurred) = (epoch, protected, false);
+        let again = |op: &&mut Op| op.end == end && op.channel == *channel && op.what == What::Unprotect;
+        self.asked.iter_mut().filter(again).for_each(|op| op.idle |= !protected);
+        Ok(())
+    }
+
+    fn terminated(&mut self, at: Instant, hub: NodeId, channel: &ChannelName) -> Verdict {
+        self.due.remove(&(hub, channel.clone()));
+        let room = self.rooms.entry((hub, channel.clone())).or_default();
+        let (fine, returns, abandoned) = match (room.due.take(), room.away) {
+            (Some(Due::Terminated { returns }), _) => (true, returns, returns.is_none()),
+            (Some(Due::Unowned), _) => (false, None, false),
+            (None, Some((away, Some(_)))) if room.is_offered(at, AfterGrace::Terminate) => (true, Some(away), false),
+            (None, _) => (room.adrift || room.is_offered(at, AfterGrace::Promote), None, false),
+        };
+        ensure(fine && room.members.is_empty() && room.owner.is_none(), || {
+            format!("{channel} ended without a reason, or not for all: {room:?}")
+        })?;
+        room.blurred = room.protected && room.adrift || room.blurred && !abandoned;
+        room.protected &= !(abandoned || room.adrift);
+        room.away = returns.filter(|_| room.protected || room.blurred).map(|owner| (owner, None));
+        (room.offered, room.adrift) = (false, false);
+        Ok(())
+    }
+
+    fn drained(&mut self, node: NodeId) -> Verdict {
+        let due = self.due.iter().find(|(hub, _)| *hub == node).cloned();
+        self.due.retain(|(hub, _)| *hub != node);
+        let Some(key) = due else { return Ok(()) };
+        let room = self.rooms.get(&key);
+        Err(format!("the owner of {} went, and what follows from it was not said: {room:?}", key.1))
+    }
+}
+
+/// Whether the hub may do, or have done, what ended so.
+fn is_unknown(result: Result<(), Failure>) -> bool {
+    matches!(result, Err(Failure::Local(Misuse::Deadline | Misuse::Disconnected | Misuse::Closed)))
+}
+
+impl Op {
+    const fn ends_membership(&self) -> bool {
+        matches!(self.what, What::Terminate | What::Leave)
+    }
+}
+
+impl Room {
+    /// Whether this member, the only one, owns the channel by opening it.
+    fn is_free(&self, node: NodeId) -> bool {
+        let nobodys = self.owner.is_none() && self.away.is_none() && !(self.offered || self.adrift || self.protected);
+        nobodys && self.members.len() == 1 && self.members.contains(&node)
+    }
+
+    /// Whether members may have been asked, or the grace is over and this follows.
+    fn is_offered(&self, at: Instant, follows: AfterGrace) -> bool {
+        let over = self.away.is_some_and(|(_, until)| until.is_some_and(|until| at + SLACK >= until));
+        let then = matches!(self.policy, OwnerPolicy::Hold { then, .. } if then == follows);
+        self.offered && follows == AfterGrace::Promote || over && then
+    }
+
+    const fn drifts(&mut self, owner: NodeId) {
+        (self.adrift, self.drifted) = (true, Some(owner));
+    }
+
+    fn owner_went(&mut self, at: Instant, owner: NodeId, lost: bool) {
+        let after = match (self.policy, lost) {
+            _ if self.unknown => {
+                self.drifts(owner);
+                return;
+            }
+            (OwnerPolicy::Hold { grace, .. }, true) => {
+                self.away = Some((owner, Some(at + grace)));
+                self.due = Some(Due::Unowned);
+                return;
+            }
+            (OwnerPolicy::Hold { then, .. }, false) => then,
+            (OwnerPolicy::Terminate, _) => AfterGrace::Terminate,
+            (OwnerPolicy::Promote, _) => AfterGrace::Promote,
+        };
+        match after {
+            AfterGrace::Terminate => self.due = Some(Due::Terminated { returns: lost.then_some(owner) }),
+            AfterGrace::Promote => self.offered = true,
+        }
+    }
+}

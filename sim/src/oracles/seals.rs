@@ -1,0 +1,346 @@
+//! What a member of a protected channel accepts was said by a member, under the same protection, and is accepted once.
+//!
+//! The truth is that of clients alone: what their applications asked, and what they derived their keys from. So this
+//! holds whatever a hub does. What a hub may do all the same is to keep things back, and to end what it wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use commipc_protocol::client::{Command, Event, Failure, Message, Outgoing, Payload, Token};
+use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
+
+use super::exchanges::Exchanges;
+use super::gaps::Gaps;
+use super::{Content, Oracle, Password, Resident, Salt, Seen, Verdict, ensure};
+use crate::engine::Sight;
+use crate::node::NodeId;
+use crate::station::{Asked, Told, Withheld};
+
+/// Holds that members believe members alone.
+#[derive(Debug, Default)]
+pub struct Seals {
+    ids: BTreeMap<NodeId, ClientId>,
+    hubs: BTreeMap<NodeId, HubId>,
+    /// Every protection that an owner asked for: its place in their order, its channel and its password.
+    made: BTreeMap<Salt, (u64, ChannelName, Password)>,
+    derived: BTreeSet<(NodeId, ChannelName, Salt, Password)>,
+    /// What the next command of a node brings keys for.
+    next: Option<(NodeId, ChannelName, Salt, Password)>,
+    asked: BTreeMap<(NodeId, Token), (ChannelName, What)>,
+    handles: BTreeMap<(NodeId, ChannelName), Handle>,
+    said: BTreeMap<(ClientId, Way, Content), Vec<Said>>,
+    /// What was said since its node's outputs were drained: a change that is told now may be older than it.
+    fresh: Vec<(NodeId, (ClientId, Way, Content), usize)>,
+    /// Of messages that must be signed or go nowhere: those that were said where nothing is signed.
+    unsigned: BTreeSet<(NodeId, Token)>,
+    withheld: BTreeSet<(ClientId, Withheld)>,
+    exchanges: Exchanges,
+    gaps: Gaps,
+}
+
+/// A channel as one client has it.
+#[derive(Debug, Default)]
+struct Handle {
+    /// What it was asked to derive with.
+    challenged: Option<Salt>,
+    /// What it signs and verifies under.
+    sealed: Option<Salt>,
+    /// The place of the latest protection it has proved.
+    newest: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Open { guarded: bool },
+    Protect(Salt),
+    Unprotect,
+    Leave,
+}
+
+/// How something is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    Broadcast,
+    Send,
+    Call,
+}
+
+/// Something said.
+#[derive(Debug)]
+struct Said {
+    by: NodeId,
+    /// Under which protection, or none. More than one where that changed at the same time.
+    under: Vec<Option<Salt>>,
+    /// When a node accepted it, and for whom.
+    accepted: BTreeMap<NodeId, (Instant, BTreeSet<Token>)>,
+}
+
+impl Oracle for Seals {
+    fn name(&self) -> &'static str {
+        "seals"
+    }
+
+    fn joined(&mut self, node: NodeId, who: &Resident) {
+        self.ids.extend(who.id.clone().map(|id| (node, id)));
+        self.gaps.joined(node, who);
+    }
+
+    fn derived(&mut self, node: NodeId, channel: &ChannelName, salt: Salt, password: Password) {
+        self.next = Some((node, channel.clone(), salt, password));
+    }
+
+    fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
+        match sight {
+            Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
+            Sight::Gave(Output::Event(Told::Client(event))) => return self.told(at, node, event),
+            Sight::Gave(Output::Event(Told::Withheld { from, what })) => {
+                self.withheld.insert((from.clone(), what.clone()));
+            }
+            Sight::Drained => self.drained(node),
+            Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Broke(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What clients ask, and how their handles change.
+impl Seals {
+    fn asks(&mut self, node: NodeId, command: &Command) {
+        let brought = self.next.take().filter(|(who, ..)| *who == node);
+        let (token, channel, what) = match command {
+            Command::ChannelKeyDerived { .. } => return self.derived.extend(brought),
+            Command::Open { token, channel, access } => {
+                (token, channel, What::Open { guarded: access.secret.is_some() })
+            }
+            Command::Protect { token, channel, salt, .. } => {
+                let place = self.made.len() as u64 + 1;
+                self.made.extend(brought.map(|(_, channel, salt, password)| (salt, (place, channel, password))));
+                (token, channel, What::Protect(salt.salt))
+            }
+            Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
+            Command::Leave { token, channel } => (token, channel, What::Leave),
+            Command::Broadcast { token, outgoing } => {
+                self.gaps.broadcast(node, outgoing);
+                return self.says(node, *token, Way::Broadcast, outgoing);
+            }
+            Command::Send { token, outgoing } => return self.says(node, *token, Way::Send, outgoing),
+            Command::Call { token, outgoing, .. } => {
+                let sealed = self.sealed(node, &outgoing.channel);
+                self.exchanges.called(node, *token, Content::said(outgoing), sealed);
+                return self.says(node, *token, Way::Call, outgoing);
+            }
+            Command::Answer { request, result } => {
+                let channel = self.exchanges.channel_of(node, *request);
+                let sealed = channel.and_then(|channel| self.sealed(node, &channel));
+                return self.exchanges.gave(node, *request, result, sealed);
+            }
+            Command::Connect
+            | Command::KeyDerived(_)
+            | Command::ChannelKeyFailed { .. }
+            | Command::Reclaim { .. }
+            | Command::Terminate { .. }
+            | Command::Provide { .. }
+            | Command::Withdraw { .. }
+            | Command::Listen { .. }
+            | Command::Unlisten { .. }
+            | Command::Cancel { .. }
+            | Command::Close => return,
+        };
+        self.asked.insert((node, *token), (channel.clone(), what));
+    }
+
+    fn sealed(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
+        self.handles.get(&(node, channel.clone())).and_then(|handle| handle.sealed)
+    }
+
+    fn says(&mut self, node: NodeId, token: Token, way: Way, outgoing: &Outgoing) {
+        let Some(id) = self.ids.get(&node) else { return };
+        let sealed = self.sealed(node, &outgoing.channel);
+        if outgoing.guarded && sealed.is_none() {
+            self.unsigned.insert((node, token));
+        }
+        let key = (id.clone(), way, Content::said(outgoing));
+        let list = self.said.entry(key.clone()).or_default();
+        list.push(Said { by: node, under: vec![sealed], accepted: BTreeMap::new() });
+        self.fresh.push((node, key, list.len() - 1));
+    }
+
+    /// A handle changes; what was said just now may have been said after it.
+    fn seal(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
+        let handle = self.handles.entry((node, channel.clone())).or_default();
+        handle.sealed = sealed;
+        for (who, key, index) in &self.fresh {
+            if *who == node
+                && key.2.channel == *channel
+                && let Some(said) = self.said.get_mut(key).and_then(|list| list.get_mut(*index))
+            {
+                said.under.push(sealed);
+                self.unsigned.retain(|(unsigned, _)| *unsigned != node);
+            }
+        }
+        self.exchanges.sealed(node, channel, sealed);
+        self.gaps.sealed(node, channel);
+    }
+
+    fn drained(&mut self, node: NodeId) {
+        // A channel that is left once of several times says so at once; otherwise the keys are gone already.
+        let mut left = Vec::new();
+        for ((_, token), (channel, what)) in self.asked.range((node, Token(0))..=(node, Token(u64::MAX))) {
+            if matches!(what, What::Leave) {
+                left.push((*token, channel.clone()));
+            }
+        }
+        for (token, channel) in left {
+            self.asked.remove(&(node, token));
+            // Keys that are on their way are for a handle that is gone.
+            self.asked
+                .retain(|(who, _), (of, what)| *who != node || *of != channel || !matches!(what, What::Protect(_)));
+            self.seal(node, &channel, None);
+        }
+        self.fresh.retain(|(who, ..)| *who != node);
+        self.exchanges.drained(node);
+    }
+}
+
+/// What clients are told.
+impl Seals {
+    fn told(&mut self, at: Instant, node: NodeId, event: &Event) -> Verdict {
+        match event {
+            Event::Ready(welcome) => {
+                self.hubs.insert(node, welcome.hub.clone());
+            }
+            Event::DeriveChannelKey { channel, salt } => {
+                self.handles.entry((node, channel.clone())).or_default().challenged = Some(salt.salt);
+            }
+            Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
+            Event::Closed(_) => self.closed(node),
+            Event::Done { token, result } => return self.done(node, *token, *result),
+            Event::Sent { token, result } => {
+                let unsigned = self.unsigned.remove(&(node, *token));
+                let went = matches!(result, Ok(()) | Err(Failure::Refused(_) | Failure::RefusedCode(_)));
+                return ensure(!unsigned || !went, || format!("{token:?} of {node:?} went out unsigned"));
+            }
+            Event::Answered { token, result } => {
+                if let Ok(answer) = result {
+                    self.not_withheld(node, &answer.provider.client, &answer.payload)?;
+                }
+                return self.exchanges.answered(node, *token, result, &self.ids);
+            }
+            Event::Request(request) => {
+                let (content, sealed) = (Content::heard(&request.message), self.sealed(node, &request.message.channel));
+                let sender = &request.message.sender;
+                if let Some(salt) = sealed {
+                    self.not_withheld(node, &sender.client, &request.message.payload)?;
+                    let key = (sender.client.clone(), Way::Call, content.clone());
+                    self.accepts(at, node, request.provider, key, (salt, &sender.hub))?;
+                }
+                self.exchanges.requested(node, request.id, sender.client.clone(), content);
+            }
+            Event::Message(message) => return self.hears(at, node, message),
+            Event::Gap(gap) => return self.gaps.gap(node, gap),
+            Event::DeriveKey { .. }
+            | Event::OwnerChanged { .. }
+            | Event::RequestEnded { .. }
+            | Event::Violation(_)
+            | Event::Dropped(_) => {}
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, node: NodeId) {
+        let open = self.handles.iter().filter(|((who, _), handle)| *who == node && handle.sealed.is_some());
+        let open: Vec<ChannelName> = open.map(|((_, channel), _)| channel.clone()).collect();
+        open.iter().for_each(|channel| self.seal(node, channel, None));
+        self.asked.retain(|(who, _), _| *who != node);
+    }
+
+    fn done(&mut self, node: NodeId, token: Token, result: Result<(), Failure>) -> Verdict {
+        let Some((channel, what)) = self.asked.remove(&(node, token)) else { return Ok(()) };
+        let handle = self.handles.entry((node, channel.clone())).or_default();
+        match (what, result) {
+            (What::Open { guarded }, Ok(())) => {
+                if let Some(salt) = handle.challenged.take() {
+                    return self.proved(node, &channel, salt);
+                }
+                ensure(!guarded || handle.sealed.is_some(), || {
+                    format!("{node:?} opened {channel} with a password, and nothing was proved")
+                })
+            }
+            // Another opening goes on.
+            (What::Open { .. }, Err(Failure::Local(Misuse::TooMany))) => Ok(()),
+            (What::Open { .. }, Err(_)) => {
+                handle.challenged = None;
+                Ok(())
+            }
+            (What::Protect(salt), Ok(())) => {
+                handle.newest = self.made.get(&salt).map_or(0, |(place, ..)| *place);
+                self.seal(node, &channel, Some(salt));
+                Ok(())
+            }
+            (What::Unprotect, Ok(())) => {
+                self.seal(node, &channel, None);
+                Ok(())
+            }
+            (What::Leave, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
+        }
+    }
+
+    /// A client believes that it has joined under a protection.
+    fn proved(&mut self, node: NodeId, channel: &ChannelName, salt: Salt) -> Verdict {
+        let made = self.made.get(&salt).filter(|(_, of, _)| of == channel);
+        let Some((place, _, password)) = made else {
+            return Err(format!("{node:?} joined {channel} under a protection that no owner made"));
+        };
+        let knows = self.derived.contains(&(node, channel.clone(), salt, *password));
+        ensure(knows, || format!("{node:?} joined {channel} without its password"))?;
+        let handle = self.handles.entry((node, channel.clone())).or_default();
+        let (newest, place) = (handle.newest, *place);
+        ensure(place >= newest, || format!("{node:?} went back from protection {newest} of {channel} to {place}"))?;
+        handle.newest = place;
+        self.seal(node, channel, Some(salt));
+        Ok(())
+    }
+
+    fn hears(&mut self, at: Instant, node: NodeId, message: &Message) -> Verdict {
+        let heard = &message.message;
+        let Some(salt) = self.sealed(node, &heard.channel) else { return Ok(()) };
+        let content = Content::heard(heard);
+        self.not_withheld(node, &heard.sender.client, &heard.payload)?;
+        let way = if message.number > 0 { Way::Broadcast } else { Way::Send };
+        ensure(way == Way::Send || self.ids.get(&node) != Some(&heard.sender.client), || {
+            format!("{node:?} heard itself: {heard:?}")
+        })?;
+        let key = (heard.sender.client.clone(), way, content);
+        self.accepts(at, node, message.to, key, (salt, &heard.sender.hub))?;
+        if way == Way::Broadcast { self.gaps.heard(node, message) } else { Ok(()) }
+    }
+
+    /// Somebody said this under the protection of the one who accepts it, who did not accept it before.
+    fn accepts(
+        &mut self,
+        at: Instant,
+        node: NodeId,
+        to: Token,
+        key: (ClientId, Way, Content),
+        (salt, hub): (Salt, &HubId),
+    ) -> Verdict {
+        let hubs = &self.hubs;
+        let new = |said: &&mut Said| {
+            let again = said.accepted.get(&node).is_some_and(|(when, tokens)| *when != at || tokens.contains(&to));
+            said.under.contains(&Some(salt)) && !again && hubs.get(&said.by) == Some(hub)
+        };
+        match self.said.get_mut(&key).and_then(|list| list.iter_mut().find(new)) {
+            Some(said) => {
+                said.accepted.entry(node).or_insert_with(|| (at, BTreeSet::new())).1.insert(to);
+                Ok(())
+            }
+            None => Err(format!("{node:?} accepted for {to:?} what no member said so, or said once: {key:?}")),
+        }
+    }
+
+    fn not_withheld(&self, node: NodeId, sender: &ClientId, payload: &Payload) -> Verdict {
+        let Some(id) = self.ids.get(&node).filter(|_| !self.withheld.is_empty()) else { return Ok(()) };
+        let what = Withheld { sender: sender.clone(), payload: payload.bytes.clone() };
+        let withheld = self.withheld.contains(&(id.clone(), what));
+        ensure(!withheld, || format!("{node:?} got {payload:?} of {sender}, of which it was given a changed copy only"))
+    }
+}
