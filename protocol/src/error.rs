@@ -255,6 +255,8 @@ codes! {
         AlreadyProvided = 513, "this client already provides the event";
         /// The answer is raw where a value is expected, or the other way round.
         WrongContent = 514, "the answer is of another content kind";
+        /// A stream's end came before all of its items.
+        Truncated = 515, "the stream ended before all of it had come";
     }
 }
 

@@ -13,6 +13,7 @@ use crate::error::{CloseReason, Code, Fault, Misuse, Refusal, Violation};
 use crate::limits::Limits;
 use crate::names::{Address, ChannelName, ClientId, CredentialId, EventName, HubId};
 use crate::time::{Instant, UnixMillis};
+pub use crate::wire::Credit;
 
 /// The caller's own number for something it asked for. Answers carry it; it must not be in use twice at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +57,7 @@ pub struct ClientConfig {
 
 /// What an application may ask.
 ///
-/// Everything with a token ends with exactly one event that carries it: `Done`, `Sent` or `Answered`.
+/// Everything with a token ends with exactly one event that carries it: `Done`, `Sent`, `Answered` or `Ended`.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Dial the hub and prove each other. Ends with [`Event::Ready`] or [`Event::Closed`].
@@ -168,9 +169,10 @@ pub enum Command {
         /// How long the answer may take, at most a day.
         time_left: Duration,
     },
-    /// Give up a call: `Answered` comes with [`Misuse::Cancelled`] unless it came before, and the provider is told.
+    /// Give up a call or stream: `Answered` or `Ended` comes with [`Misuse::Cancelled`] unless it came before, and the
+    /// provider is told.
     Cancel {
-        /// The token of the `Call`.
+        /// The token of the `Call` or `Stream`.
         call: Token,
     },
     /// Say something to an event's provider without wanting an answer. Ends with [`Event::Sent`] when the hub took it.
@@ -187,15 +189,65 @@ pub enum Command {
         /// What is said.
         outgoing: Outgoing,
     },
-    /// Answer a request. Without effect if the request has ended meanwhile.
+    /// Answer a request. Without effect if the request has ended meanwhile. A stream is answered with its items and
+    /// [`Command::Finish`], or with a fault here that comes after them.
     Answer {
         /// Which request.
         request: RequestId,
         /// The result or the fault.
         result: Result<Payload, Fault>,
     },
+    /// Ask for a stream. Ends with [`Event::Ended`]; [`Event::Accepted`] and items come before.
+    Stream {
+        /// For `Ended`, and for what comes.
+        token: Token,
+        /// What is asked.
+        outgoing: Outgoing,
+        /// How long it may take until a provider takes the request, at most a day.
+        time_left: Duration,
+        /// How much may be on its way to us.
+        window: Credit,
+        /// Whether we have items to send as well: then the event must be an [`EventKind::Exchange`].
+        exchange: bool,
+    },
+    /// Take a request for a stream: from now on it has no deadline.
+    Accept {
+        /// Which request.
+        request: RequestId,
+        /// How much of the caller's own items may be on its way to us. Read where the event is an exchange.
+        window: Credit,
+    },
+    /// One more item of ours. Without effect if the stream has ended meanwhile. More than was asked for with
+    /// [`Event::Demand`] waits in memory.
+    Item {
+        /// Of which stream.
+        stream: StreamId,
+        /// The item.
+        payload: Payload,
+    },
+    /// We have no more items. Without effect if the stream has ended meanwhile.
+    Finish {
+        /// Of which stream.
+        stream: StreamId,
+    },
+    /// The application is through with items, so that more may come.
+    Consumed {
+        /// Of which stream.
+        stream: StreamId,
+        /// How many, and the sum of their costs.
+        amount: Credit,
+    },
     /// Say goodbye, flush and close. Everything open ends.
     Close,
+}
+
+/// Names the end of a stream that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StreamId {
+    /// We asked for it.
+    Call(Token),
+    /// We were asked for it.
+    Request(RequestId),
 }
 
 /// A message to be sent.
@@ -230,6 +282,10 @@ pub struct Payload {
 pub enum EventKind {
     /// One request, one answer.
     Call,
+    /// One request, any number of items.
+    Stream,
+    /// One request, and any number of items in both directions.
+    Exchange,
 }
 
 impl EventKind {
@@ -238,6 +294,28 @@ impl EventKind {
     pub const fn number(self) -> u64 {
         match self {
             Self::Call => 0,
+            Self::Stream => 1,
+            Self::Exchange => 2,
+        }
+    }
+
+    /// The kind with this number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Call),
+            1 => Some(Self::Stream),
+            2 => Some(Self::Exchange),
+            _ => None,
+        }
+    }
+
+    /// Whether it is answered with a stream.
+    #[must_use]
+    pub const fn streams(self) -> bool {
+        match self {
+            Self::Call => false,
+            Self::Stream | Self::Exchange => true,
         }
     }
 }
@@ -300,6 +378,41 @@ pub enum Event {
         /// How.
         result: Result<Answer, CallFailure>,
     },
+    /// A provider has taken our request for a stream.
+    Accepted {
+        /// Its token.
+        token: Token,
+    },
+    /// An item came.
+    Item {
+        /// Of which stream.
+        stream: StreamId,
+        /// The item.
+        payload: Payload,
+        /// What it takes of the window's bytes until it is [`Command::Consumed`].
+        cost: u64,
+    },
+    /// The caller of an exchange has no more items.
+    Finished {
+        /// Which request.
+        request: RequestId,
+        /// Whether all of them have come.
+        result: Result<(), Misuse>,
+    },
+    /// Items of ours are wanted: so many more, and none once they cost so many bytes.
+    Demand {
+        /// Of which stream.
+        stream: StreamId,
+        /// How much more.
+        amount: Credit,
+    },
+    /// A stream that we asked for ended.
+    Ended {
+        /// Its token.
+        token: Token,
+        /// How. All items have come before.
+        result: Result<(), CallFailure>,
+    },
     /// Somebody asks one of our providers.
     Request(Request),
     /// The caller of a request gave up or went, or its time is over: drop the work. No answer is needed or sent.
@@ -356,7 +469,7 @@ pub struct Request {
     pub provider: Token,
     /// What is asked.
     pub message: Incoming,
-    /// When the caller will have given up.
+    /// When the caller will have given up; of a stream, unless it is accepted before.
     pub deadline: Instant,
     /// Whether repeating it does no harm, as the caller says.
     pub idempotent: bool,
@@ -491,7 +604,7 @@ impl From<Rejected> for Dropped {
 /// What a client holds at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Calls that wait for their answer.
+    /// Calls that wait for their answer, and streams.
     pub calls: usize,
     /// Requests that our providers work on.
     pub serving: usize,
@@ -499,4 +612,6 @@ pub struct Load {
     pub controls: usize,
     /// Sends and broadcasts that the hub has not taken yet.
     pub sends: usize,
+    /// Streams that we asked for.
+    pub streams: usize,
 }

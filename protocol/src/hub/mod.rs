@@ -19,6 +19,7 @@ mod links;
 mod ownership;
 mod registry;
 mod session;
+mod streams;
 mod system;
 mod throttle;
 
