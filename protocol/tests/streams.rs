@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{CallFailure, Command, Credit, Event, EventKind, Failure, Payload, StreamId, Token};
-use commipc_protocol::{EventName, Fault, Limits, Misuse, Refusal};
+use commipc_protocol::client::{
+    CallFailure, Command, Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent, StreamId, Token,
+};
+use commipc_protocol::wire::FrameType;
+use commipc_protocol::{EventName, Fault, Input, Limits, Machine as _, Misuse, Output, Refusal};
 use support::{World, name, outgoing, payload};
 
 const CALLER: usize = 1;
@@ -43,25 +46,36 @@ fn provide(world: &mut World, kind: EventKind) {
 
 fn ask(world: &mut World, window: Credit, exchange: bool) {
     let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
-    world.command(CALLER, Command::Stream { token: Token(9), outgoing, time_left, window, exchange });
+    world.command(
+        CALLER,
+        Command::Stream(StreamCommand::Ask { token: Token(9), outgoing, time_left, window, exchange }),
+    );
 }
 
 /// Asks, and has the provider take the request.
 fn begun(world: &mut World, window: Credit, exchange: bool) -> StreamId {
     ask(world, window, exchange);
     let request = world.expect_request(PROVIDER).id;
-    world.command(PROVIDER, Command::Accept { request, window });
-    assert!(matches!(world.next(CALLER), Event::Accepted { token: Token(9) }));
+    world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window }));
+    assert!(matches!(world.next(CALLER), Event::Stream(StreamEvent::Accepted { token: Token(9) })));
     StreamId::Request(request)
 }
 
 /// Gives items for as long as they are asked for; what is not asked for stays.
 fn give(world: &mut World, client: usize, stream: StreamId, items: &mut dyn Iterator<Item = Bytes>) {
-    while let Some(position) = world.events[client].iter().position(|event| matches!(event, Event::Demand { .. })) {
-        let Some(Event::Demand { stream: of, amount }) = world.events[client].remove(position) else { return };
+    while let Some(position) =
+        world.events[client].iter().position(|event| matches!(event, Event::Stream(StreamEvent::Demand { .. })))
+    {
+        let Some(Event::Stream(StreamEvent::Demand { stream: of, amount })) = world.events[client].remove(position)
+        else {
+            return;
+        };
         assert_eq!(of, stream);
         for bytes in items.take(usize::try_from(amount.items).unwrap()) {
-            world.command(client, Command::Item { stream, payload: Payload { bytes, raw: true } });
+            world.command(
+                client,
+                Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes, raw: true } }),
+            );
         }
     }
 }
@@ -69,18 +83,21 @@ fn give(world: &mut World, client: usize, stream: StreamId, items: &mut dyn Iter
 /// Takes the items that have come, and says so.
 fn take(world: &mut World, client: usize, stream: StreamId) -> Vec<Bytes> {
     let mut items = Vec::new();
-    while let Some(Event::Item { .. }) = world.events[client].front() {
-        let Event::Item { stream: of, payload, cost } = world.next(client) else { unreachable!() };
+    while let Some(Event::Stream(StreamEvent::Item { .. })) = world.events[client].front() {
+        let Event::Stream(StreamEvent::Item { stream: of, payload, cost }) = world.next(client) else { unreachable!() };
         assert_eq!(of, stream);
         items.push(payload.bytes);
-        world.command(client, Command::Consumed { stream, amount: Credit { items: 1, bytes: cost } });
+        world.command(
+            client,
+            Command::Stream(StreamCommand::Consumed { stream, amount: Credit { items: 1, bytes: cost } }),
+        );
     }
     items
 }
 
 fn ended(world: &mut World) -> Result<(), CallFailure> {
     match world.next(CALLER) {
-        Event::Ended { token: Token(9), result } => result,
+        Event::Stream(StreamEvent::Ended { token: Token(9), result }) => result,
         other => panic!("{other:?}"),
     }
 }
@@ -111,7 +128,7 @@ fn all_of(mut world: World, count: u32) {
         assert!(!taken.is_empty(), "stuck after {}", come.len());
         come.extend(taken);
     }
-    world.command(PROVIDER, Command::Finish { stream });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
     assert_eq!(ended(&mut world), Ok(()));
     assert_eq!(come, (0..count).map(number).collect::<Vec<_>>());
     nothing_is_left(&world);
@@ -145,10 +162,10 @@ fn s47_an_empty_item_is_an_item_and_so_is_an_empty_stream_one() {
     let stream = begun(&mut world, WINDOW, false);
     give(&mut world, PROVIDER, stream, &mut [number(0), Bytes::new(), number(2)].into_iter());
     assert_eq!(take(&mut world, CALLER, CALL), [number(0), Bytes::new(), number(2)]);
-    world.command(PROVIDER, Command::Finish { stream });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
     assert_eq!(ended(&mut world), Ok(()));
     let stream = begun(&mut world, WINDOW, false);
-    world.command(PROVIDER, Command::Finish { stream });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
     assert_eq!(ended(&mut world), Ok(()));
     nothing_is_left(&world);
 }
@@ -160,11 +177,14 @@ fn s46_an_error_comes_after_exactly_the_items_before_it() {
     let StreamId::Request(request) = stream else { unreachable!() };
     let fault = Fault { code: 1_001, message: "no more".into(), details: Bytes::new(), retryable: false };
     for n in 0..5 {
-        world.command(PROVIDER, Command::Item { stream, payload: Payload { bytes: number(n), raw: true } });
+        world.command(
+            PROVIDER,
+            Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: number(n), raw: true } }),
+        );
     }
     world.command(PROVIDER, Command::Answer { request, result: Err(fault.clone()) });
     let mut come = Vec::new();
-    while matches!(world.events[CALLER].front(), Some(Event::Item { .. })) {
+    while matches!(world.events[CALLER].front(), Some(Event::Stream(StreamEvent::Item { .. }))) {
         come.extend(take(&mut world, CALLER, CALL));
     }
     assert_eq!(come, (0..5).map(number).collect::<Vec<_>>());
@@ -196,7 +216,7 @@ fn an_exchange_with_a_plain_stream_is_of_the_wrong_kind() {
     let mut world = pair(EventKind::Stream);
     ask(&mut world, WINDOW, true);
     let request = world.expect_request(PROVIDER).id;
-    world.command(PROVIDER, Command::Accept { request, window: WINDOW });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
     assert_eq!(ended(&mut world), failed(Failure::Refused(Refusal::WrongKind)));
     assert!(matches!(world.events[PROVIDER].back(), Some(Event::RequestEnded { .. })));
     nothing_is_left(&world);
@@ -206,10 +226,14 @@ fn an_exchange_with_a_plain_stream_is_of_the_wrong_kind() {
 fn a_stream_of_an_exchange_is_one_without_items_from_the_caller() {
     let mut world = pair(EventKind::Exchange);
     let stream = begun(&mut world, WINDOW, false);
-    assert!(world.events[PROVIDER].iter().any(|event| matches!(event, Event::Finished { result: Ok(()), .. })));
+    assert!(
+        world.events[PROVIDER]
+            .iter()
+            .any(|event| matches!(event, Event::Stream(StreamEvent::Finished { result: Ok(()), .. })))
+    );
     give(&mut world, PROVIDER, stream, &mut [number(1)].into_iter());
     assert_eq!(take(&mut world, CALLER, CALL), [number(1)]);
-    world.command(PROVIDER, Command::Finish { stream });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
     assert_eq!(ended(&mut world), Ok(()));
 }
 
@@ -226,9 +250,9 @@ fn both_ways(mut world: World) {
     assert_eq!(came_up, (0..300).map(number).collect::<Vec<_>>());
     assert_eq!(came_down, (1_000..1_300).map(number).collect::<Vec<_>>());
     world.events.iter_mut().for_each(std::collections::VecDeque::clear);
-    world.command(CALLER, Command::Finish { stream: CALL });
-    assert!(matches!(world.next(PROVIDER), Event::Finished { result: Ok(()), .. }));
-    world.command(PROVIDER, Command::Finish { stream });
+    world.command(CALLER, Command::Stream(StreamCommand::Finish { stream: CALL }));
+    assert!(matches!(world.next(PROVIDER), Event::Stream(StreamEvent::Finished { result: Ok(()), .. })));
+    world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
     assert_eq!(ended(&mut world), Ok(()));
     nothing_is_left(&world);
 }
@@ -248,8 +272,8 @@ fn s49_v27_who_gives_a_stream_up_ends_it_for_its_provider() {
     world.command(CALLER, Command::Cancel { call: Token(9) });
     let why = Failure::Local(Misuse::Cancelled);
     assert!(matches!(world.next(PROVIDER), Event::RequestEnded { why: told, .. } if told == why));
-    world.command(PROVIDER, Command::Item { stream, payload: payload(b"late") });
-    world.events[CALLER].retain(|event| matches!(event, Event::Ended { .. }));
+    world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"late") }));
+    world.events[CALLER].retain(|event| matches!(event, Event::Stream(StreamEvent::Ended { .. })));
     assert_eq!(ended(&mut world), failed(why));
     nothing_is_left(&world);
 }
@@ -286,7 +310,9 @@ fn a_rotation_ends_streams_and_both_are_told() {
     world.protect(2, "ch", &Secret::key([2; 32]), 2);
     assert_eq!(ended(&mut world), failed(Failure::Refused(Refusal::Rekeyed)));
     let why = Failure::Refused(Refusal::Rekeyed);
-    assert!(world.events[PROVIDER].iter().any(|it| matches!(it, Event::RequestEnded { why: told, .. } if *told == why)));
+    assert!(
+        world.events[PROVIDER].iter().any(|it| matches!(it, Event::RequestEnded { why: told, .. } if *told == why))
+    );
     nothing_is_left(&world);
 }
 
@@ -301,9 +327,9 @@ fn the_deadline_bounds_the_wait_for_a_provider_and_not_the_stream() {
     world.events.iter_mut().for_each(std::collections::VecDeque::clear);
     let stream = begun(&mut world, WINDOW, false);
     world.pass(Duration::from_secs(100_000));
-    world.command(PROVIDER, Command::Item { stream, payload: payload(b"at last") });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"at last") }));
     assert_eq!(take(&mut world, CALLER, CALL), [&b"at last"[..]]);
-    world.command(PROVIDER, Command::Finish { stream });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
     assert_eq!(ended(&mut world), Ok(()));
 }
 
@@ -311,10 +337,15 @@ fn the_deadline_bounds_the_wait_for_a_provider_and_not_the_stream() {
 fn s50_nothing_is_sent_beyond_what_was_granted() {
     let mut world = pair(EventKind::Stream);
     let stream = begun(&mut world, Credit { items: 4, ..WINDOW }, false);
-    let Some(Event::Demand { amount, .. }) = world.events[PROVIDER].pop_front() else { panic!("nothing is wanted") };
+    let Some(Event::Stream(StreamEvent::Demand { amount, .. })) = world.events[PROVIDER].pop_front() else {
+        panic!("nothing is wanted")
+    };
     assert_eq!(amount.items, 4);
     for n in 0..100 {
-        world.command(PROVIDER, Command::Item { stream, payload: Payload { bytes: number(n), raw: true } });
+        world.command(
+            PROVIDER,
+            Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: number(n), raw: true } }),
+        );
     }
     assert_eq!(world.events[CALLER].len(), 4);
     let memory = world.hub.load().memory;
@@ -332,14 +363,73 @@ fn s6_a_long_item_goes_in_pieces_and_does_not_keep_a_call_waiting() {
     for mut world in [pair(EventKind::Stream), protected(EventKind::Stream)] {
         let long: Bytes = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let stream = begun(&mut world, WINDOW, false);
-        world.command(PROVIDER, Command::Item { stream, payload: Payload { bytes: long.clone(), raw: true } });
+        world.command(
+            PROVIDER,
+            Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: long.clone(), raw: true } }),
+        );
         assert!(world.clients[PROVIDER].load().serving == 1);
-        assert_eq!(take(&mut world, CALLER, CALL), [long.clone()]);
-        world.command(PROVIDER, Command::Item { stream, payload: payload(b"short") });
-        world.command(PROVIDER, Command::Finish { stream });
+        assert_eq!(take(&mut world, CALLER, CALL), std::slice::from_ref(&long));
+        world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"short") }));
+        world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
         assert_eq!(take(&mut world, CALLER, CALL), [&b"short"[..]]);
         assert_eq!(ended(&mut world), Ok(()));
         nothing_is_left(&world);
+    }
+}
+
+/// The types of the frames in what a machine transmits, and how long each is.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+    let mut frames = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        frames.push((rest[0], length));
+        bytes = &rest[length.min(rest.len())..];
+    }
+    frames
+}
+
+#[test]
+fn s6_a_call_does_not_wait_behind_a_long_item() {
+    let mut world = pair(EventKind::Stream);
+    let stream = begun(&mut world, Credit { items: 8, bytes: 8 << 20 }, false);
+    let long = Payload { bytes: vec![7; 4 << 20].into(), raw: true };
+    let call = Command::Call { token: Token(20), outgoing: outgoing("x", "y", b""), time_left: Duration::from_secs(9) };
+    for command in [Command::Stream(StreamCommand::Item { stream, payload: long }), call] {
+        world.clients[PROVIDER].handle_input(world.now, Input::Command(command));
+    }
+    // Nothing is written yet: this is all that the driver gets to hold before.
+    let mut held = Vec::new();
+    while let Some(output) = world.clients[PROVIDER].poll_output() {
+        if let Output::Transmit { data, .. } = output {
+            held.extend_from_slice(&data);
+        }
+    }
+    let frames = frames(&held);
+    let before = frames.iter().take_while(|(kind, _)| *kind != FrameType::Call.number());
+    let before: usize = before.map(|(_, length)| length).sum();
+    assert_eq!(frames.last().map(|(kind, _)| *kind), Some(FrameType::Call.number()), "{frames:?}");
+    assert!(before < 200 << 10, "the call waits behind {before} bytes");
+}
+
+#[test]
+fn s45_a_stream_is_the_same_however_it_is_cut() {
+    let told = |chunk| {
+        let mut world = pair(EventKind::Stream);
+        world.chunk = chunk;
+        let stream = begun(&mut world, WINDOW, false);
+        let mut items = (0..200_usize).map(|n| Bytes::from(vec![n as u8; n * n]));
+        let mut told = Vec::new();
+        for _ in 0..200 {
+            give(&mut world, PROVIDER, stream, &mut items);
+            told.push(take(&mut world, CALLER, CALL));
+        }
+        world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
+        assert_eq!(ended(&mut world), Ok(()));
+        (told, world.wire)
+    };
+    let whole = told(usize::MAX);
+    for chunk in [1, 7, 1_000] {
+        assert!(told(chunk) == whole, "cut into pieces of {chunk}");
     }
 }
 
@@ -353,8 +443,11 @@ fn an_item_that_is_too_long_ends_its_stream() {
     world.open(PROVIDER, "ch");
     provide(&mut world, EventKind::Stream);
     let stream = begun(&mut world, WINDOW, false);
-    world.command(PROVIDER, Command::Item { stream, payload: payload(b"fits") });
-    world.command(PROVIDER, Command::Item { stream, payload: Payload { bytes: vec![0; 1_001].into(), raw: true } });
+    world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"fits") }));
+    world.command(
+        PROVIDER,
+        Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: vec![0; 1_001].into(), raw: true } }),
+    );
     assert_eq!(take(&mut world, CALLER, CALL).len(), 1);
     assert_eq!(ended(&mut world), failed(Failure::Refused(Refusal::TooLarge)));
 }
@@ -372,10 +465,17 @@ fn open_streams_are_limited_at_the_client_and_at_the_hub() {
         provide(&mut world, EventKind::Stream);
         for token in 10..13 {
             let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
-            let ask = Command::Stream { token: Token(token), outgoing, time_left, window: WINDOW, exchange: false };
+            let ask = Command::Stream(StreamCommand::Ask {
+                token: Token(token),
+                outgoing,
+                time_left,
+                window: WINDOW,
+                exchange: false,
+            });
             world.command(CALLER, ask);
         }
-        let Event::Ended { token, result: Err(CallFailure::Failed { failure, maybe_executed }) } = world.next(CALLER)
+        let Event::Stream(StreamEvent::Ended { token, result: Err(CallFailure::Failed { failure, maybe_executed }) }) =
+            world.next(CALLER)
         else {
             panic!("the third is one too many")
         };
@@ -403,9 +503,12 @@ fn a_thousand_streams_with_random_ends_leave_nothing() {
     for token in 0..1_000 {
         let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
         let token = Token(1_000 + token);
-        world.command(CALLER, Command::Stream { token, outgoing, time_left, window: WINDOW, exchange: false });
+        world.command(
+            CALLER,
+            Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window: WINDOW, exchange: false }),
+        );
         let request = world.expect_request(PROVIDER).id;
-        world.command(PROVIDER, Command::Accept { request, window: WINDOW });
+        world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
         world.events[PROVIDER].clear();
         streams.push((token, StreamId::Request(request)));
     }
@@ -425,13 +528,14 @@ fn a_thousand_streams_with_random_ends_leave_nothing() {
                 streams.swap_remove(at);
             }
             1 => {
-                world.command(PROVIDER, Command::Finish { stream });
+                world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
                 streams.swap_remove(at);
             }
-            _ => world.command(PROVIDER, Command::Item { stream, payload: payload(b"item") }),
+            _ => world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"item") })),
         }
     }
-    let over = world.events[CALLER].iter().filter(|event| matches!(event, Event::Ended { .. })).count();
+    let over =
+        world.events[CALLER].iter().filter(|event| matches!(event, Event::Stream(StreamEvent::Ended { .. }))).count();
     assert_eq!(over, 1_000, "each ends once");
     nothing_is_left(&world);
     assert_eq!(world.hub.load(), empty);

@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::guarding::{Access, ChannelSalt};
 use super::seal::Rejected;
+use super::stream_api::{StreamCommand, StreamEvent};
 use crate::auth::{Capabilities, ChannelMaster, Salted, Secret};
 use crate::error::{CloseReason, Code, Fault, Misuse, Refusal, Violation};
 use crate::limits::Limits;
 use crate::names::{Address, ChannelName, ClientId, CredentialId, EventName, HubId};
 use crate::time::{Instant, UnixMillis};
-pub use crate::wire::Credit;
 
 /// The caller's own number for something it asked for. Answers carry it; it must not be in use twice at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,57 +197,10 @@ pub enum Command {
         /// The result or the fault.
         result: Result<Payload, Fault>,
     },
-    /// Ask for a stream. Ends with [`Event::Ended`]; [`Event::Accepted`] and items come before.
-    Stream {
-        /// For `Ended`, and for what comes.
-        token: Token,
-        /// What is asked.
-        outgoing: Outgoing,
-        /// How long it may take until a provider takes the request, at most a day.
-        time_left: Duration,
-        /// How much may be on its way to us.
-        window: Credit,
-        /// Whether we have items to send as well: then the event must be an [`EventKind::Exchange`].
-        exchange: bool,
-    },
-    /// Take a request for a stream: from now on it has no deadline.
-    Accept {
-        /// Which request.
-        request: RequestId,
-        /// How much of the caller's own items may be on its way to us. Read where the event is an exchange.
-        window: Credit,
-    },
-    /// One more item of ours. Without effect if the stream has ended meanwhile. More than was asked for with
-    /// [`Event::Demand`] waits in memory.
-    Item {
-        /// Of which stream.
-        stream: StreamId,
-        /// The item.
-        payload: Payload,
-    },
-    /// We have no more items. Without effect if the stream has ended meanwhile.
-    Finish {
-        /// Of which stream.
-        stream: StreamId,
-    },
-    /// The application is through with items, so that more may come.
-    Consumed {
-        /// Of which stream.
-        stream: StreamId,
-        /// How many, and the sum of their costs.
-        amount: Credit,
-    },
+    /// Ask for a stream, or go on with one.
+    Stream(StreamCommand),
     /// Say goodbye, flush and close. Everything open ends.
     Close,
-}
-
-/// Names the end of a stream that is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StreamId {
-    /// We asked for it.
-    Call(Token),
-    /// We were asked for it.
-    Request(RequestId),
 }
 
 /// A message to be sent.
@@ -378,41 +331,8 @@ pub enum Event {
         /// How.
         result: Result<Answer, CallFailure>,
     },
-    /// A provider has taken our request for a stream.
-    Accepted {
-        /// Its token.
-        token: Token,
-    },
-    /// An item came.
-    Item {
-        /// Of which stream.
-        stream: StreamId,
-        /// The item.
-        payload: Payload,
-        /// What it takes of the window's bytes until it is [`Command::Consumed`].
-        cost: u64,
-    },
-    /// The caller of an exchange has no more items.
-    Finished {
-        /// Which request.
-        request: RequestId,
-        /// Whether all of them have come.
-        result: Result<(), Misuse>,
-    },
-    /// Items of ours are wanted: so many more, and none once they cost so many bytes.
-    Demand {
-        /// Of which stream.
-        stream: StreamId,
-        /// How much more.
-        amount: Credit,
-    },
-    /// A stream that we asked for ended.
-    Ended {
-        /// Its token.
-        token: Token,
-        /// How. All items have come before.
-        result: Result<(), CallFailure>,
-    },
+    /// What concerns a stream.
+    Stream(StreamEvent),
     /// Somebody asks one of our providers.
     Request(Request),
     /// The caller of a request gave up or went, or its time is over: drop the work. No answer is needed or sent.

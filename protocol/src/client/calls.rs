@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::streams::Stream;
-use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, Token};
+use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, StreamEvent, Token};
 use crate::TIME_LEFT_MAX;
 use crate::client::{Dropped, Payload};
 use crate::error::{FaultCode, Misuse, Refusal, Violation};
@@ -283,7 +283,7 @@ impl Client {
     /// The other end says that this was all of a stream, or it was not.
     pub(super) fn stream_over(&mut self, key: Key, result: Result<(), CallFailure>) {
         if let Some(pending) = self.end_call(key) {
-            self.event(Event::Ended { token: pending.token, result });
+            self.event(Event::Stream(StreamEvent::Ended { token: pending.token, result }));
         }
     }
 
@@ -292,7 +292,7 @@ impl Client {
         let token = pending.token;
         self.event(match pending.stream {
             None => Event::Answered { token, result: Err(failure) },
-            Some(_) => Event::Ended { token, result: Err(failure) },
+            Some(_) => Event::Stream(StreamEvent::Ended { token, result: Err(failure) }),
         });
     }
 

@@ -22,6 +22,7 @@ mod seal_model;
 #[cfg(test)]
 mod seal_tests;
 mod serving;
+mod stream_api;
 mod streams;
 mod window;
 
@@ -37,6 +38,7 @@ pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use seal::Seal;
 use serving::Serving;
+pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
 use streams::Place;
 
 use crate::auth::message_ref;
@@ -241,13 +243,7 @@ impl Client {
             Command::Send { token, outgoing } => self.handle_send(token, &outgoing),
             Command::Broadcast { token, outgoing } => self.handle_broadcast(token, &outgoing),
             Command::Answer { request, result } => self.handle_answer(request, result),
-            Command::Stream { token, outgoing, time_left, window, exchange } => {
-                self.handle_stream(token, &outgoing, time_left, (window, exchange));
-            }
-            Command::Accept { request, window } => self.handle_accept(request, window),
-            Command::Item { stream, payload } => self.handle_item(stream, payload),
-            Command::Finish { stream } => self.handle_finish(stream),
-            Command::Consumed { stream, amount } => self.handle_consumed(stream, amount),
+            Command::Stream(command) => self.handle_stream(command),
             Command::Close => self.handle_close(),
         }
     }

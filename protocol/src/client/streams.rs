@@ -15,7 +15,9 @@ use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::flow::{Ending, Inflow, Outflow, Outgoing as Out, Rejected, Whole};
-use super::{Client, Credit, Dropped, Event, Failure, Outgoing, Payload, RequestId, StreamId, Token};
+use super::{
+    Client, Credit, Dropped, Event, Failure, Outgoing, Payload, RequestId, StreamCommand, StreamEvent, StreamId, Token,
+};
 use crate::error::{Misuse, Refusal, Violation};
 use crate::names::{Address, ChannelName, EventName};
 use crate::slots::Key;
@@ -72,7 +74,19 @@ impl Stream {
 }
 
 impl Client {
-    pub(super) fn handle_stream(
+    pub(super) fn handle_stream(&mut self, command: StreamCommand) {
+        match command {
+            StreamCommand::Ask { token, outgoing, time_left, window, exchange } => {
+                self.handle_ask(token, &outgoing, time_left, (window, exchange));
+            }
+            StreamCommand::Accept { request, window } => self.handle_accept(request, window),
+            StreamCommand::Item { stream, payload } => self.handle_item(stream, payload),
+            StreamCommand::Finish { stream } => self.finish(stream, Ending::End),
+            StreamCommand::Consumed { stream, amount } => self.handle_consumed(stream, amount),
+        }
+    }
+
+    fn handle_ask(
         &mut self,
         token: Token,
         outgoing: &Outgoing,
@@ -80,7 +94,7 @@ impl Client {
         (window, exchange): (Credit, bool),
     ) {
         if let Err(misuse) = self.start_stream(token, outgoing, time_left, (window, exchange)) {
-            self.event(Event::Ended { token, result: Err(super::calls::never_sent(misuse)) });
+            self.event(Event::Stream(StreamEvent::Ended { token, result: Err(super::calls::never_sent(misuse)) }));
         }
     }
 
@@ -113,8 +127,10 @@ impl Client {
         self.windows -= stream.inflow.as_ref().map_or(0, Inflow::window);
     }
 
-    pub(super) fn handle_accept(&mut self, request: RequestId, window: Credit) {
-        let Some(serving) = self.serving.get_mut(&request.route).filter(|it| it.serial == request.serial) else { return };
+    fn handle_accept(&mut self, request: RequestId, window: Credit) {
+        let Some(serving) = self.serving.get_mut(&request.route).filter(|it| it.serial == request.serial) else {
+            return;
+        };
         let deadline = serving.deadline.take();
         let Some(stream) = serving.stream.as_mut().filter(|stream| !stream.begun) else {
             serving.deadline = deadline;
@@ -134,7 +150,7 @@ impl Client {
         self.ask(Place::Request(request));
     }
 
-    pub(super) fn handle_item(&mut self, id: StreamId, payload: Payload) {
+    fn handle_item(&mut self, id: StreamId, payload: Payload) {
         let limit = self.config.limits.item;
         let Some(place) = self.place(id) else { return };
         let Some(outflow) = self.outflow(place) else { return };
@@ -151,10 +167,6 @@ impl Client {
         }
     }
 
-    pub(super) fn handle_finish(&mut self, id: StreamId) {
-        self.finish(id, Ending::End);
-    }
-
     pub(super) fn finish(&mut self, id: StreamId, ending: Ending) {
         let Some(place) = self.place(id) else { return };
         if let Some(outflow) = self.outflow(place) {
@@ -163,7 +175,7 @@ impl Client {
         }
     }
 
-    pub(super) fn handle_consumed(&mut self, id: StreamId, amount: Credit) {
+    fn handle_consumed(&mut self, id: StreamId, amount: Credit) {
         let Some(place) = self.place(id) else { return };
         let Some(inflow) = self.stream(place).and_then(|stream| stream.inflow.as_mut()) else { return };
         inflow.consume(amount);
@@ -214,7 +226,7 @@ impl Client {
             (false, 1..) => self.write_out(Place::Call(key), Out::End(0)),
             (true, 1..) | (false, 0) => {}
         }
-        self.event(Event::Accepted { token });
+        self.event(Event::Stream(StreamEvent::Accepted { token }));
         true
     }
 
@@ -238,13 +250,17 @@ impl Client {
         }
         if let Place::Call(key) = place {
             if let Some(stream) = self.stream(place) {
-                stream.provider.get_or_insert_with(|| (sender, *header.instance));
+                stream.provider.get_or_insert((sender, *header.instance));
             }
             if !self.begin(key, Credit::NONE) {
                 return Ok(());
             }
         }
-        if header.kind == Kind::Item { self.take_piece(place, frame, &message) } else { self.take_end(place, header) }
+        if header.kind == Kind::Item {
+            self.take_piece(place, frame, &message)
+        } else {
+            self.take_end(place, header)
+        }
         Ok(())
     }
 
@@ -281,7 +297,7 @@ impl Client {
                 let more = inflow.grant();
                 if let (Some(Whole { bytes, cost }), Some(stream)) = (item, self.id_of(place)) {
                     let payload = Payload { bytes, raw: flags.has(Flags::RAW) };
-                    self.event(Event::Item { stream, payload, cost });
+                    self.event(Event::Stream(StreamEvent::Item { stream, payload, cost }));
                 }
                 return self.grant(place, more);
             }
@@ -306,7 +322,7 @@ impl Client {
                     return self.event(Event::Dropped(Dropped::Mismatch));
                 }
                 let result = if whole { Ok(()) } else { Err(Misuse::Truncated) };
-                self.event(Event::Finished { request, result });
+                self.event(Event::Stream(StreamEvent::Finished { request, result }));
             }
         }
     }
@@ -377,7 +393,8 @@ impl Client {
             // A fault may come before the request is taken.
             Place::Request(_) => true,
         };
-        let Some(outflow) = self.outflow(place).filter(|outflow| begun && !outflow.flowing && outflow.has_more()) else {
+        let Some(outflow) = self.outflow(place).filter(|outflow| begun && !outflow.flowing && outflow.has_more())
+        else {
             return;
         };
         outflow.flowing = true;
@@ -389,7 +406,7 @@ impl Client {
         let begun = self.stream(place).filter(|stream| stream.begun);
         let amount = begun.and_then(|stream| stream.outflow.as_mut()).and_then(Outflow::demand);
         if let (Some(amount), Some(stream)) = (amount, self.id_of(place)) {
-            self.event(Event::Demand { stream, amount });
+            self.event(Event::Stream(StreamEvent::Demand { stream, amount }));
         }
     }
 

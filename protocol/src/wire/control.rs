@@ -316,7 +316,7 @@ controls! {
         1 channel: Name<'a>,
         /// Which event.
         2 event: Name<'a>,
-        /// How it is asked for: 0 call.
+        /// How it is asked for: 0 call, 1 stream, 2 exchange.
         3 kind: u64,
     }
     /// No longer.
