@@ -76,6 +76,8 @@ codes! {
         NotOffered = 16, "the hub chose something that was not offered";
         /// More frames of a kind that must be answered than may be outstanding.
         Flood = 17, "too many unanswered frames";
+        /// A message claims to have passed hubs, on a link that is no bridge's.
+        BadHop = 18, "a message claims to have passed hubs, and its link is no bridge's";
     }
 }
 

@@ -61,6 +61,9 @@ pub struct Limits {
     /// takes no connections, members, providers or listeners; calls, sends and broadcasts end with
     /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), and so do links in the middle of a long frame.
     pub memory: usize,
+    /// Hubs that a message may pass, so that nothing goes in circles for ever. At the last one a call ends with
+    /// [`Refusal::Loop`](crate::Refusal::Loop), and anything else is dropped and counted.
+    pub hops: u8,
     /// Encoded metadata of one message, in bytes. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender.
     pub metadata: usize,
 }
@@ -96,6 +99,7 @@ impl Default for Limits {
             listeners: 4_096,
             pending_calls: 1_024,
             memory: 1 << 30,
+            hops: 8,
             metadata: 4 << 10,
         }
     }

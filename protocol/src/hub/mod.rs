@@ -16,6 +16,7 @@ mod fanout;
 mod guard;
 mod joining;
 mod links;
+mod loops;
 mod ownership;
 mod registry;
 mod session;

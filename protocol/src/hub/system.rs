@@ -126,8 +126,8 @@ impl Hub {
             Event::Terminated { channel } => {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
-            // Strangers in numbers would flood those who listen.
-            Event::Rejected { .. } | Event::Stopped => {}
+            // Strangers in numbers would flood those who listen, and so would what goes in circles.
+            Event::Rejected { .. } | Event::Looped { .. } | Event::Stopped => {}
         }
     }
 

@@ -68,13 +68,12 @@ pub fn client(name: &str, secret: Secret) -> Client {
 }
 
 pub fn client_with(name: &str, secret: Secret, limits: Limits) -> Client {
-    let config = ClientConfig {
-        hub: Arc::from("memory:"),
-        id: Some(ClientId::new(name).unwrap()),
-        credential: CredentialId::shared(),
-        secret,
-        limits,
-    };
+    client_as(name, CredentialId::shared(), secret, limits)
+}
+
+pub fn client_as(name: &str, credential: CredentialId, secret: Secret, limits: Limits) -> Client {
+    let config =
+        ClientConfig { hub: Arc::from("memory:"), id: Some(ClientId::new(name).unwrap()), credential, secret, limits };
     let mut seed = [2; 32];
     seed[..name.len().min(32)].copy_from_slice(&name.as_bytes()[..name.len().min(32)]);
     Client::new(config, &Seed::new(seed))
@@ -214,10 +213,10 @@ impl World {
             Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
             Output::Transmit { link, data } => {
                 self.feed_hub(Input::Written { link, bytes: data.len() });
+                self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 if self.deceived.is_some_and(|client| self.links[client] == Some(link)) {
                     return;
                 }
-                self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 let Some(client) = self.links.iter().position(|it| *it == Some(link)) else { return };
                 let Some(dialled) = self.dialled[client] else { return };
                 for piece in data.chunks(self.chunk) {
