@@ -46,6 +46,11 @@ pub struct Limits {
     pub connections: usize,
     /// Channels one client may be a member of. Then [`Refusal::TooManyChannels`](crate::Refusal::TooManyChannels).
     pub channels: usize,
+    /// How long a client may take to prove a channel's password, derivation included. Then
+    /// [`Refusal::Deadline`](crate::Refusal::Deadline) is the answer to a proof, and the hub has forgotten that it asked.
+    pub join: Duration,
+    /// Joins of one client that are not proved, or whose refusal waits. Then [`Refusal::Overloaded`](crate::Refusal::Overloaded).
+    pub joins: usize,
     /// Members of one channel. Then [`Refusal::TooManyMembers`](crate::Refusal::TooManyMembers).
     pub members: usize,
     /// Protected channels of one credential, whether anybody is a member or not. Then
@@ -93,6 +98,8 @@ impl Default for Limits {
             failure_table: 4_096,
             connections: 65_536,
             channels: 1_024,
+            join: Duration::from_secs(60),
+            joins: 64,
             members: 10_000,
             records: 256,
             providers: 4_096,

@@ -74,6 +74,8 @@ pub enum TimerReason {
     PartialFrame,
     /// A channel's owner must be back, an offer taken, or a record asked for by then.
     Ownership,
+    /// A join that was challenged must have been proved by then.
+    Join,
     /// A join that failed is told so then.
     JoinFailed,
     /// A connection that failed to prove itself is told so then.

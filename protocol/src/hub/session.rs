@@ -127,7 +127,7 @@ pub(crate) struct Joining {
     pub(crate) epoch: u64,
     /// The hub's nonce; `None` once the proof was wrong.
     pub(crate) nonce: Option<[u8; 32]>,
-    /// When the refusal is told.
+    /// When the challenge is forgotten, or the refusal told.
     pub(crate) timer: Option<TimerId>,
 }
 
