@@ -146,6 +146,8 @@ codes! {
         NoSuchChannel = 219, "there is no such channel";
         /// A limit on protected channels.
         TooManyRecords = 220, "too many protected channels of this credential";
+        /// A limit on names that are remembered without members.
+        TooManyNames = 221, "too many channel names are remembered for this credential";
         /// Nobody provides the event.
         NoProvider = 300, "nobody provides this event";
         /// The provider went while it worked.

@@ -56,6 +56,10 @@ pub struct Limits {
     /// Protected channels of one credential, whether anybody is a member or not. Then
     /// [`Refusal::TooManyRecords`](crate::Refusal::TooManyRecords).
     pub records: usize,
+    /// Names of channels that one credential makes a hub remember beyond their last member: those that have, or had, a
+    /// password, and those that wait for their owner. Counted until the name is forgotten, a day after the last member
+    /// left. Then [`Refusal::TooManyNames`](crate::Refusal::TooManyNames) for claiming or protecting one more.
+    pub names: usize,
     /// Events one client may provide. Then [`Refusal::TooManyProviders`](crate::Refusal::TooManyProviders).
     pub providers: usize,
     /// Events one client may listen to. Then [`Refusal::TooManyListeners`](crate::Refusal::TooManyListeners).
@@ -102,6 +106,7 @@ impl Default for Limits {
             joins: 64,
             members: 10_000,
             records: 256,
+            names: 4_096,
             providers: 4_096,
             listeners: 4_096,
             pending_calls: 1_024,

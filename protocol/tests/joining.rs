@@ -6,10 +6,10 @@ mod support;
 
 use std::time::Duration;
 
-use commipc_protocol::auth::{Kdf, Secret};
-use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Token};
-use commipc_protocol::{Limits, Machine as _, Refusal, TimerReason};
-use support::{KEY, World, client, hub, master, name};
+use commipc_protocol::auth::{Credential, Kdf, Secret, Verifier};
+use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
+use commipc_protocol::{AfterGrace, CredentialId, Input, Limits, Machine as _, OwnerPolicy, Refusal, TimerReason};
+use support::{KEY, World, client, client_as, hub, master, name};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -87,4 +87,95 @@ fn s28_v22_a_client_has_so_many_joins_that_are_not_proved() {
     assert_eq!(world.expect_refused(1), Refusal::Overloaded);
     world.pass(Duration::from_millis(1));
     world.join(1, "c3", &key(1));
+}
+
+fn opened(world: &mut World, channel: &str, policy: OwnerPolicy) -> Result<(), Refusal> {
+    let access = Access { secret: None, policy: Some(policy), plain: false };
+    world.command(1, Command::Open { token: Token(1), channel: name(channel), access });
+    match world.next(1) {
+        Event::Done { result: Ok(()), .. } => Ok(()),
+        Event::Done { result: Err(Failure::Refused(refusal)), .. } => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn leave(world: &mut World, channel: &str) {
+    world.command(1, Command::Leave { token: Token(2), channel: name(channel) });
+    world.expect_done(1, 2);
+}
+
+#[test]
+fn names_that_are_remembered_are_few_for_each_credential() {
+    let mut world = world(0, |limits| limits.names = 3);
+    for round in 1..=2 {
+        for number in 0..100 {
+            let channel = format!("round {round} number {number}");
+            opened(&mut world, &channel, OwnerPolicy::Terminate).unwrap();
+            world.try_to_protect(1, 3, &channel, &key(1), 1);
+            if number < 3 {
+                world.expect_done(1, 3);
+            } else {
+                assert_eq!(world.expect_refused(1), Refusal::TooManyNames, "{channel}");
+            }
+            leave(&mut world, &channel);
+            assert!(world.hub.load().channels <= 3);
+        }
+        assert_eq!(opened(&mut world, "waits", HOLD), Err(Refusal::TooManyNames));
+        // What counts already may be protected again.
+        let known = format!("round {round} number 0");
+        opened(&mut world, &known, OwnerPolicy::Terminate).unwrap();
+        world.protect(1, &known, &key(2), 2);
+        leave(&mut world, &known);
+        world.pass(MINUTE * 60 * 24);
+        assert_eq!(world.hub.load().channels, 0, "after a day they are forgotten");
+    }
+}
+
+const HOLD: OwnerPolicy = OwnerPolicy::Hold { grace: Duration::from_millis(u64::MAX), then: AfterGrace::Terminate };
+
+#[test]
+fn names_that_wait_for_their_owner_are_few_for_each_credential() {
+    let mut world = world(0, |limits| limits.names = 3);
+    for number in 0..10 {
+        let expected = if number < 3 { Ok(()) } else { Err(Refusal::TooManyNames) };
+        assert_eq!(opened(&mut world, &format!("c{number}"), HOLD), expected);
+        world.cut(1);
+        world.events[1].clear();
+        world.command(1, Command::Connect);
+        world.next(1);
+    }
+    assert_eq!(world.hub.load().channels, 3);
+    for number in 10..20 {
+        assert_eq!(
+            opened(&mut world, &format!("c{number}"), OwnerPolicy::Promote),
+            Ok(()),
+            "these end with their members"
+        );
+    }
+    world.cut(1);
+    assert_eq!(world.hub.load().channels, 3);
+}
+
+#[test]
+fn a_name_counts_for_whoever_claimed_it_last() {
+    let secret = Secret::key([8; 32]);
+    let id = CredentialId::new("second").unwrap();
+    let verifier = Verifier::new(&secret, [4; 16], 100_000).unwrap();
+    let table = support::credentials(&Secret::key(KEY)).with(id.clone(), Credential::shared(verifier));
+    let mut limits = Limits::default();
+    limits.names = 1;
+    let clients = vec![client_as("first", id, secret, Limits::default()), client("other", Secret::key(KEY))];
+    let mut world = World::with(hub(limits), clients);
+    world.hub.handle_input(world.now, Input::Command(commipc_protocol::hub::Command::SetCredentials(table)));
+    world.connect_all();
+    world.open(0, "c0");
+    world.protect(0, "c0", &key(1), 1);
+    world.command(0, Command::Leave { token: Token(2), channel: name("c0") });
+    world.expect_done(0, 2);
+    opened(&mut world, "c1", HOLD).unwrap();
+    assert_eq!(opened(&mut world, "c0", OwnerPolicy::Terminate), Err(Refusal::TooManyNames), "it has none left");
+    leave(&mut world, "c1");
+    opened(&mut world, "c0", OwnerPolicy::Terminate).unwrap();
+    world.open(0, "c2");
+    world.protect(0, "c2", &key(1), 2);
 }

@@ -75,6 +75,12 @@ impl Hub {
         };
         let key = claims.and_then(|key| self.links.get(ix).map(|session| session.unmasked([key])));
         let policy = policy.unwrap_or(self.owner_policy);
+        let outlives = last_epoch > 0 || protection.is_some() || matches!(policy, OwnerPolicy::Hold { .. });
+        let keeper = self.links.get(ix).and_then(Session::member).map(|member| member.credential.clone());
+        let keeper = keeper.filter(|_| outlives && claims.is_some());
+        if let Some(keeper) = &keeper {
+            self.has_name_room(found, keeper)?;
+        }
         let channel = match found {
             Some(channel) => channel,
             None => self.registry.create(open.channel, Guard::new(Owner::Nobody, policy))?,
@@ -85,6 +91,9 @@ impl Hub {
         {
             entry.guard.owner = Owner::Present { key: OwnerVerifier::from_bytes(key), link: ix };
             entry.guard.policy = policy;
+        }
+        if let Some(keeper) = keeper {
+            self.keep_name(channel, &keeper);
         }
         if let Some((epoch, protection)) = protection {
             self.set_protection(channel, epoch, Some(protection));

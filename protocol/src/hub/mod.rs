@@ -19,6 +19,7 @@ mod links;
 mod loops;
 mod ownership;
 mod registry;
+mod remembered;
 mod session;
 mod system;
 mod throttle;
@@ -64,6 +65,8 @@ pub struct Hub {
     registry: Registry,
     /// How many channels each credential has protected.
     records: BTreeMap<CredentialId, usize>,
+    /// How many names each credential makes the hub remember.
+    names: BTreeMap<CredentialId, usize>,
     calls: Calls,
     timers: Timers<Due>,
     /// Links with something to send, each once.
@@ -131,6 +134,7 @@ impl Hub {
             clients: hash.map(),
             registry: Registry::new(hash),
             records: BTreeMap::new(),
+            names: BTreeMap::new(),
             calls: Calls::default(),
             timers: Timers::new(),
             ready: VecDeque::new(),
