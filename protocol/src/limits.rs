@@ -29,18 +29,23 @@ pub struct Limits {
     /// [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer).
     pub write: Duration,
     /// Connections that have not proved themselves yet. At the cap the one that has sent least, then the oldest, is closed.
-    /// As many connections may wait to be told that they failed.
+    /// As many connections may wait to be told that they failed; at the cap the one of the same source that has waited
+    /// longest is told, or of all if it has none.
     pub unauthenticated: usize,
     /// Of those, how many from one source, where sources differ: an IPv4 address, or the first 64 bits of an IPv6 address.
-    /// At the cap one of the same source is closed, chosen as above.
+    /// At the cap one of the same source is closed, chosen as above. Of those that failed, as many may wait.
     pub unauthenticated_per_source: usize,
     /// Failed logins of a source with a credential that are told at once. Further ones wait, so that guessing is slow.
     pub free_failures: u32,
+    /// Failures of a source, whatever credentials it names, that are told as those of each credential are. Then all its
+    /// failures wait, twice as long with each further such number.
+    pub free_failures_per_source: u32,
     /// How long the first failure waits that is not free. Each further one waits twice as long.
     pub failure_delay: Duration,
     /// The longest wait, and how long after its last failure a source is forgotten.
     pub failure_delay_max: Duration,
-    /// Sources and credentials whose failures are remembered. At the cap the one that is quiet for longest is forgotten.
+    /// Sources and credentials whose failures are remembered, and as many sources alone. At the cap the one of the same
+    /// source that is quiet for longest is forgotten, or of all if it has none.
     pub failure_table: usize,
     /// Connections at all. Then [`Refusal::TooManyConnections`](crate::Refusal::TooManyConnections).
     pub connections: usize,
@@ -97,6 +102,7 @@ impl Default for Limits {
             unauthenticated: 256,
             unauthenticated_per_source: 32,
             free_failures: 5,
+            free_failures_per_source: 64,
             failure_delay: Duration::from_secs(1),
             failure_delay_max: Duration::from_secs(300),
             failure_table: 4_096,

@@ -150,7 +150,7 @@ impl Hub {
         if let Some(handshake) = session.handshake_timer.replace(due) {
             self.timers.cancel(handshake);
         }
-        if let Some(longest) = self.links.set_aside(ix, self.limits.unauthenticated) {
+        if let Some(longest) = self.links.set_aside(ix, &self.limits) {
             self.doomed.push((longest, DisconnectReason::Refused(Refusal::AuthFailed)));
         }
         Ok(())

@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct World {
     pub hub_events: Vec<hub::Event>,
     pub now: Now,
     pub transport: Transport,
+    /// Where each client comes from, where sources differ.
+    pub sources: Vec<Option<IpAddr>>,
     /// What the hub was fed, while it is wanted.
     pub record: Option<Vec<Input<hub::Command>>>,
     /// At most so many bytes are handed over at a time.
@@ -95,6 +98,7 @@ impl World {
             hub_events: Vec::new(),
             now: Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) },
             transport: Transport::Memory,
+            sources: vec![None; count],
             record: None,
             chunk: usize::MAX,
             stalled: None,
@@ -243,7 +247,7 @@ impl World {
                 self.accepted += 1;
                 self.links[client] = Some(link);
                 self.dialled[client] = Some(dialled);
-                let peer = Peer::unknown(self.transport);
+                let peer = Peer { source: self.sources[client], ..Peer::unknown(self.transport) };
                 self.feed_hub(Input::Accepted { link, peer: peer.clone() });
                 self.clients[client].handle_input(self.now, Input::Dialled { link: dialled, peer });
             }
