@@ -47,6 +47,11 @@ pub struct Limits {
     /// Sources and credentials whose failures are remembered, and as many sources alone. At the cap the one of the same
     /// source that is quiet for longest is forgotten, or of all if it has none.
     pub failure_table: usize,
+    /// Failed logins that observers are told of one by one in each period, since strangers decide how many there are. Of
+    /// more they are told the number, as `left_out`, when the period is over.
+    pub failures_told: u32,
+    /// That period.
+    pub failures_told_in: Duration,
     /// Connections at all. Then [`Refusal::TooManyConnections`](crate::Refusal::TooManyConnections).
     pub connections: usize,
     /// Channels one client may be a member of. Then [`Refusal::TooManyChannels`](crate::Refusal::TooManyChannels).
@@ -106,6 +111,8 @@ impl Default for Limits {
             failure_delay: Duration::from_secs(1),
             failure_delay_max: Duration::from_secs(300),
             failure_table: 4_096,
+            failures_told: 10,
+            failures_told_in: Duration::from_secs(10),
             connections: 65_536,
             channels: 1_024,
             join: Duration::from_secs(60),

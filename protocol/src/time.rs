@@ -80,6 +80,8 @@ pub enum TimerReason {
     JoinFailed,
     /// A connection that failed to prove itself is told so then.
     LoginFailed,
+    /// What was left out in telling observers is summed up then.
+    Summary,
     /// Some of what the driver holds must have been written by then.
     Write,
     /// The hub must have answered what it was asked about a channel.

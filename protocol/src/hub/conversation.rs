@@ -277,8 +277,14 @@ impl Hub {
             self.timers.cancel(timer);
         }
         let link = session.link;
-        let State::Ready(mut member) = session.state else {
-            return self.event(Event::Rejected { link, why });
+        let mut member = match session.state {
+            State::Ready(member) => member,
+            // It failed, whether it waits to hear so or not.
+            State::Failing => {
+                let why = DisconnectReason::Refused(Refusal::AuthFailed);
+                return self.event(Event::Rejected { link, why });
+            }
+            State::Hello | State::Proof(_) => return self.event(Event::Rejected { link, why }),
         };
         for joining in core::mem::take(&mut member.joins).into_values() {
             if let Some(timer) = joining.timer {

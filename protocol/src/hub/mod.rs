@@ -104,6 +104,7 @@ enum Due {
     Join(LinkId, u64),
     JoinFailed(LinkId, u64),
     Ownership(ChannelIx),
+    Summary,
     Call(Key),
 }
 
@@ -353,6 +354,7 @@ impl Hub {
                 Due::Join(link, id) => self.join_expired(link, id),
                 Due::JoinFailed(link, id) => self.join_refused(link, id),
                 Due::Ownership(channel) => self.ownership_due(channel),
+                Due::Summary => self.summarise(),
                 Due::Call(key) => self.call_expired(key),
             }
         }
