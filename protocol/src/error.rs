@@ -255,8 +255,6 @@ codes! {
         TooMany = 511, "a local limit is reached";
         /// The hub could not be reached.
         Unreachable = 512, "the hub could not be reached";
-        /// The same client already provides the event.
-        AlreadyProvided = 513, "this client already provides the event";
         /// The answer is raw where a value is expected, or the other way round.
         WrongContent = 514, "the answer is of another content kind";
     }

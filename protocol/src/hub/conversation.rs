@@ -191,7 +191,7 @@ impl Hub {
             Err(Refusal::WrongKind)
         };
         let result = result.map(|event| {
-            if let Ok(channel) = crate::ChannelName::new(provide.channel.as_str()) {
+            if let (Some(event), Ok(channel)) = (event, crate::ChannelName::new(provide.channel.as_str())) {
                 self.event(Event::Provided { channel, event, client });
             }
         });
