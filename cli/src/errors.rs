@@ -117,7 +117,7 @@ pub(crate) fn operation(
         Some(
             "only who opened the channel first owns it: stop the others that have it open, or take another name".into(),
         )
-    } else if known == Some(Refusal::ProviderExists) || code == Misuse::AlreadyProvided.code() {
+    } else if known == Some(Refusal::ProviderExists) {
         Some("stop the other provider, or provide under another name".into())
     } else if exit(code) == Exit::Deadline {
         Some("it may have been executed all the same; give it more time with --deadline".into())

@@ -175,54 +175,6 @@ fn connections_are_bounded() {
     assert_eq!(closed(&mut hub), [links[2]]);
 }
 
-/// Guesses once; tells whether the answer has come.
-fn guess(world: &mut World, client: usize) -> bool {
-    world.clients[client] = support::client("guesser", Secret::key([8; 32]));
-    world.command(client, Command::Connect);
-    let failed = |event: &Event| matches!(event, Event::Closed(CloseReason::Refused(Refusal::AuthFailed)));
-    world.events[client].pop_front().is_some_and(|event| failed(&event))
-}
-
-#[test]
-fn v20_guesses_wait_and_honest_clients_do_not() {
-    let mut limits = Limits::default();
-    limits.free_failures = 3;
-    limits.failure_delay = SECOND;
-    limits.failure_delay_max = SECOND * 2;
-    let clients = ["honest", "g", "g", "g"].map(|id| client(id, Secret::key(KEY))).into();
-    let mut world = World::with(hub(limits), clients);
-    for _ in 0..3 {
-        assert!(guess(&mut world, 1), "the first are free");
-    }
-    assert!(!guess(&mut world, 1));
-    assert!(!guess(&mut world, 2));
-    assert!(!guess(&mut world, 3));
-    world.command(0, Command::Connect);
-    assert!(matches!(world.next(0), Event::Ready(_)), "who knows the secret does not wait");
-    world.pass(SECOND);
-    let told = |world: &World| [1, 2, 3].map(|client| !world.events[client].is_empty());
-    assert_eq!(told(&world), [true, false, false]);
-    world.pass(SECOND);
-    assert_eq!(told(&world), [true, true, true], "no wait is longer than the longest");
-    assert_eq!(world.hub.load().links, 1);
-}
-
-#[test]
-fn v20_those_who_wait_hold_no_place_and_are_few() {
-    let mut limits = Limits::default();
-    limits.free_failures = 0;
-    limits.failure_table = 10;
-    limits.unauthenticated = 2;
-    let clients = ["honest", "g", "g", "g", "g"].map(|id| client(id, Secret::key(KEY))).into();
-    let mut world = World::with(hub(limits), clients);
-    for client in 1..=4 {
-        assert!(!guess(&mut world, client));
-    }
-    assert_eq!([1, 2, 3, 4].map(|client| world.is_linked(client)), [false, false, true, true]);
-    world.command(0, Command::Connect);
-    assert!(matches!(world.next(0), Event::Ready(_)));
-}
-
 #[test]
 fn a_client_opens_so_many_channels() {
     let mut world = world(&["a", "b"], |limits| limits.channels = 2);

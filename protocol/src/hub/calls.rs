@@ -61,6 +61,10 @@ impl Hub {
     pub(super) fn handle_message(&mut self, ix: LinkIx, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
         let Message { header, payload, .. } = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        let passing = Passing { kind, frame, hop, bytes, header, payload };
+        if self.is_looped(ix, &passing)? {
+            return self.turn_back(ix, passing);
+        }
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         if header.sender != member.client.as_name() || header.origin != self.id.as_name() {
             return Err(Violation::ForeignSender);
@@ -70,7 +74,6 @@ impl Hub {
             self.counters.mismatched += 1;
             return Ok(());
         }
-        let passing = Passing { kind, frame, hop, bytes, header, payload };
         match header.kind {
             Kind::Call => self.route_call(ix, passing),
             Kind::Answer | Kind::Fault => {
@@ -93,7 +96,7 @@ impl Hub {
     fn route_call(&mut self, ix: LinkIx, call: Passing<'_>) -> Result<(), Violation> {
         let route = call.hop.route;
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return Ok(()) };
-        if route == 0 || route & ROUTE_BY_HUB != 0 || member.calls.contains_key(&route) {
+        if !member.may_call_on(route) {
             return Err(Violation::BadRoute);
         }
         if call.header.channel.is_reserved() {

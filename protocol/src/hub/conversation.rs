@@ -150,7 +150,7 @@ impl Hub {
         if let Some(handshake) = session.handshake_timer.replace(due) {
             self.timers.cancel(handshake);
         }
-        if let Some(longest) = self.links.set_aside(ix, self.limits.unauthenticated) {
+        if let Some(longest) = self.links.set_aside(ix, &self.limits) {
             self.doomed.push((longest, DisconnectReason::Refused(Refusal::AuthFailed)));
         }
         Ok(())
@@ -191,7 +191,7 @@ impl Hub {
             Err(Refusal::WrongKind)
         };
         let result = result.map(|event| {
-            if let Ok(channel) = crate::ChannelName::new(provide.channel.as_str()) {
+            if let (Some(event), Ok(channel)) = (event, crate::ChannelName::new(provide.channel.as_str())) {
                 self.event(Event::Provided { channel, event, client });
             }
         });
@@ -277,8 +277,14 @@ impl Hub {
             self.timers.cancel(timer);
         }
         let link = session.link;
-        let State::Ready(mut member) = session.state else {
-            return self.event(Event::Rejected { link, why });
+        let mut member = match session.state {
+            State::Ready(member) => member,
+            // It failed, whether it waits to hear so or not.
+            State::Failing => {
+                let why = DisconnectReason::Refused(Refusal::AuthFailed);
+                return self.event(Event::Rejected { link, why });
+            }
+            State::Hello | State::Proof(_) => return self.event(Event::Rejected { link, why }),
         };
         for joining in core::mem::take(&mut member.joins).into_values() {
             if let Some(timer) = joining.timer {

@@ -93,7 +93,7 @@ impl Hub {
     }
 
     /// Notes that the sender of the frame at hand waits to hear what became of it.
-    fn taken(&mut self, ix: LinkIx, refused: Option<Refusal>) {
+    pub(super) fn taken(&mut self, ix: LinkIx, refused: Option<Refusal>) {
         if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
             member.ack_due = true;
             if let Some(refusal) = refused {

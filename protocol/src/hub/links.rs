@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::registry::LinkIx;
 use super::session::Session;
 use super::throttle::Source;
+use crate::limits::Limits;
 use crate::machine::LinkId;
 
 /// Sessions by the index of their links.
@@ -71,11 +72,24 @@ impl Links {
         self.strangers_of(source).count()
     }
 
-    /// A stranger has failed and waits to be told; gives the one that has waited longest if that makes too many.
-    pub(crate) fn set_aside(&mut self, ix: LinkIx, most: usize) -> Option<LinkIx> {
+    /// A stranger has failed and waits to be told. If that makes too many, gives the one that has waited longest: of the
+    /// same source if there is one, so that whoever guesses much keeps no other's refusal short.
+    ///
+    /// It is told, which gives nothing away: silence says as much, since whoever is right is let in at once.
+    pub(crate) fn set_aside(&mut self, ix: LinkIx, limits: &Limits) -> Option<LinkIx> {
         self.acquaint(ix);
+        let source = self.get(ix)?.source;
+        let mut own = self.failed.iter().copied().filter(|&it| self.get(it).is_some_and(|it| it.source == source));
+        let longest = own.next();
+        let of_source = longest.map_or(0, |_| 1 + own.count());
+        let oldest = self.failed.first().copied();
+        let full = match source {
+            Source::Local => false,
+            Source::Network(_) => of_source >= limits.unauthenticated_per_source,
+        };
+        let crowded = self.failed.len() >= limits.unauthenticated;
         self.failed.push(ix);
-        self.failed.first().copied().filter(|_| self.failed.len() > most)
+        longest.or(oldest).filter(|_| full || crowded)
     }
 
     /// A stranger has proved itself.

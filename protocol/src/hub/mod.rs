@@ -16,8 +16,10 @@ mod fanout;
 mod guard;
 mod joining;
 mod links;
+mod loops;
 mod ownership;
 mod registry;
+mod remembered;
 mod session;
 mod streams;
 mod system;
@@ -64,6 +66,8 @@ pub struct Hub {
     registry: Registry,
     /// How many channels each credential has protected.
     records: BTreeMap<CredentialId, usize>,
+    /// How many names each credential makes the hub remember.
+    names: BTreeMap<CredentialId, usize>,
     calls: Calls,
     timers: Timers<Due>,
     /// Links with something to send, each once.
@@ -98,8 +102,10 @@ enum Due {
     LoginFailed(LinkId),
     PartialFrame(LinkId),
     Write(LinkId),
+    Join(LinkId, u64),
     JoinFailed(LinkId, u64),
     Ownership(ChannelIx),
+    Summary,
     Call(Key),
 }
 
@@ -130,6 +136,7 @@ impl Hub {
             clients: hash.map(),
             registry: Registry::new(hash),
             records: BTreeMap::new(),
+            names: BTreeMap::new(),
             calls: Calls::default(),
             timers: Timers::new(),
             ready: VecDeque::new(),
@@ -345,8 +352,10 @@ impl Hub {
                 Due::LoginFailed(link) => self.end_late(link, DisconnectReason::Refused(Refusal::AuthFailed)),
                 Due::PartialFrame(link) => self.check_partial(link),
                 Due::Write(link) => self.check_stalled(link),
+                Due::Join(link, id) => self.join_expired(link, id),
                 Due::JoinFailed(link, id) => self.join_refused(link, id),
                 Due::Ownership(channel) => self.ownership_due(channel),
+                Due::Summary => self.summarise(),
                 Due::Call(key) => self.call_expired(key),
             }
         }

@@ -26,8 +26,8 @@ use crate::slots::Key;
 use crate::time::Instant;
 use crate::timers::TimerId;
 use crate::wire::{
-    Challenge, Control, Frame, FrameType, Hello, Inbox, MAGIC, Outbox, PROOF_ENTRY_LEN, Pool, Proof, Refused, VERSION,
-    Welcome,
+    Challenge, Control, Frame, FrameType, Hello, Inbox, MAGIC, Outbox, PROOF_ENTRY_LEN, Pool, Proof, ROUTE_BY_HUB,
+    Refused, VERSION, Welcome,
 };
 
 /// Take-over proofs of one PROOF.
@@ -115,6 +115,13 @@ pub(crate) struct Member {
     pub(crate) ack_due: bool,
 }
 
+impl Member {
+    /// Whether a call may have this number: of the client's half, and not in use.
+    pub(crate) fn may_call_on(&self, route: u32) -> bool {
+        route != 0 && route & ROUTE_BY_HUB == 0 && !self.calls.contains_key(&route)
+    }
+}
+
 /// A join that is not decided, or whose refusal waits.
 #[derive(Debug)]
 pub(crate) struct Joining {
@@ -122,7 +129,7 @@ pub(crate) struct Joining {
     pub(crate) epoch: u64,
     /// The hub's nonce; `None` once the proof was wrong.
     pub(crate) nonce: Option<[u8; 32]>,
-    /// When the refusal is told.
+    /// When the challenge is forgotten, or the refusal told.
     pub(crate) timer: Option<TimerId>,
 }
 

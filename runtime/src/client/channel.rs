@@ -94,6 +94,10 @@ impl Channel {
     /// block. Its future is dropped when the caller gives up. A panic becomes a fault and harms nothing else.
     /// An error leaves as the [`Fault`] it turns into and never with more text than that.
     ///
+    /// Provided once more by the same client, the event goes to the newer handler from then on. Requests that the older one
+    /// has begun, or that wait for it, are still its own and end as they would have; its [`Provider`] stands for nothing any
+    /// more, and dropping that withdraws nothing.
+    ///
     /// # Errors
     /// When the name is none, somebody else provides the event, or the connection is gone.
     ///

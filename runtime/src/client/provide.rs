@@ -506,7 +506,8 @@ impl Future for StreamTask {
     }
 }
 
-/// An event that is provided. Dropping it withdraws the event; requests that run go on.
+/// An event that is provided. Dropping it withdraws the event; requests that run go on. If this client has provided the
+/// event anew, the newer one stands for it, and dropping this one withdraws nothing.
 #[must_use = "an event is withdrawn when its provider is dropped; keep it, or detach() it"]
 pub struct Provider {
     inner: Option<Inner>,

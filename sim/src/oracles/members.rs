@@ -262,6 +262,7 @@ impl Members {
             | hub::Event::Rejected { .. }
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
+            | hub::Event::Looped { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

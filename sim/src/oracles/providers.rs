@@ -151,6 +151,7 @@ impl Providers {
             | hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::OwnerChanged { .. }
+            | hub::Event::Looped { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }
