@@ -46,6 +46,14 @@ impl Scene {
         Process::start(self.command(args))
     }
 
+    /// Starts a command that may have so many files open.
+    pub fn start_with_files(&self, files: u32, args: &[&str]) -> Process {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -n {files}; exec \"$@\"");
+        command.args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_commipc")]).args(args);
+        Process::start(self.at_home(command))
+    }
+
     /// Starts a command with another `$COMMIPC_HUB`.
     pub fn start_at(&self, hub: &str, args: &[&str]) -> Process {
         let mut command = self.command(args);
@@ -89,7 +97,12 @@ impl Scene {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_commipc"));
-        command.args(args).env("COMMIPC_HUB", self.url()).env("XDG_RUNTIME_DIR", self.dir.path());
+        command.args(args);
+        self.at_home(command)
+    }
+
+    fn at_home(&self, mut command: Command) -> Command {
+        command.env("COMMIPC_HUB", self.url()).env("XDG_RUNTIME_DIR", self.dir.path());
         command
     }
 }
