@@ -48,9 +48,13 @@ impl Scene {
 
     /// Starts a command that may have so many files open.
     pub fn start_with_files(&self, files: u32, args: &[&str]) -> Process {
+        self.in_shell(&format!("ulimit -n {files}; exec \"$0\" \"$@\""), args)
+    }
+
+    /// Starts what a shell makes of a script whose `$0` is the program.
+    pub fn in_shell(&self, script: &str, args: &[&str]) -> Process {
         let mut command = Command::new("sh");
-        let limited = format!("ulimit -n {files}; exec \"$@\"");
-        command.args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_commipc")]).args(args);
+        command.args(["-c", script, env!("CARGO_BIN_EXE_commipc")]).args(args);
         Process::start(self.at_home(command))
     }
 
