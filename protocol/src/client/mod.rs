@@ -44,7 +44,7 @@ use streams::Place;
 use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
-use crate::machine::{Input, LinkEnd, LinkId, Machine, Output};
+use crate::machine::{Flush, Input, LinkEnd, LinkId, Machine, Output};
 use crate::names::{Address, ClientId, HubId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
@@ -185,7 +185,7 @@ impl Machine for Client {
         self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
         match input {
             // A client listens nowhere.
-            Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
+            Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
             Input::Dialled { link, peer } if self.link == Some(link) => self.handle_dialled(&peer),
             Input::Received { link, data } if self.link == Some(link) => self.handle_received(link, data),
             Input::Written { link, bytes } if self.link == Some(link) => {
@@ -197,8 +197,8 @@ impl Machine for Client {
                 self.lose(if dialling { CloseReason::Unreachable(how) } else { CloseReason::Lost });
             }
             // Of a link that is no longer ours.
-            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
-            Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } => {}
+            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
+            Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } | Input::Shortage => {}
             Input::Command(command) => {
                 self.handle_command(command);
                 self.pump();
@@ -316,7 +316,7 @@ impl Client {
             match due {
                 Due::Handshake if matches!(self.phase, Phase::Dialling) => {
                     self.handshake_timer = None;
-                    self.close_link(false);
+                    self.close_link(Flush::Nothing);
                     self.lose(CloseReason::Unreachable(LinkEnd::Unreachable));
                 }
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
@@ -338,7 +338,7 @@ impl Client {
 
     fn handle_goodbye(&mut self, frame: &Frame) -> Result<(), Violation> {
         let Goodbye { code } = Goodbye::parse(frame.body()).map_err(|_| Violation::BadControl)?;
-        self.close_link(false);
+        self.close_link(Flush::Nothing);
         self.lose(match (Refusal::from_code(code), code) {
             (Some(refusal), _) => CloseReason::Goodbye(refusal),
             (None, 0) => CloseReason::Lost,
@@ -351,7 +351,7 @@ impl Client {
         if let Phase::Ready(_) = &self.phase {
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code: 0 }.encode(out));
         }
-        self.close_link(true);
+        self.close_link(Flush::Read);
         self.lose(CloseReason::Local);
     }
 
@@ -361,14 +361,14 @@ impl Client {
             let code = violation.code();
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code }.encode(out));
         }
-        self.close_link(true);
+        self.close_link(Flush::Read);
         self.lose(CloseReason::Violation(violation));
     }
 
     /// Hands what still waits to the driver, if wanted, and closes the link.
-    fn close_link(&mut self, flush: bool) {
+    fn close_link(&mut self, flush: Flush) {
         let Some(link) = self.link else { return };
-        if flush {
+        if flush != Flush::Nothing {
             let rest = core::mem::take(&mut self.outbox).drain(&mut self.pool);
             self.outputs.extend(rest.map(|data| Output::Transmit { link, data }));
         }
@@ -390,7 +390,7 @@ impl Client {
         self.link = None;
         self.stop_handshake_timer();
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
-        drop(core::mem::take(&mut self.outbox).drain(&mut self.pool));
+        core::mem::take(&mut self.outbox).discard(&mut self.pool);
         self.frames_sent = 0;
         self.lose_calls(gone);
         self.lose_sends(gone);
