@@ -126,6 +126,24 @@ fn v24_a_half_frame_is_closed_in_time_and_grows_only_with_what_comes() {
 }
 
 #[test]
+fn a_client_waits_only_so_long_for_the_rest_of_a_frame() {
+    let mut world = world(&["a"], |_| {});
+    world.open(0, "ch");
+    world.deceived = Some(0);
+    world.command(0, Command::Broadcast { token: Token(3), outgoing: outgoing("ch", "ev", b"") });
+    // A frame that is said to be longer than it is: what comes behind it is taken for its rest.
+    let data = Bytes::from_static(&[0, 15, 0, 0, 9, 1]);
+    world.clients[0].handle_input(world.now, Input::Received { link: LinkId::dialled(0, 1), data });
+    world.pass(SECOND * 9);
+    assert!(world.events[0].is_empty());
+    world.pass(SECOND);
+    assert!(matches!(world.next(0), Event::Violation(Violation::PartialFrame)));
+    let lost = Err(Failure::Local(Misuse::Disconnected));
+    assert!(matches!(world.next(0), Event::Sent { token: Token(3), result } if result == lost));
+    assert!(matches!(world.next(0), Event::Closed(CloseReason::Violation(Violation::PartialFrame))));
+}
+
+#[test]
 fn a_stream_whose_reads_all_end_within_a_frame_goes_on() {
     let mut world = world(&["a"], |limits| limits.partial_frame = SECOND * 2);
     // Frames of a type to be skipped, each cut behind its type.

@@ -48,7 +48,7 @@ use crate::machine::{Flush, Input, LinkEnd, LinkId, Machine, Output};
 use crate::names::{Address, ClientId, HubId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
-use crate::time::{Deadline, Now};
+use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
 use crate::wire::{
     self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, encoded_len_max,
@@ -68,6 +68,9 @@ pub struct Client {
     dials: u32,
     handshake_timer: Option<TimerId>,
     inbox: Inbox,
+    /// Since when the rest of a frame is awaited, and what looks whether it came.
+    partial_since: Instant,
+    partial_timer: Option<TimerId>,
     outbox: Outbox,
     pool: Pool,
     timers: Timers<Due>,
@@ -107,6 +110,7 @@ pub struct Client {
 #[derive(Clone, Copy, Debug)]
 enum Due {
     Handshake,
+    PartialFrame,
     Control(u64),
     Beacon(ChannelIx),
     Call(Key),
@@ -132,6 +136,8 @@ impl Client {
             dials: 0,
             handshake_timer: None,
             inbox: Inbox::new(limit),
+            partial_since: Instant::ZERO,
+            partial_timer: None,
             outbox: Outbox::default(),
             pool: Pool::default(),
             timers: Timers::new(),
@@ -249,6 +255,7 @@ impl Client {
     }
 
     fn handle_received(&mut self, link: LinkId, mut data: Bytes) {
+        let mut whole = false;
         // A frame may have ended the link it came on.
         while self.link == Some(link) {
             // What we owe it is bounded too: it asks, or its members do, and does not read.
@@ -257,9 +264,10 @@ impl Client {
             }
             let handled = match self.inbox.next(&mut data) {
                 Ok(Some(frame)) => self.handle_frame(&frame),
-                Ok(None) => return,
+                Ok(None) => return self.watch_partial_frame(whole),
                 Err(violation) => Err(violation),
             };
+            whole = true;
             if let Err(violation) = handled {
                 self.violated(violation);
             }
@@ -320,6 +328,7 @@ impl Client {
                     self.lose(CloseReason::Unreachable(LinkEnd::Unreachable));
                 }
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
+                Due::PartialFrame => self.check_partial(),
                 Due::Control(id) => self.control_expired(id),
                 Due::Beacon(channel) => self.beacons_due(channel),
                 Due::Call(key) => self.call_expired(key),
@@ -327,6 +336,38 @@ impl Client {
                     self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
                 }
             }
+        }
+    }
+
+    /// Starts or stops the clock for the rest of a frame, which began in this read if another was `whole` before it.
+    fn watch_partial_frame(&mut self, whole: bool) {
+        if whole || self.partial_timer.is_none() {
+            self.partial_since = self.now.mono;
+        }
+        match (self.inbox.is_partial(), self.partial_timer) {
+            (true, None) => {
+                let due = self.now.mono + self.config.limits.partial_frame;
+                self.partial_timer = Some(self.timers.insert(due, TimerReason::PartialFrame, Due::PartialFrame));
+            }
+            (false, Some(_)) => self.stop_partial_timer(),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn stop_partial_timer(&mut self) {
+        if let Some(timer) = self.partial_timer.take() {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// Ends a link whose frame does not become whole, or looks again when that could be so.
+    fn check_partial(&mut self) {
+        let due = self.partial_since + self.config.limits.partial_frame;
+        if due > self.now.mono {
+            self.partial_timer = Some(self.timers.insert(due, TimerReason::PartialFrame, Due::PartialFrame));
+        } else {
+            self.partial_timer = None;
+            self.violated(Violation::PartialFrame);
         }
     }
 
@@ -389,6 +430,7 @@ impl Client {
         self.phase = Phase::Idle;
         self.link = None;
         self.stop_handshake_timer();
+        self.stop_partial_timer();
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
         core::mem::take(&mut self.outbox).discard(&mut self.pool);
         self.frames_sent = 0;
