@@ -332,6 +332,9 @@ pub enum CloseReason {
     /// The connection broke or ended without a goodbye.
     #[error("the connection was lost")]
     Lost,
+    /// The other side said nothing for so long that it counts as lost.
+    #[error("nothing was heard from the other side for too long")]
+    Silent,
     /// The hub refused the connection. Before the hub's own proof this is a claim, not a fact.
     #[error("{0}")]
     Refused(Refusal),

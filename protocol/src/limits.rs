@@ -17,6 +17,12 @@ pub struct Limits {
     pub handshake_frame: u32,
     /// A frame after authentication, in bytes of type and body; at most 64 MiB. Then `FrameTooLarge`, or `TooLarge` at the sender.
     pub frame: u32,
+    /// How long a client hears nothing before it asks whether its hub is there; a hub asks after half as long again, so that
+    /// it need not if its client does.
+    pub heartbeat: Duration,
+    /// How long nothing may be heard at all. Then a client's connection is lost with
+    /// [`CloseReason::Silent`](crate::CloseReason::Silent), and a hub ends the link with [`Refusal::Idle`](crate::Refusal::Idle).
+    pub idle: Duration,
     /// From the first byte of a frame to its last. Then [`Violation::PartialFrame`](crate::Violation::PartialFrame).
     pub partial_frame: Duration,
     /// Bytes of one link that are with the driver. More waits in the outbox.
@@ -77,6 +83,9 @@ pub struct Limits {
     pub listeners: usize,
     /// Calls of one client that wait for their answer. Then [`Refusal::Overloaded`](crate::Refusal::Overloaded).
     pub pending_calls: usize,
+    /// Messages of a client that wait for a connection that is away, and at most as many bytes as `outbox`. Then
+    /// [`Misuse::Busy`](crate::Misuse::Busy).
+    pub parked: usize,
     /// Streams of one client that have not ended, counted among its calls as well. Then
     /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), or [`Misuse::TooMany`](crate::Misuse::TooMany) before it is sent.
     pub streams: usize,
@@ -107,6 +116,8 @@ impl Default for Limits {
             registration: Duration::from_secs(10),
             handshake_frame: 1 << 10,
             frame: 1 << 20,
+            heartbeat: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
             partial_frame: Duration::from_secs(10),
             in_flight: 256 << 10,
             outbox: 8 << 20,
@@ -130,6 +141,7 @@ impl Default for Limits {
             providers: 4_096,
             listeners: 4_096,
             pending_calls: 1_024,
+            parked: 1_024,
             streams: 256,
             item: 64 << 20,
             memory: 1 << 30,

@@ -38,6 +38,7 @@ pub(crate) enum Purpose {
     HashKeys = 3,
     Takeover = 4,
     Channels = 5,
+    Reconnect = 6,
 }
 
 /// The random numbers of one purpose.

@@ -86,6 +86,10 @@ pub enum TimerReason {
     Write,
     /// The hub must have answered what it was asked about a channel.
     Registration,
+    /// Something must have been heard by then, or it is asked whether anybody is there.
+    Heartbeat,
+    /// A connection that was lost is made again then, or a channel opened again.
+    Reconnect,
     /// The number of a sender's last broadcast is told again.
     Beacon,
     /// A call or send must have ended by then.

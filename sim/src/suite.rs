@@ -327,7 +327,15 @@ fn raw(text: &str) -> Payload {
 
 fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
     let (channel, event) = (channel_name(channel), event_name(event));
-    Outgoing { channel, event, payload: raw(text), metadata: Bytes::new(), idempotent: false, guarded: false }
+    Outgoing {
+        channel,
+        event,
+        payload: raw(text),
+        metadata: Bytes::new(),
+        idempotent: false,
+        guarded: false,
+        away: Away::Fail,
+    }
 }
 
 impl Drop for World {

@@ -274,6 +274,7 @@ impl World {
             credential: CredentialId::shared(),
             secret: Secret::key(key),
             limits: limits.clone(),
+            reconnect: None,
         };
         self.add(name, resident, |seed| Station::Client(Box::new(Client::new(config(), seed))));
         self

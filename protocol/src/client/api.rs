@@ -7,6 +7,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::guarding::{Access, ChannelSalt};
+use super::reconnect::Reconnect;
 use super::seal::Rejected;
 use super::stream_api::{StreamCommand, StreamEvent};
 use crate::auth::{Capabilities, ChannelMaster, Salted, Secret};
@@ -53,6 +54,8 @@ pub struct ClientConfig {
     pub secret: Secret,
     /// Bounds.
     pub limits: Limits,
+    /// Whether and how a connection that is lost is made again.
+    pub reconnect: Option<Reconnect>,
 }
 
 /// What an application may ask.
@@ -62,6 +65,8 @@ pub struct ClientConfig {
 pub enum Command {
     /// Dial the hub and prove each other. Ends with [`Event::Ready`] or [`Event::Closed`].
     Connect,
+    /// What to prove from the next dial on.
+    SetSecret(Secret),
     /// The answer to [`Event::DeriveKey`].
     KeyDerived(Salted),
     /// Become a member of a channel. Opening again counts; the channel is left with the last [`Command::Leave`].
@@ -218,6 +223,20 @@ pub struct Outgoing {
     pub idempotent: bool,
     /// Whether it must be signed: it goes to a channel that we are a member of by its password, or nowhere.
     pub guarded: bool,
+    /// What becomes of it while the connection is away.
+    pub away: Away,
+}
+
+/// What becomes of a message while the connection is away and comes back by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Away {
+    /// It fails at once with [`Misuse::NotConnected`].
+    #[default]
+    Fail,
+    /// It waits, until its deadline or for half a minute where it has none.
+    Wait,
+    /// It waits, and a call that may be repeated without harm is made again if the connection goes before its answer.
+    Repeat,
 }
 
 /// The content of a message.
@@ -308,6 +327,32 @@ pub enum Event {
     Gap(Gap),
     /// Both sides are proved.
     Ready(Welcome),
+    /// The connection is away, and is made again by itself. What was pending has had its event; what was open comes back.
+    Lost {
+        /// Why.
+        reason: CloseReason,
+        /// When the next try is made.
+        retry: Duration,
+    },
+    /// After the connection has come back, so many channels are as they were, of so many.
+    Restoring {
+        /// Those that are.
+        done: usize,
+        /// All that were open.
+        of: usize,
+    },
+    /// Everything is as it was, but for what was told otherwise.
+    Restored {
+        /// How many channels.
+        channels: usize,
+    },
+    /// Something that was there before the connection went is not any more. For a channel: [`Event::ChannelClosed`].
+    Unrestored {
+        /// What.
+        what: Unrestored,
+        /// Why.
+        why: Failure,
+    },
     /// The connection is over. Everything that was open or pending has had its event before this one.
     Closed(CloseReason),
     /// An open, leave, provide, withdraw, listen or unlisten ended.
@@ -348,6 +393,15 @@ pub enum Event {
     Violation(Violation),
     /// A frame was dropped because it belongs to nothing any more, or does not fit: counted, told, harmless.
     Dropped(Dropped),
+}
+
+/// What did not come back with a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unrestored {
+    /// A provider or listener: the token of its command.
+    Standing(Token),
+    /// That we own a channel.
+    Ownership(ChannelName),
 }
 
 /// What a hub told of itself and of this connection.
@@ -532,6 +586,8 @@ pub struct Load {
     pub controls: usize,
     /// Sends and broadcasts that the hub has not taken yet.
     pub sends: usize,
+    /// Messages that wait for a connection that is away.
+    pub parked: usize,
     /// Streams that we asked for.
     pub streams: usize,
 }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::streams::Stream;
-use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, StreamEvent, Token};
+use super::{Answer, Away, CallFailure, Client, Due, Event, Failure, Outgoing, StreamEvent, Token};
 use crate::TIME_LEFT_MAX;
 use crate::client::{Dropped, Payload};
 use crate::error::{FaultCode, Misuse, Refusal, Violation};
@@ -28,6 +28,8 @@ pub(super) struct Pending {
     pub(super) reference: Option<[u8; 32]>,
     /// Where items are wanted instead of an answer.
     pub(super) stream: Option<Box<Stream>>,
+    /// What to say again if the link goes, and until when.
+    again: Option<Box<(Outgoing, crate::Instant)>>,
 }
 
 impl Client {
@@ -57,7 +59,9 @@ impl Client {
         let request = self.requests;
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
         let streams = stream.is_some();
-        let pending = Pending { token, request, channel, event, deadline: None, reference: None, stream };
+        let repeats = outgoing.away == Away::Repeat && outgoing.idempotent && !streams;
+        let again = repeats.then(|| Box::new((outgoing.clone(), self.now.mono + time_left)));
+        let pending = Pending { token, request, channel, event, deadline: None, reference: None, stream, again };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let deadline = self.timers.insert(self.now.mono + time_left, TimerReason::Call, Due::Call(key));
         if let Some(pending) = self.calls.get_mut(key) {
@@ -96,6 +100,9 @@ impl Client {
     }
 
     pub(super) fn handle_cancel(&mut self, call: Token) {
+        if self.cancel_parked(call) {
+            return;
+        }
         // Giving up is rare and calls are bounded: a map from tokens would cost every call to make this one faster.
         let key = self.calls.iter().find(|(_, pending)| pending.token == call).map(|(key, _)| key);
         if let Some(key) = key {
@@ -225,7 +232,8 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn lose_calls(&mut self, gone: Misuse) {
+    /// The link is gone. With `comes_back`, calls that may be made again wait for the next one.
+    pub(super) fn lose_calls(&mut self, gone: Misuse, comes_back: bool) {
         let mut calls = core::mem::take(&mut self.calls);
         for pending in calls.drain() {
             if let Some(deadline) = pending.deadline {
@@ -234,7 +242,13 @@ impl Client {
             if let Some(stream) = &pending.stream {
                 self.forget_stream(pending.token, stream);
             }
-            self.over(&pending, lost(Failure::Local(gone)));
+            match pending.again {
+                Some(again) if comes_back => {
+                    let (outgoing, due) = *again;
+                    self.park_again(pending.token, outgoing, due.saturating_since(self.now.mono));
+                }
+                Some(_) | None => self.over(&pending, lost(Failure::Local(gone))),
+            }
         }
         self.flowing.clear();
         // The table goes on, so that the next link's routes differ from this one's.

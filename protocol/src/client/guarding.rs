@@ -56,6 +56,40 @@ pub(super) struct Guarded {
     owner: Option<OwnerKey>,
     owner_n: u64,
     owns: bool,
+    /// The protection that we gave it, while we own it: so that it can be given to a hub that has lost it.
+    record: Option<OwnRecord>,
+    /// We owned it when the connection went.
+    pub(super) was_owner: bool,
+}
+
+/// A protection as its owner made it.
+#[derive(Debug)]
+struct OwnRecord {
+    epoch: u64,
+    salt: ChannelSalt,
+    stored_key: [u8; 32],
+    server_key: [u8; 32],
+}
+
+/// Keys that go with an OPEN, masked where frames are tagged.
+pub(super) struct MaskedKeys {
+    pub(super) owner: [u8; 32],
+    record: Option<OwnRecord>,
+}
+
+impl MaskedKeys {
+    /// The protection that goes with a claim.
+    pub(super) fn record(&self) -> Option<Record<'_>> {
+        let OwnRecord { epoch, salt, stored_key, server_key } = self.record.as_ref()?;
+        Some(Record {
+            epoch: *epoch,
+            kdf: salt.kdf.id(),
+            salt: &salt.salt,
+            iterations: u64::from(salt.iterations),
+            stored_key,
+            server_key,
+        })
+    }
 }
 
 /// A join on its way.
@@ -94,8 +128,8 @@ pub(super) enum Owned {
 }
 
 impl Client {
-    /// The keys that go with an OPEN: ours to own the channel by, masked where frames are tagged.
-    pub(super) fn owner_key_for(&mut self, ix: ChannelIx, name: &ChannelName) -> Option<[u8; 32]> {
+    /// The keys that go with an OPEN: ours to own the channel by and, with `record`, those of the protection we gave it.
+    pub(super) fn owner_keys_for(&mut self, ix: ChannelIx, name: &ChannelName, record: bool) -> Option<MaskedKeys> {
         if name.as_name().is_reserved() {
             return None;
         }
@@ -103,10 +137,17 @@ impl Client {
         let hub = self.ready_hub().ok()?;
         let guarded = &mut self.channels.get_mut(ix)?.guarded;
         let key = guarded.owner.get_or_insert_with(|| OwnerKey::new(fresh));
-        let mut keys = [*key.keys(&hub, name).verifier().as_bytes()];
+        let owner = *key.keys(&hub, name).verifier().as_bytes();
+        let Some(OwnRecord { epoch, salt, stored_key, server_key }) = guarded.record.as_ref().filter(|_| record) else {
+            let mut keys = [owner];
+            self.mask(&mut keys);
+            let [owner] = keys;
+            return Some(MaskedKeys { owner, record: None });
+        };
+        let (epoch, salt, mut keys) = (*epoch, *salt, [owner, *stored_key, *server_key]);
         self.mask(&mut keys);
-        let [key] = keys;
-        Some(key)
+        let [owner, stored_key, server_key] = keys;
+        Some(MaskedKeys { owner, record: Some(OwnRecord { epoch, salt, stored_key, server_key }) })
     }
 
     /// Masks keys for the next frame.
@@ -216,6 +257,8 @@ impl Client {
                 guarded.proved = Some((epoch, salt));
                 guarded.enter(Seal::new(epoch, keys, (&own.0, &own.1), hash));
             }
+            // It is the one that we claimed just now, and protected as it was.
+            (None, Some(_)) if done.owner == Some(true) && channel.guarded.has_claimed(epoch) => {}
             // A channel that asks for nothing is not the one whose password we have.
             (Some(Joining::Deriving(_)) | None, Some(_)) => return Ok(Err(Refusal::NotProtected)),
             (Some(Joining::Deriving(_)) | None, None) if epoch != 0 => return Ok(Err(Refusal::PasswordRequired)),
@@ -251,7 +294,7 @@ impl Client {
             server_key: &server_key,
         };
         let owned = Owned::Protect { epoch: epoch + 1, salt, keys: Box::new(keys) };
-        self.owner_request(token, ix, owned, |id, n, proof| {
+        self.owner_request(Control::Owned(token, ix, owned), ix, |id, n, proof| {
             let body = Protect { id, channel: name.as_name(), stored: epoch, n, record, proof };
             let mut out = bytes::BytesMut::new();
             body.encode(&mut out);
@@ -265,7 +308,7 @@ impl Client {
             Err(failure) => return self.done(token, Err(failure)),
         };
         let epoch = stored + 1;
-        self.owner_request(token, ix, Owned::Unprotect { epoch }, |id, n, proof| {
+        self.owner_request(Control::Owned(token, ix, Owned::Unprotect { epoch }), ix, |id, n, proof| {
             let body = Unprotect { id, channel: name.as_name(), stored, n, epoch, proof };
             let mut out = bytes::BytesMut::new();
             body.encode(&mut out);
@@ -278,7 +321,7 @@ impl Client {
             Ok(owned) => owned,
             Err(failure) => return self.done(token, Err(failure)),
         };
-        self.owner_request(token, ix, Owned::Terminate, |id, n, proof| {
+        self.owner_request(Control::Owned(token, ix, Owned::Terminate), ix, |id, n, proof| {
             let body = Terminate { id, channel: name.as_name(), stored, n, proof };
             let mut out = bytes::BytesMut::new();
             body.encode(&mut out);
@@ -292,7 +335,17 @@ impl Client {
             Ok(open) => open,
             Err(failure) => return self.done(token, Err(self.or_not_ready(failure))),
         };
-        self.owner_request(token, ix, Owned::Reclaim, |id, n, proof| {
+        self.write_reclaim(Control::Owned(token, ix, Owned::Reclaim), ix, name, stored);
+    }
+
+    /// Takes a channel back that we owned when the connection went.
+    pub(super) fn reclaim(&mut self, ix: ChannelIx, name: &ChannelName) {
+        let stored = self.channels.get(ix).map_or(0, |channel| channel.guarded.last_epoch);
+        self.write_reclaim(Control::Reclaim(ix), ix, name, stored);
+    }
+
+    fn write_reclaim(&mut self, control: Control, ix: ChannelIx, name: &ChannelName, stored: u64) {
+        self.owner_request(control, ix, |id, n, proof| {
             let body = Reclaim { id, channel: name.as_name(), stored, n, proof };
             let mut out = bytes::BytesMut::new();
             body.encode(&mut out);
@@ -313,14 +366,15 @@ impl Client {
     /// Sends an owner operation: `body` is made twice, the first time for what is proved.
     fn owner_request(
         &mut self,
-        token: Token,
+        control: Control,
         ix: ChannelIx,
-        owned: Owned,
         body: impl Fn(u64, u64, &[u8; 32]) -> (FrameType, bytes::BytesMut),
     ) {
-        let Ok(hub) = self.ready_hub() else { return self.done(token, Err(Failure::Local(Misuse::NotConnected))) };
+        let Ok(hub) = self.ready_hub() else {
+            return self.control_ended(control, Err(Failure::Local(Misuse::NotConnected)));
+        };
         let stored = self.channels.get_mut(ix).map_or(0, |channel| channel.guarded.last_epoch);
-        let id = self.control(Control::Owned(token, ix, owned));
+        let id = self.control(control);
         let (super::Phase::Ready(ready), Some(channel)) = (&self.phase, self.channels.get_mut(ix)) else { return };
         let guarded = &mut channel.guarded;
         guarded.owner_n += 1;
@@ -345,12 +399,17 @@ impl Client {
             let guarded = &mut channel.guarded;
             match owned {
                 Owned::Protect { epoch, salt, keys } => {
+                    let verifier = keys.join().verifier();
+                    let (stored_key, server_key) = (*verifier.stored_key(), *verifier.server_key());
+                    guarded.record = Some(OwnRecord { epoch, salt, stored_key, server_key });
                     (guarded.last_epoch, guarded.proved) = (epoch, Some((epoch, salt)));
                     if is_open {
                         guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
                     }
                 }
-                Owned::Unprotect { epoch } => (guarded.last_epoch, guarded.seal) = (epoch, None),
+                Owned::Unprotect { epoch } => {
+                    (guarded.last_epoch, guarded.seal, guarded.record) = (epoch, None, None);
+                }
                 Owned::Reclaim => guarded.owns = is_open,
                 // Our own membership ended with everybody's, and was told.
                 Owned::Terminate => {}
@@ -405,6 +464,9 @@ impl Client {
 impl Guarded {
     /// Takes the keys of an epoch. What was accepted under the same ones before is not accepted again.
     fn enter(&mut self, seal: Seal) {
+        if let Some(before) = self.seal.take() {
+            self.past = Some(before.leave());
+        }
         let seal = match self.past.take() {
             Some(past) => seal.after(past),
             None => seal,
@@ -414,10 +476,36 @@ impl Guarded {
 
     /// What ends with a membership. The keys of its epoch are erased.
     pub(super) fn close(&mut self) {
-        self.owns = false;
+        (self.owns, self.was_owner, self.record) = (false, false, None);
         if let Some(seal) = self.seal.take() {
             self.past = Some(seal.leave());
         }
+    }
+
+    /// The kind of the secret of the epoch that we are a member of.
+    pub(super) fn kdf(&self) -> Option<Kdf> {
+        self.seal.as_ref().and(self.proved).map(|(_, salt)| salt.kdf)
+    }
+
+    pub(super) const fn owns(&self) -> bool {
+        self.owns
+    }
+
+    pub(super) const fn set_owns(&mut self, owns: bool) {
+        self.owns = owns;
+    }
+
+    /// The link went, and another will come.
+    pub(super) const fn suspend(&mut self) {
+        self.owner_n = 0;
+        self.was_owner |= self.owns;
+        self.owns = false;
+    }
+
+    /// Whether a protection of this epoch is the one that we gave the channel.
+    fn has_claimed(&self, epoch: u64) -> bool {
+        let own = self.record.as_ref().is_some_and(|record| record.epoch == epoch);
+        own && self.seal.as_ref().is_some_and(|seal| seal.epoch() == epoch)
     }
 
     /// What ends with a link.

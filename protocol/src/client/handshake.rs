@@ -88,6 +88,7 @@ impl Client {
         if !matches!(self.phase, Phase::Idle) {
             return;
         }
+        self.stop_redialling();
         self.dials = self.dials.wrapping_add(1);
         let link = LinkId::dialled(0, self.dials);
         self.link = Some(link);
@@ -210,6 +211,7 @@ impl Client {
             return Err(Violation::BadServerProof);
         }
         if let Some(code) = welcome.refused {
+            self.tries.proved = true;
             self.refused(code);
             return Ok(());
         }
@@ -228,7 +230,12 @@ impl Client {
         let (session, capabilities) = (welcome.session, Capabilities::from_bits(welcome.capabilities));
         let client = self.id.clone();
         self.phase = Phase::Ready(Box::new(Ready { hub: hub.clone(), frame, transcript, mask }));
+        self.start_heartbeat();
         self.event(Event::Ready(Welcome { hub, client, session, capabilities, frame, insecure }));
+        if self.stands() && self.config.reconnect.is_some() {
+            self.restore_channels();
+        }
+        self.unpark();
         Ok(())
     }
 

@@ -14,8 +14,13 @@ mod channels;
 mod flow;
 mod guarding;
 mod handshake;
+mod heartbeat;
 mod messages;
 mod numbers;
+mod parked;
+mod reconnect;
+mod registering;
+mod restore;
 mod seal;
 #[cfg(test)]
 mod seal_model;
@@ -36,6 +41,10 @@ use calls::Pending;
 use channels::{ChannelIx, Channels, Control};
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
+use parked::Parked;
+pub use reconnect::Reconnect;
+use reconnect::Tries;
+use restore::Progress;
 use seal::Seal;
 use serving::Serving;
 pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
@@ -51,8 +60,7 @@ use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
 use crate::wire::{
-    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, encoded_len_max,
-    put_message,
+    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Pong, Pool, encoded_len_max, put_message,
 };
 
 /// One client of one hub.
@@ -99,6 +107,20 @@ pub struct Client {
     /// Who spoke last: most often who speaks next.
     last_sender: Option<Address>,
     cached: Option<Cached>,
+    heard: crate::Instant,
+    heartbeat: Option<TimerId>,
+    /// Whether nothing was heard since the hub was asked.
+    asked: bool,
+    pings: u64,
+    tries: Tries,
+    redial: Option<TimerId>,
+    /// How many of the channels that were lost are back.
+    progress: Option<Progress>,
+    /// Messages that wait for the connection.
+    parked: VecDeque<Parked>,
+    parks: u64,
+    /// For the times between tries.
+    waits: Stream,
     scratch: BytesMut,
     nonces: Stream,
     takeovers: Stream,
@@ -115,6 +137,10 @@ enum Due {
     Beacon(ChannelIx),
     Call(Key),
     Serving(RequestId),
+    Heartbeat,
+    Redial,
+    Restore(ChannelIx),
+    Parked(u64),
 }
 
 impl Client {
@@ -157,6 +183,16 @@ impl Client {
             strays: 0,
             last_sender: None,
             cached: None,
+            heard: crate::Instant::ZERO,
+            heartbeat: None,
+            asked: false,
+            pings: 0,
+            tries: Tries::default(),
+            redial: None,
+            progress: None,
+            parked: VecDeque::new(),
+            parks: 0,
+            waits: seed.stream(Purpose::Reconnect),
             scratch: BytesMut::new(),
             nonces: seed.stream(Purpose::Handshake),
             takeovers: seed.stream(Purpose::Takeover),
@@ -179,6 +215,7 @@ impl Client {
             controls: self.controls.len(),
             sends: self.sends.len(),
             streams: self.streams.len(),
+            parked: self.parked.len(),
         }
     }
 }
@@ -229,8 +266,10 @@ impl Machine for Client {
 
 impl Client {
     fn handle_command(&mut self, command: Command) {
+        let Some(command) = self.park(command) else { return };
         match command {
             Command::Connect => self.handle_connect(),
+            Command::SetSecret(secret) => self.config.secret = secret,
             Command::KeyDerived(salted) => self.handle_key_derived(salted),
             Command::Open { token, channel, access } => self.handle_open(token, channel, access),
             Command::ChannelKeyDerived { channel, salt, master } => self.handle_channel_key(&channel, salt, &master),
@@ -256,6 +295,7 @@ impl Client {
 
     fn handle_received(&mut self, link: LinkId, mut data: Bytes) {
         let mut whole = false;
+        (self.heard, self.asked) = (self.now.mono, false);
         // A frame may have ended the link it came on.
         while self.link == Some(link) {
             // What we owe it is bounded too: it asks, or its members do, and does not read.
@@ -332,6 +372,13 @@ impl Client {
                 Due::Control(id) => self.control_expired(id),
                 Due::Beacon(channel) => self.beacons_due(channel),
                 Due::Call(key) => self.call_expired(key),
+                Due::Heartbeat => self.heartbeat_due(),
+                Due::Redial => {
+                    self.redial = None;
+                    self.handle_connect();
+                }
+                Due::Restore(channel) => self.restore_channel(channel),
+                Due::Parked(serial) => self.parked_expired(serial),
                 Due::Serving(request) => {
                     self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
                 }
@@ -369,12 +416,6 @@ impl Client {
             self.partial_timer = None;
             self.violated(Violation::PartialFrame);
         }
-    }
-
-    fn handle_ping(&mut self, frame: &Frame) -> Result<(), Violation> {
-        let ping = Ping::parse(frame.body()).map_err(|_| Violation::BadControl)?;
-        self.outbox.push(&mut self.pool, FrameType::Pong, |out| Pong { number: ping.number }.encode(out));
-        Ok(())
     }
 
     fn handle_goodbye(&mut self, frame: &Frame) -> Result<(), Violation> {
@@ -424,19 +465,28 @@ impl Client {
             | CloseReason::GoodbyeCode(_)
             | CloseReason::Unreachable(_)
             | CloseReason::Lost
+            | CloseReason::Silent
             | CloseReason::Refused(_)
             | CloseReason::Violation(_) => Misuse::Disconnected,
         };
+        let comes_back = self.next_try(reason);
         self.phase = Phase::Idle;
         self.link = None;
+        self.stop_redialling();
+        self.stop_heartbeat();
         self.stop_handshake_timer();
         self.stop_partial_timer();
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
         core::mem::take(&mut self.outbox).discard(&mut self.pool);
         self.frames_sent = 0;
-        self.lose_calls(gone);
+        self.lose_calls(gone, comes_back.is_some());
         self.lose_sends(gone);
         self.lose_serving(gone);
+        if let Some(wait) = comes_back {
+            self.suspend_channels(gone);
+            return self.tell_lost(reason, wait);
+        }
+        self.lose_parked(gone);
         self.lose_channels(gone);
         self.event(Event::Closed(reason));
     }
@@ -449,6 +499,11 @@ impl Client {
     fn check_room(&self, outgoing: &Outgoing) -> Result<&HubId, Misuse> {
         let Phase::Ready(ready) = &self.phase else { return Err(Misuse::NotConnected) };
         let sealed = || self.channels.find(outgoing.channel.as_name()).is_some_and(|it| it.guarded.seal.is_some());
+        let coming_back =
+            || self.channels.find(outgoing.channel.as_name()).is_some_and(channels::Channel::is_coming_back);
+        if self.progress.is_some() && coming_back() {
+            return Err(Misuse::NotConnected);
+        }
         if outgoing.guarded && !sealed() {
             return Err(Misuse::UnknownToken);
         }

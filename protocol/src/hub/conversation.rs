@@ -134,6 +134,7 @@ impl Hub {
         session.become_ready(applicant, self.hash);
         self.links.acquaint(ix);
         self.clients.insert(client.clone(), ix);
+        self.start_heartbeat(ix);
         self.mark_ready(ix);
         self.event(Event::Connected { link, client, credential });
         Ok(())
@@ -281,7 +282,10 @@ impl Hub {
     pub(super) fn forget(&mut self, ix: LinkIx, mut session: Session, why: DisconnectReason) {
         core::mem::take(&mut session.outbox).discard(&mut self.pool);
         self.partials -= session.inbox.retained();
-        for timer in [session.handshake_timer, session.partial_timer, session.write_timer].into_iter().flatten() {
+        for timer in [session.handshake_timer, session.partial_timer, session.write_timer, session.heartbeat_timer]
+            .into_iter()
+            .flatten()
+        {
             self.timers.cancel(timer);
         }
         let link = session.link;

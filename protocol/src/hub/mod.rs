@@ -14,6 +14,7 @@ mod calls;
 mod conversation;
 mod fanout;
 mod guard;
+mod heartbeat;
 mod joining;
 mod links;
 mod loops;
@@ -88,6 +89,7 @@ pub struct Hub {
     owner_policy: OwnerPolicy,
     hash: Keyed,
     sessions: u64,
+    pings: u64,
     counters: Counters,
     /// No link is taken any more.
     stopping: bool,
@@ -102,6 +104,7 @@ enum Due {
     LoginFailed(LinkId),
     PartialFrame(LinkId),
     Write(LinkId),
+    Heartbeat(LinkId),
     Join(LinkId, u64),
     JoinFailed(LinkId, u64),
     Ownership(ChannelIx),
@@ -152,6 +155,7 @@ impl Hub {
             owner_policy: config.owner_policy,
             hash,
             sessions: 0,
+            pings: 0,
             counters: Counters::default(),
             stopping: false,
             stopped: false,
@@ -299,6 +303,7 @@ impl Hub {
         let Some(ix) = self.links.find(link) else { return };
         if let Some(session) = self.links.get_mut(ix) {
             session.received = session.received.saturating_add(data.len() as u64);
+            (session.heard, session.asked) = (self.now.mono, false);
         }
         let mut whole = false;
         loop {
@@ -362,6 +367,7 @@ impl Hub {
                 Due::LoginFailed(link) => self.end_late(link, DisconnectReason::Refused(Refusal::AuthFailed)),
                 Due::PartialFrame(link) => self.check_partial(link),
                 Due::Write(link) => self.check_stalled(link),
+                Due::Heartbeat(link) => self.heartbeat_due(link),
                 Due::Join(link, id) => self.join_expired(link, id),
                 Due::JoinFailed(link, id) => self.join_refused(link, id),
                 Due::Ownership(channel) => self.ownership_due(channel),

@@ -54,6 +54,11 @@ pub(crate) struct Session {
     /// When the frame began whose rest has not come.
     pub(crate) partial_since: Instant,
     pub(crate) write_timer: Option<TimerId>,
+    /// When something was heard last, and when that is looked at.
+    pub(crate) heard: Instant,
+    /// Whether nothing was heard since it was asked.
+    pub(crate) asked: bool,
+    pub(crate) heartbeat_timer: Option<TimerId>,
     /// Since when no byte has left the driver's hands, while it holds any.
     pub(crate) stalled_since: Instant,
 }
@@ -181,6 +186,9 @@ impl Session {
             partial_timer: None,
             partial_since: Instant::ZERO,
             write_timer: None,
+            heard: Instant::ZERO,
+            asked: false,
+            heartbeat_timer: None,
             stalled_since: Instant::ZERO,
         }
     }

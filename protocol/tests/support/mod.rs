@@ -41,6 +41,11 @@ pub struct World {
     pub stalled: Option<usize>,
     /// A client from which the hub keeps everything back.
     pub deceived: Option<usize>,
+    /// A client of which nothing arrives at the hub.
+    pub mute: Option<usize>,
+    /// While it is true nobody reaches the hub: dials wait in `held_dials`.
+    pub hold_dials: bool,
+    held_dials: Vec<(usize, LinkId)>,
     /// What clients gave and nobody has carried out yet.
     kept: Vec<(usize, Output<Event>)>,
     accepted: u32,
@@ -75,8 +80,23 @@ pub fn client_with(name: &str, secret: Secret, limits: Limits) -> Client {
 }
 
 pub fn client_as(name: &str, credential: CredentialId, secret: Secret, limits: Limits) -> Client {
-    let config =
-        ClientConfig { hub: Arc::from("memory:"), id: Some(ClientId::new(name).unwrap()), credential, secret, limits };
+    client_of(name, credential, secret, limits, None)
+}
+
+/// A client whose connection comes back by itself.
+pub fn lasting(name: &str, reconnect: client::Reconnect) -> Client {
+    client_of(name, CredentialId::shared(), Secret::key(KEY), Limits::default(), Some(reconnect))
+}
+
+fn client_of(
+    name: &str,
+    credential: CredentialId,
+    secret: Secret,
+    limits: Limits,
+    reconnect: Option<client::Reconnect>,
+) -> Client {
+    let (hub, id) = (Arc::from("memory:"), Some(ClientId::new(name).unwrap()));
+    let config = ClientConfig { hub, id, credential, secret, limits, reconnect };
     let mut seed = [2; 32];
     seed[..name.len().min(32)].copy_from_slice(&name.as_bytes()[..name.len().min(32)]);
     Client::new(config, &Seed::new(seed))
@@ -103,6 +123,9 @@ impl World {
             chunk: usize::MAX,
             stalled: None,
             deceived: None,
+            mute: None,
+            hold_dials: false,
+            held_dials: Vec::new(),
             kept: Vec::new(),
             accepted: 0,
             wire: BTreeMap::new(),
@@ -200,6 +223,36 @@ impl World {
         self.run();
     }
 
+    /// The hub can be reached again.
+    pub fn release_dials(&mut self) {
+        self.hold_dials = false;
+        for (client, link) in std::mem::take(&mut self.held_dials) {
+            self.client_output(client, Output::Dial { link, to: Arc::from("memory:") });
+        }
+        self.run();
+    }
+
+    /// Nobody listens at the hub's address.
+    pub fn refuse_dials(&mut self) {
+        for (client, link) in std::mem::take(&mut self.held_dials) {
+            self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Refused });
+        }
+        self.run();
+    }
+
+    /// The hub's process dies, and another takes its place.
+    pub fn restart(&mut self, hub: Hub) {
+        self.hub = hub;
+        self.kept.clear();
+        for client in 0..self.clients.len() {
+            self.links[client] = None;
+            if let Some(link) = self.dialled[client].take() {
+                self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
+            }
+        }
+        self.run();
+    }
+
     /// Feeds bytes to the hub as if a client had sent them.
     pub fn inject(&mut self, client: usize, bytes: &[u8]) {
         let link = self.links[client].expect("linked");
@@ -242,6 +295,7 @@ impl World {
     fn client_output(&mut self, client: usize, output: Output<Event>) {
         match output {
             Output::Event(event) => self.events[client].push_back(event),
+            Output::Dial { link, .. } if self.hold_dials => self.held_dials.push((client, link)),
             Output::Dial { link: dialled, .. } => {
                 let link = LinkId::accepted(self.accepted, self.accepted + 1);
                 self.accepted += 1;
@@ -253,7 +307,7 @@ impl World {
             }
             Output::Transmit { link: dialled, data } => {
                 self.clients[client].handle_input(self.now, Input::Written { link: dialled, bytes: data.len() });
-                let Some(link) = self.links[client] else { return };
+                let Some(link) = self.links[client].filter(|_| self.mute != Some(client)) else { return };
                 self.wire.entry(link).or_default().0.extend_from_slice(&data);
                 for piece in data.chunks(self.chunk) {
                     let data = Bytes::copy_from_slice(piece);
@@ -410,6 +464,7 @@ pub fn outgoing(channel: &str, event: &str, payload: &'static [u8]) -> Outgoing 
         metadata: Bytes::new(),
         idempotent: false,
         guarded: false,
+        away: client::Away::Fail,
     }
 }
 

@@ -123,7 +123,7 @@ impl ClientBuilder {
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         runtime.fill_seed(&mut seed).map_err(ConnectError::Seed)?;
         let hub = Arc::from(endpoint.to_string());
-        let config = ClientConfig { hub, id, credential, secret: secret.clone(), limits };
+        let config = ClientConfig { hub, id, credential, secret: secret.clone(), limits, reconnect };
         let machine = commipc_protocol::client::Client::new(config, &Seed::new(*seed));
         // From here on dropping the handle closes the connection.
         let handle = ClientHandle::new(Driver::start(runtime, machine, Desk::new(secret)));

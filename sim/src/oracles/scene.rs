@@ -118,7 +118,15 @@ pub(crate) fn payload(text: &'static str) -> Payload {
 
 pub(crate) fn outgoing(text: &'static str) -> Outgoing {
     let payload = payload(text);
-    Outgoing { channel: channel(), event: event(), payload, metadata: Bytes::new(), idempotent: false, guarded: false }
+    Outgoing {
+        channel: channel(),
+        event: event(),
+        payload,
+        metadata: Bytes::new(),
+        idempotent: false,
+        guarded: false,
+        away: Away::Fail,
+    }
 }
 
 pub(crate) fn incoming(from: u32, text: &'static str) -> Incoming {

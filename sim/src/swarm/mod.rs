@@ -473,7 +473,15 @@ impl Swarm {
         // A map of one number to one number, now and then.
         let metadata = if self.choose(world).chance(1, 4) { Bytes::from_static(&[0xa1, 1, 2]) } else { Bytes::new() };
         let guarded = self.guards(world, &channel);
-        Outgoing { channel, event, payload, metadata, idempotent: self.choose(world).chance(1, 2), guarded }
+        Outgoing {
+            channel,
+            event,
+            payload,
+            metadata,
+            idempotent: self.choose(world).chance(1, 2),
+            guarded,
+            away: Away::Fail,
+        }
     }
 }
 

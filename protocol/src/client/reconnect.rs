@@ -1,0 +1,121 @@
+//! A connection that comes back: when it is dialled again, and what ends it for good.
+//!
+//! ```text
+//!  Ready ──link lost──► waiting ──► Dialling ──► … ──► Ready, then everything is restored
+//!                          ▲  at once, then 1 s, 2 s, 4 s … 60 s at most, each drawn between 0 and that
+//!                          └──────────── not reached, refused for now, lost again
+//! ```
+
+use core::time::Duration;
+
+use super::{Client, Due, Event, Phase};
+use crate::error::{CloseReason, Refusal};
+use crate::time::TimerReason;
+
+/// How a lost connection is made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reconnect {
+    /// The longest wait before the second try; doubled with each further one. The first is made at once.
+    pub first: Duration,
+    /// The longest wait at all.
+    pub longest: Duration,
+    /// How many tries in a row; 0 for any number.
+    pub tries: u32,
+    /// Whether a connection that never stood is tried again, too.
+    pub initial: bool,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(60), tries: 0, initial: false }
+    }
+}
+
+/// Refusals that nobody has proved to come from the hub: so many in a row are believed.
+const CLAIMS: u32 = 5;
+
+/// Where the tries stand.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    /// In a row.
+    count: u32,
+    /// Refusals in a row that nobody has proved.
+    claims: u32,
+    /// The refusal at hand came with the hub's proof.
+    pub(super) proved: bool,
+    /// It stood once.
+    stood: bool,
+    since: Option<crate::time::Instant>,
+}
+
+impl Client {
+    /// Whether the connection is away, and comes back by itself.
+    pub(super) const fn is_away(&self) -> bool {
+        let on_its_way = self.redial.is_some() || !matches!(self.phase, Phase::Idle);
+        !matches!(self.phase, Phase::Ready(_)) && self.config.reconnect.is_some() && on_its_way
+    }
+
+    /// The connection stands. Tells whether it did before.
+    pub(super) fn stands(&mut self) -> bool {
+        self.tries.since = Some(self.now.mono);
+        self.tries.claims = 0;
+        core::mem::replace(&mut self.tries.stood, true)
+    }
+
+    /// How long to wait for the next try, if there is to be one.
+    pub(super) fn next_try(&mut self, reason: CloseReason) -> Option<Duration> {
+        let policy = self.config.reconnect?;
+        let stood = self.tries.since.take();
+        let proved = core::mem::take(&mut self.tries.proved);
+        if !(self.tries.stood || policy.initial) || self.is_final(reason, proved) {
+            return None;
+        }
+        // One that is lost as soon as it stands is no reason to begin anew.
+        if stood.is_some_and(|since| self.now.mono.saturating_since(since) >= policy.first) {
+            self.tries.count = 0;
+        }
+        self.tries.count = self.tries.count.saturating_add(1);
+        if policy.tries > 0 && self.tries.count > policy.tries {
+            return None;
+        }
+        let Some(doublings) = self.tries.count.checked_sub(2) else { return Some(Duration::ZERO) };
+        let most = policy.first.saturating_mul(1 << doublings.min(20)).min(policy.longest);
+        Some(self.jitter(most))
+    }
+
+    /// Something between nothing and this much: so that those who were cut off together do not come back together.
+    pub(super) fn jitter(&mut self, most: Duration) -> Duration {
+        let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.waits.u64() % most.saturating_add(1).max(1))
+    }
+
+    fn is_final(&mut self, reason: CloseReason, proved: bool) -> bool {
+        let CloseReason::Refused(refusal) = reason else {
+            self.tries.claims = 0;
+            return matches!(reason, CloseReason::Local | CloseReason::Goodbye(Refusal::Superseded));
+        };
+        if refusal.is_retryable() {
+            return false;
+        }
+        self.tries.claims = self.tries.claims.saturating_add(1);
+        proved || self.tries.claims >= CLAIMS
+    }
+
+    /// Dials again after this time.
+    pub(super) fn redial_in(&mut self, wait: Duration) {
+        self.redial = Some(self.timers.insert(self.now.mono + wait, TimerReason::Reconnect, Due::Redial));
+    }
+
+    pub(super) fn stop_redialling(&mut self) {
+        if let Some(timer) = self.redial.take() {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// What was said of a connection that is over: told once everything that hung on it has had its end.
+    pub(super) fn tell_lost(&mut self, reason: CloseReason, wait: Duration) {
+        self.redial_in(wait);
+        self.event(Event::Lost { reason, retry: wait });
+    }
+}
