@@ -271,6 +271,9 @@ impl Hub {
 
     /// Undoes everything a link stood for.
     pub(super) fn forget(&mut self, ix: LinkIx, mut session: Session, why: DisconnectReason) {
+        if let DisconnectReason::Violation(_) = why {
+            self.counters.violations += 1;
+        }
         drop(core::mem::take(&mut session.outbox).drain(&mut self.pool));
         self.partials -= session.inbox.retained();
         for timer in [session.handshake_timer, session.partial_timer, session.write_timer].into_iter().flatten() {

@@ -12,6 +12,7 @@ mod observe;
 mod opening;
 mod provide;
 mod request;
+mod subscription;
 mod tickets;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use observe::{ChannelInfo, MemberInfo};
 pub use opening::{Opening, PendingOpen};
 pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
 pub use request::Request;
+pub use subscription::Subscription;
 
 use self::channel::ChannelHandle;
 use self::desk::{ClientDriver, State};

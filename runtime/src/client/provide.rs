@@ -174,16 +174,22 @@ pub(super) struct Tracked {
     ended: Arc<Ended>,
 }
 
-/// Tells a handler's task that its caller is gone.
+/// Tells a handler's task that nobody wants it any more.
 #[derive(Default)]
-struct Ended(Mutex<(bool, Option<Waker>)>);
+pub(super) struct Ended(Mutex<(bool, Option<Waker>)>);
 
 impl Tracked {
     /// Drops the handler's future, in its own task.
     pub(super) fn end(&self) {
         drop(self.cell.forget(self.request));
+        self.ended.end();
+    }
+}
+
+impl Ended {
+    pub(super) fn end(&self) {
         let waker = {
-            let mut ended = lock(&self.ended.0);
+            let mut ended = lock(&self.0);
             ended.0 = true;
             ended.1.take()
         };
@@ -191,10 +197,8 @@ impl Tracked {
             waker.wake();
         }
     }
-}
 
-impl Ended {
-    fn poll(&self, cx: &Context<'_>) -> bool {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> bool {
         let mut ended = lock(&self.0);
         if !ended.1.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             ended.1 = Some(cx.waker().clone());

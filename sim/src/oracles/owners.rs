@@ -312,6 +312,7 @@ impl Owners {
             | hub::Event::Rejected { .. }
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
+            | hub::Event::Looped { .. }
             | hub::Event::Stopped
             | _ => Ok(()),
         }
