@@ -257,6 +257,8 @@ codes! {
         Unreachable = 512, "the hub could not be reached";
         /// The answer is raw where a value is expected, or the other way round.
         WrongContent = 514, "the answer is of another content kind";
+        /// A stream's end came before all of its items.
+        Truncated = 515, "the stream ended before all of it had come";
     }
 }
 

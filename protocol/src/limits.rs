@@ -76,6 +76,12 @@ pub struct Limits {
     pub listeners: usize,
     /// Calls of one client that wait for their answer. Then [`Refusal::Overloaded`](crate::Refusal::Overloaded).
     pub pending_calls: usize,
+    /// Streams of one client that have not ended, counted among its calls as well. Then
+    /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), or [`Misuse::TooMany`](crate::Misuse::TooMany) before it is sent.
+    pub streams: usize,
+    /// One item of a stream, in bytes of its payload. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender, and
+    /// the stream ends with [`Refusal::TooLarge`](crate::Refusal::TooLarge).
+    pub item: usize,
     /// Bytes that a hub holds for its links: frames under way in either direction, and its tables as estimated. At more, it
     /// takes no connections, members, providers or listeners; calls, sends and broadcasts end with
     /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), and so do links in the middle of a long frame.
@@ -123,6 +129,8 @@ impl Default for Limits {
             providers: 4_096,
             listeners: 4_096,
             pending_calls: 1_024,
+            streams: 256,
+            item: 64 << 20,
             memory: 1 << 30,
             hops: 8,
             metadata: 4 << 10,

@@ -11,6 +11,7 @@ mod api;
 mod beacons;
 mod calls;
 mod channels;
+mod flow;
 mod guarding;
 mod handshake;
 mod messages;
@@ -21,6 +22,8 @@ mod seal_model;
 #[cfg(test)]
 mod seal_tests;
 mod serving;
+mod stream_api;
+mod streams;
 mod window;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -35,6 +38,8 @@ pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use seal::Seal;
 use serving::Serving;
+pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
+use streams::Place;
 
 use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
@@ -72,6 +77,12 @@ pub struct Client {
     controls: BTreeMap<u64, (Control, Option<TimerId>)>,
     control_ids: u64,
     calls: Slots<Pending>,
+    /// Those of our calls that are streams.
+    streams: Map<Token, Key>,
+    /// Bytes that may be on their way to us in streams.
+    windows: u64,
+    /// Streams with something to send, each once, in the order of their turns.
+    flowing: VecDeque<Place>,
     requests: u64,
     /// Sends and broadcasts the hub has not taken yet, by the position of their frames.
     sends: VecDeque<(u64, Token)>,
@@ -129,6 +140,9 @@ impl Client {
             controls: BTreeMap::new(),
             control_ids: 0,
             calls: Slots::default(),
+            streams: hash.map(),
+            windows: 0,
+            flowing: VecDeque::new(),
             requests: 0,
             sends: VecDeque::new(),
             frames_sent: 0,
@@ -158,6 +172,7 @@ impl Client {
             serving: self.serving.len(),
             controls: self.controls.len(),
             sends: self.sends.len(),
+            streams: self.streams.len(),
         }
     }
 }
@@ -173,7 +188,10 @@ impl Machine for Client {
             Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
             Input::Dialled { link, peer } if self.link == Some(link) => self.handle_dialled(&peer),
             Input::Received { link, data } if self.link == Some(link) => self.handle_received(link, data),
-            Input::Written { link, bytes } if self.link == Some(link) => self.outbox.written(&mut self.pool, bytes),
+            Input::Written { link, bytes } if self.link == Some(link) => {
+                self.outbox.written(&mut self.pool, bytes);
+                self.pump();
+            }
             Input::Closed { link, how } if self.link == Some(link) => {
                 let dialling = matches!(self.phase, Phase::Dialling);
                 self.lose(if dialling { CloseReason::Unreachable(how) } else { CloseReason::Lost });
@@ -181,7 +199,10 @@ impl Machine for Client {
             // Of a link that is no longer ours.
             Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
             Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } => {}
-            Input::Command(command) => self.handle_command(command),
+            Input::Command(command) => {
+                self.handle_command(command);
+                self.pump();
+            }
             Input::Timeout => self.handle_timeout(),
         }
     }
@@ -222,6 +243,7 @@ impl Client {
             Command::Send { token, outgoing } => self.handle_send(token, &outgoing),
             Command::Broadcast { token, outgoing } => self.handle_broadcast(token, &outgoing),
             Command::Answer { request, result } => self.handle_answer(request, result),
+            Command::Stream(command) => self.handle_stream(command),
             Command::Close => self.handle_close(),
         }
     }
@@ -241,6 +263,8 @@ impl Client {
             if let Err(violation) = handled {
                 self.violated(violation);
             }
+            // After each frame, so that it does not matter which came together.
+            self.pump();
         }
     }
 
@@ -265,11 +289,8 @@ impl Client {
             FrameType::Ping => self.handle_ping(frame),
             FrameType::Pong => Pong::parse(frame.body()).map(drop).map_err(|_| Violation::BadControl),
             FrameType::Goodbye => self.handle_goodbye(frame),
-            // No exchange takes these yet: they belong to none.
-            FrameType::Item | FrameType::End | FrameType::Credit => {
-                self.event(Event::Dropped(Dropped::EndedRoute));
-                Ok(())
-            }
+            FrameType::Item | FrameType::End => self.handle_piece(kind, frame),
+            FrameType::Credit => self.handle_credit(frame),
             FrameType::Hello
             | FrameType::Challenge
             | FrameType::Proof

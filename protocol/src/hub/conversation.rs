@@ -67,6 +67,7 @@ impl Hub {
             | FrameType::End
             | FrameType::Cancel
             | FrameType::Beacon => self.handle_message(ix, kind, frame).map_err(DisconnectReason::from),
+            FrameType::Credit => self.route_credit(ix, frame),
             FrameType::Hello
             | FrameType::Challenge
             | FrameType::Proof
@@ -77,8 +78,7 @@ impl Hub {
             | FrameType::JoinChallenge
             | FrameType::Offer
             | FrameType::Channel
-            | FrameType::Fail
-            | FrameType::Credit => Err(Violation::UnexpectedFrame.into()),
+            | FrameType::Fail => Err(Violation::UnexpectedFrame.into()),
         }
     }
 
@@ -185,8 +185,8 @@ impl Hub {
             Err(Refusal::HubOwned)
         } else if full {
             Err(Refusal::Overloaded)
-        } else if provide.kind == EventKind::Call.number() {
-            self.registry.provide(&mut member.memberships, ix, names, EventKind::Call, &self.limits)
+        } else if let Some(kind) = EventKind::from_number(provide.kind) {
+            self.registry.provide(&mut member.memberships, ix, names, kind, &self.limits)
         } else {
             Err(Refusal::WrongKind)
         };

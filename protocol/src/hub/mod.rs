@@ -21,6 +21,7 @@ mod ownership;
 mod registry;
 mod remembered;
 mod session;
+mod streams;
 mod system;
 mod throttle;
 

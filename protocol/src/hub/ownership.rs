@@ -389,7 +389,7 @@ impl Hub {
     }
 
     /// Ends a call for both sides with the hub's own word.
-    fn end_call_with(&mut self, key: Key, why: Refusal) {
+    pub(super) fn end_call_with(&mut self, key: Key, why: Refusal) {
         let Some((caller, provider)) = self.take_call(key) else { return };
         self.fail(caller.0, caller.1, why);
         self.fail(provider, key.bits() | ROUTE_BY_HUB, why);

@@ -103,6 +103,8 @@ pub(crate) struct Member {
     pub(crate) joins: BTreeMap<u64, Joining>,
     /// The client's own calls, by the route numbers it chose.
     pub(crate) calls: Map<u32, Key>,
+    /// How many of them are streams.
+    pub(crate) streams: usize,
     /// The newest call this client is working on as a provider; the others hang on it.
     pub(crate) serving: Option<Key>,
     /// Message frames taken.
@@ -302,6 +304,7 @@ impl Session {
             memberships: Memberships::default(),
             joins: BTreeMap::new(),
             calls: hash.map(),
+            streams: 0,
             serving: None,
             taken: 0,
             refused: Vec::new(),

@@ -294,6 +294,9 @@ impl Hub {
     /// A call to one of the hub's own channels.
     pub(super) fn answer_call(&mut self, ix: LinkIx, call: Passing<'_>) {
         let route = call.hop.route;
+        if call.header.flags.has(Flags::STREAM) {
+            return self.fail(ix, route, Refusal::WrongKind);
+        }
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return };
         if !member.capabilities.contains(Capabilities::OBSERVER) {
             return self.fail(ix, route, Refusal::NotAllowed);

@@ -245,6 +245,11 @@ impl Outbox {
         self.in_flight
     }
 
+    /// Bytes that have not left the driver's hands: however late it takes them, the same.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.in_flight + self.waiting()
+    }
+
     /// Bytes that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.queued + self.tail.len()

@@ -123,6 +123,21 @@ where
         self.work_inbox(false);
     }
 
+    /// Hands over several commands at once, which the machine has carried out before anything is written.
+    pub(crate) fn issue_all(&self, commands: &mut Vec<M::Command>) {
+        if commands.is_empty() {
+            return;
+        }
+        {
+            let mut inbox = lock(&self.inbox);
+            inbox.list.append(commands);
+            if mem::replace(&mut inbox.busy, true) {
+                return;
+            }
+        }
+        self.work_inbox(false);
+    }
+
     /// Takes connections from a listener until [`Driver::stop_accepting`].
     pub(crate) fn accept_from(self: &Arc<Self>, acceptor: Box<dyn Acceptor>) {
         self.runtime.spawn(Box::pin(accept::AcceptLoop::new(Arc::clone(self), acceptor)));

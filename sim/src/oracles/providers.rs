@@ -86,6 +86,7 @@ impl Providers {
             Command::Close => self.forget(node, |_| true),
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
