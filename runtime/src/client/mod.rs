@@ -15,6 +15,7 @@ mod opening;
 mod provide;
 mod request;
 mod streaming;
+mod subscription;
 mod tickets;
 
 use std::fmt;
@@ -38,6 +39,7 @@ pub use observe::{ChannelInfo, MemberInfo};
 pub use opening::{Opening, PendingOpen};
 pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
 pub use request::Request;
+pub use subscription::Subscription;
 
 use self::channel::ChannelHandle;
 use self::desk::{ClientDriver, State};

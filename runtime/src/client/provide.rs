@@ -287,9 +287,9 @@ pub(super) struct Tracked {
 /// A stream that runs: what its items are asked for with, and where those of the caller go.
 type Served = (Arc<Feed>, Option<Arc<ItemQueue>>);
 
-/// Tells a handler's task that its caller is gone.
+/// Tells a handler's task that nobody wants it any more.
 #[derive(Default)]
-struct Ended(Mutex<(bool, Option<Waker>)>);
+pub(super) struct Ended(Mutex<(bool, Option<Waker>)>);
 
 impl Tracked {
     /// Drops the handler's future, in its own task.
@@ -298,14 +298,7 @@ impl Tracked {
         if let Some((feed, _)) = &self.stream {
             feed.end();
         }
-        let waker = {
-            let mut ended = lock(&self.ended.0);
-            ended.0 = true;
-            ended.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.ended.end();
     }
 
     pub(super) fn stream(&self) -> Option<Served> {
@@ -314,7 +307,18 @@ impl Tracked {
 }
 
 impl Ended {
-    fn poll(&self, cx: &Context<'_>) -> bool {
+    pub(super) fn end(&self) {
+        let waker = {
+            let mut ended = lock(&self.0);
+            ended.0 = true;
+            ended.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn poll(&self, cx: &Context<'_>) -> bool {
         let mut ended = lock(&self.0);
         if !ended.1.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             ended.1 = Some(cx.waker().clone());
