@@ -288,7 +288,7 @@ impl Hub {
         }
         core::mem::take(&mut session.outbox).discard(&mut self.pool);
         self.partials -= session.inbox.retained();
-        for timer in [session.handshake_timer, session.partial_timer, session.write_timer, session.heartbeat_timer]
+        for timer in [session.handshake_timer, session.partial_timer, session.write_timer]
             .into_iter()
             .flatten()
         {
@@ -304,6 +304,9 @@ impl Hub {
             }
             State::Hello | State::Proof(_) => return self.event(Event::Rejected { link, why }),
         };
+        if let Some(timer) = member.heartbeat_timer {
+            self.timers.cancel(timer);
+        }
         for joining in core::mem::take(&mut member.joins).into_values() {
             if let Some(timer) = joining.timer {
                 self.timers.cancel(timer);

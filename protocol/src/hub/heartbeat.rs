@@ -1,6 +1,7 @@
 //! Whether clients are still there: a silent one is asked, and one that goes on saying nothing is gone.
 
 use super::registry::LinkIx;
+use super::session::Session;
 use super::{DisconnectReason, Due, Hub};
 use crate::error::Refusal;
 use crate::machine::LinkId;
@@ -10,8 +11,8 @@ use crate::wire::{Control as _, FrameType, Ping};
 impl Hub {
     /// A client is admitted: from now on its silence counts.
     pub(super) fn start_heartbeat(&mut self, ix: LinkIx) {
-        if let Some(session) = self.links.get_mut(ix) {
-            (session.heard, session.asked) = (self.now.mono, false);
+        if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
+            member.heard = self.now.mono;
         }
         self.beat_at(ix, self.now.mono + self.patience());
     }
@@ -20,20 +21,21 @@ impl Hub {
     pub(super) fn heartbeat_due(&mut self, link: LinkId) {
         let patience = self.patience();
         let Some(ix) = self.links.find(link) else { return };
-        let Some(session) = self.links.get_mut(ix) else { return };
-        session.heartbeat_timer = None;
-        let (heard, idle) = (session.heard, self.limits.idle);
+        let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return };
+        member.heartbeat_timer = None;
+        let (heard, idle) = (member.heard, self.limits.idle);
         let quiet = self.now.mono.saturating_since(heard);
         if quiet < patience {
             return self.beat_at(ix, heard + patience);
         }
         // Only who was asked can fail to answer: time may have jumped since.
-        if session.asked {
+        if member.asked {
             return self.end_late(link, DisconnectReason::Refused(Refusal::Idle));
         }
-        session.asked = true;
+        member.asked = true;
         self.pings += 1;
         let ping = Ping { number: self.pings };
+        let Some(session) = self.links.get_mut(ix) else { return };
         session.outbox.push(&mut self.pool, FrameType::Ping, |out| ping.encode(out));
         self.check_outbox(ix);
         self.beat_at(ix, self.now.mono + idle.saturating_sub(patience));
@@ -45,9 +47,10 @@ impl Hub {
     }
 
     fn beat_at(&mut self, ix: LinkIx, at: Instant) {
-        if let Some(session) = self.links.get_mut(ix) {
-            let due = Due::Heartbeat(session.link);
-            session.heartbeat_timer = Some(self.timers.insert(at, TimerReason::Heartbeat, due));
+        let Some(session) = self.links.get_mut(ix) else { return };
+        let due = Due::Heartbeat(session.link);
+        if let Some(member) = session.member_mut() {
+            member.heartbeat_timer = Some(self.timers.insert(at, TimerReason::Heartbeat, due));
         }
     }
 }

@@ -304,7 +304,9 @@ impl Hub {
         let Some(ix) = self.links.find(link) else { return };
         if let Some(session) = self.links.get_mut(ix) {
             session.received = session.received.saturating_add(data.len() as u64);
-            (session.heard, session.asked) = (self.now.mono, false);
+            if let Some(member) = session.member_mut() {
+                (member.heard, member.asked) = (self.now.mono, false);
+            }
         }
         let mut whole = false;
         loop {

@@ -54,11 +54,6 @@ pub(crate) struct Session {
     /// When the frame began whose rest has not come.
     pub(crate) partial_since: Instant,
     pub(crate) write_timer: Option<TimerId>,
-    /// When something was heard last, and when that is looked at.
-    pub(crate) heard: Instant,
-    /// Whether nothing was heard since it was asked.
-    pub(crate) asked: bool,
-    pub(crate) heartbeat_timer: Option<TimerId>,
     /// Since when no byte has left the driver's hands, while it holds any.
     pub(crate) stalled_since: Instant,
 }
@@ -138,6 +133,11 @@ pub(crate) struct Member {
     pub(crate) streams: usize,
     /// The newest call this client is working on as a provider; the others hang on it.
     pub(crate) serving: Option<Key>,
+    /// When something was heard last, and when that is looked at.
+    pub(crate) heard: Instant,
+    /// Whether nothing was heard since it was asked.
+    pub(crate) asked: bool,
+    pub(crate) heartbeat_timer: Option<TimerId>,
     /// Message frames taken.
     pub(crate) taken: u64,
     /// Those refused since the last ACK.
@@ -210,9 +210,6 @@ impl Session {
             partial_timer: None,
             partial_since: Instant::ZERO,
             write_timer: None,
-            heard: Instant::ZERO,
-            asked: false,
-            heartbeat_timer: None,
             stalled_since: Instant::ZERO,
         }
     }
@@ -345,6 +342,9 @@ impl Session {
             calls: hash.map(),
             streams: 0,
             serving: None,
+            heard: Instant::ZERO,
+            asked: false,
+            heartbeat_timer: None,
             taken: 0,
             refused: Vec::new(),
             ack_due: false,
