@@ -18,9 +18,10 @@ mod secret;
 mod sync;
 
 pub use client::{
-    Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES,
-    DEFAULT_DEADLINE, IntoChannel, IntoEvent, Items, LazyClient, Listener, MemberInfo, Message, Opening, PendingCall,
-    PendingOpen, PendingStream, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending, StreamCall, WAITING_MAX,
+    BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES,
+    DEFAULT_DEADLINE, IntoChannel, IntoEvent, Items, LazyClient, Listen, Listener, MemberInfo, Message, Opening,
+    Overflow, PendingCall, PendingListen, PendingOpen, PendingStream, Provider, QUEUE_MAX, RUNNING_MAX, Request,
+    Sending, StreamCall, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Failure, Payload, Welcome};

@@ -10,16 +10,17 @@ use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
     ChannelSalt, Command, Event, Failure, Request, RequestId, StreamEvent, StreamId, Welcome,
 };
-use commipc_protocol::{ChannelName, ClientId, CloseReason};
+use commipc_protocol::{ChannelName, ClientId, CloseReason, Instant};
 use commipc_protocol::{Fault, Misuse, Refusal, client};
 
+use super::brake::Brake;
 use super::items;
 use super::life::{Derived, Life};
-use super::listen::Queue;
 use super::opening;
 use super::provide::{self, Job, ProviderCell, Tracked};
 use super::tickets::{Completed, Target, Tickets};
 use crate::driver::{Driver, Sink};
+use crate::runtime::Runtime;
 use crate::sync::lock;
 
 /// The driver of a client's machine.
@@ -36,6 +37,7 @@ pub(crate) struct Desk {
     lives: Mutex<HashMap<ChannelName, Weak<Life>>>,
     /// Passwords of channels, and what was derived of them last.
     passwords: Mutex<HashMap<ChannelName, Password>>,
+    brake: Arc<Brake>,
 }
 
 /// A channel's password, as far as it is known.
@@ -67,11 +69,17 @@ impl Desk {
             secret,
             lives: Mutex::default(),
             passwords: Mutex::default(),
+            brake: Arc::default(),
         }
     }
 
     pub(super) const fn lives(&self) -> &Mutex<HashMap<ChannelName, Weak<Life>>> {
         &self.lives
+    }
+
+    /// What lets the connection wait for listeners.
+    pub(super) const fn brake(&self) -> &Arc<Brake> {
+        &self.brake
     }
 
     /// Keeps what a channel is to be opened with; what was derived of the same stays.
@@ -166,7 +174,7 @@ impl Desk {
         let targets = lock(&desk.tickets).take_targets();
         for target in &targets {
             match target {
-                Target::Listener(queue) => queue.close(),
+                Target::Listener(queue) => queue.close(Failure::Local(Misuse::NotConnected)),
                 // Each stream has had its own end before.
                 Target::Provider(_) | Target::Items(_) => {}
             }
@@ -198,7 +206,9 @@ impl Desk {
     fn message(driver: &Arc<ClientDriver>, message: client::Message, replies: &mut Vec<Command>) {
         let target = lock(&driver.sink().tickets).target(message.to);
         match target {
-            Some(Target::Listener(queue)) => Queue::push(&queue, message.message, message.number),
+            Some(Target::Listener(queue)) => {
+                queue.push(message.message, message.number, || driver.runtime().now());
+            }
             Some(Target::Provider(cell)) => {
                 provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
             }
@@ -375,6 +385,10 @@ impl Sink<client::Client> for Desk {
             served += completed.finish(replies);
         }
         served
+    }
+
+    fn held(&self, runtime: &dyn Runtime, waker: &Waker) -> Option<Instant> {
+        self.brake.held(waker, || runtime.now())
     }
 
     fn dial_failed(&self, error: io::Error) {

@@ -1,5 +1,6 @@
 //! What an application holds: a client, its channels, and what hangs on them.
 
+mod brake;
 mod builder;
 mod call;
 mod channel;
@@ -13,6 +14,7 @@ mod names;
 mod observe;
 mod opening;
 mod provide;
+mod queue;
 mod request;
 mod streaming;
 mod tickets;
@@ -27,16 +29,18 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, HubId, Nam
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use brake::BLOCK_MAX;
 pub use builder::{ClientBuilder, Connecting};
 pub use call::{Call, DEFAULT_DEADLINE, PendingCall, Sending};
 pub use channel::Channel;
 pub use items::{DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, Items, PendingStream, StreamCall};
 pub use lazy::LazyClient;
-pub use listen::{Listener, Message, QUEUE_MAX};
+pub use listen::{Listen, Listener, Message, PendingListen};
 pub use names::{IntoChannel, IntoEvent};
 pub use observe::{ChannelInfo, MemberInfo};
 pub use opening::{Opening, PendingOpen};
 pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
+pub use queue::{Overflow, QUEUE_MAX};
 pub use request::Request;
 
 use self::channel::ChannelHandle;

@@ -8,8 +8,8 @@ use commipc_protocol::client::{Answer, CallFailure, Command, Failure, Token};
 
 use super::desk::Undo;
 use super::items::ItemQueue;
-use super::listen::Queue;
 use super::provide::ProviderCell;
+use super::queue::Queue;
 
 /// Slots by the low half of their tokens; the high half counts their uses.
 #[derive(Default)]

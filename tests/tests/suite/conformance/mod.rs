@@ -9,6 +9,7 @@
 mod calls;
 mod clients;
 mod connections;
+mod listeners;
 mod load;
 mod messages;
 mod payloads;
