@@ -28,7 +28,8 @@ pub struct Limits {
     /// How long bytes may be with the driver without one of them leaving. At a hub the link then ends with
     /// [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer).
     pub write: Duration,
-    /// Connections that have not proved themselves yet. At the cap the one that has sent least, then the oldest, is closed.
+    /// Connections that have not proved themselves yet. At the cap one of the older half is closed: the one that has sent
+    /// least, then the oldest.
     /// As many connections may wait to be told that they failed; at the cap the one of the same source that has waited
     /// longest is told, or of all if it has none.
     pub unauthenticated: usize,

@@ -320,6 +320,7 @@ fn the_hub_lists_channels_and_members() {
     assert_eq!(field(&members, "next"), Value::Null);
     let members = field(&members, "members").into_array().unwrap();
     assert_eq!(members.iter().map(|member| text(member, "client")).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!([0, 1].map(|member| field(&members[member], "owner")), [true.into(), false.into()]);
     assert_eq!(field(&members[1], "provides"), Value::Array(vec!["difference".into(), "sum".into()]));
     assert!(ask(&mut world, 0, "members", &question("nowhere")).unwrap_err().contains("no such channel"));
     assert!(ask(&mut world, 0, "members", &Value::Null).unwrap_err().contains("does not fit"));

@@ -39,3 +39,4 @@ pub use error::{
 };
 pub use hub::{Hub, HubBuilder, Starting};
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
+pub use secret::read_secret_file;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use commipc_protocol::client::{
     self, Answer, CallFailure, Credit, Failure, Incoming, Outgoing, Payload, StreamCommand, StreamEvent, Token,
 };
-use commipc_protocol::{ChannelName, CloseReason, Fault, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
+use commipc_protocol::{ChannelName, CloseReason, Fault, Flush, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
 use std::io::Write as _;
 
 use crate::station::{Asked, Told};
@@ -63,6 +63,7 @@ impl<C: Canon> Canon for Input<C> {
             Self::Closed { link, .. } => (5, Some(link)),
             Self::Command(_) => (6, None),
             Self::Timeout => (7, None),
+            Self::Shortage => (12, None),
         };
         out.push(tag);
         if let Some(link) = link {
@@ -74,7 +75,7 @@ impl<C: Canon> Canon for Input<C> {
             Self::Written { bytes, .. } => number(out, *bytes as u64),
             Self::Closed { how, .. } => end(out, *how),
             Self::Command(command) => command.canon(out),
-            Self::Timeout => {}
+            Self::Shortage | Self::Timeout => {}
         }
     }
 }
@@ -95,7 +96,11 @@ impl<E: Canon> Canon for Output<E> {
             Self::Close { link, flush } => {
                 out.push(10);
                 link.canon(out);
-                out.push(u8::from(*flush));
+                out.push(match flush {
+                    Flush::Nothing => 0,
+                    Flush::Written => 1,
+                    Flush::Read => 2,
+                });
             }
             Self::Event(event) => {
                 out.push(11);

@@ -6,7 +6,7 @@ use super::throttle::Guesser;
 use super::{DisconnectReason, Due, Event, Hub, MUCH};
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
-use crate::machine::Output;
+use crate::machine::{Flush, Output};
 use crate::names::ClientId;
 use crate::time::TimerReason;
 use crate::wire::{
@@ -259,11 +259,19 @@ impl Hub {
             (State::Hello | State::Proof(_) | State::Failing, _) => {}
         }
         let link = session.link;
-        // Who is ended for want of memory is not to cost more of it until it has read everything.
         let overloaded = why == DisconnectReason::Refused(Refusal::Overloaded);
-        let flush = !(overloaded && session.outbox.waiting() > MUCH);
-        for data in core::mem::take(&mut session.outbox).drain(&mut self.pool).filter(|_| flush) {
-            self.outputs.push_back(Output::Transmit { link, data });
+        let flush = if overloaded && session.outbox.waiting() > MUCH {
+            // Who is ended for want of memory is not to cost more of it until it has read everything.
+            Flush::Nothing
+        } else if session.member().is_some() {
+            Flush::Read
+        } else {
+            // Strangers are many, and hold their places no longer than it takes to show them out.
+            Flush::Written
+        };
+        if flush != Flush::Nothing {
+            let rest = core::mem::take(&mut session.outbox).drain(&mut self.pool);
+            self.outputs.extend(rest.map(|data| Output::Transmit { link, data }));
         }
         self.outputs.push_back(Output::Close { link, flush });
         self.forget(ix, session, why);
@@ -271,7 +279,7 @@ impl Hub {
 
     /// Undoes everything a link stood for.
     pub(super) fn forget(&mut self, ix: LinkIx, mut session: Session, why: DisconnectReason) {
-        drop(core::mem::take(&mut session.outbox).drain(&mut self.pool));
+        core::mem::take(&mut session.outbox).discard(&mut self.pool);
         self.partials -= session.inbox.retained();
         for timer in [session.handshake_timer, session.partial_timer, session.write_timer].into_iter().flatten() {
             self.timers.cancel(timer);

@@ -97,10 +97,11 @@ impl Links {
         self.strangers.retain(|&stranger| stranger != ix);
     }
 
-    /// Of those that have not proved themselves, the one that has sent least, then the oldest.
+    /// Of the older half of those that have not proved themselves, the one that has sent least, then the oldest. Who came
+    /// just now has had no time to send as much as others did, and would always be the one to go.
     pub(crate) fn least_deserving_stranger(&self, source: Option<Source>) -> Option<LinkIx> {
         let sent = |ix: &LinkIx| self.get(*ix).map_or(0, |session| session.received);
-        self.strangers_of(source).min_by_key(sent)
+        self.strangers_of(source).take(self.strangers(source).div_ceil(2)).min_by_key(sent)
     }
 
     fn strangers_of(&self, source: Option<Source>) -> impl Iterator<Item = LinkIx> {

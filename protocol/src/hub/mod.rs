@@ -44,7 +44,7 @@ use crate::auth::Credentials;
 use crate::error::{Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::limits::{FRAME_CAP, Limits};
-use crate::machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER};
+use crate::machine::{Flush, Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER};
 use crate::names::{ClientId, CredentialId, HubId};
 use crate::policy::OwnerPolicy;
 use crate::seed::{Purpose, Seed, Stream};
@@ -203,10 +203,11 @@ impl Machine for Hub {
         match input {
             Input::Accepted { link, peer } => self.handle_accepted(link, peer),
             // A hub dials nobody.
-            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
+            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
             Input::Received { link, data } => self.handle_received(link, data),
             Input::Written { link, bytes } => self.handle_written(link, bytes),
             Input::Closed { link, how } => self.handle_closed(link, how),
+            Input::Shortage => self.handle_shortage(),
             Input::Command(Command::SetCredentials(credentials)) => self.credentials = credentials,
             Input::Command(Command::Shutdown) => self.handle_shutdown(),
             Input::Timeout => self.handle_timeout(),
@@ -255,7 +256,7 @@ impl Machine for Hub {
 impl Hub {
     fn handle_accepted(&mut self, link: LinkId, peer: Peer) {
         if self.links.len() >= self.limits.connections || self.is_full() || link.is_dialled() {
-            self.outputs.push_back(Output::Close { link, flush: false });
+            self.outputs.push_back(Output::Close { link, flush: Flush::Nothing });
             self.event(Event::Rejected { link, why: DisconnectReason::Refused(Refusal::TooManyConnections) });
             return;
         }
@@ -280,6 +281,15 @@ impl Hub {
             if self.links.strangers(of) >= most
                 && let Some(least) = self.links.least_deserving_stranger(of)
             {
+                self.end_link(least, DisconnectReason::Refused(Refusal::TooManyConnections));
+            }
+        }
+    }
+
+    /// Gives up half of the places of strangers for those who wait outside, the silent and the oldest first.
+    fn handle_shortage(&mut self) {
+        for _ in 0..self.links.strangers(None).div_ceil(2) {
+            if let Some(least) = self.links.least_deserving_stranger(None) {
                 self.end_link(least, DisconnectReason::Refused(Refusal::TooManyConnections));
             }
         }

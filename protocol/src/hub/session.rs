@@ -32,6 +32,8 @@ use crate::wire::{
 
 /// Take-over proofs of one PROOF.
 const TAKEOVERS_MAX: usize = 4;
+/// A PROOF at its longest takes a third of this. Less than a HELLO may have: with a challenge out, a stranger costs more already.
+const PROOF_FRAME: u32 = 512;
 
 /// One link.
 #[derive(Debug)]
@@ -237,6 +239,7 @@ impl Session {
             frame: u64::from(hub.limits.frame),
             features: 0,
         };
+        self.inbox.set_limit(hub.limits.handshake_frame.min(PROOF_FRAME));
         let sent = self.outbox.push(pool, FrameType::Challenge, |out| challenge.encode(out));
         let opening = [&MAGIC, frame.raw()].concat();
         let transcript = TranscriptHash::connection(&opening, sent, binding);

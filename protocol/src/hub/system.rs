@@ -356,15 +356,18 @@ impl Hub {
     fn list_members(&self, channel: Name<'_>, after: Option<u64>) -> Option<BytesMut> {
         let mut page = Page::new(self.limits.frame);
         let members = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)))?;
+        let guard = self.registry.by_name(channel).map(|(_, channel)| &channel.guard);
         for (joined, ix) in members {
             if page.is_full() {
                 break;
             }
             let Some(member) = self.links.get(ix).and_then(Session::member) else { continue };
             page.entry(joined, |out| {
-                cbor::put_map(out, 2);
+                cbor::put_map(out, 3);
                 cbor::put_text(out, "client");
                 cbor::put_text(out, &member.client);
+                cbor::put_text(out, "owner");
+                cbor::put_bool(out, guard.is_some_and(|guard| guard.is_owned_by(ix)));
                 cbor::put_text(out, "provides");
                 let provides = self.registry.provided_by(channel, &member.memberships);
                 cbor::put_array(out, provides.clone().count() as u64);
