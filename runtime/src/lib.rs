@@ -20,7 +20,7 @@ mod sync;
 pub use client::{
     BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES,
     DEFAULT_DEADLINE, IntoChannel, IntoEvent, Items, LazyClient, Listen, Listener, MemberInfo, Message, Opening,
-    Overflow, PendingCall, PendingListen, PendingOpen, PendingStream, Provider, QUEUE_MAX, RUNNING_MAX, Request,
+    Overflow, PendingCall, PendingListen, PendingOpen, PendingProvide, PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, Request,
     Sending, StreamCall, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};

@@ -13,14 +13,14 @@ use serde::de::DeserializeOwned;
 
 use super::call::{Call, Sending};
 use super::desk::{ClientDriver, Undo};
+use super::handlers::{RawHandler, Service, ValueHandler};
 use super::life::Life;
 use super::listen::{self, Listen};
 use super::names::IntoEvent;
-use super::provide::{Provider, ProviderCell, RawHandler, Service, ValueHandler};
+use super::providing::Providing;
 use super::request::Request;
 use super::tickets::{Outcome, Target};
 use super::{ClientHandle, Place};
-use crate::error::ProvideError;
 use crate::sync::lock;
 
 /// An open channel. Clones are the same channel; it is left when the last clone, provider and listener of it are gone.
@@ -96,10 +96,11 @@ impl Channel {
         &self.handle.name
     }
 
-    /// Provides an event: `handler` runs for every request, at most 64 at a time; 256 more wait, the rest is refused.
+    /// Provides an event: `handler` runs for every request, at most 64 at a time; 256 more wait, the rest is refused,
+    /// unless [`Providing::running`] and [`Providing::waiting`] say otherwise. Await it.
     ///
     /// The handler is polled once where the request came in and gets a task of its own if it waits, so it must not
-    /// block. Its future is dropped when the caller gives up. A panic becomes a fault and harms nothing else.
+    /// block. Its future is dropped when the caller gives up, unless it was [detached](Request::detach). A panic becomes a fault and harms nothing else.
     /// An error leaves as the [`Fault`] it turns into and never with more text than that.
     ///
     /// Provided once more by the same client, the event goes to the newer handler from then on. Requests that the older one
@@ -111,7 +112,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide<T, R, E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Result<Provider, ProvideError>
+    pub fn provide<T, R, E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         T: DeserializeOwned + Send + 'static,
         F: Fn(Request<T>) -> Fut + Send + Sync + 'static,
@@ -119,7 +120,7 @@ impl Channel {
         R: Serialize + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide_service(event.into_event()?, Service::Call(Box::new(ValueHandler::<T, F>::new(handler)))).await
+        self.provide_service(event.into_event(), Service::Call(Box::new(ValueHandler::<T, F>::new(handler))))
     }
 
     /// Provides an event like [`Channel::provide`], with a clone of `state` for every request.
@@ -129,12 +130,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_with<S, T, R, E, F, Fut>(
-        &self,
-        state: S,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Result<Provider, ProvideError>
+    pub fn provide_with<S, T, R, E, F, Fut>(&self, state: S, event: impl IntoEvent, handler: F) -> Providing
     where
         S: Clone + Send + Sync + 'static,
         T: DeserializeOwned + Send + 'static,
@@ -143,7 +139,7 @@ impl Channel {
         R: Serialize + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide(event, move |request| handler(state.clone(), request)).await
+        self.provide(event, move |request| handler(state.clone(), request))
     }
 
     /// Provides an event of raw bytes: they reach the handler untouched, and its answer the caller.
@@ -153,13 +149,13 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_raw<E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Result<Provider, ProvideError>
+    pub fn provide_raw<E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         F: Fn(Request<Bytes>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Bytes, E>> + Send + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide_service(event.into_event()?, Service::Call(Box::new(RawHandler::new(handler)))).await
+        self.provide_service(event.into_event(), Service::Call(Box::new(RawHandler::new(handler))))
     }
 
     /// Calls an event: its provider's answer is decoded as `R`. Await it.
@@ -248,22 +244,8 @@ impl Channel {
         self.listen_to(event.map(EventName::new).transpose(), Some)
     }
 
-    pub(super) async fn provide_service(&self, event: EventName, service: Service) -> Result<Provider, ProvideError> {
-        if let Some(why) = self.life().ended() {
-            return Err(why.into());
-        }
-        let cell = ProviderCell::new(service);
-        let kind = cell.kind();
-        let target = Target::Provider(Arc::clone(&cell));
-        let channel = self.handle.name.clone();
-        let token = ask(self.handle.driver(), Some(target), Undo::Withdraw, |token| Command::Provide {
-            token,
-            channel,
-            event,
-            kind,
-        })
-        .await?;
-        Ok(Provider::new(token, cell, Arc::clone(&self.handle)))
+    pub(super) fn provide_service(&self, event: Result<EventName, NameError>, service: Service) -> Providing {
+        Providing::new(Arc::clone(&self.handle), event, service)
     }
 
     fn listen_to<T>(&self, event: Result<Option<EventName>, NameError>, decode: fn(Payload) -> Option<T>) -> Listen<T> {

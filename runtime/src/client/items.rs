@@ -16,9 +16,10 @@ use commipc_protocol::{Misuse, client};
 use futures_core::Stream;
 
 use super::ClientHandle;
-use super::call::{DEFAULT_DEADLINE, Decode};
+use super::call::{DEFAULT_DEADLINE, Deadline, Decode, sooner};
 use super::desk::ClientDriver;
 use super::feed::{Feed, ItemStream, Pump};
+use super::request::Request;
 use super::tickets::Target;
 use crate::error::CallError;
 use crate::sync::lock;
@@ -245,7 +246,7 @@ impl<T> fmt::Debug for Items<T> {
 pub struct StreamCall<R> {
     client: Arc<ClientHandle>,
     outgoing: Result<Outgoing, CallError>,
-    deadline: Duration,
+    deadline: Deadline,
     window: Credit,
     input: Option<ItemStream>,
     decode: Decode<R>,
@@ -259,13 +260,20 @@ impl<R> StreamCall<R> {
         decode: Decode<R>,
     ) -> Self {
         let window = Credit { items: DEFAULT_CREDIT, bytes: DEFAULT_CREDIT_BYTES };
-        Self { client, outgoing, deadline: DEFAULT_DEADLINE, window, input, decode }
+        let deadline = Deadline { time: DEFAULT_DEADLINE, until: None };
+        Self { client, outgoing, deadline, window, input, decode }
     }
 
     /// How long it may take until a provider has taken the request, at most a day. The stream itself has no deadline: to
     /// give it up, drop its items.
     pub fn deadline(mut self, time: Duration) -> Self {
-        self.deadline = time;
+        self.deadline.time = time;
+        self
+    }
+
+    /// Asks for a request that is being handled: its caller waits no longer for a provider than it waits itself.
+    pub fn within<T>(mut self, request: &Request<T>) -> Self {
+        self.deadline.until = sooner(self.deadline.until, request.deadline());
         self
     }
 
@@ -336,7 +344,7 @@ impl<R> Future for PendingStream<R> {
 }
 
 fn start<R>(call: StreamCall<R>) -> Result<Items<R>, CallError> {
-    let StreamCall { client, outgoing, deadline: time_left, window, input, decode } = call;
+    let StreamCall { client, outgoing, deadline, window, input, decode } = call;
     let outgoing = outgoing?;
     let driver = Arc::clone(&client.driver);
     let feed = input.is_some().then(Arc::<Feed>::default);
@@ -346,6 +354,7 @@ fn start<R>(call: StreamCall<R>) -> Result<Items<R>, CallError> {
         let pump = Pump::new(Arc::clone(&driver), StreamId::Call(token), feed, items);
         driver.runtime().spawn(Box::pin(pump));
     }
+    let time_left = deadline.time_left(&driver);
     let exchange = lock(&queue.0).feed.is_some();
     driver.issue(Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
     let (id, half) = (StreamId::Call(token), window.items.div_ceil(2));
@@ -361,7 +370,7 @@ pub(super) fn caller_ended(result: Result<(), Misuse>) -> Result<(), CallFailure
 
 impl<R> fmt::Debug for StreamCall<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamCall").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("StreamCall").field("deadline", &self.deadline.time).finish_non_exhaustive()
     }
 }
 
