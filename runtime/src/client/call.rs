@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::ClientHandle;
 use super::desk::{ClientDriver, Undo};
 use super::request::Request;
-use super::tickets::Outcome;
+use super::tickets::{Outcome, Target};
 use crate::error::{CallError, SendError};
 use crate::payload::{self, DecodeError};
 use crate::sync::lock;
@@ -140,7 +140,9 @@ pub(super) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Ins
 impl<R> PendingCall<R> {
     fn start(&mut self, outgoing: Outgoing, deadline: Deadline, cx: &Context<'_>) {
         let driver = &self.client.driver;
-        let token = lock(driver.sink().tickets()).waiting(Some(cx.waker().clone()), None);
+        let asked = || Target::Asked(Arc::new((outgoing.channel.clone(), outgoing.event.clone())));
+        let target = driver.sink().taps().are_wanted().then(asked);
+        let token = lock(driver.sink().tickets()).waiting(Some(cx.waker().clone()), target);
         self.step = Step::Waiting(token);
         let time_left = deadline.time_left(driver);
         driver.issue(Command::Call { token, outgoing, time_left });

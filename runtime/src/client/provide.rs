@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use commipc_protocol::client::{self, Command, Credit, EventKind, Incoming, Payload, RequestId, StreamCommand, StreamId};
+use commipc_protocol::client::{
+    self, Command, Credit, EventKind, Incoming, Payload, RequestId, StreamCommand, StreamId,
+};
 use commipc_protocol::{FaultCode, Instant, Refusal};
 
 use super::desk::{ClientDriver, refused};
@@ -15,6 +17,7 @@ use super::feed::{Feed, ItemStream, Pump};
 use super::handlers::{Answer, HandlerFuture, Service};
 use super::items::{DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, ItemQueue};
 use super::request::{About, Facts};
+use crate::schema::Schema;
 use crate::sync::lock;
 
 /// Handlers of one provider that run at a time, unless it says otherwise.
@@ -33,6 +36,7 @@ pub(super) struct Bounds {
 pub(crate) struct ProviderCell {
     service: Service,
     bounds: Bounds,
+    schema: Schema,
     load: Mutex<Load>,
 }
 
@@ -69,8 +73,8 @@ enum Admission {
 }
 
 impl ProviderCell {
-    pub(super) fn new(service: Service, bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { service, bounds, load: Mutex::default() })
+    pub(super) fn new(service: Service, bounds: Bounds, schema: Schema) -> Arc<Self> {
+        Arc::new(Self { service, bounds, schema, load: Mutex::default() })
     }
 
     pub(super) fn kind(&self) -> EventKind {
@@ -187,7 +191,7 @@ fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &m
         let facts = Arc::clone(about.facts());
         match begin(driver, cell, request, payload, about) {
             Begun::Over(answer) => {
-                finish(driver, request, answer, reply);
+                finish(driver, request, &facts, answer, reply);
                 next = cell.next();
             }
             Begun::Waits(future) => {
@@ -207,7 +211,7 @@ fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &m
                 reply(Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
                 let pump = Pump::new(Arc::clone(driver), StreamId::Request(request), feed, items);
                 let (driver_, cell) = (Arc::clone(driver), Arc::clone(cell));
-                driver.runtime().spawn(Box::pin(StreamTask { driver: driver_, cell, request, pump }));
+                driver.runtime().spawn(Box::pin(StreamTask { driver: driver_, cell, request, facts, pump }));
                 return;
             }
         }
@@ -230,6 +234,9 @@ fn begin(
     payload: Payload,
     about: About,
 ) -> Begun {
+    if let Err(fault) = cell.schema.check(&payload) {
+        return Begun::Over(Err(fault));
+    }
     let begun = catch_unwind(AssertUnwindSafe(|| match (&cell.service, request) {
         (Service::Call(handler), _) => match handler.start(payload, about) {
             Err(fault) => Begun::Over(Err(fault)),
@@ -240,7 +247,7 @@ fn begin(
             },
         },
         (Service::Stream(handler), Some(request)) => {
-            let input = (handler.kind() == EventKind::Exchange).then(|| ItemQueue::new(None));
+            let input = (handler.kind() == EventKind::Exchange).then(|| ItemQueue::new(about.facts().place(), None));
             let caller = input.clone().map(|queue| (Arc::clone(driver), queue, request));
             match handler.start(payload, about, caller) {
                 Ok(items) => Begun::Streams(request, items, input),
@@ -258,7 +265,16 @@ fn panicked() -> Answer {
     Err(FaultCode::HandlerPanicked.into())
 }
 
-fn finish(driver: &ClientDriver, request: Option<RequestId>, result: Answer, reply: &mut dyn FnMut(Command)) {
+fn finish(
+    driver: &ClientDriver,
+    request: Option<RequestId>,
+    facts: &Facts,
+    result: Answer,
+    reply: &mut dyn FnMut(Command),
+) {
+    if let Err(fault) = &result {
+        driver.sink().troubles().failed(facts, fault);
+    }
     match request {
         Some(request) => reply(Command::Answer { request, result }),
         None => {
@@ -307,7 +323,7 @@ impl Future for HandlerTask {
         let (driver, cell) = (&this.driver, &this.cell);
         let mut reply = |command| driver.issue(command);
         if let Some(answer) = answer {
-            finish(driver, this.request, answer, &mut reply);
+            finish(driver, this.request, &this.facts, answer, &mut reply);
         }
         if let Some(job) = cell.next() {
             if let Some(request) = job.request {
@@ -324,6 +340,7 @@ struct StreamTask {
     driver: Arc<ClientDriver>,
     cell: Arc<ProviderCell>,
     request: RequestId,
+    facts: Arc<Facts>,
     pump: Pump,
 }
 
@@ -336,6 +353,9 @@ impl Future for StreamTask {
             return Poll::Pending;
         }
         this.driver.sink().untrack(this.request);
+        if let Some(fault) = this.pump.fault() {
+            this.driver.sink().troubles().failed(&this.facts, fault);
+        }
         if let Some(job) = this.cell.next() {
             if let Some(request) = job.request {
                 this.driver.sink().untrack(request);

@@ -17,6 +17,7 @@ use super::provide::{Bounds, ProviderCell, RUNNING_MAX, WAITING_MAX};
 use super::tickets::Target;
 use crate::error::ProvideError;
 use crate::runtime::BoxFuture;
+use crate::schema::Schema;
 
 /// An event that is not provided yet: await it.
 #[must_use = "nothing is provided before this is awaited"]
@@ -25,15 +26,18 @@ pub struct Providing {
     event: Result<EventName, NameError>,
     service: Service,
     bounds: Bounds,
+    schema: Schema,
 }
 
 impl Providing {
-    pub(super) fn new(
-        channel: Arc<ChannelHandle>,
-        event: Result<EventName, NameError>,
-        service: Service,
-    ) -> Self {
-        Self { channel, event, service, bounds: Bounds { running: RUNNING_MAX, waiting: WAITING_MAX } }
+    pub(super) fn new(channel: Arc<ChannelHandle>, event: Result<EventName, NameError>, service: Service) -> Self {
+        Self {
+            channel,
+            event,
+            service,
+            bounds: Bounds { running: RUNNING_MAX, waiting: WAITING_MAX },
+            schema: Schema::default(),
+        }
     }
 
     /// How many requests are handled at a time, at least 1. [`RUNNING_MAX`] unless set.
@@ -48,14 +52,21 @@ impl Providing {
         self
     }
 
+    /// What requests must look like: calls, requests for streams and sends that do not are refused before the handler runs.
+    /// Of no use for raw bytes, which look like nothing.
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schema = schema;
+        self
+    }
+
     async fn provide(self) -> Result<Provider, ProvideError> {
-        let Self { channel, event, service, bounds } = self;
+        let Self { channel, event, service, bounds, schema } = self;
         let event = event?;
         if let Some(why) = channel.life().ended() {
             return Err(why.into());
         }
         let kind = service.kind();
-        let cell = ProviderCell::new(service, bounds);
+        let cell = ProviderCell::new(service, bounds, schema);
         let target = Target::Provider(Arc::clone(&cell));
         let name = channel.name().clone();
         let command = |token| Command::Provide { token, channel: name, event, kind };
@@ -87,8 +98,12 @@ impl Future for PendingProvide {
 
 impl fmt::Debug for Providing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { event, bounds, .. } = self;
-        f.debug_struct("Providing").field("event", event).field("bounds", bounds).finish_non_exhaustive()
+        let Self { event, bounds, schema, .. } = self;
+        f.debug_struct("Providing")
+            .field("event", event)
+            .field("bounds", bounds)
+            .field("schema", schema)
+            .finish_non_exhaustive()
     }
 }
 

@@ -12,6 +12,7 @@ use commipc_protocol::client::{Incoming, Payload};
 use commipc_protocol::{Address, ChannelName, EventName, Instant, UnixMillis};
 
 use super::provide::Ended;
+use super::tap::Place;
 use crate::runtime::{BoxFuture, Runtime};
 
 /// A request for a provider: the value that was sent, and what is known about it.
@@ -48,6 +49,11 @@ impl Facts {
     /// Whether the handler goes on without its caller.
     pub(super) fn is_detached(&self) -> bool {
         self.detached.load(Ordering::Acquire)
+    }
+
+    /// What was asked.
+    pub(super) fn place(&self) -> Place {
+        (self.channel.clone(), self.event.clone())
     }
 }
 

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use super::call;
 use super::channel::Channel;
 use super::feed::ItemStream;
+use super::handlers::{Exchanges, Service, Streams};
 use super::items::{Items, StreamCall};
 use super::names::{IntoChannel, IntoEvent};
-use super::handlers::{Exchanges, Service, Streams};
 use super::providing::Providing;
 use super::request::Request;
 use super::{Client, ClientHandle, Place, message};
@@ -35,11 +35,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub fn provide_stream<T, R, E, F, S>(
-        &self,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Providing
+    pub fn provide_stream<T, R, E, F, S>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         T: DeserializeOwned + Send + 'static,
         F: Fn(Request<T>) -> S + Send + Sync + 'static,
@@ -76,11 +72,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub fn provide_exchange<T, U, R, E, F, S>(
-        &self,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Providing
+    pub fn provide_exchange<T, U, R, E, F, S>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         T: DeserializeOwned + Send + 'static,
         U: DeserializeOwned + Send + 'static,
@@ -101,11 +93,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub fn provide_exchange_raw<E, F, S>(
-        &self,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Providing
+    pub fn provide_exchange_raw<E, F, S>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         F: Fn(Request<Bytes>, Items<Bytes>) -> S + Send + Sync + 'static,
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,

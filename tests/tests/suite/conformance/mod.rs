@@ -16,4 +16,6 @@ mod messages;
 mod payloads;
 mod protection;
 mod providers;
+mod schemas;
 mod streams;
+mod taps;
