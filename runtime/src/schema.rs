@@ -141,11 +141,11 @@ const fn name_of(given: Option<Type>) -> &'static str {
 }
 
 /// What is tagged is of its own type.
-fn untagged(value: &Value) -> &Value {
-    match value {
-        Value::Tag(_, inner) => untagged(inner),
-        value => value,
+fn untagged(mut value: &Value) -> &Value {
+    while let Value::Tag(_, inner) = value {
+        value = inner;
     }
+    value
 }
 
 /// What a parameter may be.
