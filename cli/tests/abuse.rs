@@ -235,7 +235,7 @@ fn v25_a_member_that_is_stopped_costs_its_outbox_and_others_go_on() {
     let channel = runtime.block_on(async { speaker.open("math").await }).unwrap();
     let hearer = runtime.block_on(commipc_tokio::client(&scene.url()).connect()).unwrap();
     let heard = runtime.block_on(async { hearer.open("math").await }).unwrap();
-    let mut listener = runtime.block_on(heard.listen::<String>("news")).unwrap();
+    let mut listener = runtime.block_on(heard.listen::<String>("news").into_future()).unwrap();
     // What the hub allocates once for all is no growth.
     runtime.block_on(broadcast_much(&channel, &mut listener));
     let (mut alone, mut beside, mut most) = (Duration::MAX, Duration::MAX, 0);

@@ -88,8 +88,12 @@ operation_error! {
     ProvideError {}
 }
 operation_error! {
-    /// Why a channel cannot be listened to.
-    ListenError {}
+    /// Why a channel cannot be listened to, or not any more.
+    ListenError {
+        /// Messages came faster than they were taken, and the listener was not to lose any.
+        #[error("the listener was too slow: {0} messages waited, and no more may")]
+        TooSlow(usize) => Code(Misuse::TooMany.code()),
+    }
 }
 operation_error! {
     /// Why a message was not taken by the hub.

@@ -14,13 +14,15 @@ pub mod local;
 pub mod memory;
 mod payload;
 mod runtime;
+mod schema;
 mod secret;
 mod sync;
 
 pub use client::{
-    Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES,
-    DEFAULT_DEADLINE, IntoChannel, IntoEvent, Items, LazyClient, Listener, MemberInfo, Message, Opening, PendingCall,
-    PendingOpen, PendingStream, Provider, QUEUE_MAX, RUNNING_MAX, Request, Sending, StreamCall, Subscription,
+    BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, DEFAULT_CREDIT,
+    DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, IntoChannel, IntoEvent, Items, LazyClient, Listen, Listener,
+    MemberInfo, Message, Opening, Overflow, PendingCall, PendingListen, PendingOpen, PendingProvide, PendingStream,
+    Provider, Providing, QUEUE_MAX, RUNNING_MAX, Request, Sending, StreamCall, Subscription, Tap, TapKind, Tapped,
     WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
@@ -39,4 +41,5 @@ pub use error::{
 };
 pub use hub::{Hub, HubBuilder, Starting};
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
+pub use schema::{Schema, Type, Types};
 pub use secret::read_secret_file;

@@ -288,10 +288,7 @@ impl Hub {
         }
         core::mem::take(&mut session.outbox).discard(&mut self.pool);
         self.partials -= session.inbox.retained();
-        for timer in [session.handshake_timer, session.partial_timer, session.write_timer]
-            .into_iter()
-            .flatten()
-        {
+        for timer in [session.handshake_timer, session.partial_timer, session.write_timer].into_iter().flatten() {
             self.timers.cancel(timer);
         }
         let link = session.link;

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Command, Outgoing, Payload, Token};
-use commipc_protocol::{ChannelName, EventName};
+use commipc_protocol::{ChannelName, EventName, Instant};
 use serde::de::DeserializeOwned;
 
 use super::ClientHandle;
-use super::desk::Undo;
-use super::tickets::Outcome;
+use super::desk::{ClientDriver, Undo};
+use super::request::Request;
+use super::tickets::{Outcome, Target};
 use crate::error::{CallError, SendError};
 use crate::payload::{self, DecodeError};
 use crate::sync::lock;
@@ -37,17 +38,38 @@ pub struct Call<R> {
     client: Arc<ClientHandle>,
     outgoing: Result<Outgoing, CallError>,
     deadline: Duration,
+    /// By when whoever it is made for stops waiting.
+    until: Option<Instant>,
     decode: Decode<R>,
 }
 
 impl<R> Call<R> {
     pub(super) fn new(client: Arc<ClientHandle>, outgoing: Result<Outgoing, CallError>, decode: Decode<R>) -> Self {
-        Self { client, outgoing, deadline: DEFAULT_DEADLINE, decode }
+        Self { client, outgoing, deadline: DEFAULT_DEADLINE, until: None, decode }
     }
 
     /// How long the answer may take, at most a day. The hub and the provider are told.
     pub fn deadline(mut self, time: Duration) -> Self {
         self.deadline = time;
+        self
+    }
+
+    /// Makes the call for a request that is being handled: whatever its own deadline is, it takes no longer than that
+    /// request's caller still waits. Without effect for a send, which nobody waits for.
+    ///
+    /// ```
+    /// use commipc_runtime::{Channel, Fault, FaultCode, ProvideError, Provider, Request};
+    ///
+    /// async fn serve(channel: &Channel) -> Result<Provider, ProvideError> {
+    ///     let total = async |channel: Channel, order: Request<u32>| {
+    ///         let net: u32 = channel.call("net", &*order).within(&order).await.map_err(|_| FaultCode::HandlerFailed)?;
+    ///         Ok::<_, Fault>(net + net / 5)
+    ///     };
+    ///     channel.provide_with(channel.clone(), "total", total).await
+    /// }
+    /// ```
+    pub fn within<T>(mut self, request: &Request<T>) -> Self {
+        self.until = sooner(self.until, request.deadline());
         self
     }
 
@@ -73,7 +95,8 @@ impl<R> IntoFuture for Call<R> {
     type IntoFuture = PendingCall<R>;
 
     fn into_future(self) -> PendingCall<R> {
-        let Self { client, outgoing, deadline, decode } = self;
+        let Self { client, outgoing, deadline, until, decode } = self;
+        let deadline = Deadline { time: deadline, until };
         PendingCall { client, step: Step::Start(outgoing, deadline), decode, marker: PhantomData }
     }
 }
@@ -91,16 +114,37 @@ pub struct PendingCall<R> {
 }
 
 enum Step {
-    Start(Result<Outgoing, CallError>, Duration),
+    Start(Result<Outgoing, CallError>, Deadline),
     Waiting(Token),
     Over,
 }
 
+/// How long something may take from when it is begun, and at what time it must be over all the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    pub(super) time: Duration,
+    pub(super) until: Option<Instant>,
+}
+
+impl Deadline {
+    pub(super) fn time_left(self, driver: &ClientDriver) -> Duration {
+        self.until.map_or(self.time, |until| until.saturating_since(driver.runtime().now()).min(self.time))
+    }
+}
+
+/// The earlier of two moments, of which either may never come.
+pub(super) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
 impl<R> PendingCall<R> {
-    fn start(&mut self, outgoing: Outgoing, time_left: Duration, cx: &Context<'_>) {
+    fn start(&mut self, outgoing: Outgoing, deadline: Deadline, cx: &Context<'_>) {
         let driver = &self.client.driver;
-        let token = lock(driver.sink().tickets()).waiting(Some(cx.waker().clone()), None);
+        let asked = || Target::Asked(Arc::new((outgoing.channel.clone(), outgoing.event.clone())));
+        let target = driver.sink().taps().are_wanted().then(asked);
+        let token = lock(driver.sink().tickets()).waiting(Some(cx.waker().clone()), target);
         self.step = Step::Waiting(token);
+        let time_left = deadline.time_left(driver);
         driver.issue(Command::Call { token, outgoing, time_left });
     }
 }
@@ -112,8 +156,8 @@ impl<R> Future for PendingCall<R> {
         let this = self.get_mut();
         match mem::replace(&mut this.step, Step::Over) {
             Step::Start(Err(error), _) => Poll::Ready(Err(error)),
-            Step::Start(Ok(outgoing), time_left) => {
-                this.start(outgoing, time_left, cx);
+            Step::Start(Ok(outgoing), deadline) => {
+                this.start(outgoing, deadline, cx);
                 // The answer wakes the waker that was left with the ticket.
                 Poll::Pending
             }

@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Command, Failure, Payload, Token};
-use commipc_protocol::{ChannelName, EventName, Fault};
+use commipc_protocol::{ChannelName, EventName, Fault, NameError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::{Call, Sending};
 use super::desk::{ClientDriver, Undo};
+use super::handlers::{RawHandler, Service, ValueHandler};
 use super::life::Life;
-use super::listen::{self, Listener, Queue};
+use super::listen::{self, Listen};
 use super::names::IntoEvent;
-use super::provide::{Provider, ProviderCell, RawHandler, Service, ValueHandler};
+use super::providing::Providing;
 use super::request::Request;
 use super::tickets::{Outcome, Target};
 use super::{ClientHandle, Place};
-use crate::error::{ListenError, ProvideError};
 use crate::sync::lock;
 
 /// An open channel. Clones are the same channel; it is left when the last clone, provider and listener of it are gone.
@@ -40,6 +40,14 @@ pub(super) struct ChannelHandle {
 impl ChannelHandle {
     pub(super) fn driver(&self) -> &Arc<ClientDriver> {
         &self.client.driver
+    }
+
+    pub(super) const fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    pub(super) fn life(&self) -> &Life {
+        &self.life
     }
 
     /// Never leaves the channel, nor closes the connection, whatever becomes of the handles.
@@ -88,10 +96,11 @@ impl Channel {
         &self.handle.name
     }
 
-    /// Provides an event: `handler` runs for every request, at most 64 at a time; 256 more wait, the rest is refused.
+    /// Provides an event: `handler` runs for every request, at most 64 at a time; 256 more wait, the rest is refused,
+    /// unless [`Providing::running`] and [`Providing::waiting`] say otherwise. Await it.
     ///
     /// The handler is polled once where the request came in and gets a task of its own if it waits, so it must not
-    /// block. Its future is dropped when the caller gives up. A panic becomes a fault and harms nothing else.
+    /// block. Its future is dropped when the caller gives up, unless it was [detached](Request::detach). A panic becomes a fault and harms nothing else.
     /// An error leaves as the [`Fault`] it turns into and never with more text than that.
     ///
     /// Provided once more by the same client, the event goes to the newer handler from then on. Requests that the older one
@@ -103,7 +112,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide<T, R, E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Result<Provider, ProvideError>
+    pub fn provide<T, R, E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         T: DeserializeOwned + Send + 'static,
         F: Fn(Request<T>) -> Fut + Send + Sync + 'static,
@@ -111,7 +120,7 @@ impl Channel {
         R: Serialize + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide_service(event.into_event()?, Service::Call(Box::new(ValueHandler::<T, F>::new(handler)))).await
+        self.provide_service(event.into_event(), Service::Call(Box::new(ValueHandler::<T, F>::new(handler))))
     }
 
     /// Provides an event like [`Channel::provide`], with a clone of `state` for every request.
@@ -121,12 +130,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_with<S, T, R, E, F, Fut>(
-        &self,
-        state: S,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Result<Provider, ProvideError>
+    pub fn provide_with<S, T, R, E, F, Fut>(&self, state: S, event: impl IntoEvent, handler: F) -> Providing
     where
         S: Clone + Send + Sync + 'static,
         T: DeserializeOwned + Send + 'static,
@@ -135,7 +139,7 @@ impl Channel {
         R: Serialize + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide(event, move |request| handler(state.clone(), request)).await
+        self.provide(event, move |request| handler(state.clone(), request))
     }
 
     /// Provides an event of raw bytes: they reach the handler untouched, and its answer the caller.
@@ -145,13 +149,13 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_raw<E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Result<Provider, ProvideError>
+    pub fn provide_raw<E, F, Fut>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         F: Fn(Request<Bytes>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Bytes, E>> + Send + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide_service(event.into_event()?, Service::Call(Box::new(RawHandler::new(handler)))).await
+        self.provide_service(event.into_event(), Service::Call(Box::new(RawHandler::new(handler))))
     }
 
     /// Calls an event: its provider's answer is decoded as `R`. Await it.
@@ -184,85 +188,68 @@ impl Channel {
         self.handle.client.say_raw(self.place(), event.into_event(), bytes.into(), true)
     }
 
-    /// Listens to the broadcasts of one event. Those that are no `T` are counted, not delivered.
+    /// Listens to the broadcasts of one event. Those that are no `T` are counted, not delivered. Await it.
+    ///
+    /// ```
+    /// use commipc_runtime::{Channel, ListenError, Overflow};
+    ///
+    /// async fn follow(channel: &Channel) -> Result<(), ListenError> {
+    ///     let mut prices = channel.listen::<f64>("prices").overflow(Overflow::DropNewest).queue(64).await?;
+    ///     while let Some(price) = prices.next().await {
+    ///         println!("{} (missed {})", *price, price.missed());
+    ///     }
+    ///     prices.ended().map_or(Ok(()), Err)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// When the name is none, or the connection is gone.
     ///
     /// # Cancel safety
     /// Dropped midway, it stops listening again.
-    pub async fn listen<T: DeserializeOwned>(&self, event: impl IntoEvent) -> Result<Listener<T>, ListenError> {
-        self.listen_to(Some(event.into_event()?), listen::decode_value).await
+    pub fn listen<T: DeserializeOwned>(&self, event: impl IntoEvent) -> Listen<T> {
+        self.listen_to(event.into_event().map(Some), listen::decode_value)
     }
 
-    /// Listens to all broadcasts of the channel. Those that are no `T` are counted, not delivered.
+    /// Listens to all broadcasts of the channel. Those that are no `T` are counted, not delivered. Await it.
     ///
     /// # Errors
     /// When the connection is gone.
     ///
     /// # Cancel safety
     /// Dropped midway, it stops listening again.
-    pub async fn listen_all<T: DeserializeOwned>(&self) -> Result<Listener<T>, ListenError> {
-        self.listen_to(None, listen::decode_value).await
+    pub fn listen_all<T: DeserializeOwned>(&self) -> Listen<T> {
+        self.listen_to(Ok(None), listen::decode_value)
     }
 
-    /// Listens to the raw broadcasts of one event, or without one, of all events of the channel.
+    /// Listens to the raw broadcasts of one event, or without one, of all events of the channel. Await it.
     ///
     /// # Errors
     /// When the name is none, or the connection is gone.
     ///
     /// # Cancel safety
     /// Dropped midway, it stops listening again.
-    pub async fn listen_raw(&self, event: Option<&str>) -> Result<Listener<Bytes>, ListenError> {
-        let event = event.map(EventName::new).transpose()?;
-        self.listen_to(event, listen::decode_raw).await
+    pub fn listen_raw(&self, event: Option<&str>) -> Listen<Bytes> {
+        self.listen_to(event.map(EventName::new).transpose(), listen::decode_raw)
     }
 
-    /// Listens to values and raw bytes alike, as they came.
+    /// Listens to values and raw bytes alike, as they came. Await it.
     ///
     /// # Errors
     /// When the name is none, or the connection is gone.
     ///
     /// # Cancel safety
     /// Dropped midway, it stops listening again.
-    pub async fn listen_payloads(&self, event: Option<&str>) -> Result<Listener<Payload>, ListenError> {
-        let event = event.map(EventName::new).transpose()?;
-        self.listen_to(event, Some).await
+    pub fn listen_payloads(&self, event: Option<&str>) -> Listen<Payload> {
+        self.listen_to(event.map(EventName::new).transpose(), Some)
     }
 
-    pub(super) async fn provide_service(&self, event: EventName, service: Service) -> Result<Provider, ProvideError> {
-        if let Some(why) = self.life().ended() {
-            return Err(why.into());
-        }
-        let cell = ProviderCell::new(service);
-        let kind = cell.kind();
-        let target = Target::Provider(Arc::clone(&cell));
-        let channel = self.handle.name.clone();
-        let token = ask(self.handle.driver(), Some(target), Undo::Withdraw, |token| Command::Provide {
-            token,
-            channel,
-            event,
-            kind,
-        })
-        .await?;
-        Ok(Provider::new(token, cell, Arc::clone(&self.handle)))
+    pub(super) fn provide_service(&self, event: Result<EventName, NameError>, service: Service) -> Providing {
+        Providing::new(Arc::clone(&self.handle), event, service)
     }
 
-    async fn listen_to<T>(
-        &self,
-        event: Option<EventName>,
-        decode: fn(Payload) -> Option<T>,
-    ) -> Result<Listener<T>, ListenError> {
-        if let Some(why) = self.life().ended() {
-            return Err(why.into());
-        }
-        let queue = Queue::new();
-        self.life().attach(&queue);
-        let target = Target::Listener(Arc::clone(&queue));
-        let channel = self.handle.name.clone();
-        let command = |token| Command::Listen { token, channel, event };
-        let token = ask(self.handle.driver(), Some(target), Undo::Unlisten, command).await?;
-        Ok(Listener::new(queue, token, Arc::clone(&self.handle), decode))
+    fn listen_to<T>(&self, event: Result<Option<EventName>, NameError>, decode: fn(Payload) -> Option<T>) -> Listen<T> {
+        Listen::new(Arc::clone(&self.handle), event, decode)
     }
 }
 

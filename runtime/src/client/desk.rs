@@ -10,16 +10,19 @@ use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
     ChannelSalt, Command, Event, Failure, Request, RequestId, StreamEvent, StreamId, Welcome,
 };
-use commipc_protocol::{ChannelName, ClientId, CloseReason};
+use commipc_protocol::{ChannelName, ClientId, CloseReason, Instant};
 use commipc_protocol::{Fault, Misuse, Refusal, client};
 
+use super::brake::Brake;
+use super::errors::Troubles;
 use super::items;
 use super::life::{Derived, Life};
-use super::listen::Queue;
 use super::opening;
 use super::provide::{self, Job, ProviderCell, Tracked};
+use super::tap::Taps;
 use super::tickets::{Completed, Target, Tickets};
 use crate::driver::{Driver, Sink};
+use crate::runtime::Runtime;
 use crate::sync::lock;
 
 /// The driver of a client's machine.
@@ -36,6 +39,9 @@ pub(crate) struct Desk {
     lives: Mutex<HashMap<ChannelName, Weak<Life>>>,
     /// Passwords of channels, and what was derived of them last.
     passwords: Mutex<HashMap<ChannelName, Password>>,
+    brake: Arc<Brake>,
+    taps: Taps,
+    troubles: Troubles,
 }
 
 /// A channel's password, as far as it is known.
@@ -67,11 +73,27 @@ impl Desk {
             secret,
             lives: Mutex::default(),
             passwords: Mutex::default(),
+            brake: Arc::default(),
+            taps: Taps::default(),
+            troubles: Troubles::default(),
         }
     }
 
     pub(super) const fn lives(&self) -> &Mutex<HashMap<ChannelName, Weak<Life>>> {
         &self.lives
+    }
+
+    /// What lets the connection wait for listeners.
+    pub(super) const fn brake(&self) -> &Arc<Brake> {
+        &self.brake
+    }
+
+    pub(super) const fn taps(&self) -> &Taps {
+        &self.taps
+    }
+
+    pub(super) const fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Keeps what a channel is to be opened with; what was derived of the same stays.
@@ -138,6 +160,11 @@ impl Desk {
         lock(&self.running).insert(request, tracked);
     }
 
+    /// Looks at a request that is running or waiting.
+    pub(super) fn tracked<T>(&self, request: RequestId, look: impl FnOnce(&Tracked) -> Option<T>) -> Option<T> {
+        lock(&self.running).get(&request).and_then(look)
+    }
+
     pub(super) fn untrack(&self, request: RequestId) {
         // Dropped after the lock: it may hold the last piece of a handler.
         let gone = lock(&self.running).remove(&request);
@@ -166,9 +193,9 @@ impl Desk {
         let targets = lock(&desk.tickets).take_targets();
         for target in &targets {
             match target {
-                Target::Listener(queue) => queue.close(),
+                Target::Listener(queue) => queue.close(Failure::Local(Misuse::NotConnected)),
                 // Each stream has had its own end before.
-                Target::Provider(_) | Target::Items(_) => {}
+                Target::Provider(_) | Target::Items(_) | Target::Asked(_) => {}
             }
         }
         let lives = mem::take(&mut *lock(&desk.lives));
@@ -181,6 +208,8 @@ impl Desk {
         for tracked in running.values() {
             tracked.end();
         }
+        desk.taps.close();
+        desk.troubles.close();
         desk.set_state(State::Closed(reason));
         driver.stop();
         tracing::debug!(%reason, "connection closed");
@@ -198,11 +227,13 @@ impl Desk {
     fn message(driver: &Arc<ClientDriver>, message: client::Message, replies: &mut Vec<Command>) {
         let target = lock(&driver.sink().tickets).target(message.to);
         match target {
-            Some(Target::Listener(queue)) => Queue::push(&queue, message.message, message.number),
+            Some(Target::Listener(queue)) => {
+                queue.push(message.message, message.number, || driver.runtime().now());
+            }
             Some(Target::Provider(cell)) => {
                 provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
             }
-            Some(Target::Items(_)) | None => {
+            Some(Target::Items(_) | Target::Asked(_)) | None => {
                 tracing::debug!(channel = %message.message.channel, event = %message.message.event, "nobody listens any more")
             }
         }
@@ -213,9 +244,9 @@ impl Desk {
         let desk = driver.sink();
         let queue = |token| match lock(&desk.tickets).target(token) {
             Some(Target::Items(queue)) => Some(queue),
-            Some(Target::Provider(_) | Target::Listener(_)) | None => None,
+            Some(Target::Provider(_) | Target::Listener(_) | Target::Asked(_)) | None => None,
         };
-        let served = |request: &RequestId| lock(&desk.running).get(request).and_then(Tracked::stream);
+        let served = |request| desk.tracked(request, Tracked::stream);
         match event {
             StreamEvent::Item { stream: StreamId::Call(token), payload, cost } => {
                 if let Some(queue) = queue(token) {
@@ -223,7 +254,7 @@ impl Desk {
                 }
             }
             StreamEvent::Item { stream: StreamId::Request(request), payload, cost } => {
-                if let Some((_, Some(input))) = served(&request) {
+                if let Some((_, Some(input))) = served(request) {
                     input.push(payload, cost);
                 }
             }
@@ -233,12 +264,12 @@ impl Desk {
                 }
             }
             StreamEvent::Demand { stream: StreamId::Request(request), amount } => {
-                if let Some((feed, _)) = served(&request) {
+                if let Some((feed, _)) = served(request) {
                     feed.demand(amount);
                 }
             }
             StreamEvent::Finished { request, result } => {
-                if let Some((_, Some(input))) = served(&request) {
+                if let Some((_, Some(input))) = served(request) {
                     input.end(items::caller_ended(result));
                 }
             }
@@ -363,7 +394,14 @@ impl Sink<client::Client> for Desk {
 
     fn deliver(driver: &Arc<ClientDriver>, events: &mut VecDeque<Event>, replies: &mut Vec<Command>) -> usize {
         let mut served = 0;
+        let desk = driver.sink();
         for event in events.drain(..) {
+            if desk.taps.are_wanted() {
+                desk.taps.copy(desk, &event);
+            }
+            if desk.troubles.are_wanted() {
+                desk.troubles.note(&event);
+            }
             let completed = if let Event::Answered { token, result } = event {
                 lock(&driver.sink().tickets).answered(token, result)
             } else if let Event::Done { token, result } | Event::Sent { token, result } = event {
@@ -375,6 +413,10 @@ impl Sink<client::Client> for Desk {
             served += completed.finish(replies);
         }
         served
+    }
+
+    fn held(&self, runtime: &dyn Runtime, waker: &Waker) -> Option<Instant> {
+        self.brake.held(waker, || runtime.now())
     }
 
     fn dial_failed(&self, error: io::Error) {

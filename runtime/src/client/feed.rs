@@ -73,6 +73,8 @@ pub(super) struct Pump {
     items: Option<ItemStream>,
     wanted: Credit,
     batch: Vec<Command>,
+    /// What the other end is told instead of more items.
+    fault: Option<Fault>,
 }
 
 enum Turn {
@@ -85,7 +87,7 @@ enum Turn {
 
 impl Pump {
     pub(super) fn new(driver: Arc<ClientDriver>, id: StreamId, feed: Arc<Feed>, items: ItemStream) -> Self {
-        Self { driver, id, feed, items: Some(items), wanted: Credit::NONE, batch: Vec::new() }
+        Self { driver, id, feed, items: Some(items), wanted: Credit::NONE, batch: Vec::new(), fault: None }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
@@ -116,7 +118,13 @@ impl Pump {
         Turn::Yields
     }
 
+    /// Why there are no more items, once it is over.
+    pub(super) const fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
     fn fail(&mut self, fault: Fault) -> Turn {
+        self.fault = Some(fault.clone());
         self.batch.push(match self.id {
             StreamId::Request(request) => Command::Answer { request, result: Err(fault) },
             // Only a provider can say what went wrong.

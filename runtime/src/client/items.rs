@@ -16,9 +16,11 @@ use commipc_protocol::{Misuse, client};
 use futures_core::Stream;
 
 use super::ClientHandle;
-use super::call::{DEFAULT_DEADLINE, Decode};
+use super::call::{DEFAULT_DEADLINE, Deadline, Decode, sooner};
 use super::desk::ClientDriver;
 use super::feed::{Feed, ItemStream, Pump};
+use super::request::Request;
+use super::tap::Place;
 use super::tickets::Target;
 use crate::error::CallError;
 use crate::sync::lock;
@@ -32,7 +34,10 @@ pub const DEFAULT_CREDIT_BYTES: u64 = 256 << 10;
 const REPORT: u64 = 32 << 10;
 
 /// Items that have come and nobody has taken yet.
-pub(super) struct ItemQueue(Mutex<Waiting>);
+pub(super) struct ItemQueue {
+    place: Place,
+    waiting: Mutex<Waiting>,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -51,13 +56,18 @@ enum Next {
 }
 
 impl ItemQueue {
-    pub(super) fn new(feed: Option<Arc<Feed>>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Waiting { feed, ..Waiting::default() })))
+    pub(super) fn new(place: Place, feed: Option<Arc<Feed>>) -> Arc<Self> {
+        Arc::new(Self { place, waiting: Mutex::new(Waiting { feed, ..Waiting::default() }) })
+    }
+
+    /// What was asked for these items.
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn push(&self, item: Payload, cost: u64) {
         let waker = {
-            let mut waiting = lock(&self.0);
+            let mut waiting = lock(&self.waiting);
             waiting.items.push_back((item, cost));
             waiting.waker.take()
         };
@@ -67,7 +77,7 @@ impl ItemQueue {
     /// A provider has taken the request.
     pub(super) fn accept(&self) {
         let waker = {
-            let mut waiting = lock(&self.0);
+            let mut waiting = lock(&self.waiting);
             waiting.accepted = true;
             waiting.waker.take()
         };
@@ -77,7 +87,7 @@ impl ItemQueue {
     /// Nothing comes after what is there.
     pub(super) fn end(&self, result: Result<(), CallFailure>) {
         let (waker, feed) = {
-            let mut waiting = lock(&self.0);
+            let mut waiting = lock(&self.waiting);
             waiting.end.get_or_insert(result);
             (waiting.waker.take(), waiting.feed.take())
         };
@@ -87,13 +97,13 @@ impl ItemQueue {
 
     /// Our own items are wanted.
     pub(super) fn demand(&self, amount: Credit) {
-        let feed = lock(&self.0).feed.clone();
+        let feed = lock(&self.waiting).feed.clone();
         feed.into_iter().for_each(|feed| feed.demand(amount));
     }
 
     /// Whether a provider has taken the request, or why none has.
     fn poll_accepted(&self, cx: &Context<'_>) -> Poll<Result<(), CallFailure>> {
-        let mut waiting = lock(&self.0);
+        let mut waiting = lock(&self.waiting);
         if waiting.accepted {
             return Poll::Ready(Ok(()));
         }
@@ -105,7 +115,7 @@ impl ItemQueue {
     }
 
     fn poll(&self, cx: &Context<'_>) -> Poll<Next> {
-        let mut waiting = lock(&self.0);
+        let mut waiting = lock(&self.waiting);
         if let Some((payload, cost)) = waiting.items.pop_front() {
             return Poll::Ready(Next::Item(payload, cost));
         }
@@ -226,7 +236,7 @@ impl<T> Drop for Items<T> {
 }
 
 fn cancel(driver: &ClientDriver, token: Token, queue: &ItemQueue) {
-    if lock(&queue.0).end.is_none() {
+    if lock(&queue.waiting).end.is_none() {
         let target = lock(driver.sink().tickets()).disconnect(token);
         driver.issue(Command::Cancel { call: token });
         drop(target);
@@ -245,7 +255,7 @@ impl<T> fmt::Debug for Items<T> {
 pub struct StreamCall<R> {
     client: Arc<ClientHandle>,
     outgoing: Result<Outgoing, CallError>,
-    deadline: Duration,
+    deadline: Deadline,
     window: Credit,
     input: Option<ItemStream>,
     decode: Decode<R>,
@@ -259,13 +269,20 @@ impl<R> StreamCall<R> {
         decode: Decode<R>,
     ) -> Self {
         let window = Credit { items: DEFAULT_CREDIT, bytes: DEFAULT_CREDIT_BYTES };
-        Self { client, outgoing, deadline: DEFAULT_DEADLINE, window, input, decode }
+        let deadline = Deadline { time: DEFAULT_DEADLINE, until: None };
+        Self { client, outgoing, deadline, window, input, decode }
     }
 
     /// How long it may take until a provider has taken the request, at most a day. The stream itself has no deadline: to
     /// give it up, drop its items.
     pub fn deadline(mut self, time: Duration) -> Self {
-        self.deadline = time;
+        self.deadline.time = time;
+        self
+    }
+
+    /// Asks for a request that is being handled: its caller waits no longer for a provider than it waits itself.
+    pub fn within<T>(mut self, request: &Request<T>) -> Self {
+        self.deadline.until = sooner(self.deadline.until, request.deadline());
         self
     }
 
@@ -336,17 +353,18 @@ impl<R> Future for PendingStream<R> {
 }
 
 fn start<R>(call: StreamCall<R>) -> Result<Items<R>, CallError> {
-    let StreamCall { client, outgoing, deadline: time_left, window, input, decode } = call;
+    let StreamCall { client, outgoing, deadline, window, input, decode } = call;
     let outgoing = outgoing?;
     let driver = Arc::clone(&client.driver);
     let feed = input.is_some().then(Arc::<Feed>::default);
-    let queue = ItemQueue::new(feed.clone());
+    let queue = ItemQueue::new((outgoing.channel.clone(), outgoing.event.clone()), feed.clone());
     let token = lock(driver.sink().tickets()).standing(Target::Items(Arc::clone(&queue)));
     if let (Some(feed), Some(items)) = (feed, input) {
         let pump = Pump::new(Arc::clone(&driver), StreamId::Call(token), feed, items);
         driver.runtime().spawn(Box::pin(pump));
     }
-    let exchange = lock(&queue.0).feed.is_some();
+    let time_left = deadline.time_left(&driver);
+    let exchange = lock(&queue.waiting).feed.is_some();
     driver.issue(Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
     let (id, half) = (StreamId::Call(token), window.items.div_ceil(2));
     let (taken, over, marker) = (Credit::NONE, false, PhantomData);
@@ -361,7 +379,7 @@ pub(super) fn caller_ended(result: Result<(), Misuse>) -> Result<(), CallFailure
 
 impl<R> fmt::Debug for StreamCall<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamCall").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("StreamCall").field("deadline", &self.deadline.time).finish_non_exhaustive()
     }
 }
 

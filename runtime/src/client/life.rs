@@ -10,7 +10,7 @@ use commipc_protocol::ClientId;
 use commipc_protocol::auth::{ChannelMaster, Secret};
 use commipc_protocol::client::{ChannelSalt, Failure};
 
-use super::listen::Queue;
+use super::queue::Queue;
 use crate::sync::lock;
 
 /// One opening of a channel, from the hub's consent to its end. Openings of the same channel at the same time share it.
@@ -65,7 +65,7 @@ impl Life {
             state.closed = Some(why);
             (mem::take(&mut state.queues), mem::take(&mut state.wakers))
         };
-        queues.iter().filter_map(Weak::upgrade).for_each(|queue| queue.close());
+        queues.iter().filter_map(Weak::upgrade).for_each(|queue| queue.close(why));
         wakers.into_iter().for_each(Waker::wake);
     }
 

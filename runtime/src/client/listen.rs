@@ -1,107 +1,140 @@
 //! Listeners: one queue each, in order, and never silent about what did not fit.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, IntoFuture, poll_fn};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use commipc_protocol::client::{Command, Incoming, Payload, Token};
-use commipc_protocol::{Address, ChannelName, EventName, UnixMillis};
+use commipc_protocol::{Address, ChannelName, EventName, NameError, UnixMillis};
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
-use super::channel::ChannelHandle;
+use super::channel::{ChannelHandle, ask};
 use super::desk::Undo;
+use super::queue::{Loss, Next, Overflow, QUEUE_MAX, Queue};
+use super::tickets::Target;
+use crate::error::ListenError;
 use crate::payload;
+use crate::runtime::BoxFuture;
 use crate::sync::lock;
-
-/// Messages that wait for one listener. At more, the oldest is dropped and counted.
-pub const QUEUE_MAX: usize = 1_024;
-
-/// What waits for one listener.
-pub(crate) struct Queue(Mutex<Waiting>);
-
-#[derive(Default)]
-struct Waiting {
-    messages: VecDeque<(Incoming, u64)>,
-    missed: u64,
-    /// Broadcasts that never came, told of since the last message.
-    lost: u64,
-    closed: bool,
-    waker: Option<Waker>,
-}
-
-/// What comes out of a queue.
-struct Next {
-    incoming: Incoming,
-    number: u64,
-    missed: u64,
-    lost: u64,
-}
-
-impl Queue {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::default()))
-    }
-
-    pub(super) fn push(&self, message: Incoming, number: u64) {
-        let (waker, _dropped) = {
-            let mut waiting = lock(&self.0);
-            let dropped = if waiting.messages.len() >= QUEUE_MAX { waiting.messages.pop_front() } else { None };
-            waiting.missed += u64::from(dropped.is_some());
-            waiting.messages.push_back((message, number));
-            (waiting.waker.take(), dropped)
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Broadcasts are missing before the next message, if one comes.
-    pub(super) fn lost(&self, count: u64) {
-        let mut waiting = lock(&self.0);
-        waiting.lost = waiting.lost.saturating_add(count);
-    }
-
-    pub(super) fn close(&self) {
-        let waker = {
-            let mut waiting = lock(&self.0);
-            waiting.closed = true;
-            waiting.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// The next message and how many were dropped before it.
-    fn poll(&self, cx: &Context<'_>) -> Poll<Option<Next>> {
-        let mut waiting = lock(&self.0);
-        if let Some((incoming, number)) = waiting.messages.pop_front() {
-            let (missed, lost) = (std::mem::take(&mut waiting.missed), std::mem::take(&mut waiting.lost));
-            return Poll::Ready(Some(Next { incoming, number, missed, lost }));
-        }
-        if waiting.closed {
-            return Poll::Ready(None);
-        }
-        if !waiting.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            waiting.waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-}
 
 /// Turns payloads into what a listener hands out.
 type Decode<T> = fn(Payload) -> Option<T>;
 
+/// Listening that has not begun: await it.
+#[must_use = "nothing is listened to before this is awaited"]
+pub struct Listen<T> {
+    channel: Arc<ChannelHandle>,
+    event: Result<Option<EventName>, NameError>,
+    overflow: Overflow,
+    length: usize,
+    decode: Decode<T>,
+}
+
+impl<T> Listen<T> {
+    pub(super) fn new(
+        channel: Arc<ChannelHandle>,
+        event: Result<Option<EventName>, NameError>,
+        decode: Decode<T>,
+    ) -> Self {
+        Self { channel, event, overflow: Overflow::default(), length: QUEUE_MAX, decode }
+    }
+
+    /// What becomes of messages that come faster than they are taken. [`Overflow::DropOldest`] unless set.
+    pub const fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// How many messages may wait, at least 1. [`QUEUE_MAX`] unless set.
+    pub const fn queue(mut self, messages: usize) -> Self {
+        self.length = if messages == 0 { 1 } else { messages };
+        self
+    }
+}
+
+impl<T> IntoFuture for Listen<T> {
+    type Output = Result<Listener<T>, ListenError>;
+    type IntoFuture = PendingListen<T>;
+
+    fn into_future(self) -> PendingListen<T> {
+        let Self { channel, event, overflow, length, decode } = self;
+        PendingListen { begun: Box::pin(begin(channel, event, overflow, length)), decode }
+    }
+}
+
+async fn begin(
+    channel: Arc<ChannelHandle>,
+    event: Result<Option<EventName>, NameError>,
+    overflow: Overflow,
+    length: usize,
+) -> Result<Begun, ListenError> {
+    let event = event?;
+    if let Some(why) = channel.life().ended() {
+        return Err(why.into());
+    }
+    let queue = Queue::new(overflow, length, channel.driver().sink().brake());
+    channel.life().attach(&queue);
+    let target = Target::Listener(Arc::clone(&queue));
+    let name = channel.name().clone();
+    let command = |token| Command::Listen { token, channel: name, event };
+    let token = ask(channel.driver(), Some(target), Undo::Unlisten, command).await?;
+    Ok((queue, token, channel))
+}
+
+type Begun = (Arc<Queue>, Token, Arc<ChannelHandle>);
+
+/// Listening that begins. Dropped midway, it stops again.
+#[must_use = "listening begins only while this is polled"]
+pub struct PendingListen<T> {
+    begun: BoxFuture<'static, Result<Begun, ListenError>>,
+    decode: Decode<T>,
+}
+
+impl<T> Future for PendingListen<T> {
+    type Output = Result<Listener<T>, ListenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(begun) = self.begun.as_mut().poll(cx) else { return Poll::Pending };
+        let decode = self.decode;
+        Poll::Ready(begun.map(|(queue, token, channel)| Listener {
+            queue,
+            token,
+            channel,
+            decode,
+            untold: Loss::default(),
+            unreadable: 0,
+            marker: PhantomData,
+        }))
+    }
+}
+
+impl<T> fmt::Debug for Listen<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { event, overflow, length, .. } = self;
+        f.debug_struct("Listen")
+            .field("event", event)
+            .field("overflow", overflow)
+            .field("queue", length)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for PendingListen<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PendingListen(..)")
+    }
+}
+
 /// The broadcasts of one event, or of all events of a channel, in the order they came.
 ///
-/// Ends when the connection does. At most [`QUEUE_MAX`] messages wait; then the oldest is dropped, and the next message
+/// Ends when the connection or the channel does, and [`Listener::ended`] tells which. At most [`QUEUE_MAX`] messages wait,
+/// or as many as [`Listen::queue`] says; then the oldest is dropped, or what [`Listen::overflow`] says, and the next message
 /// tells how many were [`missed`](Message::missed). Dropping the listener stops listening.
 #[must_use = "a listener that is dropped hears nothing"]
 pub struct Listener<T> {
@@ -109,14 +142,14 @@ pub struct Listener<T> {
     token: Token,
     channel: Arc<ChannelHandle>,
     decode: Decode<T>,
-    missed: u64,
-    lost: u64,
+    /// Of messages that could not be read.
+    untold: Loss,
     unreadable: u64,
     marker: PhantomData<fn() -> T>,
 }
 
 impl<T> Listener<T> {
-    /// Waits for the next message; `None` when the connection is over.
+    /// Waits for the next message; `None` when nothing comes any more.
     ///
     /// Cancel safe: a message is either returned or still there.
     pub async fn next(&mut self) -> Option<Message<T>> {
@@ -127,25 +160,33 @@ impl<T> Listener<T> {
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message<T>>> {
         loop {
             let Poll::Ready(next) = self.queue.poll(cx) else { return Poll::Pending };
-            let Some(Next { incoming, number, missed, lost }) = next else { return Poll::Ready(None) };
-            self.missed += missed;
-            self.lost += lost;
+            let Some(Next { incoming, number, before }) = next else { return Poll::Ready(None) };
+            self.untold.add(before);
             let Incoming { channel, event, sender, payload, metadata, sent_at, hops } = incoming;
             let Some(value) = (self.decode)(payload) else {
                 tracing::debug!(%channel, %event, %sender, "a message is not of the type that is listened for");
                 self.unreadable += 1;
                 continue;
             };
-            let (missed, unreadable) = (std::mem::take(&mut self.missed), std::mem::take(&mut self.unreadable));
-            let lost = std::mem::take(&mut self.lost);
+            let unreadable = std::mem::take(&mut self.unreadable);
+            let Loss { missed, lost } = std::mem::take(&mut self.untold);
             let about =
                 MessageAbout { channel, event, sender, metadata, sent_at, hops, number, missed, lost, unreadable };
             return Poll::Ready(Some(Message { value, about }));
         }
     }
 
-    pub(super) fn new(queue: Arc<Queue>, token: Token, channel: Arc<ChannelHandle>, decode: Decode<T>) -> Self {
-        Self { queue, token, channel, decode, missed: 0, lost: 0, unreadable: 0, marker: PhantomData }
+    /// Why nothing comes any more after what waits, if so: the connection or the channel is over, or this listener was too
+    /// slow for its [`Overflow`].
+    #[must_use]
+    pub fn ended(&self) -> Option<ListenError> {
+        self.queue.ended()
+    }
+
+    /// How many messages were dropped that no message has told of yet. After the last one, this alone tells of them.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.untold.missed + self.queue.untold()
     }
 }
 
@@ -172,6 +213,8 @@ impl<T> Drop for Listener<T> {
         let target = lock(driver.sink().tickets()).disconnect(self.token);
         driver.issue(Command::Unlisten { token, listener: self.token });
         drop(target);
+        // Whoever waits for room in it need not any more.
+        self.queue.discard();
     }
 }
 
@@ -248,7 +291,7 @@ impl<T> Message<T> {
         self.about.number
     }
 
-    /// How many messages were dropped just before this one, because this listener was too slow.
+    /// How many messages were dropped between the one before and this one, because this listener was too slow.
     #[must_use]
     pub const fn missed(&self) -> u64 {
         self.about.missed

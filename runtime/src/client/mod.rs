@@ -1,10 +1,13 @@
 //! What an application holds: a client, its channels, and what hangs on them.
 
+mod brake;
 mod builder;
 mod call;
 mod channel;
 mod desk;
+mod errors;
 mod feed;
+mod handlers;
 mod items;
 mod lazy;
 mod life;
@@ -12,10 +15,14 @@ mod listen;
 mod names;
 mod observe;
 mod opening;
+mod outlet;
 mod provide;
+mod providing;
+mod queue;
 mod request;
 mod streaming;
 mod subscription;
+mod tap;
 mod tickets;
 
 use std::fmt;
@@ -28,18 +35,23 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, HubId, Nam
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use brake::BLOCK_MAX;
 pub use builder::{ClientBuilder, Connecting};
 pub use call::{Call, DEFAULT_DEADLINE, PendingCall, Sending};
 pub use channel::Channel;
+pub use errors::{ClientError, Errors};
 pub use items::{DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, Items, PendingStream, StreamCall};
 pub use lazy::LazyClient;
-pub use listen::{Listener, Message, QUEUE_MAX};
+pub use listen::{Listen, Listener, Message, PendingListen};
 pub use names::{IntoChannel, IntoEvent};
 pub use observe::{ChannelInfo, MemberInfo};
 pub use opening::{Opening, PendingOpen};
-pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
+pub use provide::{RUNNING_MAX, WAITING_MAX};
+pub use providing::{PendingProvide, Provider, Providing};
+pub use queue::{Overflow, QUEUE_MAX};
 pub use request::Request;
 pub use subscription::Subscription;
+pub use tap::{Tap, TapKind, Tapped};
 
 use self::channel::ChannelHandle;
 use self::desk::{ClientDriver, State};

@@ -1,205 +1,42 @@
 //! Handlers: polled once where the request came in, and given a task of their own only if they wait.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use commipc_protocol::client::{
-    self, Command, Credit, EventKind, Incoming, Payload, RequestId, StreamCommand, StreamId, Token,
+    self, Command, Credit, EventKind, Incoming, Payload, RequestId, StreamCommand, StreamId,
 };
-use commipc_protocol::{Fault, FaultCode, Instant, Refusal};
-use futures_core::Stream;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use commipc_protocol::{FaultCode, Instant, Refusal};
 
-use super::call::Decode;
-use super::channel::ChannelHandle;
-use super::desk::{ClientDriver, refused, withdraw};
+use super::desk::{ClientDriver, refused};
 use super::feed::{Feed, ItemStream, Pump};
-use super::items::{DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, ItemQueue, Items};
-use super::request::{About, Request};
-use crate::payload::{self, DecodeError};
-use crate::runtime::BoxFuture;
+use super::handlers::{Answer, HandlerFuture, Service};
+use super::items::{DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, ItemQueue};
+use super::request::{About, Facts};
+use crate::schema::Schema;
 use crate::sync::lock;
 
-/// Handlers of one provider that run at a time.
+/// Handlers of one provider that run at a time, unless it says otherwise.
 pub const RUNNING_MAX: usize = 64;
-/// Requests of one provider that wait for a handler. At more, callers are told `Overloaded`.
+/// Requests of one provider that wait for a handler, unless it says otherwise. At more, callers are told `Overloaded`.
 pub const WAITING_MAX: usize = 256;
 
-type Answer = Result<Payload, Fault>;
-type HandlerFuture = BoxFuture<'static, Answer>;
-
-/// What runs for each request.
-pub(super) trait Handler: Send + Sync + 'static {
-    fn start(&self, payload: Payload, about: About) -> Result<HandlerFuture, Fault>;
-}
-
-/// A handler of values.
-pub(super) struct ValueHandler<T, F>(F, PhantomData<fn(T)>);
-/// A handler of raw bytes.
-pub(super) struct RawHandler<F>(F);
-
-impl<T, F> ValueHandler<T, F> {
-    pub(super) const fn new(handler: F) -> Self {
-        Self(handler, PhantomData)
-    }
-}
-
-impl<F> RawHandler<F> {
-    pub(super) const fn new(handler: F) -> Self {
-        Self(handler)
-    }
-}
-
-impl<T, R, E, F, Fut> Handler for ValueHandler<T, F>
-where
-    T: DeserializeOwned + Send + 'static,
-    F: Fn(Request<T>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, E>> + Send + 'static,
-    R: Serialize,
-    E: Into<Fault>,
-{
-    fn start(&self, payload: Payload, about: About) -> Result<HandlerFuture, Fault> {
-        let value = payload::decode(&payload).map_err(|error| bad_payload(&error))?;
-        let answer = (self.0)(Request::new(value, about));
-        Ok(Box::pin(async move {
-            let value = answer.await.map_err(Into::into)?;
-            // What cannot be encoded is this side's fault; the text says nothing a stranger should read.
-            payload::encode(&value).map_err(|_| Fault::from(FaultCode::HandlerFailed))
-        }))
-    }
-}
-
-impl<E, F, Fut> Handler for RawHandler<F>
-where
-    F: Fn(Request<Bytes>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Bytes, E>> + Send + 'static,
-    E: Into<Fault>,
-{
-    fn start(&self, payload: Payload, about: About) -> Result<HandlerFuture, Fault> {
-        let bytes = payload::raw(payload).map_err(|error| bad_payload(&error))?;
-        let answer = (self.0)(Request::new(bytes, about));
-        Ok(Box::pin(async move {
-            let bytes = answer.await.map_err(Into::into)?;
-            Ok(Payload { bytes, raw: true })
-        }))
-    }
-}
-
-/// What runs for each request for a stream.
-pub(super) trait StreamHandler: Send + Sync + 'static {
-    fn kind(&self) -> EventKind;
-    /// `caller` is what an exchange's caller sends through.
-    fn start(&self, payload: Payload, about: About, caller: Option<Caller>) -> Result<ItemStream, Fault>;
-}
-
-/// What makes [`Items`] of what a caller sends.
-type Caller = (Arc<ClientDriver>, Arc<ItemQueue>, RequestId);
-
-/// Takes requests as `T` and gives items that `encode` turns into payloads.
-pub(super) struct Streams<T, R, F> {
-    pub(super) handler: F,
-    pub(super) decode: Decode<T>,
-    pub(super) encode: fn(R) -> Result<Payload, String>,
-}
-
-/// The same, with the caller's items as `U`.
-pub(super) struct Exchanges<T, U, R, F> {
-    pub(super) handler: F,
-    pub(super) decode: Decode<T>,
-    pub(super) decode_item: Decode<U>,
-    pub(super) encode: fn(R) -> Result<Payload, String>,
-}
-
-impl<T, R, E, F, S> StreamHandler for Streams<T, R, F>
-where
-    T: 'static,
-    R: 'static,
-    F: Fn(Request<T>) -> S + Send + Sync + 'static,
-    S: Stream<Item = Result<R, E>> + Send + 'static,
-    E: Into<Fault> + 'static,
-{
-    fn kind(&self) -> EventKind {
-        EventKind::Stream
-    }
-
-    fn start(&self, payload: Payload, about: About, _: Option<Caller>) -> Result<ItemStream, Fault> {
-        let value = (self.decode)(payload).map_err(|error| bad_payload(&error))?;
-        let items = Box::pin((self.handler)(Request::new(value, about)));
-        Ok(Box::pin(Encoded { items, encode: self.encode }))
-    }
-}
-
-impl<T, U, R, E, F, S> StreamHandler for Exchanges<T, U, R, F>
-where
-    T: 'static,
-    U: 'static,
-    R: 'static,
-    F: Fn(Request<T>, Items<U>) -> S + Send + Sync + 'static,
-    S: Stream<Item = Result<R, E>> + Send + 'static,
-    E: Into<Fault> + 'static,
-{
-    fn kind(&self) -> EventKind {
-        EventKind::Exchange
-    }
-
-    fn start(&self, payload: Payload, about: About, caller: Option<Caller>) -> Result<ItemStream, Fault> {
-        let value = (self.decode)(payload).map_err(|error| bad_payload(&error))?;
-        // An exchange is never started without.
-        let (driver, queue, request) = caller.ok_or(FaultCode::HandlerFailed)?;
-        let input = Items::of_caller(driver, queue, request, self.decode_item);
-        let items = Box::pin((self.handler)(Request::new(value, about), input));
-        Ok(Box::pin(Encoded { items, encode: self.encode }))
-    }
-}
-
-/// A stream whose items are turned into payloads.
-struct Encoded<S, R> {
-    items: Pin<Box<S>>,
-    encode: fn(R) -> Result<Payload, String>,
-}
-
-impl<S, R, E> Stream for Encoded<S, R>
-where
-    S: Stream<Item = Result<R, E>>,
-    E: Into<Fault>,
-{
-    type Item = Result<Payload, Fault>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        let Poll::Ready(next) = this.items.as_mut().poll_next(cx) else { return Poll::Pending };
-        Poll::Ready(next.map(|item| {
-            // What cannot be encoded is this side's fault; the text says nothing a stranger should read.
-            (this.encode)(item.map_err(Into::into)?).map_err(|_| Fault::from(FaultCode::HandlerFailed))
-        }))
-    }
-}
-
-fn bad_payload(error: &DecodeError) -> Fault {
-    Fault::from(match error {
-        DecodeError::WrongContent => FaultCode::WrongContent,
-        DecodeError::Malformed(_) => FaultCode::BadPayload,
-    })
-}
-
-/// What runs for each request of a provider.
-pub(super) enum Service {
-    Call(Box<dyn Handler>),
-    Stream(Box<dyn StreamHandler>),
+/// How much one provider does at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) running: usize,
+    pub(super) waiting: usize,
 }
 
 /// One provider: its handler, and how much it has to do.
 pub(crate) struct ProviderCell {
     service: Service,
+    bounds: Bounds,
+    schema: Schema,
     load: Mutex<Load>,
 }
 
@@ -236,23 +73,20 @@ enum Admission {
 }
 
 impl ProviderCell {
-    pub(super) fn new(service: Service) -> Arc<Self> {
-        Arc::new(Self { service, load: Mutex::default() })
+    pub(super) fn new(service: Service, bounds: Bounds, schema: Schema) -> Arc<Self> {
+        Arc::new(Self { service, bounds, schema, load: Mutex::default() })
     }
 
     pub(super) fn kind(&self) -> EventKind {
-        match &self.service {
-            Service::Call(_) => EventKind::Call,
-            Service::Stream(handler) => handler.kind(),
-        }
+        self.service.kind()
     }
 
     fn admit(&self, job: Job) -> Admission {
         let mut load = lock(&self.load);
-        if load.running < RUNNING_MAX {
+        if load.running < self.bounds.running {
             load.running += 1;
             Admission::Run(job)
-        } else if load.waiting.len() < WAITING_MAX {
+        } else if load.waiting.len() < self.bounds.waiting {
             load.waiting.push_back(job);
             Admission::Wait
         } else {
@@ -280,7 +114,8 @@ impl ProviderCell {
 pub(super) struct Tracked {
     request: RequestId,
     cell: Arc<ProviderCell>,
-    ended: Arc<Ended>,
+    /// Once it runs.
+    facts: Option<Arc<Facts>>,
     stream: Option<Served>,
 }
 
@@ -298,7 +133,9 @@ impl Tracked {
         if let Some((feed, _)) = &self.stream {
             feed.end();
         }
-        self.ended.end();
+        if let Some(facts) = &self.facts {
+            facts.ended.end();
+        }
     }
 
     pub(super) fn stream(&self) -> Option<Served> {
@@ -334,8 +171,7 @@ pub(super) fn take(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Jo
         Admission::Run(job) => run(driver, cell, job, reply),
         Admission::Wait => {
             if let Some(request) = request {
-                let ended = Arc::default();
-                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended, stream: None });
+                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), facts: None, stream: None });
             }
         }
         Admission::Refuse(job) => {
@@ -350,32 +186,32 @@ pub(super) fn take(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Jo
 /// Runs a job, and those that waited for its place, until one of them waits itself.
 fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &mut dyn FnMut(Command)) {
     let mut next = Some(job);
-    while let Some(job) = next {
-        let request = job.request;
-        match begin(driver, cell, job) {
+    while let Some(Job { request, incoming, deadline, idempotent }) = next {
+        let (payload, about) = About::split(incoming, deadline, idempotent, driver.runtime());
+        let facts = Arc::clone(about.facts());
+        match begin(driver, cell, request, payload, about) {
             Begun::Over(answer) => {
-                finish(driver, request, answer, reply);
+                finish(driver, request, &facts, answer, reply);
                 next = cell.next();
             }
             Begun::Waits(future) => {
-                let ended = Arc::<Ended>::default();
+                let (driver_, cell_) = (Arc::clone(driver), Arc::clone(cell));
                 if let Some(request) = request {
-                    let ended = Arc::clone(&ended);
-                    driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended, stream: None });
+                    let facts = Some(Arc::clone(&facts));
+                    driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), facts, stream: None });
                 }
-                let (driver_, cell) = (Arc::clone(driver), Arc::clone(cell));
-                let task = HandlerTask { driver: driver_, cell, request, ended, future: Some(future) };
+                let task = HandlerTask { driver: driver_, cell: cell_, request, facts, future: Some(future) };
                 driver.runtime().spawn(Box::pin(task));
                 return;
             }
             Begun::Streams(request, items, input) => {
-                let (feed, ended) = (Arc::<Feed>::default(), Arc::default());
+                let feed = Arc::<Feed>::default();
                 let stream = Some((Arc::clone(&feed), input));
-                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended, stream });
+                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), facts: None, stream });
                 reply(Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
                 let pump = Pump::new(Arc::clone(driver), StreamId::Request(request), feed, items);
                 let (driver_, cell) = (Arc::clone(driver), Arc::clone(cell));
-                driver.runtime().spawn(Box::pin(StreamTask { driver: driver_, cell, request, pump }));
+                driver.runtime().spawn(Box::pin(StreamTask { driver: driver_, cell, request, facts, pump }));
                 return;
             }
         }
@@ -391,9 +227,16 @@ enum Begun {
     Streams(RequestId, ItemStream, Option<Arc<ItemQueue>>),
 }
 
-fn begin(driver: &Arc<ClientDriver>, cell: &ProviderCell, job: Job) -> Begun {
-    let Job { request, incoming, deadline, idempotent } = job;
-    let (payload, about) = About::split(incoming, deadline, idempotent, driver.runtime());
+fn begin(
+    driver: &Arc<ClientDriver>,
+    cell: &ProviderCell,
+    request: Option<RequestId>,
+    payload: Payload,
+    about: About,
+) -> Begun {
+    if let Err(fault) = cell.schema.check(&payload) {
+        return Begun::Over(Err(fault));
+    }
     let begun = catch_unwind(AssertUnwindSafe(|| match (&cell.service, request) {
         (Service::Call(handler), _) => match handler.start(payload, about) {
             Err(fault) => Begun::Over(Err(fault)),
@@ -404,7 +247,7 @@ fn begin(driver: &Arc<ClientDriver>, cell: &ProviderCell, job: Job) -> Begun {
             },
         },
         (Service::Stream(handler), Some(request)) => {
-            let input = (handler.kind() == EventKind::Exchange).then(|| ItemQueue::new(None));
+            let input = (handler.kind() == EventKind::Exchange).then(|| ItemQueue::new(about.facts().place(), None));
             let caller = input.clone().map(|queue| (Arc::clone(driver), queue, request));
             match handler.start(payload, about, caller) {
                 Ok(items) => Begun::Streams(request, items, input),
@@ -422,7 +265,16 @@ fn panicked() -> Answer {
     Err(FaultCode::HandlerPanicked.into())
 }
 
-fn finish(driver: &ClientDriver, request: Option<RequestId>, result: Answer, reply: &mut dyn FnMut(Command)) {
+fn finish(
+    driver: &ClientDriver,
+    request: Option<RequestId>,
+    facts: &Facts,
+    result: Answer,
+    reply: &mut dyn FnMut(Command),
+) {
+    if let Err(fault) = &result {
+        driver.sink().troubles().failed(facts, fault);
+    }
     match request {
         Some(request) => reply(Command::Answer { request, result }),
         None => {
@@ -438,14 +290,14 @@ struct HandlerTask {
     driver: Arc<ClientDriver>,
     cell: Arc<ProviderCell>,
     request: Option<RequestId>,
-    ended: Arc<Ended>,
+    facts: Arc<Facts>,
     future: Option<HandlerFuture>,
 }
 
 impl HandlerTask {
     fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
         let Some(future) = &mut self.future else { return Poll::Ready(None) };
-        if self.ended.poll(cx) {
+        if self.facts.ended.poll(cx) && !self.facts.is_detached() {
             return Poll::Ready(None);
         }
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
@@ -471,7 +323,7 @@ impl Future for HandlerTask {
         let (driver, cell) = (&this.driver, &this.cell);
         let mut reply = |command| driver.issue(command);
         if let Some(answer) = answer {
-            finish(driver, this.request, answer, &mut reply);
+            finish(driver, this.request, &this.facts, answer, &mut reply);
         }
         if let Some(job) = cell.next() {
             if let Some(request) = job.request {
@@ -488,6 +340,7 @@ struct StreamTask {
     driver: Arc<ClientDriver>,
     cell: Arc<ProviderCell>,
     request: RequestId,
+    facts: Arc<Facts>,
     pump: Pump,
 }
 
@@ -500,6 +353,9 @@ impl Future for StreamTask {
             return Poll::Pending;
         }
         this.driver.sink().untrack(this.request);
+        if let Some(fault) = this.pump.fault() {
+            this.driver.sink().troubles().failed(&this.facts, fault);
+        }
         if let Some(job) = this.cell.next() {
             if let Some(request) = job.request {
                 this.driver.sink().untrack(request);
@@ -507,48 +363,5 @@ impl Future for StreamTask {
             run(&this.driver, &this.cell, job, &mut |command| this.driver.issue(command));
         }
         Poll::Ready(())
-    }
-}
-
-/// An event that is provided. Dropping it withdraws the event; requests that run go on. If this client has provided the
-/// event anew, the newer one stands for it, and dropping this one withdraws nothing.
-#[must_use = "an event is withdrawn when its provider is dropped; keep it, or detach() it"]
-pub struct Provider {
-    inner: Option<Inner>,
-}
-
-struct Inner {
-    token: Token,
-    cell: Arc<ProviderCell>,
-    channel: Arc<ChannelHandle>,
-}
-
-impl Provider {
-    pub(super) fn new(token: Token, cell: Arc<ProviderCell>, channel: Arc<ChannelHandle>) -> Self {
-        Self { inner: Some(Inner { token, cell, channel }) }
-    }
-
-    /// Provides for as long as the connection stands, and keeps the connection and the channel open for that.
-    pub fn detach(mut self) {
-        if let Some(Inner { channel, .. }) = self.inner.take() {
-            channel.keep();
-        }
-    }
-
-    /// Withdraws the event, like dropping, and says so.
-    pub fn withdraw(self) {}
-}
-
-impl Drop for Provider {
-    fn drop(&mut self) {
-        if let Some(Inner { token, cell, channel }) = mem::take(&mut self.inner) {
-            withdraw(channel.driver(), token, Some(cell));
-        }
-    }
-}
-
-impl fmt::Debug for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").field("token", &self.inner.as_ref().map(|inner| inner.token)).finish()
     }
 }

@@ -4,17 +4,21 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::client::Incoming;
+use commipc_protocol::client::{Incoming, Payload};
 use commipc_protocol::{Address, ChannelName, EventName, Instant, UnixMillis};
 
+use super::provide::Ended;
+use super::tap::Place;
 use crate::runtime::{BoxFuture, Runtime};
 
 /// A request for a provider: the value that was sent, and what is known about it.
 ///
-/// Dereferences to the value. When the caller gives up, the handler's future is dropped where it waits.
+/// Dereferences to the value. When the caller gives up, the handler's future is dropped where it waits, unless it is
+/// [detached](Request::detach).
 pub struct Request<T> {
     value: T,
     about: About,
@@ -22,15 +26,35 @@ pub struct Request<T> {
 
 /// What is known of a request beside its value.
 pub(super) struct About {
+    facts: Arc<Facts>,
+    runtime: Arc<dyn Runtime>,
+}
+
+/// What a handler and the task that runs it share of a request.
+pub(super) struct Facts {
     pub(super) channel: ChannelName,
     pub(super) event: EventName,
     pub(super) caller: Address,
-    pub(super) metadata: Bytes,
-    pub(super) sent_at: UnixMillis,
-    pub(super) hops: u8,
-    pub(super) deadline: Option<Instant>,
-    pub(super) idempotent: bool,
-    pub(super) runtime: Arc<dyn Runtime>,
+    metadata: Bytes,
+    sent_at: UnixMillis,
+    hops: u8,
+    deadline: Option<Instant>,
+    idempotent: bool,
+    detached: AtomicBool,
+    /// The caller gave up.
+    pub(super) ended: Ended,
+}
+
+impl Facts {
+    /// Whether the handler goes on without its caller.
+    pub(super) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::Acquire)
+    }
+
+    /// What was asked.
+    pub(super) fn place(&self) -> Place {
+        (self.channel.clone(), self.event.clone())
+    }
 }
 
 impl<T> Request<T> {
@@ -45,56 +69,82 @@ impl<T> Request<T> {
 
     /// Who asks: its id and its hub, as the hub has checked them.
     #[must_use]
-    pub const fn caller(&self) -> &Address {
-        &self.about.caller
+    pub fn caller(&self) -> &Address {
+        &self.about.facts.caller
     }
 
     /// When the caller will have given up, on the clock of [`Runtime::now`]. `None` for a send, which nobody waits for.
     #[must_use]
-    pub const fn deadline(&self) -> Option<Instant> {
-        self.about.deadline
+    pub fn deadline(&self) -> Option<Instant> {
+        self.about.facts.deadline
     }
 
-    /// How long the caller still waits; a nested call may take no longer. `None` for a send.
+    /// How long the caller still waits. `None` for a send. A call made for this request takes no longer if it says
+    /// [`Call::within`](crate::Call::within).
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        self.about.deadline.map(|deadline| deadline.saturating_since(self.about.runtime.now()))
+        self.about.facts.deadline.map(|deadline| deadline.saturating_since(self.about.runtime.now()))
     }
 
     /// The caller's metadata, a CBOR map as bytes, or empty.
     #[must_use]
-    pub const fn metadata(&self) -> &Bytes {
-        &self.about.metadata
+    pub fn metadata(&self) -> &Bytes {
+        &self.about.facts.metadata
     }
 
     /// When it was said, by the caller's wall clock.
     #[must_use]
-    pub const fn sent_at(&self) -> UnixMillis {
-        self.about.sent_at
+    pub fn sent_at(&self) -> UnixMillis {
+        self.about.facts.sent_at
     }
 
     /// How many hubs it passed.
     #[must_use]
-    pub const fn hops(&self) -> u8 {
-        self.about.hops
+    pub fn hops(&self) -> u8 {
+        self.about.facts.hops
     }
 
     /// The channel it came on.
     #[must_use]
-    pub const fn channel(&self) -> &ChannelName {
-        &self.about.channel
+    pub fn channel(&self) -> &ChannelName {
+        &self.about.facts.channel
     }
 
     /// The event it asks for.
     #[must_use]
-    pub const fn event(&self) -> &EventName {
-        &self.about.event
+    pub fn event(&self) -> &EventName {
+        &self.about.facts.event
     }
 
     /// Whether the caller says that repeating it does no harm.
     #[must_use]
-    pub const fn is_idempotent(&self) -> bool {
-        self.about.idempotent
+    pub fn is_idempotent(&self) -> bool {
+        self.about.facts.idempotent
+    }
+
+    /// Lets the handler go on to its end when the caller gives up, or the connection is lost; nobody hears its answer
+    /// then. For what must not be left half done. It keeps its place among those that run until then.
+    ///
+    /// A handler's future is dropped only where it waits, so that from the call of this on nothing is lost. A stream is
+    /// dropped with its caller all the same.
+    ///
+    /// ```
+    /// use commipc_runtime::{Channel, Fault, ProvideError, Provider, Request};
+    ///
+    /// async fn serve(channel: &Channel) -> Result<Provider, ProvideError> {
+    ///     let transfer = async |sum: Request<u64>| {
+    ///         sum.detach();
+    ///         take(*sum).await;
+    ///         give(*sum).await;
+    ///         Ok::<_, Fault>(())
+    ///     };
+    ///     channel.provide("transfer", transfer).await
+    /// }
+    /// # async fn take(_: u64) {}
+    /// # async fn give(_: u64) {}
+    /// ```
+    pub fn detach(&self) {
+        self.about.facts.detached.store(true, Ordering::Release);
     }
 
     /// Waits, on the runtime the client uses. Dropping the future gives the wait up.
@@ -116,10 +166,16 @@ impl About {
         deadline: Option<Instant>,
         idempotent: bool,
         runtime: &Arc<dyn Runtime>,
-    ) -> (commipc_protocol::client::Payload, Self) {
+    ) -> (Payload, Self) {
         let Incoming { channel, event, sender, payload, metadata, sent_at, hops } = incoming;
-        let runtime = Arc::clone(runtime);
-        (payload, Self { channel, event, caller: sender, metadata, sent_at, hops, deadline, idempotent, runtime })
+        let (detached, ended) = (AtomicBool::new(false), Ended::default());
+        let facts =
+            Facts { channel, event, caller: sender, metadata, sent_at, hops, deadline, idempotent, detached, ended };
+        (payload, Self { facts: Arc::new(facts), runtime: Arc::clone(runtime) })
+    }
+
+    pub(super) const fn facts(&self) -> &Arc<Facts> {
+        &self.facts
     }
 }
 

@@ -14,12 +14,13 @@ use serde::de::DeserializeOwned;
 use super::call;
 use super::channel::Channel;
 use super::feed::ItemStream;
+use super::handlers::{Exchanges, Service, Streams};
 use super::items::{Items, StreamCall};
 use super::names::{IntoChannel, IntoEvent};
-use super::provide::{Exchanges, Provider, Service, Streams};
+use super::providing::Providing;
 use super::request::Request;
 use super::{Client, ClientHandle, Place, message};
-use crate::error::{CallError, ProvideError};
+use crate::error::CallError;
 use crate::payload;
 
 /// Streams.
@@ -34,11 +35,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_stream<T, R, E, F, S>(
-        &self,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Result<Provider, ProvideError>
+    pub fn provide_stream<T, R, E, F, S>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         T: DeserializeOwned + Send + 'static,
         F: Fn(Request<T>) -> S + Send + Sync + 'static,
@@ -47,7 +44,7 @@ impl Channel {
         E: Into<Fault> + 'static,
     {
         let streams = Streams { handler, decode: call::decode_value::<T>, encode: encode::<R> };
-        self.provide_service(event.into_event()?, Service::Stream(Box::new(streams))).await
+        self.provide_service(event.into_event(), Service::Stream(Box::new(streams)))
     }
 
     /// Provides a stream of raw bytes: they reach the caller untouched.
@@ -57,14 +54,14 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_stream_raw<E, F, S>(&self, event: impl IntoEvent, handler: F) -> Result<Provider, ProvideError>
+    pub fn provide_stream_raw<E, F, S>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         F: Fn(Request<Bytes>) -> S + Send + Sync + 'static,
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: Into<Fault> + 'static,
     {
         let streams = Streams { handler, decode: payload::raw, encode: as_is };
-        self.provide_service(event.into_event()?, Service::Stream(Box::new(streams))).await
+        self.provide_service(event.into_event(), Service::Stream(Box::new(streams)))
     }
 
     /// Provides an exchange: `handler` gets the caller's own items beside the request, and makes the stream that answers.
@@ -75,11 +72,7 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_exchange<T, U, R, E, F, S>(
-        &self,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Result<Provider, ProvideError>
+    pub fn provide_exchange<T, U, R, E, F, S>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         T: DeserializeOwned + Send + 'static,
         U: DeserializeOwned + Send + 'static,
@@ -90,7 +83,7 @@ impl Channel {
     {
         let (decode, decode_item) = (call::decode_value::<T>, call::decode_value::<U>);
         let exchanges = Exchanges { handler, decode, decode_item, encode: encode::<R> };
-        self.provide_service(event.into_event()?, Service::Stream(Box::new(exchanges))).await
+        self.provide_service(event.into_event(), Service::Stream(Box::new(exchanges)))
     }
 
     /// Provides an exchange of raw bytes in both directions.
@@ -100,18 +93,14 @@ impl Channel {
     ///
     /// # Cancel safety
     /// Dropped midway, it withdraws the event again.
-    pub async fn provide_exchange_raw<E, F, S>(
-        &self,
-        event: impl IntoEvent,
-        handler: F,
-    ) -> Result<Provider, ProvideError>
+    pub fn provide_exchange_raw<E, F, S>(&self, event: impl IntoEvent, handler: F) -> Providing
     where
         F: Fn(Request<Bytes>, Items<Bytes>) -> S + Send + Sync + 'static,
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: Into<Fault> + 'static,
     {
         let exchanges = Exchanges { handler, decode: payload::raw, decode_item: payload::raw, encode: as_is };
-        self.provide_service(event.into_event()?, Service::Stream(Box::new(exchanges))).await
+        self.provide_service(event.into_event(), Service::Stream(Box::new(exchanges)))
     }
 
     /// Asks for a stream whose items are decoded as `R`. Await it: it is ready when a provider has taken the request.

@@ -8,8 +8,9 @@ use commipc_protocol::client::{Answer, CallFailure, Command, Failure, Token};
 
 use super::desk::Undo;
 use super::items::ItemQueue;
-use super::listen::Queue;
 use super::provide::ProviderCell;
+use super::queue::Queue;
+use super::tap::Place;
 
 /// Slots by the low half of their tokens; the high half counts their uses.
 #[derive(Default)]
@@ -48,6 +49,8 @@ pub(super) enum Target {
     Provider(Arc<ProviderCell>),
     Listener(Arc<Queue>),
     Items(Arc<ItemQueue>),
+    /// A call, where its answer is copied for a tap.
+    Asked(Arc<Place>),
 }
 
 /// What is to be done, without the lock, after an event was entered.
@@ -139,7 +142,7 @@ impl Tickets {
     pub(super) fn provider(&mut self, token: Token) -> Option<Arc<ProviderCell>> {
         match self.get(token)?.target.as_ref()? {
             Target::Provider(cell) => Some(Arc::clone(cell)),
-            Target::Listener(_) | Target::Items(_) => None,
+            Target::Listener(_) | Target::Items(_) | Target::Asked(_) => None,
         }
     }
 

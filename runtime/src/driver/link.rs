@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use commipc_protocol::{Input, LinkEnd, Machine};
+use commipc_protocol::{Input, Instant, LinkEnd, Machine};
 
 use super::core::{BLOCKED, BRIEF, BROKEN, CLOSING, FLUSHED, KILLED, Wire};
 use super::{Driver, Sink, buffers};
@@ -29,6 +29,8 @@ where
     /// The inbox is claimed: callers that were served add their next commands, to be written all at once.
     collecting: bool,
     linger: Option<BoxFuture<'static, ()>>,
+    /// The application reads no more until then.
+    hold: Option<(Instant, BoxFuture<'static, ()>)>,
     over: bool,
 }
 
@@ -49,7 +51,7 @@ where
     S: Sink<M>,
 {
     pub(super) fn new(driver: Arc<Driver<M, S>>, wire: Arc<Wire>) -> Self {
-        Self { driver, wire, waker: None, collecting: false, linger: None, over: false }
+        Self { driver, wire, waker: None, collecting: false, linger: None, hold: None, over: false }
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Step {
@@ -71,12 +73,31 @@ where
         if flags & CLOSING != 0 {
             return self.step_closing(cx, flags);
         }
+        if self.is_held(cx) {
+            return Step::Break(Poll::Pending);
+        }
         match self.wire.transport.poll_readable(cx) {
             Poll::Ready(Ok(())) => self.read(cx),
             Poll::Ready(Err(_)) => self.end(Some(LinkEnd::Reset)),
             Poll::Pending if flags & BROKEN != 0 => self.end(Some(LinkEnd::Reset)),
             Poll::Pending => Step::Break(Poll::Pending),
         }
+    }
+
+    /// Whether the application is to have room first. Looks again when it has, and when it may wait no longer.
+    fn is_held(&mut self, cx: &mut Context<'_>) -> bool {
+        let runtime = self.driver.runtime();
+        while let Some(until) = self.driver.sink().held(&**runtime, cx.waker()) {
+            if self.hold.as_ref().is_none_or(|(at, _)| *at != until) {
+                self.hold = Some((until, runtime.sleep_until(until)));
+            }
+            if self.hold.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_pending()) {
+                return true;
+            }
+            self.hold = None;
+        }
+        self.hold = None;
+        false
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Step {

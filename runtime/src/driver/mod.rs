@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use commipc_protocol::{Input, LinkEnd, LinkId, Machine, Now, Peer};
+use commipc_protocol::{Input, Instant, LinkEnd, LinkId, Machine, Now, Peer};
 
 use self::core::Core;
 use self::link::LinkTask;
@@ -46,6 +46,11 @@ pub(crate) trait Sink<M: Machine>: Sized + Send + Sync + 'static {
     ///
     /// Returns how many waiting callers were served.
     fn deliver(driver: &Arc<Driver<M, Self>>, events: &mut VecDeque<M::Event>, replies: &mut Vec<M::Command>) -> usize;
+
+    /// Until when nothing more is to be read, unless `waker` is woken before.
+    fn held(&self, _runtime: &dyn Runtime, _waker: &Waker) -> Option<Instant> {
+        None
+    }
 
     /// Keeps the system's own words on a failed dial, which the machine does not carry.
     fn dial_failed(&self, error: io::Error);

@@ -9,9 +9,13 @@
 mod calls;
 mod clients;
 mod connections;
+mod handlers;
+mod listeners;
 mod load;
 mod messages;
 mod payloads;
 mod protection;
 mod providers;
+mod schemas;
 mod streams;
+mod taps;

@@ -1,0 +1,149 @@
+//! Listeners that are too slow: what is dropped, what waits, and what is told of it.
+
+use std::time::Duration;
+
+use commipc_runtime::{Channel, Failure, ListenError, Listener, Message, Misuse, Overflow};
+
+use crate::scene::{Cast, Scene, over_all};
+
+over_all! {
+    a_slow_listener_loses_what_its_policy_says_and_is_told_how_much,
+    what_is_missed_is_told_where_it_is_missing,
+    a_listener_that_disconnects_hears_what_waited_and_why_no_more_comes,
+    a_listener_that_blocks_loses_nothing_and_neither_does_any_other,
+    a_dropped_listener_holds_nobody_up,
+    a_listener_tells_what_ended_it,
+}
+
+/// Says the numbers, and waits until the consumer has heard all of them.
+async fn say(cast: &Cast, witness: &mut Listener<u32>, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        cast.provided.broadcast("news", &number).await.unwrap();
+        assert_eq!(*witness.next().await.unwrap(), number);
+    }
+}
+
+fn heard(message: Option<Message<u32>>) -> (u32, u64) {
+    let message = message.expect("a message waits");
+    (*message, message.missed())
+}
+
+async fn listens(channel: &Channel, overflow: Overflow) -> Listener<u32> {
+    channel.listen("news").overflow(overflow).queue(4).await.unwrap()
+}
+
+async fn a_slow_listener_loses_what_its_policy_says_and_is_told_how_much(scene: Scene) {
+    let cast = scene.cast().await;
+    let mut oldest = listens(&cast.math, Overflow::DropOldest).await;
+    let mut newest = listens(&cast.math, Overflow::DropNewest).await;
+    let mut latest = listens(&cast.math, Overflow::Latest).await;
+    // The last to be told of each message.
+    let mut witness = cast.math.listen("news").await.unwrap();
+    say(&cast, &mut witness, 0..10).await;
+    assert_eq!((oldest.missed(), newest.missed(), latest.missed()), (6, 6, 9));
+    for expected in [(6, 6), (7, 0), (8, 0), (9, 0)] {
+        assert_eq!(heard(oldest.next().await), expected);
+    }
+    for expected in 0..4 {
+        assert_eq!(heard(newest.next().await), (expected, 0));
+    }
+    assert_eq!(heard(latest.next().await), (9, 9));
+    assert_eq!((oldest.missed(), newest.missed(), latest.missed()), (0, 6, 0), "what is not told is still to be told");
+    say(&cast, &mut witness, 10..11).await;
+    assert_eq!(heard(oldest.next().await), (10, 0));
+    assert_eq!(heard(newest.next().await), (10, 6), "behind what was dropped");
+    assert_eq!(heard(latest.next().await), (10, 0));
+}
+
+async fn what_is_missed_is_told_where_it_is_missing(scene: Scene) {
+    let cast = scene.cast().await;
+    let mut newest = listens(&cast.math, Overflow::DropNewest).await;
+    let mut witness = cast.math.listen("news").await.unwrap();
+    say(&cast, &mut witness, 0..6).await;
+    assert_eq!(heard(newest.next().await), (0, 0));
+    say(&cast, &mut witness, 6..9).await;
+    let mut come = Vec::new();
+    for _ in 0..4 {
+        come.push(heard(newest.next().await));
+    }
+    say(&cast, &mut witness, 9..10).await;
+    come.push(heard(newest.next().await));
+    assert_eq!(come, [(1, 0), (2, 0), (3, 0), (6, 2), (9, 2)]);
+}
+
+async fn a_listener_that_disconnects_hears_what_waited_and_why_no_more_comes(scene: Scene) {
+    let cast = scene.cast().await;
+    let mut strict = listens(&cast.math, Overflow::Disconnect).await;
+    let mut witness = cast.math.listen("news").await.unwrap();
+    say(&cast, &mut witness, 0..4).await;
+    assert_eq!(strict.ended(), None, "as many as may wait");
+    say(&cast, &mut witness, 4..9).await;
+    for number in 0..4 {
+        assert_eq!(heard(strict.next().await), (number, 0));
+    }
+    assert!(strict.next().await.is_none());
+    let why = strict.ended().unwrap();
+    assert_eq!((why.code().0, &why), (Misuse::TooMany.code(), &ListenError::TooSlow(4)));
+    assert_eq!(strict.missed(), 5);
+    assert_eq!(heard(listens_again(&cast, &mut witness).await.next().await), (9, 0));
+}
+
+/// A new listener, and something for it to hear.
+async fn listens_again(cast: &Cast, witness: &mut Listener<u32>) -> Listener<u32> {
+    let again = listens(&cast.math, Overflow::Disconnect).await;
+    say(cast, witness, 9..10).await;
+    again
+}
+
+async fn a_listener_that_blocks_loses_nothing_and_neither_does_any_other(scene: Scene) {
+    const COUNT: u32 = 5_000;
+    let cast = scene.cast().await;
+    let mut patient = listens(&cast.math, Overflow::Block).await;
+    let mut other = cast.math.listen::<u32>("news").queue(COUNT as usize).await.unwrap();
+    let mut elsewhere = cast.provider.open("math").await.unwrap().listen::<u32>("done").await.unwrap();
+    for number in 0..COUNT {
+        cast.provided.broadcast("news", &number).await.unwrap();
+    }
+    for number in 0..COUNT {
+        if number % 500 == 0 {
+            smol::Timer::after(Duration::from_millis(20)).await;
+        }
+        assert_eq!(heard(patient.next().await), (number, 0));
+    }
+    for number in 0..COUNT {
+        assert_eq!(heard(other.next().await), (number, 0));
+    }
+    // The connection goes on as before.
+    cast.math.broadcast("done", &1_u32).await.unwrap();
+    assert_eq!(*elsewhere.next().await.unwrap(), 1);
+}
+
+async fn a_dropped_listener_holds_nobody_up(scene: Scene) {
+    let cast = scene.cast().await;
+    let blocks = listens(&cast.math, Overflow::Block).await;
+    let mut other = cast.math.listen::<u32>("news").await.unwrap();
+    for number in 0..4 {
+        cast.provided.broadcast("news", &number).await.unwrap();
+    }
+    for number in 0..4 {
+        assert_eq!(heard(other.next().await), (number, 0));
+    }
+    // Full now, so that nothing more is read, until it goes.
+    cast.provided.broadcast("news", &4_u32).await.unwrap();
+    smol::Timer::after(Duration::from_millis(100)).await;
+    let nothing_yet = smol::future::poll_once(other.next()).await.is_none();
+    assert!(nothing_yet, "the connection waits");
+    let dropped = std::time::Instant::now();
+    drop(blocks);
+    assert_eq!(heard(other.next().await), (4, 0));
+    assert!(dropped.elapsed() < commipc_runtime::BLOCK_MAX / 2, "not by its end: {:?}", dropped.elapsed());
+}
+
+async fn a_listener_tells_what_ended_it(scene: Scene) {
+    let cast = scene.cast().await;
+    let mut listener = listens(&cast.math, Overflow::DropOldest).await;
+    assert_eq!(listener.ended(), None);
+    cast.hub.shutdown().await;
+    assert!(listener.next().await.is_none());
+    assert_eq!(listener.ended(), Some(ListenError::Failed(Failure::Local(Misuse::NotConnected))));
+}
