@@ -7,7 +7,9 @@ mod support;
 use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{Away, CallFailure, Command, Event, Failure, Reconnect, Token, Unrestored};
+use commipc_protocol::client::{
+    Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+};
 use commipc_protocol::{CloseReason, EventName, Limits, Misuse, Refusal};
 use support::{World, hub, lasting, name, outgoing, payload};
 
@@ -24,7 +26,7 @@ fn restored(world: &mut World, client: usize) -> Vec<Event> {
     let mut told = Vec::new();
     for _ in 0..10_000 {
         while let Some(event) = world.events[client].pop_front() {
-            let over = matches!(event, Event::Restored { .. });
+            let over = matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
             told.push(event);
             if over {
                 return told;
@@ -47,7 +49,7 @@ fn derive(world: &mut World, client: usize, secret: &Secret) {
 
 fn expect_lost(world: &mut World, client: usize) -> (CloseReason, Duration) {
     match world.next(client) {
-        Event::Lost { reason, retry } => (reason, retry),
+        Event::Reconnect(ReconnectEvent::Lost { reason, retry }) => (reason, retry),
         other => panic!("client {client}: {other:?}"),
     }
 }
@@ -98,7 +100,9 @@ fn s72_d14_a_hub_that_has_forgotten_everything_is_told_again() {
             derive(&mut world, client, &secret);
             assert!(!world.events[client].iter().any(|event| matches!(event, Event::ChannelClosed { .. })));
         }
-        let back = |client: &usize| world.events[*client].iter().any(|event| matches!(event, Event::Restored { .. }));
+        let back = |client: &usize| {
+            world.events[*client].iter().any(|event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. })))
+        };
         if (0..3).filter(back).count() == 3 {
             break;
         }
@@ -130,7 +134,10 @@ fn s72_v28_a_member_with_a_password_takes_no_channel_without() {
     for _ in 0..200 {
         world.pass(Duration::from_secs(1));
     }
-    assert!(world.events[1].iter().all(|event| !matches!(event, Event::Restored { .. } | Event::ChannelClosed { .. })));
+    assert!(world.events[1].iter().all(|event| !matches!(
+        event,
+        Event::Reconnect(ReconnectEvent::Restored { .. }) | Event::ChannelClosed { .. }
+    )));
     assert_eq!(world.hub.load().channels, 0, "nothing is left of its attempts");
     // The name is somebody else's now, and what is said there is not heard.
     world.command(0, Command::Connect);
@@ -174,7 +181,7 @@ fn a_password_that_no_longer_fits_ends_the_channel_and_not_the_connection() {
     for _ in 0..1_000 {
         derive(&mut world, 1, &Secret::key([1; 32]));
         while let Some(event) = world.events[1].pop_front() {
-            reached |= matches!(event, Event::Restored { .. });
+            reached |= matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
             told.push(event);
         }
         if reached {
@@ -206,7 +213,9 @@ fn s35_a_provider_whose_place_was_taken_is_told() {
     let told = restored(&mut world, 0);
     let refused = Failure::Refused(Refusal::ProviderExists);
     let is_it = |event: &Event| match event {
-        Event::Unrestored { what, why } => *what == Unrestored::Standing(Token(5)) && *why == refused,
+        Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Provider { token, .. }, why }) => {
+            *token == Token(5) && *why == refused
+        }
         _ => false,
     };
     assert!(told.iter().any(is_it), "{told:?}");
@@ -246,7 +255,10 @@ fn s70_tries_are_limited_and_a_first_connection_is_not_tried_again_unless_asked(
             world.refuse_dials();
             world.pass(Duration::from_secs(61));
         }
-        let tries = world.events[0].iter().filter(|event| matches!(event, Event::Lost { .. })).count();
+        let tries = world.events[0]
+            .iter()
+            .filter(|event| matches!(event, Event::Reconnect(ReconnectEvent::Lost { .. })))
+            .count();
         assert!(matches!(world.events[0].back(), Some(Event::Closed(CloseReason::Unreachable(_)))));
         tries
     };
@@ -267,7 +279,8 @@ fn s70_d18_five_refusals_in_a_row_that_nobody_has_proved_are_believed() {
     for _ in 0..100 {
         world.pass(Duration::from_secs(5));
     }
-    let lost = world.events[0].iter().filter(|event| matches!(event, Event::Lost { .. })).count();
+    let lost =
+        world.events[0].iter().filter(|event| matches!(event, Event::Reconnect(ReconnectEvent::Lost { .. }))).count();
     assert_eq!(lost, 5, "the first for the hub that went, then four refusals");
     let last = world.events[0].back();
     assert!(matches!(last, Some(Event::Closed(CloseReason::Refused(Refusal::AuthFailed)))), "{last:?}");
@@ -307,6 +320,24 @@ fn s73_what_is_said_while_away_fails_or_waits_as_wanted() {
     world.command(0, Command::Answer { request: request.id, result: Ok(payload(b"3")) });
     assert!(world.events[1].iter().any(|event| matches!(event, Event::Answered { token: Token(2), result: Ok(_) })));
     assert_eq!(world.clients[1].load().parked, 0);
+}
+
+#[test]
+fn so_many_messages_wait_and_no_more() {
+    let mut limits = Limits::default();
+    limits.parked = 2;
+    let mut world = World::with(hub(Limits::default()), vec![support::lasting_with("a", Reconnect::default(), limits)]);
+    world.connect_all();
+    world.hold_dials = true;
+    world.cut(0);
+    expect_lost(&mut world, 0);
+    for token in 1..=3 {
+        let outgoing = commipc_protocol::client::Outgoing { away: Away::Wait, ..outgoing("math", "sum", b"") };
+        world.command(0, Command::Send { token: Token(token), outgoing });
+    }
+    let busy = Failure::Local(Misuse::Busy);
+    assert!(matches!(world.next(0), Event::Sent { token: Token(3), result: Err(why) } if why == busy));
+    assert_eq!(world.clients[0].load().parked, 2);
 }
 
 #[test]
@@ -374,7 +405,10 @@ fn what_is_opened_provided_heard_and_left_while_away_is_so_afterwards() {
 
 #[test]
 fn s68_s69_silence_is_asked_and_then_given_up_by_both_sides() {
-    let mut world = world(&["a"]);
+    let mut limits = Limits::default();
+    (limits.heartbeat, limits.idle) = (Duration::from_secs(30), Duration::from_secs(60));
+    let mut world = World::with(hub(limits.clone()), vec![support::lasting_with("a", Reconnect::default(), limits)]);
+    world.connect_all();
     world.open(0, "ch");
     let said = |world: &World| world.wire.values().map(|(up, down)| (up.len(), down.len())).collect::<Vec<_>>();
     let before = said(&world);

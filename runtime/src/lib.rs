@@ -19,14 +19,14 @@ mod secret;
 mod sync;
 
 pub use client::{
-    BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, DEFAULT_CREDIT,
-    DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, IntoChannel, IntoEvent, Items, LazyClient, Listen, Listener,
-    MemberInfo, Message, Opening, Overflow, PendingCall, PendingListen, PendingOpen, PendingProvide, PendingStream,
-    Provider, Providing, QUEUE_MAX, RUNNING_MAX, Request, Sending, StreamCall, Subscription, Tap, TapKind, Tapped,
-    WAITING_MAX,
+    BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, ConnectionState,
+    DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, IntoChannel, IntoEvent, Items, LazyClient, Listen,
+    Listener, MemberInfo, Message, Opening, Overflow, PendingCall, PendingListen, PendingOpen, PendingProvide,
+    PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, Request, Sending, States, StreamCall, Subscription,
+    Tap, TapKind, Tapped, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
-pub use commipc_protocol::client::{Failure, Payload, Welcome};
+pub use commipc_protocol::client::{Away, Failure, Payload, Reconnect, Unrestored, Welcome};
 pub use commipc_protocol::hub::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
 pub use commipc_protocol::{
     Address, AfterGrace, ChannelName, ClientId, CloseReason, Code, CredentialId, EventName, Fault, FaultCode, HubId,

@@ -41,6 +41,14 @@ impl SecretSource {
         self.insecure = true;
     }
 
+    /// Whether what is proved lies in a file, which may change.
+    pub(crate) const fn is_file(&self, endpoint: &Endpoint) -> bool {
+        match (&self.given, self.insecure, endpoint) {
+            (Some(Given::File(_)), ..) | (None, false, Endpoint::Unix(_)) => true,
+            (Some(Given::Secret(_)) | None, ..) => false,
+        }
+    }
+
     /// What was said, read now. `None` if nothing was.
     pub(crate) fn explicit(self) -> Result<Option<Secret>, SecretSourceError> {
         match (self.given, self.insecure) {

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 use commipc_protocol::client::{
-    self, Answer, CallFailure, Credit, Failure, Incoming, Outgoing, Payload, StreamCommand, StreamEvent, Token,
+    self, Answer, CallFailure, Credit, Failure, Incoming, Outgoing, Payload, ReconnectEvent, StreamCommand,
+    StreamEvent, Token,
 };
 use commipc_protocol::{ChannelName, CloseReason, Fault, Flush, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
 use std::io::Write as _;
@@ -225,6 +226,7 @@ impl Canon for client::Command {
             }
             Self::Close => head(out, 14, 0),
             Self::Stream(command) => command.canon(out),
+            Self::SetSecret(_) => head(out, 26, 0),
         }
     }
 }
@@ -397,6 +399,27 @@ impl Canon for client::Event {
             }
             Self::Gap(gap) => named(out, 34, gap),
             Self::Stream(event) => event.canon(out),
+            Self::Reconnect(event) => event.canon(out),
+        }
+    }
+}
+
+impl Canon for ReconnectEvent {
+    fn canon(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Lost { reason, retry } => {
+                closed(out, 40, reason);
+                number(out, u64::try_from(retry.as_nanos()).unwrap_or(u64::MAX));
+            }
+            Self::Restoring { done, of } => {
+                head(out, 41, *done as u64);
+                number(out, *of as u64);
+            }
+            Self::Restored { channels } => head(out, 42, *channels as u64),
+            Self::Unrestored { what, why } => {
+                named(out, 43, what);
+                outcome(out, 0, Err(*why));
+            }
         }
     }
 }

@@ -334,7 +334,7 @@ fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
         metadata: Bytes::new(),
         idempotent: false,
         guarded: false,
-        away: Away::Fail,
+        away: commipc_protocol::client::Away::Fail,
     }
 }
 

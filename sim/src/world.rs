@@ -422,9 +422,9 @@ impl World {
             Some(Station::Hub(hub)) => held_by(hub),
             Some(Station::Mallory(mallory)) => held_by(mallory.inside()),
             Some(Station::Client(client)) => {
-                let client::Load { calls, serving, controls, sends, streams } = client.load();
+                let client::Load { calls, serving, controls, sends, streams, parked } = client.load();
                 let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)];
-                tables.into_iter().chain([("streams", streams)]).collect()
+                tables.into_iter().chain([("streams", streams), ("parked", parked)]).collect()
             }
             None => Vec::new(),
         })

@@ -35,11 +35,11 @@ fn s58_v37_a_listener_that_takes_its_time_hears_each_sender_in_order() {
             let mut listener = listens(&member(&sim, "l").await, Overflow::default(), 1_024).await;
             for name in ["p", "q"] {
                 let speaker = member(&sim, name).await;
-                let _ = sim.process(name).spawn(async move {
+                drop(sim.process(name).spawn(async move {
                     for number in 0..EACH {
                         speaker.broadcast("up", &number).await.expect("it is said");
                     }
-                });
+                }));
             }
             let mut heard = Vec::new();
             while heard.len() < 2 * EACH as usize {

@@ -7,7 +7,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::guarding::{Access, ChannelSalt};
-use super::reconnect::Reconnect;
+use super::reconnect::{Reconnect, ReconnectEvent};
 use super::seal::Rejected;
 use super::stream_api::{StreamCommand, StreamEvent};
 use crate::auth::{Capabilities, ChannelMaster, Salted, Secret};
@@ -327,32 +327,8 @@ pub enum Event {
     Gap(Gap),
     /// Both sides are proved.
     Ready(Welcome),
-    /// The connection is away, and is made again by itself. What was pending has had its event; what was open comes back.
-    Lost {
-        /// Why.
-        reason: CloseReason,
-        /// When the next try is made.
-        retry: Duration,
-    },
-    /// After the connection has come back, so many channels are as they were, of so many.
-    Restoring {
-        /// Those that are.
-        done: usize,
-        /// All that were open.
-        of: usize,
-    },
-    /// Everything is as it was, but for what was told otherwise.
-    Restored {
-        /// How many channels.
-        channels: usize,
-    },
-    /// Something that was there before the connection went is not any more. For a channel: [`Event::ChannelClosed`].
-    Unrestored {
-        /// What.
-        what: Unrestored,
-        /// Why.
-        why: Failure,
-    },
+    /// What concerns a connection that comes back by itself.
+    Reconnect(ReconnectEvent),
     /// The connection is over. Everything that was open or pending has had its event before this one.
     Closed(CloseReason),
     /// An open, leave, provide, withdraw, listen or unlisten ended.
@@ -393,15 +369,6 @@ pub enum Event {
     Violation(Violation),
     /// A frame was dropped because it belongs to nothing any more, or does not fit: counted, told, harmless.
     Dropped(Dropped),
-}
-
-/// What did not come back with a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unrestored {
-    /// A provider or listener: the token of its command.
-    Standing(Token),
-    /// That we own a channel.
-    Ownership(ChannelName),
 }
 
 /// What a hub told of itself and of this connection.

@@ -239,10 +239,7 @@ impl Client {
         self.phase = Phase::Ready(Box::new(Ready { hub: hub.clone(), frame, transcript, mask }));
         self.start_heartbeat();
         self.event(Event::Ready(Welcome { hub, client, session, capabilities, frame, insecure }));
-        if self.stands() && self.config.reconnect.is_some() {
-            self.restore_channels();
-        }
-        self.unpark();
+        self.stands();
         Ok(())
     }
 

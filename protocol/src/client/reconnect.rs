@@ -8,8 +8,9 @@
 
 use core::time::Duration;
 
-use super::{Client, Due, Event, Phase};
+use super::{Client, Due, Event, Failure, Phase, Token};
 use crate::error::{CloseReason, Refusal};
+use crate::names::{ChannelName, EventName};
 use crate::time::TimerReason;
 
 /// How a lost connection is made again.
@@ -32,6 +33,63 @@ impl Default for Reconnect {
     }
 }
 
+/// What an application is told of a connection that comes back by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReconnectEvent {
+    /// The connection is away, and is made again by itself. What was pending has had its event; what was open comes back.
+    Lost {
+        /// Why.
+        reason: CloseReason,
+        /// When the next try is made.
+        retry: Duration,
+    },
+    /// After the connection has come back, so many channels are as they were, of so many.
+    Restoring {
+        /// Those that are.
+        done: usize,
+        /// All that were open.
+        of: usize,
+    },
+    /// Everything is as it was, but for what was told otherwise.
+    Restored {
+        /// How many channels.
+        channels: usize,
+    },
+    /// Something that was there before the connection went is not any more. For a channel: [`Event::ChannelClosed`].
+    Unrestored {
+        /// What.
+        what: Unrestored,
+        /// Why.
+        why: Failure,
+    },
+}
+
+/// What did not come back with a connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unrestored {
+    /// A provider.
+    #[error("the provider of {event} in {channel}")]
+    Provider {
+        /// The token of its command.
+        token: Token,
+        /// The channel.
+        channel: ChannelName,
+        /// The event.
+        event: EventName,
+    },
+    /// A listener.
+    #[error("a listener in {channel}")]
+    Listener {
+        /// The token of its command.
+        token: Token,
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// That we own a channel.
+    #[error("the ownership of {0}")]
+    Ownership(ChannelName),
+}
+
 /// Refusals that nobody has proved to come from the hub: so many in a row are believed.
 const CLAIMS: u32 = 5;
 
@@ -46,6 +104,8 @@ pub(super) struct Tries {
     pub(super) proved: bool,
     /// It stood once.
     stood: bool,
+    /// The application knows that it is away.
+    told: bool,
     since: Option<crate::time::Instant>,
 }
 
@@ -56,11 +116,13 @@ impl Client {
         !matches!(self.phase, Phase::Ready(_)) && self.config.reconnect.is_some() && on_its_way
     }
 
-    /// The connection stands. Tells whether it did before.
-    pub(super) fn stands(&mut self) -> bool {
-        self.tries.since = Some(self.now.mono);
-        self.tries.claims = 0;
-        core::mem::replace(&mut self.tries.stood, true)
+    /// The connection stands: again, if it was said to be away.
+    pub(super) fn stands(&mut self) {
+        (self.tries.since, self.tries.claims, self.tries.stood) = (Some(self.now.mono), 0, true);
+        if core::mem::take(&mut self.tries.told) {
+            self.restore_channels();
+        }
+        self.unpark();
     }
 
     /// How long to wait for the next try, if there is to be one.
@@ -116,6 +178,7 @@ impl Client {
     /// What was said of a connection that is over: told once everything that hung on it has had its end.
     pub(super) fn tell_lost(&mut self, reason: CloseReason, wait: Duration) {
         self.redial_in(wait);
-        self.event(Event::Lost { reason, retry: wait });
+        self.tries.told = true;
+        self.event(Event::Reconnect(ReconnectEvent::Lost { reason, retry: wait }));
     }
 }

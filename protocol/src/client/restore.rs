@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use super::channels::{ChannelIx, Control, Standing, State};
-use super::{Client, Due, Event, Failure, Token, Unrestored};
+use super::{Client, Due, Event, Failure, ReconnectEvent, Token, Unrestored};
 use crate::error::{Misuse, Refusal};
 use crate::names::EventName;
 use crate::time::TimerReason;
@@ -153,7 +153,7 @@ impl Client {
             channel.guarded.set_owns(result.is_ok());
             let name = channel.name.clone();
             if let Err(why) = result {
-                self.event(Event::Unrestored { what: Unrestored::Ownership(name), why });
+                self.event(Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Ownership(name), why }));
             }
         }
         self.restore_standing(ix);
@@ -197,7 +197,7 @@ impl Client {
             self.stood(token, result.is_ok());
             match (asked, result) {
                 (Some(token), result) => self.done(token, result),
-                (None, Err(why)) => self.event(Event::Unrestored { what: Unrestored::Standing(token), why }),
+                (None, Err(why)) => self.tell_unrestored(ix, standing, token, why),
                 (None, Ok(())) => {}
             }
         }
@@ -205,6 +205,15 @@ impl Client {
             channel.coming_back.pending = channel.coming_back.pending.saturating_sub(1);
         }
         self.check_restored(ix);
+    }
+
+    fn tell_unrestored(&mut self, ix: ChannelIx, standing: &Standing, token: Token, why: Failure) {
+        let Some(channel) = self.channels.name(ix) else { return };
+        let what = match standing {
+            Standing::Provider(_, event) => Unrestored::Provider { token, channel, event: event.clone() },
+            Standing::Listener(..) => Unrestored::Listener { token, channel },
+        };
+        self.event(Event::Reconnect(ReconnectEvent::Unrestored { what, why }));
     }
 
     fn check_restored(&mut self, ix: ChannelIx) {
@@ -251,10 +260,10 @@ impl Client {
         progress.done += by;
         let Progress { done, of } = *progress;
         if done < of {
-            return self.event(Event::Restoring { done, of });
+            return self.event(Event::Reconnect(ReconnectEvent::Restoring { done, of }));
         }
         self.progress = None;
-        self.event(Event::Restored { channels: of });
+        self.event(Event::Reconnect(ReconnectEvent::Restored { channels: of }));
     }
 }
 

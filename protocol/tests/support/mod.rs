@@ -88,6 +88,11 @@ pub fn lasting(name: &str, reconnect: client::Reconnect) -> Client {
     client_of(name, CredentialId::shared(), Secret::key(KEY), Limits::default(), Some(reconnect))
 }
 
+/// The same, with other bounds.
+pub fn lasting_with(name: &str, reconnect: client::Reconnect, limits: Limits) -> Client {
+    client_of(name, CredentialId::shared(), Secret::key(KEY), limits, Some(reconnect))
+}
+
 fn client_of(
     name: &str,
     credential: CredentialId,

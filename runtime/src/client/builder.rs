@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{ClientConfig, Command};
+use commipc_protocol::client::{Away, ClientConfig, Command, Reconnect};
 use commipc_protocol::{ClientId, CloseReason, CredentialId, Limits, NameError, Refusal, Seed};
 
 use super::desk::{Desk, State};
@@ -30,6 +30,8 @@ pub struct ClientBuilder {
     credential: Option<Result<CredentialId, NameError>>,
     secret: SecretSource,
     limits: Limits,
+    reconnect: Option<Reconnect>,
+    away: Away,
 }
 
 /// Before the second attempt to get a place; twice as long before each further one, up to the longest.
@@ -46,6 +48,8 @@ impl ClientBuilder {
             credential: None,
             secret: SecretSource::default(),
             limits: Limits::default(),
+            reconnect: Some(Reconnect::default()),
+            away: Away::Fail,
         }
     }
 
@@ -85,6 +89,26 @@ impl ClientBuilder {
         self
     }
 
+    /// How a connection that is lost is made again, with everything that was open, provided, heard and owned. By default at
+    /// once, then after waits that double from a second to a minute, for ever.
+    pub fn reconnect(mut self, how: Reconnect) -> Self {
+        self.reconnect = Some(how);
+        self
+    }
+
+    /// A connection that is lost is over.
+    pub fn no_reconnect(mut self) -> Self {
+        self.reconnect = None;
+        self
+    }
+
+    /// What becomes of calls, sends and broadcasts while the connection is away, unless they say otherwise themselves. By
+    /// default they fail at once.
+    pub fn while_away(mut self, away: Away) -> Self {
+        self.away = away;
+        self
+    }
+
     /// A client that connects when it is first used, with these settings.
     #[must_use]
     pub fn lazy(self) -> LazyClient {
@@ -116,9 +140,10 @@ impl ClientBuilder {
     }
 
     async fn connect_once(self) -> Result<Client, ConnectError> {
-        let Self { runtime, url, id, credential, secret, limits } = self;
+        let Self { runtime, url, id, credential, secret, limits, reconnect, away } = self;
         let endpoint: Endpoint = url.parse()?;
         let (id, credential) = (id.transpose()?, credential.transpose()?.unwrap_or_else(CredentialId::shared));
+        let source = (secret.clone(), endpoint.clone());
         let secret = secret.for_client(&endpoint)?;
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         runtime.fill_seed(&mut seed).map_err(ConnectError::Seed)?;
@@ -126,14 +151,14 @@ impl ClientBuilder {
         let config = ClientConfig { hub, id, credential, secret: secret.clone(), limits, reconnect };
         let machine = commipc_protocol::client::Client::new(config, &Seed::new(*seed));
         // From here on dropping the handle closes the connection.
-        let handle = ClientHandle::new(Driver::start(runtime, machine, Desk::new(secret)));
+        let handle = ClientHandle::new(Driver::start(runtime, machine, Desk::new(secret, source)), away);
         handle.driver.issue(Command::Connect);
         let state = poll_fn(|cx| handle.driver.sink().poll_state(cx, false)).await;
         match state {
             State::Ready(welcome) => Ok(Client { handle, welcome }),
             State::Closed(reason) => Err(refused(reason, url, &handle)),
             // `poll_state` waits for more.
-            State::Connecting => Err(ConnectError::Closed(CloseReason::Lost)),
+            State::Connecting | State::Lost(..) | State::Restoring(..) => Err(ConnectError::Closed(CloseReason::Lost)),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::client::{Command, Outgoing, Payload, Token};
+use commipc_protocol::client::{Away, Command, Outgoing, Payload, Token};
 use commipc_protocol::{ChannelName, EventName, Instant};
 use serde::de::DeserializeOwned;
 
@@ -44,7 +44,10 @@ pub struct Call<R> {
 }
 
 impl<R> Call<R> {
-    pub(super) fn new(client: Arc<ClientHandle>, outgoing: Result<Outgoing, CallError>, decode: Decode<R>) -> Self {
+    pub(super) fn new(client: Arc<ClientHandle>, mut outgoing: Result<Outgoing, CallError>, decode: Decode<R>) -> Self {
+        if let Ok(outgoing) = &mut outgoing {
+            outgoing.away = client.away;
+        }
         Self { client, outgoing, deadline: DEFAULT_DEADLINE, until: None, decode }
     }
 
@@ -77,6 +80,16 @@ impl<R> Call<R> {
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         if let Ok(outgoing) = &mut self.outgoing {
             outgoing.idempotent = idempotent;
+        }
+        self
+    }
+
+    /// What becomes of it while the connection is away: it fails at once, or waits until its deadline. With
+    /// [`Away::Repeat`], a call that is [`idempotent`](Self::idempotent) is also made again if the connection goes before
+    /// its answer.
+    pub fn while_away(mut self, away: Away) -> Self {
+        if let Ok(outgoing) = &mut self.outgoing {
+            outgoing.away = away;
         }
         self
     }
@@ -218,8 +231,20 @@ pub struct Sending {
 }
 
 impl Sending {
-    pub(super) fn new(client: Arc<ClientHandle>, outgoing: Result<Outgoing, SendError>, broadcast: bool) -> Self {
+    pub(super) fn new(client: Arc<ClientHandle>, mut outgoing: Result<Outgoing, SendError>, broadcast: bool) -> Self {
+        if let Ok(outgoing) = &mut outgoing {
+            outgoing.away = client.away;
+        }
         Self { client, outgoing: Some(outgoing), broadcast, token: None }
+    }
+
+    /// What becomes of it while the connection is away: it fails at once, or waits for up to half a minute. What was on its
+    /// way when the connection went is never said to be taken.
+    pub fn while_away(mut self, away: Away) -> Self {
+        if let Some(Ok(outgoing)) = &mut self.outgoing {
+            outgoing.away = away;
+        }
+        self
     }
 
     /// A CBOR map that goes with the message, for the receivers to read.
@@ -281,5 +306,5 @@ impl fmt::Debug for Sending {
 
 /// A message out of its parts.
 pub(super) fn outgoing(channel: ChannelName, event: EventName, payload: Payload, guarded: bool) -> Outgoing {
-    Outgoing { channel, event, payload, metadata: Bytes::new(), idempotent: false, guarded }
+    Outgoing { channel, event, payload, metadata: Bytes::new(), idempotent: false, guarded, away: Away::Fail }
 }

@@ -5,10 +5,12 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
-    ChannelSalt, Command, Event, Failure, Request, RequestId, StreamEvent, StreamId, Welcome,
+    ChannelSalt, Command, Event, Failure, ReconnectEvent, Request, RequestId, StreamEvent, StreamId, Unrestored,
+    Welcome,
 };
 use commipc_protocol::{ChannelName, ClientId, CloseReason, Instant};
 use commipc_protocol::{Fault, Misuse, Refusal, client};
@@ -19,10 +21,13 @@ use super::items;
 use super::life::{Derived, Life};
 use super::opening;
 use super::provide::{self, Job, ProviderCell, Tracked};
+use super::states::ConnectionState;
 use super::tap::Taps;
 use super::tickets::{Completed, Target, Tickets};
 use crate::driver::{Driver, Sink};
+use crate::endpoint::Endpoint;
 use crate::runtime::Runtime;
+use crate::secret::SecretSource;
 use crate::sync::lock;
 
 /// The driver of a client's machine.
@@ -35,7 +40,9 @@ pub(crate) struct Desk {
     running: Mutex<HashMap<RequestId, Tracked>>,
     connection: Mutex<Connection>,
     dial_error: Mutex<Option<io::Error>>,
-    secret: Secret,
+    /// What is proved: read anew where it comes from a file.
+    secret: Mutex<Secret>,
+    source: (SecretSource, Endpoint),
     lives: Mutex<HashMap<ChannelName, Weak<Life>>>,
     /// Passwords of channels, and what was derived of them last.
     passwords: Mutex<HashMap<ChannelName, Password>>,
@@ -52,6 +59,8 @@ enum Password {
 
 struct Connection {
     state: State,
+    /// How often it changed.
+    changes: u64,
     wakers: Vec<Waker>,
 }
 
@@ -60,17 +69,32 @@ struct Connection {
 pub(super) enum State {
     Connecting,
     Ready(Arc<Welcome>),
+    Lost(CloseReason, Duration),
+    Restoring(Arc<Welcome>, usize, usize),
     Closed(CloseReason),
 }
 
+impl State {
+    pub(super) const fn public(&self) -> ConnectionState {
+        match self {
+            Self::Connecting => ConnectionState::Connecting,
+            Self::Ready(_) => ConnectionState::Ready,
+            Self::Lost(reason, retry) => ConnectionState::Lost { reason: *reason, retry: *retry },
+            Self::Restoring(_, done, of) => ConnectionState::Restoring { done: *done, of: *of },
+            Self::Closed(reason) => ConnectionState::Closed(*reason),
+        }
+    }
+}
+
 impl Desk {
-    pub(super) fn new(secret: Secret) -> Self {
+    pub(super) fn new(secret: Secret, source: (SecretSource, Endpoint)) -> Self {
         Self {
             tickets: Mutex::default(),
             running: Mutex::default(),
-            connection: Mutex::new(Connection { state: State::Connecting, wakers: Vec::new() }),
+            connection: Mutex::new(Connection { state: State::Connecting, changes: 0, wakers: Vec::new() }),
             dial_error: Mutex::default(),
-            secret,
+            secret: Mutex::new(secret),
+            source,
             lives: Mutex::default(),
             passwords: Mutex::default(),
             brake: Arc::default(),
@@ -130,13 +154,25 @@ impl Desk {
         let mut connection = lock(&self.connection);
         match (&connection.state, closed) {
             (State::Closed(_), _) | (State::Ready(_), false) => Poll::Ready(connection.state.clone()),
-            (State::Ready(_), true) | (State::Connecting, _) => {
+            (State::Ready(_), true) | (State::Connecting | State::Lost(..) | State::Restoring(..), _) => {
                 if !connection.wakers.iter().any(|known| known.will_wake(cx.waker())) {
                     connection.wakers.push(cx.waker().clone());
                 }
                 Poll::Pending
             }
         }
+    }
+
+    /// Waits for a state other than that of this number.
+    pub(super) fn poll_changed(&self, cx: &Context<'_>, seen: Option<u64>) -> Poll<(u64, State)> {
+        let mut connection = lock(&self.connection);
+        if seen != Some(connection.changes) {
+            return Poll::Ready((connection.changes, connection.state.clone()));
+        }
+        if !connection.wakers.iter().any(|known| known.will_wake(cx.waker())) {
+            connection.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// How far the connection is now.
@@ -147,8 +183,8 @@ impl Desk {
     /// The own id, once the hub has confirmed it.
     pub(super) fn own_id(&self) -> Option<ClientId> {
         match &lock(&self.connection).state {
-            State::Ready(welcome) => Some(welcome.client.clone()),
-            State::Connecting | State::Closed(_) => None,
+            State::Ready(welcome) | State::Restoring(welcome, ..) => Some(welcome.client.clone()),
+            State::Connecting | State::Lost(..) | State::Closed(_) => None,
         }
     }
 
@@ -175,6 +211,7 @@ impl Desk {
         let wakers = {
             let mut connection = lock(&self.connection);
             connection.state = state;
+            connection.changes += 1;
             mem::take(&mut connection.wakers)
         };
         wakers.into_iter().for_each(Waker::wake);
@@ -185,7 +222,66 @@ impl Desk {
         if welcome.insecure {
             tracing::warn!(hub = %welcome.hub, "the hub asks for no secret: anybody who reaches it gets in");
         }
-        driver.sink().set_state(State::Ready(Arc::new(welcome)));
+        let (desk, welcome) = (driver.sink(), Arc::new(welcome));
+        match desk.state() {
+            // What was open comes back first.
+            State::Lost(..) => desk.set_state(State::Restoring(welcome, 0, 0)),
+            State::Connecting | State::Ready(_) | State::Restoring(..) | State::Closed(_) => {
+                desk.set_state(State::Ready(welcome));
+            }
+        }
+    }
+
+    /// What concerns a connection that comes back.
+    fn reconnecting(driver: &Arc<ClientDriver>, event: ReconnectEvent) {
+        match event {
+            ReconnectEvent::Lost { reason, retry } => Self::lost(driver, reason, retry),
+            ReconnectEvent::Restoring { done, of } => Self::restored(driver, Some((done, of))),
+            ReconnectEvent::Restored { .. } => Self::restored(driver, None),
+            ReconnectEvent::Unrestored { what, why } => Self::unrestored(driver, &what, why),
+        }
+    }
+
+    /// The connection is away. What is to be proved at the next try is read anew, where it comes from a file.
+    fn lost(driver: &Arc<ClientDriver>, reason: CloseReason, retry: Duration) {
+        tracing::debug!(%reason, ?retry, "connection lost");
+        driver.sink().set_state(State::Lost(reason, retry));
+        if !driver.sink().source.0.is_file(&driver.sink().source.1) {
+            return;
+        }
+        let me = Arc::clone(driver);
+        driver.runtime().spawn_blocking(Box::new(move || {
+            let (source, endpoint) = me.sink().source.clone();
+            match source.for_client(&endpoint) {
+                Ok(secret) => {
+                    *lock(&me.sink().secret) = secret.clone();
+                    me.issue(Command::SetSecret(secret));
+                }
+                Err(error) => tracing::debug!(%error, "the secret could not be read again"),
+            }
+        }));
+    }
+
+    /// So many of the channels that were open are again.
+    fn restored(driver: &ClientDriver, progress: Option<(usize, usize)>) {
+        let desk = driver.sink();
+        if let (State::Restoring(welcome, ..), progress) = (desk.state(), progress) {
+            desk.set_state(match progress {
+                Some((done, of)) => State::Restoring(welcome, done, of),
+                None => State::Ready(welcome),
+            });
+        }
+    }
+
+    /// Something that was there before the connection went is not any more.
+    fn unrestored(driver: &ClientDriver, what: &Unrestored, why: Failure) {
+        tracing::warn!(?what, %why, "not restored");
+        if let Unrestored::Listener { token, .. } = what {
+            let target = lock(&driver.sink().tickets).target(*token);
+            if let Some(Target::Listener(queue)) = target {
+                queue.close(why);
+            }
+        }
     }
 
     fn closed(driver: &ClientDriver, reason: CloseReason) {
@@ -311,7 +407,8 @@ impl Desk {
 
     fn derive(driver: &Arc<ClientDriver>, salt: [u8; 16], iterations: u32) {
         let me = Arc::clone(driver);
-        driver.runtime().spawn_blocking(Box::new(move || match me.sink().secret.derive(&salt, iterations) {
+        let secret = lock(&me.sink().secret).clone();
+        driver.runtime().spawn_blocking(Box::new(move || match secret.derive(&salt, iterations) {
             Ok(salted) => me.issue(Command::KeyDerived(salted)),
             // The machine has checked the rounds, so this is not reached; if it is, there is nothing to prove with.
             Err(_) => me.issue(Command::Close),
@@ -364,6 +461,7 @@ impl Desk {
                 }
             }
             Event::Ready(welcome) => Self::connected(driver, welcome),
+            Event::Reconnect(event) => Self::reconnecting(driver, event),
             Event::Closed(reason) => {
                 Self::closed(driver, reason);
             }

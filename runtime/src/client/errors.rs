@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use commipc_protocol::client::{CallFailure, Event, Failure, StreamEvent};
+use commipc_protocol::client::{CallFailure, Event, Failure, ReconnectEvent, StreamEvent, Unrestored};
 use commipc_protocol::{Address, ChannelName, CloseReason, Code, EventName, Fault, Misuse};
 use futures_core::Stream;
 use thiserror::Error;
@@ -37,6 +37,17 @@ pub enum ClientError {
     /// The connection is over, and not because this side closed it.
     #[error("the connection is over: {0}")]
     Connection(CloseReason),
+    /// The connection is away, and is tried again.
+    #[error("the connection is lost and tried again: {0}")]
+    Lost(CloseReason),
+    /// Something that was there before the connection went did not come back with it.
+    #[error("not restored: {what}: {why}")]
+    Unrestored {
+        /// What.
+        what: Unrestored,
+        /// Why.
+        why: Failure,
+    },
     /// The hub has ended the membership of a channel.
     #[error("the channel {channel} is over: {why}")]
     Channel {
@@ -68,8 +79,8 @@ impl ClientError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Missed(_) => Code(Misuse::TooMany.code()),
-            Self::Connection(reason) => close_code(*reason),
-            Self::Channel { why, .. } => why.code(),
+            Self::Connection(reason) | Self::Lost(reason) => close_code(*reason),
+            Self::Channel { why, .. } | Self::Unrestored { why, .. } => why.code(),
             Self::Refused(failure) => failure.code(),
             Self::Handler { fault, .. } => Code(fault.code),
         }
@@ -166,6 +177,8 @@ impl Troubles {
             Event::ChannelClosed { channel, why } => {
                 Some(ClientError::Channel { channel: channel.clone(), why: *why })
             }
+            Event::Reconnect(ReconnectEvent::Lost { reason, .. }) => Some(ClientError::Lost(*reason)),
+            Event::Reconnect(ReconnectEvent::Unrestored { what, why }) => Some(ClientError::Unrestored { what: what.clone(), why: *why }),
             Event::Closed(CloseReason::Local) => None,
             Event::Closed(reason) => Some(ClientError::Connection(*reason)),
             Event::Done { .. }
@@ -180,6 +193,7 @@ impl Troubles {
             | Event::DeriveKey { .. }
             | Event::DeriveChannelKey { .. }
             | Event::Ready(_)
+            | Event::Reconnect(ReconnectEvent::Restoring { .. } | ReconnectEvent::Restored { .. })
             // What follows from it is the end of the connection, which tells of it.
             | Event::Violation(_)
             | Event::Dropped(_) => None,

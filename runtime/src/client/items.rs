@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::client::{CallFailure, Command, Credit, Outgoing, Payload, StreamCommand, StreamId, Token};
+use commipc_protocol::client::{Away, CallFailure, Command, Credit, Outgoing, Payload, StreamCommand, StreamId, Token};
 use commipc_protocol::{Misuse, client};
 use futures_core::Stream;
 
@@ -264,10 +264,13 @@ pub struct StreamCall<R> {
 impl<R> StreamCall<R> {
     pub(super) fn new(
         client: Arc<ClientHandle>,
-        outgoing: Result<Outgoing, CallError>,
+        mut outgoing: Result<Outgoing, CallError>,
         input: Option<ItemStream>,
         decode: Decode<R>,
     ) -> Self {
+        if let Ok(outgoing) = &mut outgoing {
+            outgoing.away = client.away;
+        }
         let window = Credit { items: DEFAULT_CREDIT, bytes: DEFAULT_CREDIT_BYTES };
         let deadline = Deadline { time: DEFAULT_DEADLINE, until: None };
         Self { client, outgoing, deadline, window, input, decode }
@@ -283,6 +286,15 @@ impl<R> StreamCall<R> {
     /// Asks for a request that is being handled: its caller waits no longer for a provider than it waits itself.
     pub fn within<T>(mut self, request: &Request<T>) -> Self {
         self.deadline.until = sooner(self.deadline.until, request.deadline());
+        self
+    }
+
+    /// What becomes of it while the connection is away: it fails at once, or waits until its deadline. A stream that runs
+    /// ends with its connection.
+    pub fn while_away(mut self, away: Away) -> Self {
+        if let Ok(outgoing) = &mut self.outgoing {
+            outgoing.away = away;
+        }
         self
     }
 

@@ -20,6 +20,7 @@ mod provide;
 mod providing;
 mod queue;
 mod request;
+mod states;
 mod streaming;
 mod subscription;
 mod tap;
@@ -30,7 +31,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use commipc_protocol::client::{Command, Failure, Outgoing, Payload, Welcome};
+use commipc_protocol::client::{Away, Command, Failure, Outgoing, Payload, Welcome};
 use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, HubId, NameError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +51,7 @@ pub use provide::{RUNNING_MAX, WAITING_MAX};
 pub use providing::{PendingProvide, Provider, Providing};
 pub use queue::{Overflow, QUEUE_MAX};
 pub use request::Request;
+pub use states::{ConnectionState, States};
 pub use subscription::Subscription;
 pub use tap::{Tap, TapKind, Tapped};
 
@@ -86,13 +88,15 @@ impl Place {
 /// What every handle holds on to.
 pub(crate) struct ClientHandle {
     pub(crate) driver: Arc<ClientDriver>,
+    /// What becomes of messages while the connection is away.
+    away: Away,
     /// Channels of detached providers, until the connection is over.
     kept: Mutex<Vec<Arc<ChannelHandle>>>,
 }
 
 impl ClientHandle {
-    fn new(driver: Arc<ClientDriver>) -> Arc<Self> {
-        Arc::new(Self { driver, kept: Mutex::default() })
+    fn new(driver: Arc<ClientDriver>, away: Away) -> Arc<Self> {
+        Arc::new(Self { driver, away, kept: Mutex::default() })
     }
 
     fn keep(self: &Arc<Self>, channel: Arc<ChannelHandle>) {
@@ -237,7 +241,7 @@ async fn closed(driver: &ClientDriver) -> CloseReason {
         driver.sink().poll_state(cx, true).map(|state| match state {
             State::Closed(reason) => reason,
             // `poll_state` waits for `Closed` here.
-            State::Connecting | State::Ready(_) => CloseReason::Lost,
+            State::Connecting | State::Ready(_) | State::Lost(..) | State::Restoring(..) => CloseReason::Lost,
         })
     })
     .await

@@ -267,6 +267,7 @@ impl Taps {
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
             | Event::Ready(_)
+            | Event::Reconnect(_)
             | Event::Closed(_)
             | Event::Violation(_)
             | Event::Dropped(_) => None,

@@ -38,7 +38,7 @@ impl Process {
     /// A client of the hub that a process runs, with this process's name as its id.
     pub fn client(&self, hub: &str) -> ClientBuilder {
         let secret = Secret::key(KEY);
-        ClientBuilder::new(self.runtime(), &format!("memory:{hub}")).id(&self.name()).secret(secret)
+        ClientBuilder::new(self.runtime(), &format!("memory:{hub}")).id(&self.name()).secret(secret).no_reconnect()
     }
 
     /// For builders of one's own.

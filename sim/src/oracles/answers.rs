@@ -110,6 +110,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
+            | Command::SetSecret(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
@@ -145,6 +146,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             }
             Event::DeriveKey { .. }
             | Event::Stream(_)
+            | Event::Reconnect(_)
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)

@@ -86,6 +86,7 @@ impl Deliveries {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
+            | Command::SetSecret(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
@@ -124,6 +125,7 @@ impl Deliveries {
             Event::Message(message) => self.delivered(node, message),
             Event::DeriveKey { .. }
             | Event::Stream(_)
+            | Event::Reconnect(_)
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)

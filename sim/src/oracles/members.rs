@@ -119,6 +119,7 @@ impl Members {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
+            | Command::SetSecret(_)
             | Command::ChannelKeyFailed { .. }
             | Command::Reclaim { .. }
             | Command::Provide { .. }
@@ -153,6 +154,7 @@ impl Members {
             Event::Dropped(why) => self.dropped(node, *why),
             Event::DeriveKey { .. }
             | Event::Stream(_)
+            | Event::Reconnect(_)
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)

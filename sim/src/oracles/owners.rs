@@ -167,6 +167,7 @@ impl Owners {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
+            | Command::SetSecret(_)
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
             | Command::Provide { .. }
@@ -205,6 +206,7 @@ impl Owners {
             }
             Event::DeriveKey { .. }
             | Event::Stream(_)
+            | Event::Reconnect(_)
             | Event::DeriveChannelKey { .. }
             | Event::Gap(_)
             | Event::Closed(_)

@@ -87,6 +87,7 @@ impl Providers {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
+            | Command::SetSecret(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }

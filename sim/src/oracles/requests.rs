@@ -70,6 +70,7 @@ impl Requests {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
+            | Command::SetSecret(_)
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
             | Command::Cancel { .. }
@@ -94,6 +95,7 @@ impl Requests {
             }
             Event::DeriveKey { .. }
             | Event::Stream(_)
+            | Event::Reconnect(_)
             | Event::DeriveChannelKey { .. }
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }

@@ -125,7 +125,7 @@ pub(crate) fn outgoing(text: &'static str) -> Outgoing {
         metadata: Bytes::new(),
         idempotent: false,
         guarded: false,
-        away: Away::Fail,
+        away: commipc_protocol::client::Away::Fail,
     }
 }
 

@@ -136,6 +136,7 @@ impl Seals {
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
+            | Command::SetSecret(_)
             | Command::ChannelKeyFailed { .. }
             | Command::Reclaim { .. }
             | Command::Terminate { .. }
@@ -240,6 +241,7 @@ impl Seals {
             Event::Gap(gap) => return self.gaps.gap(node, gap),
             Event::DeriveKey { .. }
             | Event::Stream(_)
+            | Event::Reconnect(_)
             | Event::OwnerChanged { .. }
             | Event::RequestEnded { .. }
             | Event::Violation(_)

@@ -378,6 +378,7 @@ impl Swarm {
                 Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }
                 | Event::Stream(_)
+                | Event::Reconnect(_)
                 | Event::OwnerChanged { .. }
                 | Event::Gap(_)
                 | Event::Sent { .. }
@@ -480,7 +481,7 @@ impl Swarm {
             metadata,
             idempotent: self.choose(world).chance(1, 2),
             guarded,
-            away: Away::Fail,
+            away: commipc_protocol::client::Away::Fail,
         }
     }
 }

@@ -125,14 +125,23 @@ impl Scene {
         (self.adapter.hub)()
     }
 
-    /// A client without a secret.
+    /// A client without a secret, whose connection does not come back.
     pub(crate) fn bare_client(&self, url: &str) -> ClientBuilder {
-        (self.adapter.client)(url)
+        (self.adapter.client)(url).no_reconnect()
     }
 
     /// A hub that listens, with the least that has to be configured: a key on TCP, nothing on a Unix socket.
     pub(crate) fn hub(&self) -> HubBuilder {
         let hub = self.bare_hub().listen(&self.url("hub.sock"));
+        match self.transport {
+            Transport::Unix => hub,
+            Transport::Tcp => hub.secret(Secret::key(KEY)),
+        }
+    }
+
+    /// A hub where another was.
+    pub(crate) fn hub_at(&self, url: &str) -> HubBuilder {
+        let hub = self.bare_hub().listen(url);
         match self.transport {
             Transport::Unix => hub,
             Transport::Tcp => hub.secret(Secret::key(KEY)),

@@ -16,6 +16,7 @@ mod messages;
 mod payloads;
 mod protection;
 mod providers;
+mod reconnect;
 mod schemas;
 mod streams;
 mod taps;

@@ -1,0 +1,131 @@
+//! Connections that come back: a hub goes and another takes its place, and programs go on.
+
+use std::time::{Duration, Instant};
+
+use commipc_runtime::{Away, CallError, ConnectionState, Failure, Fault, Hub, Misuse, Reconnect, Request};
+
+use crate::scene::{Scene, over_all};
+
+over_all! {
+    s71_programs_go_on_when_their_hub_is_replaced,
+    s72_d14_a_protected_channel_is_protected_by_its_owner_again,
+    s73_calls_made_while_away_wait_or_fail_as_wanted,
+    the_states_of_a_connection_are_told,
+    a_connection_that_must_not_come_back_is_over,
+}
+
+/// Short waits, so that no script takes long.
+fn soon() -> Reconnect {
+    let mut reconnect = Reconnect::default();
+    (reconnect.first, reconnect.longest) = (Duration::from_millis(20), Duration::from_millis(100));
+    reconnect
+}
+
+/// Ends the hub, and starts another at the same place.
+async fn replace(scene: &Scene, hub: Hub) -> Hub {
+    let url = hub.urls()[0].clone();
+    hub.shutdown().await;
+    drop(hub);
+    scene.hub_at(&url).await.unwrap()
+}
+
+async fn s71_programs_go_on_when_their_hub_is_replaced(scene: Scene) {
+    let mut hub = scene.hub().await.unwrap();
+    let provider = scene.client(&hub, "provider").reconnect(soon()).await.unwrap();
+    let consumer = scene.client(&hub, "consumer").reconnect(soon()).await.unwrap();
+    let (provided, math) = (provider.open("math").await.unwrap(), consumer.open("math").await.unwrap());
+    let double = async |r: Request<u32>| Ok::<_, Fault>(2 * *r);
+    let _double = provided.provide("double", double).await.unwrap();
+    let mut news = math.listen::<u32>("news").await.unwrap();
+    for round in 1..=3 {
+        hub = replace(&scene, hub).await;
+        for client in [&provider, &consumer] {
+            client.ready().await.unwrap();
+        }
+        assert_eq!(math.call::<u32>("double", &round).while_away(Away::Wait).await.unwrap(), 2 * round);
+        provided.broadcast("news", &round).while_away(Away::Wait).await.unwrap();
+        assert_eq!(*news.next().await.unwrap(), round);
+    }
+    drop(hub);
+}
+
+async fn s72_d14_a_protected_channel_is_protected_by_its_owner_again(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let owner = scene.client(&hub, "owner").reconnect(soon()).await.unwrap();
+    let member = scene.client(&hub, "member").reconnect(soon()).await.unwrap();
+    let owned = owner.open("vault").await.unwrap();
+    owned.protect("correct horse").await.unwrap();
+    let vault = member.open("vault").password("correct horse").await.unwrap();
+    let mut heard = vault.listen::<u32>("up").await.unwrap();
+    let hub = replace(&scene, hub).await;
+    for client in [&owner, &member] {
+        client.ready().await.unwrap();
+    }
+    owned.broadcast("up", &1).await.unwrap();
+    assert_eq!(*heard.next().await.unwrap(), 1);
+    let stranger = scene.client(&hub, "stranger").await.unwrap();
+    assert!(stranger.open("vault").await.is_err(), "nobody joins without the password");
+    owned.protect("battery staple").await.unwrap();
+    assert!(heard.next().await.is_none(), "whose password is the old one is no member any more");
+}
+
+async fn s73_calls_made_while_away_wait_or_fail_as_wanted(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let provider = scene.client(&hub, "provider").reconnect(soon()).await.unwrap();
+    let consumer = scene.client(&hub, "consumer").reconnect(soon()).await.unwrap();
+    let (provided, math) = (provider.open("math").await.unwrap(), consumer.open("math").await.unwrap());
+    let _double = provided.provide("double", async |r: Request<u32>| Ok::<_, Fault>(2 * *r)).await.unwrap();
+    let url = hub.urls()[0].clone();
+    hub.shutdown().await;
+    drop(hub);
+    let mut states = consumer.states();
+    while states.next().await == Some(ConnectionState::Ready) {}
+    let failure = Failure::Local(Misuse::NotConnected);
+    let failed = math.call::<u32>("double", &1).await.unwrap_err();
+    assert_eq!(failed, CallError::Failed { failure, maybe_executed: false });
+    let started = Instant::now();
+    let late = math.call::<u32>("double", &1).while_away(Away::Wait).deadline(Duration::from_millis(200)).await;
+    assert_eq!(late.unwrap_err().code().0, Misuse::Deadline.code());
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    let waits = math.call::<u32>("double", &4).while_away(Away::Wait);
+    let _hub = scene.hub_at(&url).await.unwrap();
+    provider.ready().await.unwrap();
+    assert_eq!(waits.await.unwrap(), 8);
+}
+
+async fn the_states_of_a_connection_are_told(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let client = scene.client(&hub, "client").reconnect(soon()).await.unwrap();
+    let _channel = client.open("ch").await.unwrap();
+    let mut states = client.states();
+    assert_eq!((client.state(), states.next().await), (ConnectionState::Ready, Some(ConnectionState::Ready)));
+    let _hub = replace(&scene, hub).await;
+    let mut was_lost = false;
+    loop {
+        match states.next().await.unwrap() {
+            ConnectionState::Lost { .. } => was_lost = true,
+            ConnectionState::Ready => break,
+            _ => {}
+        }
+    }
+    assert!(was_lost);
+    client.close().await;
+    assert_eq!(states.next().await, Some(ConnectionState::Closed(commipc_runtime::CloseReason::Local)));
+    assert_eq!(states.next().await, None);
+}
+
+async fn a_connection_that_must_not_come_back_is_over(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let client = scene.client(&hub, "client").await.unwrap();
+    let few = {
+        let mut few = soon();
+        few.tries = 2;
+        few
+    };
+    let other = scene.client(&hub, "other").reconnect(few).await.unwrap();
+    hub.shutdown().await;
+    drop(hub);
+    client.closed().await;
+    let reason = other.closed().await;
+    assert!(matches!(reason, commipc_runtime::CloseReason::Unreachable(_)), "{reason:?}");
+}
