@@ -61,6 +61,9 @@ pub struct ClientConfig {
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Dial the hub and prove each other. Ends with [`Event::Ready`] or [`Event::Closed`].
+    ///
+    /// May be given again after that, in which the client is the same to its hub: it takes over from a link of its own that
+    /// lingers there, and joining a channel that it owned makes it the owner again.
     Connect,
     /// The answer to [`Event::DeriveKey`].
     KeyDerived(Salted),
