@@ -15,7 +15,7 @@ use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{self, CallFailure, Command, Event, Failure, Token};
 use commipc_protocol::hub;
 use commipc_protocol::wire::{FrameType, Hop, Kind, Message};
-use commipc_protocol::{CloseReason, Fault, Limits, Misuse, Refusal, Transport, Violation};
+use commipc_protocol::{CloseReason, Fault, Input, Limits, LinkId, Misuse, Refusal, Transport, Violation};
 use support::{KEY, World, client, name, outgoing, payload};
 
 #[test]
@@ -461,7 +461,14 @@ fn s4_garbage_ends_its_own_link_and_no_other() {
         matches!(world.next(0), Event::Closed(CloseReason::GoodbyeCode(code)) if code == Violation::BadControl.code())
     );
     assert!(!world.is_linked(0));
+    assert_eq!(world.hub.counters().violations, 1, "and is counted");
     world.open(1, "fine");
+    world.cut(1);
+    let stranger = LinkId::accepted(7, 1);
+    let peer = commipc_protocol::Peer::unknown(Transport::Tcp);
+    world.feed_hub(Input::Accepted { link: stranger, peer });
+    world.feed_hub(Input::Received { link: stranger, data: b"GET / HTTP/1.1".to_vec().into() });
+    assert_eq!(world.hub.counters().violations, 2, "a stranger's too, and no end that is none");
 }
 
 #[test]

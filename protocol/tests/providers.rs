@@ -85,3 +85,20 @@ fn s35_providing_twice_at_once_ends_as_the_hub_says() {
         }
     }
 }
+
+#[test]
+fn s35_provided_again_as_another_kind_it_is_of_that_kind() {
+    let mut world = World::ready(&["provider", "caller"]);
+    world.open(0, "ch");
+    world.provide(0, 5, "ch", "ev");
+    let event = EventName::new("ev").unwrap();
+    let stream = Command::Provide { token: Token(6), channel: name("ch"), event, kind: EventKind::Stream };
+    world.command(0, stream);
+    world.expect_done(0, 6);
+    world.call(1, 1, "ch", "ev", b"");
+    assert!(format!("{:?}", world.expect_answered(1).1).contains("WrongKind"));
+    world.provide(0, 7, "ch", "ev");
+    world.call(1, 2, "ch", "ev", b"");
+    assert_eq!(world.expect_request(0).provider, Token(7));
+    assert_eq!(told(&world), (1, 0));
+}

@@ -61,6 +61,9 @@ pub struct ClientConfig {
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Dial the hub and prove each other. Ends with [`Event::Ready`] or [`Event::Closed`].
+    ///
+    /// May be given again after that, in which the client is the same to its hub: it takes over from a link of its own that
+    /// lingers there, and joining a channel that it owned makes it the owner again.
     Connect,
     /// The answer to [`Event::DeriveKey`].
     KeyDerived(Salted),
@@ -190,7 +193,7 @@ pub enum Command {
         outgoing: Outgoing,
     },
     /// Answer a request. Without effect if the request has ended meanwhile. A stream is answered with its items and
-    /// [`Command::Finish`], or with a fault here that comes after them.
+    /// [`StreamCommand::Finish`], or with a fault here that comes after them.
     Answer {
         /// Which request.
         request: RequestId,

@@ -39,6 +39,7 @@ pub(super) struct Greeted {
     nonce: [u8; 32],
     binding: Option<[u8; 32]>,
     records: bool,
+    takeover: TakeoverSecret,
 }
 
 /// What the hub asks.
@@ -49,6 +50,7 @@ pub(super) struct Challenged {
     salt: [u8; 16],
     iterations: u32,
     records: bool,
+    takeover: TakeoverSecret,
 }
 
 /// What was proved, and how the hub can prove that it knew.
@@ -105,7 +107,8 @@ impl Client {
         let due = self.now.mono + self.config.limits.handshake;
         self.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake));
         let nonce = self.nonces.bytes();
-        let takeover = TakeoverSecret::new(self.takeovers.bytes()).stored_key();
+        let takeover = TakeoverSecret::new(self.takeover_secrets.bytes());
+        let takeover_key = takeover.stored_key();
         let records = !peer.is_private();
         let hello = Hello {
             versions: vec![VERSION],
@@ -116,19 +119,19 @@ impl Client {
             nonce: &nonce,
             records,
             binding: u64::from(peer.binding.is_some()),
-            takeover: &takeover,
+            takeover: &takeover_key,
             features: 0,
         };
         self.outbox.push_raw(&mut self.pool, &MAGIC);
         let sent = self.outbox.push(&mut self.pool, FrameType::Hello, |out| hello.encode(out));
         let opening = [&MAGIC, sent].concat();
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
-        self.phase = Phase::Greeted(Box::new(Greeted { opening, nonce, binding: peer.binding, records }));
+        self.phase = Phase::Greeted(Box::new(Greeted { opening, nonce, binding: peer.binding, records, takeover }));
     }
 
     pub(super) fn handle_handshake_frame(&mut self, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         match (core::mem::replace(&mut self.phase, Phase::Idle), kind) {
-            (Phase::Greeted(greeted), FrameType::Challenge) => self.handle_challenge(&greeted, frame),
+            (Phase::Greeted(greeted), FrameType::Challenge) => self.handle_challenge(*greeted, frame),
             (Phase::Proving(proving), FrameType::Welcome) => self.handle_welcome(*proving, frame),
             (Phase::Greeted(_) | Phase::Deriving(_) | Phase::Proving(_), FrameType::AuthFailed) => {
                 let AuthFailed { code } = AuthFailed::parse(frame.body()).map_err(|_| Violation::BadControl)?;
@@ -139,7 +142,7 @@ impl Client {
         }
     }
 
-    fn handle_challenge(&mut self, greeted: &Greeted, frame: &Frame) -> Result<(), Violation> {
+    fn handle_challenge(&mut self, greeted: Greeted, frame: &Frame) -> Result<(), Violation> {
         let challenge = Challenge::parse(frame.body()).map_err(|_| Violation::BadControl)?;
         let kdf = self.config.secret.kdf();
         let iterations = u32::try_from(challenge.iterations).map_err(|_| Violation::NotOffered)?;
@@ -158,7 +161,7 @@ impl Client {
         let binding = greeted.binding.as_ref().map_or(&[][..], |binding| binding);
         let transcript = TranscriptHash::connection(&greeted.opening, frame.raw(), binding);
         let records = challenge.records || greeted.records;
-        let challenged = Challenged { transcript, hub, salt, iterations, records };
+        let challenged = Challenged { transcript, hub, salt, iterations, records, takeover: greeted.takeover };
         if kdf == Kdf::Pbkdf2 {
             if let Some(cached) = self.cached.as_ref().filter(|cached| cached.fits(&challenged)) {
                 let salted = cached.salted.clone();
@@ -190,10 +193,12 @@ impl Client {
     }
 
     fn prove(&mut self, challenged: Challenged, salted: &Salted) {
-        let Challenged { transcript, hub, records, .. } = challenged;
+        let Challenged { transcript, hub, records, takeover, .. } = challenged;
         let keys = ConnectionKeys::new(salted);
         let proof = keys.client_proof(&transcript);
-        let body = Proof { takeover: None, proof: &proof };
+        let takeovers = self.takeovers.proofs(&transcript);
+        self.takeovers.proved(takeover);
+        let body = Proof { takeover: (!takeovers.is_empty()).then(|| takeovers.iter().collect()), proof: &proof };
         self.outbox.push(&mut self.pool, FrameType::Proof, |out| body.encode(out));
         let mut tagger = None;
         if records {
@@ -210,6 +215,7 @@ impl Client {
             return Err(Violation::BadServerProof);
         }
         if let Some(code) = welcome.refused {
+            self.takeovers.refused();
             self.refused(code);
             return Ok(());
         }
@@ -217,6 +223,7 @@ impl Client {
         if welcome.client != self.id.as_name() || welcome.insecure != insecure {
             return Err(Violation::NotOffered);
         }
+        self.takeovers.admitted();
         let frame = u32::try_from(welcome.frame).unwrap_or(u32::MAX).min(crate::FRAME_CAP);
         let Proving { hub, tagger, keys, transcript, .. } = proving;
         let mask = tagger.is_some().then(|| keys.record_keys(&transcript).mask);

@@ -24,6 +24,7 @@ mod seal_tests;
 mod serving;
 mod stream_api;
 mod streams;
+mod takeover;
 mod window;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -40,6 +41,7 @@ use seal::Seal;
 use serving::Serving;
 pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
 use streams::Place;
+use takeover::Takeovers;
 
 use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
@@ -101,7 +103,8 @@ pub struct Client {
     cached: Option<Cached>,
     scratch: BytesMut,
     nonces: Stream,
-    takeovers: Stream,
+    takeovers: Takeovers,
+    takeover_secrets: Stream,
     /// For owner keys and joins.
     channel_keys: Stream,
 }
@@ -159,7 +162,8 @@ impl Client {
             cached: None,
             scratch: BytesMut::new(),
             nonces: seed.stream(Purpose::Handshake),
-            takeovers: seed.stream(Purpose::Takeover),
+            takeovers: Takeovers::default(),
+            takeover_secrets: seed.stream(Purpose::Takeover),
             channel_keys: seed.stream(Purpose::Channels),
         }
     }

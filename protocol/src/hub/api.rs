@@ -163,6 +163,8 @@ pub struct Counters {
     pub mismatched: u64,
     /// Frames of types this version does not know and may skip.
     pub skipped: u64,
+    /// Links that ended because their peer broke the protocol.
+    pub violations: u64,
     /// Messages that came back to this hub, or had passed too many.
     pub looped: u64,
 }

@@ -112,16 +112,19 @@ impl Hub {
 
     /// Makes a proved stranger a client, if there is room for it and its id.
     fn admit(&mut self, ix: LinkIx, applicant: Applicant) -> Result<(), DisconnectReason> {
+        let holder = self.clients.get(&applicant.client).copied();
         let refused = if !applicant.authenticated.credential().allows(&applicant.client) {
             Some(Refusal::IdNotAllowed)
-        } else if self.clients.contains_key(&applicant.client) {
+        } else if holder.is_some_and(|holder| !self.is_same_client(holder, &applicant)) {
             Some(Refusal::IdInUse)
         } else {
             None
         };
         self.throttle.succeeded(applicant.guesser);
-        let Some(session) = self.links.get_mut(ix) else { return Ok(()) };
         self.sessions += 1;
+        let superseded = holder.filter(|_| refused.is_none()).and_then(|holder| self.supersede(holder));
+        let lineage = superseded.unwrap_or(self.sessions);
+        let Some(session) = self.links.get_mut(ix) else { return Ok(()) };
         session.welcome(&applicant, self.sessions, refused, &self.limits, &mut self.pool);
         let link = session.link;
         if let Some(timer) = session.handshake_timer.take() {
@@ -131,7 +134,7 @@ impl Hub {
             return Err(DisconnectReason::Refused(refusal));
         }
         let (client, credential) = (applicant.client.clone(), applicant.authenticated.credential_id().clone());
-        session.become_ready(applicant, self.hash);
+        session.become_ready(applicant, lineage, self.hash);
         self.links.acquaint(ix);
         self.clients.insert(client.clone(), ix);
         self.mark_ready(ix);
@@ -279,6 +282,9 @@ impl Hub {
 
     /// Undoes everything a link stood for.
     pub(super) fn forget(&mut self, ix: LinkIx, mut session: Session, why: DisconnectReason) {
+        if let DisconnectReason::Violation(_) = why {
+            self.counters.violations += 1;
+        }
         core::mem::take(&mut session.outbox).discard(&mut self.pool);
         self.partials -= session.inbox.retained();
         for timer in [session.handshake_timer, session.partial_timer, session.write_timer].into_iter().flatten() {
@@ -302,8 +308,15 @@ impl Hub {
         self.abandon_calls(ix, &member);
         self.clients.remove(&member.client);
         let memberships = core::mem::take(&mut member.memberships);
+        let leaving = match why {
+            DisconnectReason::Refused(Refusal::Superseded) => Leaving::Superseded { lineage: member.lineage },
+            DisconnectReason::Goodbye
+            | DisconnectReason::Lost
+            | DisconnectReason::Refused(_)
+            | DisconnectReason::Violation(_) => Leaving::Lost,
+        };
         for departure in self.registry.leave_all(memberships, ix) {
-            self.departed(ix, &member.client, &departure, Leaving::Lost);
+            self.departed(ix, &member.client, &departure, leaving);
         }
         self.event(Event::Disconnected { link, client: member.client, why });
     }

@@ -54,6 +54,8 @@ pub(crate) enum Owner {
         key: OwnerVerifier,
         /// While a grace runs: what then.
         held: Option<AfterGrace>,
+        /// Whose joining is the owner's return: a client that has taken over from the link that owned the channel.
+        heir: Option<u64>,
     },
     /// Nobody yet: a member was asked.
     Offered {

@@ -272,6 +272,7 @@ impl Hub {
     }
 
     fn opened(&mut self, ix: LinkIx, id: u64, channel: ChannelIx, proof: Option<&[u8; 32]>) {
+        let returns = self.returns(ix, channel);
         let guard = self.registry.channel(channel).map(|channel| &channel.guard);
         let epoch = Some(guard.map_or(0, Guard::epoch));
         let owner = Some(guard.is_some_and(|guard| guard.is_owned_by(ix)));
@@ -280,6 +281,9 @@ impl Hub {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }
         self.check_outbox(ix);
+        if returns {
+            self.owner_changed(channel);
+        }
     }
 }
 

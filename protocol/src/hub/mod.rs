@@ -23,6 +23,7 @@ mod remembered;
 mod session;
 mod streams;
 mod system;
+mod takeover;
 mod throttle;
 
 use alloc::collections::{BTreeMap, VecDeque};

@@ -21,6 +21,8 @@ use crate::wire::{
 
 /// How long a member may think about an offer.
 const OFFER: Duration = Duration::from_secs(5);
+/// How long a channel is held whose owner has taken over its own id, so that it can open the channel again.
+const TAKEOVER: Duration = Duration::from_secs(10);
 /// How many members are asked.
 const OFFERS_MAX: u8 = 8;
 /// How long a record is kept that nobody asks for.
@@ -101,10 +103,25 @@ impl Hub {
             if let Some(timer) = timer {
                 self.timers.cancel(timer);
             }
+            self.waits_no_more(channel);
             self.owner_changed(channel);
         });
         self.done(ix, id, result);
         Ok(())
+    }
+
+    /// Whether a member that has joined is the owner, who has taken over from the link that was.
+    pub(super) fn returns(&mut self, ix: LinkIx, channel: ChannelIx) -> bool {
+        let lineage = self.links.get(ix).and_then(Session::member).map(|member| member.lineage);
+        let key = match self.guard_mut(channel).map(|guard| &guard.owner) {
+            Some(Owner::Away { key, heir, .. }) if heir.is_some() && *heir == lineage => key.clone(),
+            Some(Owner::Nobody | Owner::Present { .. } | Owner::Away { .. } | Owner::Offered { .. }) | None => {
+                return false;
+            }
+        };
+        self.set_owner(channel, Owner::Present { key, link: ix }, None);
+        self.waits_no_more(channel);
+        true
     }
 
     pub(super) fn handle_terminate(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
@@ -204,18 +221,26 @@ impl Hub {
     }
 
     fn owner_left(&mut self, channel: ChannelIx, key: OwnerVerifier, policy: OwnerPolicy, leaving: Leaving) {
-        let after = match (policy, leaving) {
-            (OwnerPolicy::Hold { grace, then }, Leaving::Lost) => {
-                let due = self.now.mono + grace;
-                let timer = self.timers.insert(due, TimerReason::Ownership, Due::Ownership(channel));
-                self.set_owner(channel, Owner::Away { key, held: Some(then) }, Some(timer));
-                self.owner_changed(channel);
-                return;
-            }
-            (OwnerPolicy::Hold { then, .. }, Leaving::Willing) => then,
-            (OwnerPolicy::Terminate, _) => AfterGrace::Terminate,
-            (OwnerPolicy::Promote, _) => AfterGrace::Promote,
+        let (grace, after) = match policy {
+            OwnerPolicy::Hold { grace, then } => (Some(grace), then),
+            OwnerPolicy::Terminate => (None, AfterGrace::Terminate),
+            OwnerPolicy::Promote => (None, AfterGrace::Promote),
         };
+        let is_kept = self.guard_mut(channel).is_some_and(|guard| guard.keeper.is_some());
+        let (held, heir) = match leaving {
+            Leaving::Willing => (None, None),
+            Leaving::Superseded { lineage } if is_kept => {
+                (Some(grace.unwrap_or_default().max(TAKEOVER)), Some(lineage))
+            }
+            Leaving::Lost | Leaving::Superseded { .. } => (grace, None),
+        };
+        if let Some(time) = held {
+            let due = self.now.mono + time;
+            let timer = self.timers.insert(due, TimerReason::Ownership, Due::Ownership(channel));
+            self.set_owner(channel, Owner::Away { key, held: Some(after), heir }, Some(timer));
+            self.owner_changed(channel);
+            return;
+        }
         match (after, leaving) {
             (AfterGrace::Promote, _) => self.offer(channel, 0, 0),
             // By its own will: there is nobody any more who could come back to it.
@@ -223,14 +248,14 @@ impl Hub {
                 self.abandon(channel);
                 self.terminate(channel);
             }
-            (AfterGrace::Terminate, Leaving::Lost) => self.lose_owner(channel, key),
+            (AfterGrace::Terminate, Leaving::Lost | Leaving::Superseded { .. }) => self.lose_owner(channel, key),
         }
     }
 
     /// The channel ends with its owner, who may come back to what is protected.
     fn lose_owner(&mut self, channel: ChannelIx, key: OwnerVerifier) {
         let protected = self.guard_mut(channel).is_some_and(|guard| guard.protection.is_some());
-        let owner = if protected { Owner::Away { key, held: None } } else { Owner::Nobody };
+        let owner = if protected { Owner::Away { key, held: None, heir: None } } else { Owner::Nobody };
         self.set_owner(channel, owner, None);
         self.terminate(channel);
     }
@@ -275,8 +300,9 @@ impl Hub {
         let Some(guard) = self.guard_mut(channel) else { return };
         guard.timer = None;
         match &guard.owner {
-            Owner::Away { key, held: Some(then) } => {
+            Owner::Away { key, held: Some(then), .. } => {
                 let (key, then) = (key.clone(), *then);
+                self.waits_no_more(channel);
                 match then {
                     AfterGrace::Terminate => self.lose_owner(channel, key),
                     AfterGrace::Promote => self.offer(channel, 0, 0),

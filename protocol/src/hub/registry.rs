@@ -27,6 +27,8 @@ pub(crate) enum Leaving {
     Willing,
     /// Its link is gone.
     Lost,
+    /// A newer link of the same client has taken over, and will be known by this.
+    Superseded { lineage: u64 },
 }
 
 /// What one client is in its channels.
@@ -42,6 +44,10 @@ pub(crate) struct Memberships {
 impl Memberships {
     pub(crate) fn has(&self, channel: ChannelIx) -> bool {
         self.of.contains_key(&channel)
+    }
+
+    pub(crate) fn channels(&self) -> impl Iterator<Item = ChannelIx> {
+        self.of.keys().copied()
     }
 
     /// Whether the number of an owner operation is above the last one, and so was never used.

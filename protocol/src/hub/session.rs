@@ -16,7 +16,7 @@ use core::hash::BuildHasher as _;
 
 use super::registry::Memberships;
 use super::throttle::{Guesser, Source};
-use crate::auth::{Authenticated, Capabilities, Credentials, Kdf, Lookup, MaskKey, TranscriptHash};
+use crate::auth::{Authenticated, Capabilities, Credentials, Kdf, Lookup, MaskKey, TakeoverSecret, TranscriptHash};
 use crate::error::{Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::limits::Limits;
@@ -75,6 +75,7 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Pending {
     client: ClientId,
+    identity: Identification,
     credential: Lookup,
     transcript: TranscriptHash,
     records: bool,
@@ -88,6 +89,26 @@ pub(crate) struct Applicant {
     pub(crate) authenticated: Authenticated,
     pub(crate) guesser: Guesser,
     records: bool,
+    identity: Identification,
+    /// Of the secrets of earlier logins.
+    takeovers: Vec<[u8; 32]>,
+}
+
+/// By what a client is known again while it is connected.
+#[derive(Debug)]
+pub(crate) struct Identification {
+    instance: [u8; 16],
+    /// The stored key of this login's take-over secret.
+    takeover: [u8; 32],
+}
+
+impl Identification {
+    /// Whether an applicant is the same client machine.
+    pub(crate) fn is_proved_by(&self, applicant: &Applicant) -> bool {
+        let transcript = applicant.authenticated.client().transcript();
+        let proves = |proof: &[u8; 32]| TakeoverSecret::verify(&self.takeover, transcript, proof);
+        self.instance == applicant.identity.instance && applicant.takeovers.iter().any(proves)
+    }
 }
 
 /// A client of this hub.
@@ -96,6 +117,9 @@ pub(crate) struct Member {
     pub(crate) client: ClientId,
     pub(crate) credential: CredentialId,
     pub(crate) capabilities: Capabilities,
+    pub(crate) identity: Identification,
+    /// What this link has in common with those that it took over from, and with no other.
+    pub(crate) lineage: u64,
     /// The handshake, to which joins and owner operations are bound.
     pub(crate) transcript: TranscriptHash,
     /// For keys on a link whose frames are tagged.
@@ -245,7 +269,8 @@ impl Session {
         let transcript = TranscriptHash::connection(&opening, sent, binding);
         let records = records || hello.records;
         let guesser = (self.source, hub.hash.hash_one(hello.credential));
-        self.state = State::Proof(Box::new(Pending { client, credential, transcript, records, guesser }));
+        let identity = Identification { instance: *hello.instance, takeover: *hello.takeover };
+        self.state = State::Proof(Box::new(Pending { client, identity, credential, transcript, records, guesser }));
         Ok(())
     }
 
@@ -255,9 +280,10 @@ impl Session {
         if body.takeover.as_ref().is_some_and(|proofs| !(1..=TAKEOVERS_MAX).contains(&proofs.len())) {
             return Err(Violation::BadControl.into());
         }
-        let Pending { client, credential, transcript, records, guesser } = pending;
+        let Pending { client, identity, credential, transcript, records, guesser } = pending;
         let authenticated = credential.verify_client(&transcript, body.proof).ok_or(Refusal::AuthFailed)?;
-        Ok(Applicant { client, authenticated, guesser, records })
+        let takeovers = body.takeover.into_iter().flatten().copied().collect();
+        Ok(Applicant { client, authenticated, guesser, records, identity, takeovers })
     }
 
     /// Tells an authenticated client what it is, or why it is refused; from here on frames carry tags where agreed.
@@ -295,12 +321,14 @@ impl Session {
     }
 
     /// Admits an authenticated client.
-    pub(crate) fn become_ready(&mut self, applicant: Applicant, hash: Keyed) {
-        let Applicant { client, authenticated, records, guesser: _ } = applicant;
+    pub(crate) fn become_ready(&mut self, applicant: Applicant, lineage: u64, hash: Keyed) {
+        let Applicant { client, authenticated, records, guesser: _, identity, takeovers: _ } = applicant;
         let proven = authenticated.client();
         self.state = State::Ready(Box::new(Member {
             credential: authenticated.credential_id().clone(),
             capabilities: authenticated.credential().capabilities(),
+            identity,
+            lineage,
             transcript: *proven.transcript(),
             mask: records.then(|| proven.record_keys().mask),
             client,

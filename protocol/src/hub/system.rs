@@ -159,7 +159,9 @@ impl Hub {
         let fields = [("client_id", Value::Text(client)), ("reason", Value::Text(&text)), ("code", code)];
         self.announce(Told::ClientDisconnected, &fields);
         match why {
-            DisconnectReason::Goodbye | DisconnectReason::Lost | DisconnectReason::Refused(Refusal::ShuttingDown) => {
+            DisconnectReason::Goodbye
+            | DisconnectReason::Lost
+            | DisconnectReason::Refused(Refusal::ShuttingDown | Refusal::Superseded) => {
                 self.log("info", Some(client), || alloc::format!("client {client} disconnected: {why}"));
             }
             DisconnectReason::Refused(_) | DisconnectReason::Violation(_) => self.tell_error(Some(client), why),

@@ -200,6 +200,15 @@ impl World {
         self.run();
     }
 
+    /// Breaks a client's link so that its hub does not notice.
+    pub fn sever(&mut self, client: usize) -> LinkId {
+        let lingering = self.links[client].take().expect("linked");
+        let link = self.dialled[client].take().expect("linked");
+        self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
+        self.run();
+        lingering
+    }
+
     /// Feeds bytes to the hub as if a client had sent them.
     pub fn inject(&mut self, client: usize, bytes: &[u8]) {
         let link = self.links[client].expect("linked");

@@ -21,6 +21,7 @@ mod providing;
 mod queue;
 mod request;
 mod streaming;
+mod subscription;
 mod tap;
 mod tickets;
 
@@ -49,6 +50,7 @@ pub use provide::{RUNNING_MAX, WAITING_MAX};
 pub use providing::{PendingProvide, Provider, Providing};
 pub use queue::{Overflow, QUEUE_MAX};
 pub use request::Request;
+pub use subscription::{Handling, PendingHandling, Subscription};
 pub use tap::{Tap, TapKind, Tapped};
 
 use self::channel::ChannelHandle;

@@ -6,11 +6,14 @@
 //!                       ▲                              │                   │
 //!                       └───────── takes it ◄──────────┘    Reclaim ◄──────┘
 //! ```
+//! An owner that takes over from its own old link is waited for whatever the policy says, and needs no Reclaim.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use commipc_protocol::client::{Access, Command, Event, Failure, Token};
-use commipc_protocol::{AfterGrace, ChannelName, ClientId, Input, Instant, LinkId, Misuse, Output, OwnerPolicy, hub};
+use commipc_protocol::{
+    AfterGrace, ChannelName, ClientId, Input, Instant, LinkId, Misuse, Output, OwnerPolicy, Refusal, hub,
+};
 use core::time::Duration;
 
 use super::people::People;
@@ -36,6 +39,10 @@ pub struct Owners {
     excused: BTreeSet<(End, ChannelName)>,
     /// Owners by their confirmations, while nothing speaks against it.
     certain: BTreeSet<(NodeId, ChannelName)>,
+    /// Owners whose links were lost since the hub's outputs were drained last.
+    lost: BTreeMap<(NodeId, ChannelName), NodeId>,
+    /// Those of them that are waited for though no policy says so: the hub must say that they took over.
+    held: BTreeMap<(NodeId, ChannelName), NodeId>,
     /// Channels of which something must be said before the hub's outputs are drained.
     due: BTreeSet<(NodeId, ChannelName)>,
 }
@@ -53,6 +60,8 @@ struct Room {
     owner: Option<NodeId>,
     /// Who may come back to it, and until when it is waited for.
     away: Option<(NodeId, Option<Instant>)>,
+    /// The same, if its joining is enough.
+    heir: Option<NodeId>,
     policy: OwnerPolicy,
     /// Which of several openings made the channel, and so its policy, cannot be told from outside.
     unknown: bool,
@@ -107,6 +116,8 @@ pub(super) enum What {
 
 /// How long before it was said something may have happened: the driver reads clocks early and drains late.
 const SLACK: Duration = Duration::from_millis(12);
+/// How long an owner that took over is waited for.
+const TAKEOVER: Duration = Duration::from_secs(10);
 /// After which a hub forgets a channel without members.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3_600 - 1);
 
@@ -290,17 +301,13 @@ impl Owners {
             hub::Event::Joined { channel, client } if !is_hubs_own(channel) => self.joins(at, hub, channel, client),
             hub::Event::Left { channel, client } if !is_hubs_own(channel) => self.left(at, hub, channel, client),
             hub::Event::OwnerChanged { channel, owner: Some(owner) } => self.owned(at, hub, channel, owner),
-            hub::Event::OwnerChanged { channel, owner: None } => {
-                let room = self.rooms.entry((hub, channel.clone())).or_default();
-                let due = room.due.take();
-                self.due.remove(&(hub, channel.clone()));
-                ensure(due == Some(Due::Unowned) || room.adrift, || format!("{channel} lost its owner: {room:?}"))
-            }
+            hub::Event::OwnerChanged { channel, owner: None } => self.unowned(at, hub, channel),
             hub::Event::ProtectionChanged { channel, epoch, protected } => {
                 self.rekeyed(hub, channel, *epoch, *protected)
             }
             hub::Event::Terminated { channel } => self.terminated(at, hub, channel),
-            hub::Event::Disconnected { link, .. } => {
+            hub::Event::Disconnected { link, client, why } => {
+                self.left_for_good(at, hub, client, *why);
                 let gone = Some(*link);
                 self.asked.retain(|op| op.end != gone);
                 self.claimed.retain(|(end, ..), _| *end != gone);
@@ -314,6 +321,7 @@ impl Owners {
             | hub::Event::Rejected { .. }
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
+            | hub::Event::Looped { .. }
             | hub::Event::Stopped
             | _ => Ok(()),
         }
@@ -373,11 +381,51 @@ impl Owners {
             let excused = lost || cause.is_some() || self.excused.contains(&(end, channel.clone()));
             ensure(excused, || format!("{client} is no longer a member of {channel}, which it owns"))?;
             room.owner_went(at, node, lost);
+            if lost {
+                self.lost.insert(key.clone(), node);
+            }
         }
         if room.due.is_some() {
             self.due.insert(key);
         }
         Ok(())
+    }
+
+    /// A channel is held for its owner: by its policy, or because the owner takes over.
+    fn unowned(&mut self, at: Instant, hub: NodeId, channel: &ChannelName) -> Verdict {
+        let key = (hub, channel.clone());
+        let lost = self.lost.get(&key).copied();
+        let room = self.rooms.entry(key.clone()).or_default();
+        let due = room.due.take();
+        self.due.remove(&key);
+        if due == Some(Due::Unowned) || room.adrift {
+            return Ok(());
+        }
+        let Some(owner) = lost else { return Err(format!("{channel} lost its owner: {room:?}")) };
+        (room.away, room.offered) = (Some((owner, Some(at + TAKEOVER))), false);
+        self.held.insert(key, owner);
+        Ok(())
+    }
+
+    /// A link of a client is over, and with it, unless it took over, what was kept for it.
+    fn left_for_good(&mut self, at: Instant, hub: NodeId, client: &ClientId, why: hub::DisconnectReason) {
+        let Some(node) = self.people.named(hub, client) else { return };
+        let superseded = why == hub::DisconnectReason::Refused(Refusal::Superseded);
+        if superseded {
+            self.held.retain(|(at, _), owner| *at != hub || *owner != node);
+        }
+        for ((at_hub, channel), room) in &mut self.rooms {
+            let Some((away, Some(until))) = room.away else { continue };
+            if *at_hub != hub || away != node {
+                continue;
+            }
+            let now = self.lost.get(&(hub, channel.clone())) == Some(&node);
+            if superseded && now {
+                (room.away, room.heir) = (Some((node, Some(until.max(at + TAKEOVER)))), Some(node));
+            } else if !superseded {
+                room.heir = None;
+            }
+        }
     }
 
     fn owned(&mut self, at: Instant, hub: NodeId, channel: &ChannelName, owner: &ClientId) -> Verdict {
@@ -390,7 +438,8 @@ impl Owners {
         });
         let offered = room.is_some_and(|room| room.adrift || room.is_offered(at, AfterGrace::Promote));
         let opened = room.is_some_and(|room| room.is_free(node) && !room.plain);
-        let back = returns && !(offered || opened) && self.claim_if_open(end, channel, What::Reclaim);
+        let inherits = room.is_some_and(|room| room.heir == Some(node) && room.owner.is_none());
+        let back = returns && !(offered || opened) && (inherits || self.claim_if_open(end, channel, What::Reclaim));
         if returns && (offered || opened) {
             // By what it asked, by what it was asked or by opening cannot be told from outside.
             let reclaims = |op: &&mut Op| op.end == end && op.channel == *channel && op.what == What::Reclaim;
@@ -401,7 +450,7 @@ impl Owners {
         let member = room.members.contains(&node);
         let alone = room.owner.is_none_or(|before| before == node) && (fine && member);
         ensure(alone, || format!("{owner} became the owner of {channel} without a reason: {room:?}"))?;
-        (room.owner, room.away, room.drifted) = (Some(node), None, None);
+        (room.owner, room.away, room.heir, room.drifted) = (Some(node), None, None, None);
         (room.offered, room.adrift) = (false, false);
         let other = self.other_owner(hub, node, channel);
         ensure(other.is_none(), || format!("{owner} became the owner of {channel}, which {other:?} owns for certain"))
@@ -441,11 +490,16 @@ impl Owners {
         room.blurred = room.protected && room.adrift || room.blurred && !abandoned;
         room.protected &= !(abandoned || room.adrift);
         room.away = returns.filter(|_| room.protected || room.blurred).map(|owner| (owner, None));
+        room.heir = None;
         (room.offered, room.adrift) = (false, false);
         Ok(())
     }
 
     fn drained(&mut self, node: NodeId) -> Verdict {
+        self.lost.retain(|(hub, _), _| *hub != node);
+        let held = self.held.iter().find(|((hub, _), _)| *hub == node).map(|(key, _)| key.1.clone());
+        self.held.retain(|(hub, _), _| *hub != node);
+        ensure(held.is_none(), || format!("{held:?} lost its owner, who has not taken over"))?;
         let due = self.due.iter().find(|(hub, _)| *hub == node).cloned();
         self.due.retain(|(hub, _)| *hub != node);
         let Some(key) = due else { return Ok(()) };
@@ -475,7 +529,11 @@ impl Room {
     /// Whether members may have been asked, or the grace is over and this follows.
     fn is_offered(&self, at: Instant, follows: AfterGrace) -> bool {
         let over = self.away.is_some_and(|(_, until)| until.is_some_and(|until| at + SLACK >= until));
-        let then = matches!(self.policy, OwnerPolicy::Hold { then, .. } if then == follows);
+        let then = match self.policy {
+            OwnerPolicy::Hold { then, .. } => then == follows,
+            OwnerPolicy::Terminate => follows == AfterGrace::Terminate,
+            OwnerPolicy::Promote => follows == AfterGrace::Promote,
+        };
         self.offered && follows == AfterGrace::Promote || over && then
     }
 

@@ -149,6 +149,39 @@ fn v11_only_the_owner_comes_back() {
 }
 
 #[test]
+fn d9_who_takes_over_inherits_and_nobody_else() {
+    let ends = |why| hub::Event::Disconnected { link: hub_link(1), client: id(1), why };
+    let superseded = hub::DisconnectReason::Refused(Refusal::Superseded);
+    let held = |why| {
+        let mut held = scene(OwnerPolicy::Terminate);
+        cut(&mut held).unwrap();
+        held.hub_tells(hub::Event::OwnerChanged { channel: channel(), owner: None }).unwrap();
+        held.hub_tells(ends(why)).unwrap();
+        held
+    };
+    assert!(held(hub::DisconnectReason::Lost).drained(HUB).is_err(), "it was to end");
+    assert!(held(superseded).hub_tells(owns(2)).is_err());
+    let mut back = held(superseded);
+    back.drained(HUB).unwrap();
+    back.connects(1).unwrap();
+    joins(&mut back, 1, None).unwrap();
+    back.hub_tells(owns(1)).unwrap();
+    let mut later = held(superseded);
+    later.drained(HUB).unwrap();
+    later.connects(1).unwrap();
+    later.hub_tells(ends(hub::DisconnectReason::Lost)).unwrap();
+    later.connects(1).unwrap();
+    joins(&mut later, 1, None).unwrap();
+    assert!(later.hub_tells(owns(1)).is_err(), "another of the same name");
+    let mut waits = held(superseded);
+    waits.hub_tells(left(2)).unwrap();
+    let event = Output::Event(Told::Hub(ended()));
+    let at = |second| Instant::from_nanos(second * 1_000_000_000_u64);
+    assert!(waits.0.saw(at(9), NodeId::new(HUB), &Sight::Gave(&event)).is_err());
+    assert!(waits.0.saw(at(10), NodeId::new(HUB), &Sight::Gave(&event)).is_ok());
+}
+
+#[test]
 fn bites_on_a_change_that_the_owner_did_not_ask_and_on_one_that_was_not_made() {
     assert!(scene(OwnerPolicy::Terminate).hub_tells(rekeyed(1)).is_err());
     let mut members = scene(OwnerPolicy::Terminate);

@@ -67,6 +67,9 @@ impl Providers {
         match command {
             Command::Provide { token, channel, event, .. } => {
                 let place = (channel.clone(), event.clone());
+                // The older one stands for nothing any more, whether it was confirmed or not.
+                self.certain.retain(|(holder, _), held| *holder != node || *held != place);
+                self.asked.retain(|(holder, _), held| *holder != node || *held != place);
                 self.asked.insert((node, *token), place.clone());
                 self.known.insert((node, *token), place);
             }
@@ -226,6 +229,17 @@ mod tests {
         let mut lost = scene();
         lost.fed(HUB, Input::Closed { link: hub_link(1), how: LinkEnd::Reset }).unwrap();
         confirmed(&mut lost, 2, 1).unwrap();
+    }
+
+    #[test]
+    fn s35_who_provides_again_and_gives_that_back_holds_nothing() {
+        let mut again = scene();
+        confirmed(&mut again, 1, 2).unwrap();
+        assert!(confirmed(&mut again, 2, 1).is_err(), "it provides still");
+        let mut back = scene();
+        confirmed(&mut back, 1, 2).unwrap();
+        back.asks(1, Command::Withdraw { token: Token(3), provider: Token(2) }).unwrap();
+        confirmed(&mut back, 2, 1).unwrap();
     }
 
     #[test]

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use commipc_runtime::{Failure, Fault, QUEUE_MAX, Refusal, Request, SendError};
+use commipc_runtime::{Failure, Fault, Message, QUEUE_MAX, Refusal, Request, SendError};
+use smol::channel::unbounded;
 
-use crate::scene::{Scene, over_all};
+use crate::scene::{Scene, over_all, watch};
 
 over_all! {
     s53_s58_v37_a_broadcast_reaches_all_others_in_order_and_never_its_sender,
     s54_a_send_reaches_the_provider_alone_and_says_if_there_is_none,
     s55_listeners_of_an_event_and_of_a_channel_hear_alike,
+    s55_a_function_is_called_for_each_message_in_order_and_one_at_a_time,
+    s55_s56_a_function_that_panics_stops_neither_itself_nor_others,
+    s55_a_function_is_called_until_its_handle_is_dropped_and_a_detached_one_goes_on,
     s56_a_listener_that_cannot_read_a_message_stops_no_other,
     s57_v8_a_broadcast_never_runs_a_handler,
     s60_a_broadcast_tells_who_said_it_and_when,
@@ -84,6 +88,108 @@ async fn s55_listeners_of_an_event_and_of_a_channel_hear_alike(scene: Scene) {
     cast.provided.broadcast("a", &100_u32).await.unwrap();
     assert_eq!(*again.next().await.unwrap(), 100);
     assert_eq!(*all.next().await.unwrap(), 100);
+}
+
+async fn s55_a_function_is_called_for_each_message_in_order_and_one_at_a_time(scene: Scene) {
+    const COUNT: u32 = 300;
+    let cast = scene.cast().await;
+    let (heard, hears) = unbounded();
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let one = {
+        let (heard, running, most) = (heard.clone(), running.clone(), most.clone());
+        move |number: Message<u32>| {
+            let (heard, running, most) = (heard.clone(), running.clone(), most.clone());
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // As long as it takes others to overtake it, if they could.
+                smol::future::yield_now().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                heard.send(("one", *number)).await.unwrap();
+            }
+        }
+    };
+    let _one = cast.math.on("a", one).await.unwrap();
+    let all = move |number: Message<u32>| {
+        let heard = heard.clone();
+        async move { heard.send(("all", *number)).await.unwrap() }
+    };
+    let _all = cast.math.on_all(all).await.unwrap();
+    for number in 0..COUNT {
+        cast.provided.broadcast(if number % 3 == 0 { "b" } else { "a" }, &number).await.unwrap();
+    }
+    let (mut ones, mut alls) = (Vec::new(), Vec::new());
+    while alls.len() < COUNT as usize || ones.len() < COUNT as usize / 3 * 2 {
+        match hears.recv().await.unwrap() {
+            ("one", number) => ones.push(number),
+            (_, number) => alls.push(number),
+        }
+    }
+    assert_eq!(alls, (0..COUNT).collect::<Vec<_>>());
+    assert_eq!(ones, (0..COUNT).filter(|number| number % 3 != 0).collect::<Vec<_>>());
+    assert_eq!(most.load(Ordering::SeqCst), 1, "two ran at once");
+}
+
+async fn s55_s56_a_function_that_panics_stops_neither_itself_nor_others(scene: Scene) {
+    let cast = scene.cast().await;
+    let (heard, hears) = unbounded();
+    let clumsy = move |number: Message<u32>| {
+        assert_ne!(*number, 1, "before there is anything to wait for");
+        let heard = heard.clone();
+        async move {
+            smol::future::yield_now().await;
+            assert_ne!(*number, 2, "while it waits");
+            heard.send(*number).await.unwrap();
+        }
+    };
+    let _clumsy = cast.math.on("a", clumsy).await.unwrap();
+    let mut other = cast.math.listen::<u32>("a").await.unwrap();
+    for number in 0..5 {
+        cast.provided.broadcast("a", &number).await.unwrap();
+        assert_eq!(*other.next().await.unwrap(), number);
+    }
+    for number in [0, 3, 4] {
+        assert_eq!(hears.recv().await.unwrap(), number);
+    }
+}
+
+async fn s55_a_function_is_called_until_its_handle_is_dropped_and_a_detached_one_goes_on(scene: Scene) {
+    let cast = scene.cast().await;
+    let (heard, hears) = unbounded();
+    let (open_gate, gate) = unbounded::<()>();
+    let (watched, dropped) = watch();
+    let slow = {
+        let heard = heard.clone();
+        move |number: Message<u32>| {
+            let (heard, gate, _watched) = (heard.clone(), gate.clone(), &watched);
+            async move {
+                heard.send(("begins", *number)).await.unwrap();
+                gate.recv().await.unwrap();
+                heard.send(("ends", *number)).await.unwrap();
+            }
+        }
+    };
+    let subscription = cast.math.on("a", slow).await.unwrap();
+    for number in [1_u32, 2] {
+        cast.provided.broadcast("a", &number).await.unwrap();
+    }
+    assert_eq!(hears.recv().await.unwrap(), ("begins", 1));
+    drop(subscription);
+    open_gate.send(()).await.unwrap();
+    assert_eq!(hears.recv().await.unwrap(), ("ends", 1), "what it is at it finishes");
+    dropped.recv().await.unwrap();
+    assert!(hears.is_empty(), "and no more");
+    let kept = move |number: Message<u32>| {
+        let heard = heard.clone();
+        async move { heard.send(("kept", *number)).await.unwrap() }
+    };
+    cast.math.on("a", kept).await.unwrap().detach();
+    drop((cast.math, cast.consumer));
+    for number in [3_u32, 4] {
+        cast.provided.broadcast("a", &number).await.unwrap();
+        assert_eq!(hears.recv().await.unwrap(), ("kept", number));
+    }
+    cast.hub.shutdown().await;
+    assert!(hears.recv().await.is_err(), "its end is the connection's");
 }
 
 async fn s56_a_listener_that_cannot_read_a_message_stops_no_other(scene: Scene) {

@@ -6,6 +6,7 @@ mod core;
 mod docs;
 mod fuzzing;
 mod limits;
+mod migration;
 mod numbers;
 mod shape;
 mod source;
