@@ -20,10 +20,10 @@ mod sync;
 
 pub use client::{
     BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, ConnectionState,
-    DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, IntoChannel, IntoEvent, Items, LazyClient, Listen,
-    Listener, MemberInfo, Message, Opening, Overflow, PendingCall, PendingListen, PendingOpen, PendingProvide,
-    PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, Request, Sending, States, StreamCall, Subscription,
-    Tap, TapKind, Tapped, WAITING_MAX,
+    DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, Handling, IntoChannel, IntoEvent, Items,
+    LazyClient, Listen, Listener, MemberInfo, Message, Opening, Overflow, PendingCall, PendingHandling, PendingListen,
+    PendingOpen, PendingProvide, PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, Request, Sending, States,
+    StreamCall, Subscription, Tap, TapKind, Tapped, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Away, Failure, Payload, Reconnect, Unrestored, Welcome};

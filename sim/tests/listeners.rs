@@ -33,9 +33,10 @@ fn s58_v37_a_listener_that_takes_its_time_hears_each_sender_in_order() {
         let heard = sim.run(async {
             let _hub = hub(&sim).await;
             let mut listener = listens(&member(&sim, "l").await, Overflow::default(), 1_024).await;
+            let mut speaking = Vec::new();
             for name in ["p", "q"] {
                 let speaker = member(&sim, name).await;
-                drop(sim.process(name).spawn(async move {
+                speaking.push(sim.process(name).spawn(async move {
                     for number in 0..EACH {
                         speaker.broadcast("up", &number).await.expect("it is said");
                     }
@@ -46,6 +47,9 @@ fn s58_v37_a_listener_that_takes_its_time_hears_each_sender_in_order() {
                 let message = listener.next().await.expect("more comes");
                 sim.process("l").sleep(Duration::from_millis(u64::from(*message % 3))).await;
                 heard.push((message.sender().client.to_string(), *message));
+            }
+            for speaks in speaking {
+                speaks.await.expect("it said all");
             }
             heard
         });

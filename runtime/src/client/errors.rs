@@ -1,7 +1,7 @@
 //! What went wrong on a connection, in one place: for logs, and for what nobody waits for.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::Client;
 use super::outlet::{Outlet, Outlets};
 use super::request::Facts;
+use super::subscription::{Subscription, subscribe};
 use crate::error::close_code;
 
 impl Client {
@@ -24,6 +25,25 @@ impl Client {
     /// [`ClientError::Missed`] stands in its place. It does not keep the connection open, and hears of its end.
     pub fn errors(&self) -> Errors {
         Errors { outlet: self.handle.driver.sink().troubles().open(), next: None }
+    }
+
+    /// Runs `handler` for each of [`Client::errors`], one at a time, until what this returns is dropped or the connection is
+    /// over. It does not keep the connection open, detached or not.
+    ///
+    /// ```
+    /// use commipc_runtime::{Client, ClientError, Subscription};
+    ///
+    /// fn report(client: &Client) -> Subscription {
+    ///     client.on_error(async |error: ClientError| eprintln!("{error} ({})", error.code().0))
+    /// }
+    /// ```
+    pub fn on_error<F, Fut>(&self, handler: F) -> Subscription
+    where
+        F: FnMut(ClientError) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let mut errors = self.errors();
+        subscribe(&**self.handle.driver.runtime(), move |cx| errors.poll_error(cx), handler)
     }
 }
 

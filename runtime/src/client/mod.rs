@@ -52,7 +52,7 @@ pub use providing::{PendingProvide, Provider, Providing};
 pub use queue::{Overflow, QUEUE_MAX};
 pub use request::Request;
 pub use states::{ConnectionState, States};
-pub use subscription::Subscription;
+pub use subscription::{Handling, PendingHandling, Subscription};
 pub use tap::{Tap, TapKind, Tapped};
 
 use self::channel::ChannelHandle;

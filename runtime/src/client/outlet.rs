@@ -158,3 +158,45 @@ impl<T> Drop for Outlet<T> {
         self.all.wanted.store(!open.list.is_empty(), Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(outlet: &Outlet<u8>) -> Option<(u8, u64)> {
+        match outlet.poll(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(next) => next,
+            Poll::Pending => panic!("nothing is there"),
+        }
+    }
+
+    #[test]
+    fn nothing_is_wanted_before_the_first_and_after_the_last() {
+        let outlets = Arc::<Outlets<u8>>::default();
+        assert!(!outlets.are_wanted());
+        let (one, two) = (outlets.open(None), outlets.open(None));
+        outlets.tell(None, &1);
+        assert_eq!((take(&one), take(&two)), (Some((1, 0)), Some((1, 0))));
+        drop(one);
+        assert!(outlets.are_wanted());
+        drop(two);
+        assert!(!outlets.are_wanted());
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_before_what_came_after_it() {
+        let outlets = Arc::<Outlets<u8>>::default();
+        let outlet = outlets.open(None);
+        outlet.set_length(2);
+        for item in 0..5 {
+            outlets.tell(None, &item);
+        }
+        assert_eq!(take(&outlet), Some((3, 3)));
+        outlets.tell(None, &5);
+        outlets.tell(None, &6);
+        assert_eq!((take(&outlet), take(&outlet)), (Some((5, 1)), Some((6, 0))));
+        outlets.close();
+        assert_eq!(take(&outlet), None);
+        assert_eq!(take(&outlets.open(None)), None);
+    }
+}

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use commipc_runtime::{CallError, DEFAULT_DEADLINE, Failure, Fault, FaultCode, Misuse, Refusal, Request};
 use serde::{Deserialize, Serialize};
 
-use crate::scene::{Scene, Watched, over_all, watch};
+use smol::stream::{self, StreamExt as _};
+
+use crate::scene::{Scene, Watched, make, over_all, watch};
 
 over_all! {
     s36_s37_a_call_is_answered_by_a_handler_with_state,
@@ -20,6 +22,7 @@ over_all! {
     s39_a_fault_arrives_as_the_handler_made_it,
     s39_v36_the_private_text_of_a_failing_handler_stays_with_it,
     a_panicking_handler_is_a_fault_and_harms_nothing_else,
+    d7_nothing_that_is_asked_hangs_whatever_goes_wrong,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -169,4 +172,46 @@ async fn a_panicking_handler_is_a_fault_and_harms_nothing_else(scene: Scene) {
     }
     let fine: u8 = cast.math.call("fine", &1).await.unwrap();
     assert_eq!(fine, 2);
+}
+
+/// What cannot be encoded.
+struct Unspeakable;
+
+impl Serialize for Unspeakable {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("not to be said"))
+    }
+}
+
+async fn d7_nothing_that_is_asked_hangs_whatever_goes_wrong(scene: Scene) {
+    const SOON: Duration = Duration::from_millis(300);
+    let cast = scene.cast().await;
+    let _one = cast.provided.provide("one", async |_: Request<()>| Ok::<_, Fault>(1_u8)).await.unwrap();
+    let hang = async |_: Request<()>| pending::<Result<u8, Fault>>().await;
+    let _hang = cast.provided.provide("hang", hang).await.unwrap();
+    let endless = |_: Request<()>| stream::iter([Ok::<_, Fault>(1_u8)]).chain(stream::pending());
+    let _endless = cast.provided.provide_stream("endless", endless).await.unwrap();
+    let began = Instant::now();
+    let code = |error: CallError| error.code().0;
+    let call = |event: &str| cast.math.call::<u8>(event, &());
+    let ask = |event: &str| cast.math.stream::<u8>(event, &());
+    // Nobody provides it, or it is of another kind, or it cannot be said at all.
+    assert_eq!(code(call("nobody").await.unwrap_err()), Refusal::NoProvider.code());
+    assert_eq!(code(ask("nobody").await.unwrap_err()), Refusal::NoProvider.code());
+    assert_eq!(code(ask("one").await.unwrap_err()), Refusal::WrongKind.code());
+    assert_eq!(code(call("endless").await.unwrap_err()), Refusal::WrongKind.code());
+    assert_eq!(code(cast.math.call::<u8>("one", &Unspeakable).await.unwrap_err()), Misuse::Encode.code());
+    assert_eq!(code(cast.math.stream::<u8>("endless", &Unspeakable).await.unwrap_err()), Misuse::Encode.code());
+    // Nobody answers.
+    assert_eq!(code(call("hang").deadline(SOON).await.unwrap_err()), Misuse::Deadline.code());
+    // Its provider goes: while it works, and in the middle of a stream.
+    let mut waits = [call("hang").into_future()];
+    make(&mut waits).await;
+    let mut items = ask("endless").await.unwrap();
+    assert_eq!(items.next().await, Some(Ok(1)));
+    cast.provider.close().await;
+    let [waits] = waits;
+    assert_eq!(code(waits.await.unwrap_err()), Refusal::ProviderGone.code());
+    assert_eq!(items.next().await.map(|item| item.map_err(code)), Some(Err(Refusal::ProviderGone.code())));
+    assert!(began.elapsed() < DEFAULT_DEADLINE / 2, "none of it waits for a deadline but one: {:?}", began.elapsed());
 }

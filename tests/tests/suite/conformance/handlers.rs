@@ -121,6 +121,7 @@ async fn a_detached_handler_goes_on_without_its_caller_and_no_other_does(scene: 
     let ((began, begins), (open, gate), (done, is_done)) = (unbounded(), unbounded(), unbounded());
     let (watched, dropped) = watch();
     let state = Work { began, gate, done, _watched: watched };
+    let _ping = cast.provided.provide("ping", async |_: Request<()>| Ok::<_, Fault>(())).await.unwrap();
     let _work = cast.provided.provide_with(state, "work", work).await.unwrap();
     for detached in [false, true] {
         let mut call = [cast.math.call::<()>("work", &detached).into_future()];
@@ -131,8 +132,8 @@ async fn a_detached_handler_goes_on_without_its_caller_and_no_other_does(scene: 
             dropped.recv().await.unwrap();
         }
     }
-    // Long enough for the end to have come, since it comes before this answer.
-    let _ = cast.math.call::<()>("nobody", &()).await;
+    // The end has come to the provider before this has.
+    cast.math.call::<()>("ping", &()).await.unwrap();
     open.send(()).await.unwrap();
     open.send(()).await.unwrap();
     assert!(is_done.recv().await.unwrap(), "the detached one alone comes to its end");
@@ -152,6 +153,7 @@ async fn a_detached_handler_keeps_its_place_and_outlives_its_connection(scene: S
     make(&mut call).await;
     begins.recv().await.unwrap();
     drop(call);
+    // Behind the end of the one before, on the same connection.
     let error = cast.math.call::<()>("work", &true).await.unwrap_err();
     assert!(is_overloaded(&error), "{error:?}");
     cast.provider.close().await;

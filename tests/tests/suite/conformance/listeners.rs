@@ -1,5 +1,7 @@
 //! Listeners that are too slow: what is dropped, what waits, and what is told of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use commipc_runtime::{Channel, Failure, ListenError, Listener, Message, Misuse, Overflow};
@@ -13,6 +15,8 @@ over_all! {
     a_listener_that_blocks_loses_nothing_and_neither_does_any_other,
     a_dropped_listener_holds_nobody_up,
     a_listener_tells_what_ended_it,
+    v37_functions_run_beside_each_other_only_where_that_is_said,
+    s56_functions_that_fail_give_their_places_back,
 }
 
 /// Says the numbers, and waits until the consumer has heard all of them.
@@ -146,4 +150,58 @@ async fn a_listener_tells_what_ended_it(scene: Scene) {
     cast.hub.shutdown().await;
     assert!(listener.next().await.is_none());
     assert_eq!(listener.ended(), Some(ListenError::Failed(Failure::Local(Misuse::NotConnected))));
+}
+
+async fn v37_functions_run_beside_each_other_only_where_that_is_said(scene: Scene) {
+    const COUNT: u32 = 40;
+    let cast = scene.cast().await;
+    for at_once in [1, 3] {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (begun, begins) = smol::channel::unbounded();
+        let (ended, ends) = smol::channel::unbounded();
+        let measured = Arc::clone(&most);
+        let handler = move |number: Message<u32>| {
+            // In order, since it is called before anything runs beside it.
+            begun.try_send(*number).unwrap();
+            let (now, most, ended) = (Arc::clone(&now), Arc::clone(&measured), ended.clone());
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                smol::Timer::after(Duration::from_millis(2)).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                ended.send(()).await.unwrap();
+            }
+        };
+        let _handled = cast.math.on("news", handler).concurrency(at_once).queue(COUNT as usize).await.unwrap();
+        for number in 0..COUNT {
+            cast.provided.broadcast("news", &number).await.unwrap();
+        }
+        for number in 0..COUNT {
+            assert_eq!(begins.recv().await, Ok(number));
+            ends.recv().await.unwrap();
+        }
+        assert_eq!(most.load(Ordering::SeqCst), at_once, "as many as may, and no more");
+    }
+}
+
+async fn s56_functions_that_fail_give_their_places_back(scene: Scene) {
+    let cast = scene.cast().await;
+    let (ended, ends) = smol::channel::unbounded();
+    let handler = move |number: Message<u32>| {
+        let ended = ended.clone();
+        async move {
+            smol::future::yield_now().await;
+            assert_eq!(*number % 2, 1, "asked for");
+            ended.send(*number).await.unwrap();
+        }
+    };
+    let _handled = cast.math.on("news", handler).concurrency(2).await.unwrap();
+    for number in 0..10_u32 {
+        cast.provided.broadcast("news", &number).await.unwrap();
+    }
+    let mut come = Vec::new();
+    for _ in 0..5 {
+        come.push(ends.recv().await.unwrap());
+    }
+    come.sort_unstable();
+    assert_eq!(come, [1, 3, 5, 7, 9]);
 }

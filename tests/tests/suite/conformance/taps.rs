@@ -13,6 +13,7 @@ over_all! {
     s59_a_slow_tap_is_told_what_it_missed_and_nobody_else_notices,
     s59_a_tap_ends_with_its_connection_and_does_not_keep_it,
     s87_what_goes_wrong_is_told_in_one_place,
+    s87_a_function_is_called_for_each_error_and_may_fail_itself,
     s87_errors_that_nobody_takes_are_counted,
     s86_s87_why_a_connection_ended_is_told_to_all_who_ask,
 }
@@ -163,6 +164,37 @@ async fn s87_what_goes_wrong_is_told_in_one_place(scene: Scene) {
     let ended = here.next().await.unwrap();
     let why = Failure::Refused(Refusal::Terminated);
     assert_eq!(ended, ClientError::Channel { channel: owned.name().clone(), why });
+}
+
+async fn s87_a_function_is_called_for_each_error_and_may_fail_itself(scene: Scene) {
+    let cast = scene.cast().await;
+    let (told, tells) = smol::channel::unbounded();
+    let mut first = true;
+    let clumsy = move |error: ClientError| {
+        assert!(!std::mem::replace(&mut first, false), "asked for");
+        let told = told.clone();
+        async move { told.send(error.code().0).await.unwrap() }
+    };
+    let subscription = cast.consumer.on_error(clumsy);
+    let no_provider = Refusal::NoProvider.code();
+    for _ in 0..3 {
+        assert_eq!(cast.math.call::<()>("nobody", &()).await.unwrap_err().code().0, no_provider);
+    }
+    assert_eq!((tells.recv().await, tells.recv().await), (Ok(no_provider), Ok(no_provider)));
+    subscription.stop();
+    assert!(tells.recv().await.is_err(), "it is gone with its handle");
+    let (told, tells) = smol::channel::unbounded();
+    let kept = move |error: ClientError| {
+        let told = told.clone();
+        async move { told.send(error).await.unwrap() }
+    };
+    cast.consumer.on_error(kept).detach();
+    cast.hub.shutdown().await;
+    let mut all = Vec::new();
+    while let Ok(error) = tells.recv().await {
+        all.push(error);
+    }
+    assert_eq!(all, [ClientError::Connection(CloseReason::Goodbye(Refusal::ShuttingDown))]);
 }
 
 async fn s87_errors_that_nobody_takes_are_counted(scene: Scene) {
