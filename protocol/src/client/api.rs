@@ -191,7 +191,7 @@ pub enum Command {
         outgoing: Outgoing,
     },
     /// Answer a request. Without effect if the request has ended meanwhile. A stream is answered with its items and
-    /// [`Command::Finish`], or with a fault here that comes after them.
+    /// [`StreamCommand::Finish`], or with a fault here that comes after them.
     Answer {
         /// Which request.
         request: RequestId,
