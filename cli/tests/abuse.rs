@@ -9,15 +9,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use support::{Process, Scene};
 
-/// Connections that mean no good.
-const STRANGERS: usize = 10_000;
+/// Connections in one wave.
+const WAVE: usize = 1_000;
+const WAVES: usize = 10;
 /// How much a hub may grow.
 const GROWTH: u64 = 32 << 20;
 /// How long an honest client may take to get in.
@@ -122,30 +124,43 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Lets honest clients in and out, one after the other, until it is over; tells how long each took.
-fn honest_throughout(url: &str, key: &str, over: &AtomicBool) -> Vec<Duration> {
+/// Lets honest clients in and out, one after the other, until it is over; counts them, and tells how long each took.
+fn honest_throughout(url: &str, key: &str, over: &AtomicBool, count: &AtomicUsize) -> Vec<Duration> {
     let mut took = Vec::new();
     block_on(async {
         while !over.load(Ordering::Relaxed) {
             took.push(honest(url, key).await);
+            count.store(took.len(), Ordering::Relaxed);
             tokio::time::sleep(BETWEEN).await;
         }
     });
     took
 }
 
-/// The whole assault; `said` is what the connections say, in turn.
+/// The whole assault, in waves; `said` is what the connections say, in turn.
 fn assault<S: Stream>(hub: &Process, [url, key]: [&str; 2], said: &[&[u8]], connect: impl Fn() -> std::io::Result<S>) {
+    // One at a time: what is promised holds for a hub that has a processor.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     allow_files();
     // What a first client makes the hub allocate for good is no growth.
     block_on(honest(url, key));
     let before = memory(hub, "VmRSS");
-    let over = AtomicBool::new(false);
+    let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (gone, took) = thread::scope(|scope| {
-        let honest = scope.spawn(|| honest_throughout(url, key, &over));
-        let strangers = (0..STRANGERS).map(|number| intrude(&connect, said[number % said.len()]));
-        let gone = outlast(strangers.collect());
-        over.store(true, Ordering::Relaxed);
+        let honest = scope.spawn(|| honest_throughout(url, key, &over, &count));
+        let end = AtTheEnd(&over);
+        let mut strangers = Vec::new();
+        for _ in 0..WAVES {
+            strangers.extend((0..WAVE).map(|number| intrude(&connect, said[number % said.len()])));
+            // One more may have been let in already; the next one has come after this wave.
+            let next = count.load(Ordering::Relaxed) + 2;
+            while count.load(Ordering::Relaxed) < next && !honest.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let gone = outlast(strangers);
+        drop(end);
         (gone, honest.join().unwrap())
     });
     let (slowest, grown) = (took.iter().max().unwrap(), memory(hub, "VmHWM").saturating_sub(before));
@@ -159,12 +174,21 @@ fn assault<S: Stream>(hub: &Process, [url, key]: [&str; 2], said: &[&[u8]], conn
     assert!(grown < GROWTH, "the hub grew by {grown} bytes");
 }
 
+/// Tells that it is over, also where an assertion fails.
+struct AtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Waits until the hub has shown out all of them; tells how long that took.
 fn outlast(mut strangers: Vec<impl Stream>) -> Duration {
     let last = Instant::now();
     while !strangers.is_empty() {
         strangers.retain_mut(|stranger| !is_over(stranger));
-        assert!(last.elapsed() < STAY + SLACK, "{} of {} are still there", strangers.len(), STRANGERS);
+        assert!(last.elapsed() < STAY + SLACK, "{} of {} are still there", strangers.len(), WAVES * WAVE);
         thread::sleep(Duration::from_millis(20));
     }
     last.elapsed()
@@ -173,7 +197,7 @@ fn outlast(mut strangers: Vec<impl Stream>) -> Duration {
 /// This process holds all the other ends.
 fn allow_files() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = STRANGERS as u64 + 200;
+    let wanted = (WAVES * WAVE) as u64 + 200;
     assert!(limit.maximum.is_none_or(|most| most >= wanted), "this test needs {wanted} open files: ulimit -Hn");
     if limit.current.is_some_and(|current| current < wanted) {
         setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).unwrap();

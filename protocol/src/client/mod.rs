@@ -11,6 +11,7 @@ mod api;
 mod beacons;
 mod calls;
 mod channels;
+mod familiar;
 mod flow;
 mod guarding;
 mod handshake;
@@ -40,6 +41,7 @@ use bytes::{Bytes, BytesMut};
 pub use api::*;
 use calls::Pending;
 use channels::{ChannelIx, Channels, Control};
+use familiar::Familiar;
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use parked::Parked;
@@ -62,7 +64,8 @@ use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
 use crate::wire::{
-    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Pong, Pool, encoded_len_max, put_message,
+    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Pong, Pool, Scraps, encoded_len_max,
+    put_message,
 };
 
 /// One client of one hub.
@@ -108,6 +111,9 @@ pub struct Client {
     strays: u64,
     /// Who spoke last: most often who speaks next.
     last_sender: Option<Address>,
+    /// Whose broadcast or send came last.
+    familiar: Option<Familiar>,
+    scraps: Scraps,
     cached: Option<Cached>,
     heard: crate::Instant,
     heartbeat: Option<TimerId>,
@@ -185,6 +191,8 @@ impl Client {
             served: 0,
             strays: 0,
             last_sender: None,
+            familiar: None,
+            scraps: Scraps::default(),
             cached: None,
             heard: crate::Instant::ZERO,
             heartbeat: None,
@@ -550,9 +558,15 @@ impl Client {
 
     /// Whether a message may count: of the epoch we are a member of, and signed under it; unsigned only where nothing is.
     fn accept(&mut self, message: &wire::Message<'_>) -> Result<(), Dropped> {
+        let channel = self.channels.index_of_name(message.header.channel);
+        self.accept_on(channel, message)
+    }
+
+    /// As [`Client::accept`], of a message whose channel was found already.
+    fn accept_on(&mut self, channel: Option<ChannelIx>, message: &wire::Message<'_>) -> Result<(), Dropped> {
         let wall = self.now.wall;
-        let seal = self.channels.find_mut(message.header.channel).and_then(|it| it.guarded.seal.as_mut());
-        match seal {
+        let channel = channel.and_then(|ix| self.channels.get_mut(ix));
+        match channel.and_then(|it| it.guarded.seal.as_mut()) {
             Some(seal) => seal.accept(message, wall).map_err(Dropped::from),
             None if message.header.epoch == 0 => Ok(()),
             None => Err(Dropped::WrongEpoch),

@@ -36,7 +36,7 @@ pub struct ClientBuilder {
 
 /// Before the second attempt to get a place; twice as long before each further one, up to the longest.
 const PAUSE: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_millis(40);
 
 impl ClientBuilder {
     /// A client of the hub at `url` (`unix:/path` or `tcp://host:port`), on the given runtime.

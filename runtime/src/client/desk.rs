@@ -320,12 +320,16 @@ impl Desk {
         }
     }
 
-    fn message(driver: &Arc<ClientDriver>, message: client::Message, replies: &mut Vec<Command>) {
+    /// Hands on a message, together with those right behind it that are for the same listener.
+    fn message(
+        driver: &Arc<ClientDriver>,
+        message: client::Message,
+        more: &mut VecDeque<Event>,
+        replies: &mut Vec<Command>,
+    ) {
         let target = lock(&driver.sink().tickets).target(message.to);
         match target {
-            Some(Target::Listener(queue)) => {
-                queue.push(message.message, message.number, || driver.runtime().now());
-            }
+            Some(Target::Listener(queue)) => queue.push(message, more, || driver.runtime().now()),
             Some(Target::Provider(cell)) => {
                 provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
             }
@@ -415,14 +419,11 @@ impl Desk {
         }));
     }
 
-    /// What nobody waits for with a token.
+    /// What nobody waits for with a token, messages aside.
     fn told(driver: &Arc<ClientDriver>, event: Event, replies: &mut Vec<Command>) {
         match event {
             Event::Request(request) => {
                 Self::request(driver, request, replies);
-            }
-            Event::Message(message) => {
-                Self::message(driver, message, replies);
             }
             Event::Stream(event) => Self::streamed(driver, event),
             Event::RequestEnded { request, why } => {
@@ -471,8 +472,8 @@ impl Desk {
             Event::Dropped(why) => {
                 tracing::debug!(?why, "a frame was dropped");
             }
-            // Whoever waits for these was served.
-            Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } => {}
+            // Handed on already.
+            Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } | Event::Message(_) => {}
         }
     }
 }
@@ -493,17 +494,24 @@ impl Sink<client::Client> for Desk {
     fn deliver(driver: &Arc<ClientDriver>, events: &mut VecDeque<Event>, replies: &mut Vec<Command>) -> usize {
         let mut served = 0;
         let desk = driver.sink();
-        for event in events.drain(..) {
-            if desk.taps.are_wanted() {
+        let mut alone = VecDeque::new();
+        while let Some(event) = events.pop_front() {
+            let watched = desk.taps.are_wanted();
+            if watched {
                 desk.taps.copy(desk, &event);
             }
             if desk.troubles.are_wanted() {
                 desk.troubles.note(&event);
             }
+            // What is copied is looked at one by one.
+            let more = if watched { &mut alone } else { &mut *events };
             let completed = if let Event::Answered { token, result } = event {
                 lock(&driver.sink().tickets).answered(token, result)
             } else if let Event::Done { token, result } | Event::Sent { token, result } = event {
                 lock(&driver.sink().tickets).done(token, result)
+            } else if let Event::Message(message) = event {
+                Self::message(driver, message, more, replies);
+                continue;
             } else {
                 Self::told(driver, event, replies);
                 continue;

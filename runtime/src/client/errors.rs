@@ -179,7 +179,8 @@ impl Troubles {
     /// A request that came in ends with a fault.
     pub(super) fn failed(&self, facts: &Facts, fault: &Fault) {
         if self.are_wanted() {
-            let (channel, event, caller) = (facts.channel.clone(), facts.event.clone(), facts.caller.clone());
+            let source = &facts.source;
+            let (channel, event, caller) = (source.channel.clone(), source.event.clone(), source.sender.clone());
             self.0.tell(None, &ClientError::Handler { channel, event, caller, fault: fault.clone() });
         }
     }

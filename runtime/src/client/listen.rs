@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use commipc_protocol::client::{Command, Incoming, Payload, Token};
+use commipc_protocol::client::{Command, Incoming, Payload, Source, Token};
 use commipc_protocol::{Address, ChannelName, EventName, NameError, UnixMillis};
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
@@ -162,16 +162,16 @@ impl<T> Listener<T> {
             let Poll::Ready(next) = self.queue.poll(cx) else { return Poll::Pending };
             let Some(Next { incoming, number, before }) = next else { return Poll::Ready(None) };
             self.untold.add(before);
-            let Incoming { channel, event, sender, payload, metadata, sent_at, hops } = incoming;
+            let Incoming { source, payload, metadata, sent_at, hops } = incoming;
             let Some(value) = (self.decode)(payload) else {
+                let Source { channel, event, sender } = &*source;
                 tracing::debug!(%channel, %event, %sender, "a message is not of the type that is listened for");
                 self.unreadable += 1;
                 continue;
             };
             let unreadable = std::mem::take(&mut self.unreadable);
             let Loss { missed, lost } = std::mem::take(&mut self.untold);
-            let about =
-                MessageAbout { channel, event, sender, metadata, sent_at, hops, number, missed, lost, unreadable };
+            let about = MessageAbout { source, metadata, sent_at, hops, number, missed, lost, unreadable };
             return Poll::Ready(Some(Message { value, about }));
         }
     }
@@ -231,9 +231,7 @@ pub struct Message<T> {
 }
 
 struct MessageAbout {
-    channel: ChannelName,
-    event: EventName,
-    sender: Address,
+    source: Arc<Source>,
     metadata: Bytes,
     sent_at: UnixMillis,
     hops: u8,
@@ -251,20 +249,20 @@ impl<T> Message<T> {
 
     /// The channel.
     #[must_use]
-    pub const fn channel(&self) -> &ChannelName {
-        &self.about.channel
+    pub fn channel(&self) -> &ChannelName {
+        &self.about.source.channel
     }
 
     /// The event.
     #[must_use]
-    pub const fn event(&self) -> &EventName {
-        &self.about.event
+    pub fn event(&self) -> &EventName {
+        &self.about.source.event
     }
 
     /// Who says it: its id and its hub.
     #[must_use]
-    pub const fn sender(&self) -> &Address {
-        &self.about.sender
+    pub fn sender(&self) -> &Address {
+        &self.about.source.sender
     }
 
     /// The sender's metadata, a CBOR map as bytes, or empty.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use commipc_protocol::Instant;
-use commipc_protocol::client::{Failure, Incoming};
+use commipc_protocol::client::{self, Event, Failure, Incoming, Token};
 
 use super::brake::Brake;
 use crate::error::ListenError;
@@ -87,18 +87,31 @@ impl Queue {
         Arc::new(Self { overflow, length, brake: Arc::clone(brake), waiting: Mutex::default() })
     }
 
-    /// Takes a message in, or does what is to be done when there is no room for it. `now` is asked only if the connection
-    /// is to wait.
-    pub(super) fn push(self: &Arc<Self>, incoming: Incoming, number: u64, now: impl FnOnce() -> Instant) {
-        let (waker, _dropped) = {
+    /// Takes a message in, and those at the front of `more` that are for the same listener, or does what is to be done when
+    /// there is no room for it. `now` is asked only if the connection is to wait.
+    pub(super) fn push(
+        self: &Arc<Self>,
+        message: client::Message,
+        more: &mut VecDeque<Event>,
+        now: impl FnOnce() -> Instant,
+    ) {
+        let to = message.to;
+        let mut dropped = Vec::new();
+        let waker = {
             let mut waiting = lock(&self.waiting);
-            let dropped = waiting.offer(incoming, number, self.overflow, self.length);
+            let mut next = Some(message);
+            while let Some(message) = next {
+                dropped.extend(waiting.offer(message.message, message.number, self.overflow, self.length));
+                next = next_to(more, to);
+            }
             let full = waiting.messages.len() >= self.length && waiting.end.is_none();
             if self.overflow == Overflow::Block && full && !mem::replace(&mut waiting.holds, true) {
                 self.brake.hold(self, now());
             }
-            (waiting.waker.take(), dropped)
+            waiting.waker.take()
         };
+        // Whatever their bytes lie in is given back without the lock.
+        drop(dropped);
         waker.into_iter().for_each(Waker::wake);
     }
 
@@ -172,6 +185,14 @@ impl Queue {
     }
 }
 
+/// The next event, if it is a message for the same listener.
+fn next_to(events: &mut VecDeque<Event>, to: Token) -> Option<client::Message> {
+    if !matches!(events.front(), Some(Event::Message(message)) if message.to == to) {
+        return None;
+    }
+    if let Some(Event::Message(message)) = events.pop_front() { Some(message) } else { None }
+}
+
 impl Waiting {
     /// Gives back what is to be dropped without the lock.
     fn offer(&mut self, incoming: Incoming, number: u64, overflow: Overflow, length: usize) -> Option<Incoming> {
@@ -204,5 +225,49 @@ impl Waiting {
         before.missed += 1;
         self.messages.front_mut().map_or(&mut self.before, |next| &mut next.before).add(before);
         Some(incoming)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use commipc_protocol::client::{Payload, Source};
+    use commipc_protocol::{Address, ChannelName, ClientId, EventName, HubId, UnixMillis};
+
+    fn message(to: u64, number: u64) -> client::Message {
+        let sender = Address { client: ClientId::new("me").unwrap(), hub: HubId::new("hub").unwrap() };
+        let (channel, event) = (ChannelName::new("math").unwrap(), EventName::new("news").unwrap());
+        let incoming = Incoming {
+            source: Arc::new(Source { channel, event, sender }),
+            payload: Payload { bytes: Bytes::new(), raw: true },
+            metadata: Bytes::new(),
+            sent_at: UnixMillis(0),
+            hops: 1,
+        };
+        client::Message { to: Token(to), message: incoming, number }
+    }
+
+    /// Numbers of all that waits, each with how many were missed before it.
+    fn drain(queue: &Queue) -> Vec<(u64, u64)> {
+        let cx = Context::from_waker(Waker::noop());
+        std::iter::from_fn(|| match queue.poll(&cx) {
+            Poll::Ready(Some(next)) => Some((next.number, next.before.missed)),
+            Poll::Ready(None) | Poll::Pending => None,
+        })
+        .collect()
+    }
+
+    #[test]
+    fn messages_in_a_row_are_taken_over_at_once_and_no_others() {
+        let queue = Queue::new(Overflow::DropOldest, 2, &Arc::default());
+        let mut more: VecDeque<Event> = [(1, 2), (1, 3), (2, 4), (1, 5)]
+            .into_iter()
+            .map(|(to, number)| Event::Message(message(to, number)))
+            .collect();
+        queue.push(message(1, 1), &mut more, || Instant::ZERO);
+        assert_eq!(more.len(), 2);
+        assert!(matches!(more.front(), Some(Event::Message(message)) if message.number == 4));
+        assert_eq!(drain(&queue), [(2, 1), (3, 0)], "of three the oldest had to go");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::client::{Incoming, Payload};
+use commipc_protocol::client::{Incoming, Payload, Source};
 use commipc_protocol::{Address, ChannelName, EventName, Instant, UnixMillis};
 
 use super::provide::Ended;
@@ -32,9 +32,7 @@ pub(super) struct About {
 
 /// What a handler and the task that runs it share of a request.
 pub(super) struct Facts {
-    pub(super) channel: ChannelName,
-    pub(super) event: EventName,
-    pub(super) caller: Address,
+    pub(super) source: Arc<Source>,
     metadata: Bytes,
     sent_at: UnixMillis,
     hops: u8,
@@ -53,7 +51,7 @@ impl Facts {
 
     /// What was asked.
     pub(super) fn place(&self) -> Place {
-        (self.channel.clone(), self.event.clone())
+        (self.source.channel.clone(), self.source.event.clone())
     }
 }
 
@@ -70,7 +68,7 @@ impl<T> Request<T> {
     /// Who asks: its id and its hub, as the hub has checked them.
     #[must_use]
     pub fn caller(&self) -> &Address {
-        &self.about.facts.caller
+        &self.about.facts.source.sender
     }
 
     /// When the caller will have given up, on the clock of [`Runtime::now`]. `None` for a send, which nobody waits for.
@@ -107,13 +105,13 @@ impl<T> Request<T> {
     /// The channel it came on.
     #[must_use]
     pub fn channel(&self) -> &ChannelName {
-        &self.about.facts.channel
+        &self.about.facts.source.channel
     }
 
     /// The event it asks for.
     #[must_use]
     pub fn event(&self) -> &EventName {
-        &self.about.facts.event
+        &self.about.facts.source.event
     }
 
     /// Whether the caller says that repeating it does no harm.
@@ -167,10 +165,9 @@ impl About {
         idempotent: bool,
         runtime: &Arc<dyn Runtime>,
     ) -> (Payload, Self) {
-        let Incoming { channel, event, sender, payload, metadata, sent_at, hops } = incoming;
+        let Incoming { source, payload, metadata, sent_at, hops } = incoming;
         let (detached, ended) = (AtomicBool::new(false), Ended::default());
-        let facts =
-            Facts { channel, event, caller: sender, metadata, sent_at, hops, deadline, idempotent, detached, ended };
+        let facts = Facts { source, metadata, sent_at, hops, deadline, idempotent, detached, ended };
         (payload, Self { facts: Arc::new(facts), runtime: Arc::clone(runtime) })
     }
 

@@ -183,7 +183,8 @@ impl Tapped {
     }
 
     fn said(kind: TapKind, incoming: &Incoming) -> Self {
-        let Incoming { channel, event, sender, payload, metadata, sent_at, hops: _ } = incoming.clone();
+        let Incoming { source, payload, metadata, sent_at, hops: _ } = incoming.clone();
+        let (channel, event, sender) = (source.channel.clone(), source.event.clone(), source.sender.clone());
         Self { kind, channel, event, sender: Some(sender), payload, metadata, sent_at: Some(sent_at), missed: 0 }
     }
 
