@@ -254,6 +254,15 @@ pub fn wait_for_file(path: &Path) -> String {
     }
 }
 
+/// Waits until something is so.
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "it never came to be");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Waits until a process is gone, or is a zombie that nobody has reaped yet.
 pub fn wait_until_dead(pid: &str) {
     let started = Instant::now();
