@@ -60,6 +60,7 @@ fn runs(command: &str, scene: &Scene) -> (Vec<String>, bool, bool) {
         "keygen" | "demo" | "man" => ("", false, false),
         "completions" => ("zsh", false, false),
         "bench rpc" | "bench connect" => (BENCH, false, false),
+        "bench stream" => (BENCH, false, false),
         "bench fanout" => ("--seconds 0.05 --rounds 1 --members 3", false, false),
         "bench idle" => ("--rounds 1 --clients 10", false, false),
         "sim run" => ("--seeds 20", false, false),
