@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use commipc_protocol::client::{
-    self, Answer, CallFailure, Credit, Failure, Incoming, Outgoing, Payload, StreamCommand, StreamEvent, Token,
+    self, Answer, CallFailure, Credit, Failure, Incoming, Outgoing, Payload, Source, StreamCommand, StreamEvent, Token,
 };
 use commipc_protocol::{ChannelName, CloseReason, Fault, Flush, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
 use std::io::Write as _;
@@ -320,7 +320,8 @@ fn answered(out: &mut Vec<u8>, result: &Result<Answer, CallFailure>) {
 }
 
 fn incoming(out: &mut Vec<u8>, message: &Incoming) {
-    let Incoming { channel, event, sender, payload: said, metadata, sent_at: UnixMillis(sent_at), hops } = message;
+    let Incoming { source, payload: said, metadata, sent_at: UnixMillis(sent_at), hops } = message;
+    let Source { channel, event, sender } = &**source;
     let sender = [sender.client.as_bytes(), sender.hub.as_bytes()];
     texts(out, &[channel.as_bytes(), event.as_bytes(), sender[0], sender[1], metadata]);
     payload(out, said);

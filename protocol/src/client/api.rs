@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+use core::ops::Deref;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -406,15 +407,11 @@ pub struct Message {
     pub number: u64,
 }
 
-/// What came in.
+/// What came in. Dereferences to where it comes from.
 #[derive(Clone, Debug)]
 pub struct Incoming {
-    /// Which channel.
-    pub channel: ChannelName,
-    /// Which event.
-    pub event: EventName,
-    /// Who says it.
-    pub sender: Address,
+    /// Where it comes from: mostly shared with what came before.
+    pub source: Arc<Source>,
     /// What is said.
     pub payload: Payload,
     /// A CBOR map as bytes, or empty.
@@ -423,6 +420,25 @@ pub struct Incoming {
     pub sent_at: UnixMillis,
     /// Hubs passed.
     pub hops: u8,
+}
+
+/// Where a message comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Which channel.
+    pub channel: ChannelName,
+    /// Which event.
+    pub event: EventName,
+    /// Who says it.
+    pub sender: Address,
+}
+
+impl Deref for Incoming {
+    type Target = Source;
+
+    fn deref(&self) -> &Source {
+        &self.source
+    }
 }
 
 /// Broadcasts that did not come.

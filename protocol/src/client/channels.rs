@@ -50,6 +50,12 @@ impl Channel {
         let heard = || self.listeners.get_key_value(name.as_str()).map(|(event, _)| event);
         self.providers.get(name.as_str()).map(|provided| &provided.event).or_else(heard)
     }
+
+    /// Who listens to an event: those of the event first, then those of all events.
+    pub(super) fn listeners(&self, event: Name<'_>) -> impl Iterator<Item = Token> {
+        let one = self.listeners.get(event.as_str()).into_iter().flatten();
+        one.chain(&self.all_events).copied()
+    }
 }
 
 /// One of our providers.
@@ -123,11 +129,13 @@ impl Channels {
         self.all.get_mut(ix.0)
     }
 
-    /// Who listens to an event: those of the event first, then those of all events.
+    /// Who listens to an event of a channel.
     pub(super) fn listeners(&self, channel: Name<'_>, event: Name<'_>) -> impl Iterator<Item = Token> {
-        let channel = self.find(channel);
-        let one = channel.and_then(|channel| channel.listeners.get(event.as_str())).into_iter().flatten();
-        one.chain(channel.map(|channel| &channel.all_events).into_iter().flatten()).copied()
+        self.find(channel).into_iter().flat_map(move |channel| channel.listeners(event))
+    }
+
+    pub(super) fn get(&self, ix: ChannelIx) -> Option<&Channel> {
+        self.all.get(ix.0)
     }
 
     pub(super) fn get_mut(&mut self, ix: ChannelIx) -> Option<&mut Channel> {

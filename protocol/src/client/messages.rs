@@ -1,9 +1,12 @@
 //! Messages without an answer: sends and broadcasts, out and in.
 
-use super::{Client, Dropped, Event, Failure, Incoming, Message, Outgoing, Payload, Token};
+use alloc::sync::Arc;
+
+use super::familiar::Familiar;
+use super::{Client, Dropped, Event, Failure, Incoming, Message, Outgoing, Payload, Source, Token};
 use crate::error::{Misuse, Refusal, Violation};
 use crate::time::UnixMillis;
-use crate::wire::{self, Ack, Control as _, Flags, Frame, FrameType, Header, Hop, Kind, Target};
+use crate::wire::{self, Ack, Control as _, Flags, Frame, FrameType, Header, Hop, Kind, Opening, Target};
 
 /// How long a message without an answer is worth delivering, in milliseconds.
 const TIME_LEFT: u64 = 30_000;
@@ -82,64 +85,95 @@ impl Client {
 
     /// A broadcast for our listeners, or a send for one of our providers.
     pub(super) fn handle_heard(&mut self, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
+        // Taken out, since the message borrows from it.
+        let familiar = self.familiar.take();
+        let met = self.hear(kind, frame, familiar.as_ref())?;
+        // What the hub says on its own channels depends on which hub that is.
+        self.familiar = met.filter(|met| !met.source.channel.as_name().is_reserved()).or(familiar);
+        Ok(())
+    }
+
+    /// Gives those who said it, if it was not who spoke last.
+    fn hear(
+        &mut self,
+        kind: FrameType,
+        frame: &Frame,
+        familiar: Option<&Familiar>,
+    ) -> Result<Option<Familiar>, Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let message = wire::Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
-        let header = message.header;
-        let fits = kind.message_kind() == Some(header.kind);
-        let Some(incoming) = self.incoming(frame, hop, &message).filter(|_| fits) else {
-            let why = if fits { Dropped::NoListener } else { Dropped::Mismatch };
-            self.event(Event::Dropped(why));
-            return Ok(());
-        };
-        if let Err(why) = self.accept(&message) {
-            self.event(Event::Dropped(why));
-            return Ok(());
+        let (mut known, mut opening) = (familiar, &[][..]);
+        let message = wire::Message::parse_with(bytes, |protected| {
+            if let Some(header) = known.and_then(|known| known.header(protected)) {
+                return header;
+            }
+            known = None;
+            let (start, rest) = Opening::split(protected)?;
+            opening = protected.strip_suffix(rest).unwrap_or_default();
+            Header::after(start, rest)
+        });
+        let Ok(message) = &message else { return Err(Violation::BadMessage) };
+        let fits = kind.message_kind() == Some(message.header.kind);
+        let met = if known.is_none() { self.meet(&message.header, opening) } else { None };
+        match known.or(met.as_ref()).filter(|_| fits) {
+            Some(from) => self.tell(frame, hop, message, from),
+            None => self.event(Event::Dropped(if fits { Dropped::NoListener } else { Dropped::Mismatch })),
         }
+        Ok(met)
+    }
+
+    /// Hands on a message that came from those we know, if it counts.
+    fn tell(&mut self, frame: &Frame, hop: Hop<'_>, message: &wire::Message<'_>, from: &Familiar) {
+        let header = &message.header;
+        if let Err(why) = self.accept_on(Some(from.channel), message) {
+            return self.event(Event::Dropped(why));
+        }
+        let incoming = self.arrived(frame, hop, message, Arc::clone(&from.source));
         // Accepted, so the epoch tells whether the channel is protected: only then do numbers count.
-        if header.kind == Kind::Broadcast && header.epoch > 0 && !self.is_next(&message, &incoming) {
-            return Ok(());
+        if header.kind == Kind::Broadcast && header.epoch > 0 && !self.is_next(message, &incoming) {
+            return;
         }
         let Self { channels, outputs, .. } = self;
+        let Some(channel) = channels.get(from.channel) else { return };
         let mut tell = |to, message| {
             let message = Message { to, message, number: header.bseq };
             outputs.push_back(crate::Output::Event(Event::Message(message)));
         };
         let heard = match header.kind {
-            Kind::Broadcast => tell_all(channels.listeners(header.channel, header.event), incoming, tell),
+            Kind::Broadcast => tell_all(channel.listeners(header.event), incoming, tell),
             Kind::Send => {
-                let provided = channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
+                let provided = channel.providers.get(header.event.as_str());
                 provided
                     .filter(|provided| !provided.kind.streams())
                     .map(|provided| tell(provided.token, incoming))
                     .is_some()
             }
-            // `fits`: the frame's type is one of these two, and so is the message's kind.
+            // The frame's type is one of these two, and so is the message's kind.
             Kind::Call | Kind::Answer | Kind::Fault | Kind::Item | Kind::End | Kind::Cancel | Kind::Beacon => false,
         };
         if !heard {
             self.event(Event::Dropped(Dropped::NoListener));
         }
-        Ok(())
     }
 
     /// What came in, with the names of our own table; `None` if nobody here knows the channel.
     pub(super) fn incoming(&mut self, frame: &Frame, hop: Hop<'_>, message: &wire::Message<'_>) -> Option<Incoming> {
+        let channel = self.channels.index_of_name(message.header.channel)?;
+        let source = self.source(&message.header, channel)?;
+        Some(self.arrived(frame, hop, message, Arc::new(source)))
+    }
+
+    fn arrived(&mut self, frame: &Frame, hop: Hop<'_>, message: &wire::Message<'_>, source: Arc<Source>) -> Incoming {
         let header = &message.header;
-        let sender = self.sender(header)?;
-        let channel = self.channels.find(header.channel)?;
-        let event = match channel.event(header.event) {
-            Some(known) => known.clone(),
-            None => crate::EventName::new(header.event.as_str()).ok()?,
-        };
-        Some(Incoming {
-            channel: channel.name.clone(),
-            event,
-            sender,
-            payload: Payload { bytes: frame.keep(message.payload), raw: header.flags.has(Flags::RAW) },
+        let raw = header.flags.has(Flags::RAW);
+        // Raw bytes are what the application gets and may keep for long; a value is decoded and its bytes are let go of.
+        let bytes = if raw { frame.keep(message.payload) } else { self.scraps.keep(frame, message.payload) };
+        Incoming {
+            source,
+            payload: Payload { bytes, raw },
             metadata: frame.keep(header.metadata),
             sent_at: UnixMillis(header.sent_at),
             hops: hop.hops,
-        })
+        }
     }
 
     pub(super) fn lose_sends(&mut self, gone: Misuse) {

@@ -11,6 +11,7 @@ mod api;
 mod beacons;
 mod calls;
 mod channels;
+mod familiar;
 mod flow;
 mod guarding;
 mod handshake;
@@ -34,6 +35,7 @@ use bytes::{Bytes, BytesMut};
 pub use api::*;
 use calls::Pending;
 use channels::{ChannelIx, Channels, Control};
+use familiar::Familiar;
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use seal::Seal;
@@ -51,8 +53,8 @@ use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
 use crate::wire::{
-    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, encoded_len_max,
-    put_message,
+    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, Scraps,
+    encoded_len_max, put_message,
 };
 
 /// One client of one hub.
@@ -98,6 +100,9 @@ pub struct Client {
     strays: u64,
     /// Who spoke last: most often who speaks next.
     last_sender: Option<Address>,
+    /// Whose broadcast or send came last.
+    familiar: Option<Familiar>,
+    scraps: Scraps,
     cached: Option<Cached>,
     scratch: BytesMut,
     nonces: Stream,
@@ -156,6 +161,8 @@ impl Client {
             served: 0,
             strays: 0,
             last_sender: None,
+            familiar: None,
+            scraps: Scraps::default(),
             cached: None,
             scratch: BytesMut::new(),
             nonces: seed.stream(Purpose::Handshake),
@@ -491,9 +498,15 @@ impl Client {
 
     /// Whether a message may count: of the epoch we are a member of, and signed under it; unsigned only where nothing is.
     fn accept(&mut self, message: &wire::Message<'_>) -> Result<(), Dropped> {
+        let channel = self.channels.index_of_name(message.header.channel);
+        self.accept_on(channel, message)
+    }
+
+    /// As [`Client::accept`], of a message whose channel was found already.
+    fn accept_on(&mut self, channel: Option<ChannelIx>, message: &wire::Message<'_>) -> Result<(), Dropped> {
         let wall = self.now.wall;
-        let seal = self.channels.find_mut(message.header.channel).and_then(|it| it.guarded.seal.as_mut());
-        match seal {
+        let channel = channel.and_then(|ix| self.channels.get_mut(ix));
+        match channel.and_then(|it| it.guarded.seal.as_mut()) {
             Some(seal) => seal.accept(message, wall).map_err(Dropped::from),
             None if message.header.epoch == 0 => Ok(()),
             None => Err(Dropped::WrongEpoch),

@@ -39,6 +39,11 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 
+    /// What was not read.
+    pub(crate) const fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn uint(&mut self) -> Result<u64, Malformed> {
         self.expect::<UINT>()
     }

@@ -67,6 +67,29 @@ impl Frame {
     }
 }
 
+/// Memory that short parts of frames share: one allocation for many, which lives as long as any of them.
+#[derive(Debug, Default)]
+pub(crate) struct Scraps(BytesMut);
+
+/// What is allocated at a time.
+const SCRAPS: usize = 4 << 10;
+/// The longest part that lies beside others.
+const SCRAP: usize = 512;
+
+impl Scraps {
+    /// A part of a frame to keep for a short while.
+    pub(crate) fn keep(&mut self, frame: &Frame, part: &[u8]) -> Bytes {
+        if part.is_empty() || part.len() > SCRAP {
+            return frame.keep(part);
+        }
+        if self.0.capacity() < part.len() {
+            self.0 = BytesMut::with_capacity(SCRAPS);
+        }
+        self.0.extend_from_slice(part);
+        self.0.split().freeze()
+    }
+}
+
 /// Collects a link's bytes into frames, bounded by the limit of the link's state.
 #[derive(Debug)]
 pub struct Inbox {

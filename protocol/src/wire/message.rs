@@ -196,6 +196,14 @@ impl<'a> Message<'a> {
     /// # Errors
     /// At any deviation from the one encoding, and at any field that its kind forbids.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        Self::parse_with(bytes, Header::parse)
+    }
+
+    /// As [`Message::parse`], where somebody may know a quicker way to read the header.
+    pub(crate) fn parse_with(
+        bytes: &'a [u8],
+        parse: impl FnOnce(&'a [u8]) -> Result<Header<'a>, Malformed>,
+    ) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         reader.literal(&[0x84])?;
         let protected = reader.bytes()?;
@@ -203,7 +211,7 @@ impl<'a> Message<'a> {
         let payload = reader.bytes()?;
         let tag = reader.bytes()?;
         reader.finish()?;
-        let header = Header::parse(protected)?;
+        let header = parse(protected)?;
         let tag_len = if header.epoch == 0 { 0 } else { 32 };
         if tag.len() == tag_len { Ok(Self { header, protected, payload, tag }) } else { Err(Malformed) }
     }
@@ -234,20 +242,23 @@ impl<'a> Header<'a> {
     /// # Errors
     /// At any deviation from the one encoding, and at any field that its kind forbids.
     pub fn parse(protected: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(protected);
-        reader.literal(&PREFIX)?;
-        if reader.array()? != FIELDS || reader.uint()? != LAYOUT {
-            return Err(Malformed);
-        }
+        let (opening, rest) = Opening::split(protected)?;
+        Self::after(opening, rest)
+    }
+
+    /// The header that begins so and goes on with these bytes.
+    pub(crate) fn after(opening: Opening<'a>, rest: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(rest);
+        let Opening { kind, flags, channel, event, epoch, sender, origin, instance } = opening;
         let header = Self {
-            kind: Kind::from_number(reader.uint()?).ok_or(Malformed)?,
-            flags: Flags::from_bits(reader.uint()?).ok_or(Malformed)?,
-            channel: name(reader.text()?)?,
-            event: name(reader.text()?)?,
-            epoch: reader.uint()?,
-            sender: name(reader.text()?)?,
-            origin: name(reader.text()?)?,
-            instance: reader.bytes()?.try_into().map_err(|_| Malformed)?,
+            kind,
+            flags,
+            channel,
+            event,
+            epoch,
+            sender,
+            origin,
+            instance,
             seq: reader.uint()?,
             bseq: reader.uint()?,
             sent_at: reader.uint()?,
@@ -308,6 +319,41 @@ impl<'a> Header<'a> {
             && (self.kind == Kind::Item || !self.flags.has(Flags::CONTINUED))
             && (!timed || (1..=TIME_LEFT_MAX_MILLIS).contains(&self.time_left))
             && self.metadata.len() <= METADATA_MAX
+    }
+}
+
+/// The fields before the numbers: in all that one client says about one event they are the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) flags: Flags,
+    pub(crate) channel: Name<'a>,
+    pub(crate) event: Name<'a>,
+    pub(crate) epoch: u64,
+    pub(crate) sender: Name<'a>,
+    pub(crate) origin: Name<'a>,
+    pub(crate) instance: &'a [u8; 16],
+}
+
+impl<'a> Opening<'a> {
+    /// Parses the beginning of a protected header; gives what is left of it.
+    pub(crate) fn split(protected: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
+        let mut reader = Reader::new(protected);
+        reader.literal(&PREFIX)?;
+        if reader.array()? != FIELDS || reader.uint()? != LAYOUT {
+            return Err(Malformed);
+        }
+        let opening = Self {
+            kind: Kind::from_number(reader.uint()?).ok_or(Malformed)?,
+            flags: Flags::from_bits(reader.uint()?).ok_or(Malformed)?,
+            channel: name(reader.text()?)?,
+            event: name(reader.text()?)?,
+            epoch: reader.uint()?,
+            sender: name(reader.text()?)?,
+            origin: name(reader.text()?)?,
+            instance: reader.bytes()?.try_into().map_err(|_| Malformed)?,
+        };
+        Ok((opening, reader.rest()))
     }
 }
 

@@ -15,7 +15,6 @@ use commipc_protocol::{Fault, Misuse, Refusal, client};
 
 use super::items;
 use super::life::{Derived, Life};
-use super::listen::Queue;
 use super::opening;
 use super::provide::{self, Job, ProviderCell, Tracked};
 use super::tickets::{Completed, Target, Tickets};
@@ -195,10 +194,16 @@ impl Desk {
         }
     }
 
-    fn message(driver: &Arc<ClientDriver>, message: client::Message, replies: &mut Vec<Command>) {
+    /// Hands on a message, together with those right behind it that are for the same listener.
+    fn message(
+        driver: &Arc<ClientDriver>,
+        message: client::Message,
+        more: &mut VecDeque<Event>,
+        replies: &mut Vec<Command>,
+    ) {
         let target = lock(&driver.sink().tickets).target(message.to);
         match target {
-            Some(Target::Listener(queue)) => Queue::push(&queue, message.message, message.number),
+            Some(Target::Listener(queue)) => queue.push(message, more),
             Some(Target::Provider(cell)) => {
                 provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
             }
@@ -287,14 +292,11 @@ impl Desk {
         }));
     }
 
-    /// What nobody waits for with a token.
+    /// What nobody waits for with a token, messages aside.
     fn told(driver: &Arc<ClientDriver>, event: Event, replies: &mut Vec<Command>) {
         match event {
             Event::Request(request) => {
                 Self::request(driver, request, replies);
-            }
-            Event::Message(message) => {
-                Self::message(driver, message, replies);
             }
             Event::Stream(event) => Self::streamed(driver, event),
             Event::RequestEnded { request, why } => {
@@ -342,8 +344,8 @@ impl Desk {
             Event::Dropped(why) => {
                 tracing::debug!(?why, "a frame was dropped");
             }
-            // Whoever waits for these was served.
-            Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } => {}
+            // Handed on already.
+            Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } | Event::Message(_) => {}
         }
     }
 }
@@ -363,11 +365,14 @@ impl Sink<client::Client> for Desk {
 
     fn deliver(driver: &Arc<ClientDriver>, events: &mut VecDeque<Event>, replies: &mut Vec<Command>) -> usize {
         let mut served = 0;
-        for event in events.drain(..) {
+        while let Some(event) = events.pop_front() {
             let completed = if let Event::Answered { token, result } = event {
                 lock(&driver.sink().tickets).answered(token, result)
             } else if let Event::Done { token, result } | Event::Sent { token, result } = event {
                 lock(&driver.sink().tickets).done(token, result)
+            } else if let Event::Message(message) = event {
+                Self::message(driver, message, events, replies);
+                continue;
             } else {
                 Self::told(driver, event, replies);
                 continue;

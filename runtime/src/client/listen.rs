@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
+use std::mem;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use commipc_protocol::client::{Command, Incoming, Payload, Token};
+use commipc_protocol::client::{self, Command, Event, Incoming, Payload, Source, Token};
 use commipc_protocol::{Address, ChannelName, EventName, UnixMillis};
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
@@ -20,7 +21,8 @@ use super::desk::Undo;
 use crate::payload;
 use crate::sync::lock;
 
-/// Messages that wait for one listener. At more, the oldest is dropped and counted.
+/// Messages that wait for one listener, beside a few that it has taken over already. At more, the oldest is dropped and
+/// counted.
 pub const QUEUE_MAX: usize = 1_024;
 
 /// What waits for one listener.
@@ -36,27 +38,42 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-/// What comes out of a queue.
-struct Next {
-    incoming: Incoming,
-    number: u64,
+/// What a listener has taken out of its queue: several messages at a time.
+#[derive(Default)]
+struct Taken {
+    messages: VecDeque<(Incoming, u64)>,
+    /// What was dropped, and what never came, before the first of them.
     missed: u64,
     lost: u64,
 }
+
+/// Messages taken out of a queue at a time.
+const TAKEN: usize = 32;
 
 impl Queue {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::default()))
     }
 
-    pub(super) fn push(&self, message: Incoming, number: u64) {
-        let (waker, _dropped) = {
+    /// Adds a message, and those at the front of `more` that are for the same listener.
+    pub(super) fn push(&self, message: client::Message, more: &mut VecDeque<Event>) {
+        let to = message.to;
+        let mut dropped = Vec::new();
+        let waker = {
             let mut waiting = lock(&self.0);
-            let dropped = if waiting.messages.len() >= QUEUE_MAX { waiting.messages.pop_front() } else { None };
-            waiting.missed += u64::from(dropped.is_some());
-            waiting.messages.push_back((message, number));
-            (waiting.waker.take(), dropped)
+            let mut next = Some(message);
+            while let Some(message) = next {
+                if waiting.messages.len() >= QUEUE_MAX {
+                    dropped.extend(waiting.messages.pop_front());
+                }
+                waiting.messages.push_back((message.message, message.number));
+                next = next_to(more, to);
+            }
+            waiting.missed += dropped.len() as u64;
+            waiting.waker.take()
         };
+        // Whatever their bytes lie in is given back without the lock.
+        drop(dropped);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -79,12 +96,18 @@ impl Queue {
         }
     }
 
-    /// The next message and how many were dropped before it.
-    fn poll(&self, cx: &Context<'_>) -> Poll<Option<Next>> {
+    /// The next message: of those taken already, or of the next ones, which are taken then.
+    fn poll(&self, taken: &mut Taken, cx: &Context<'_>) -> Poll<Option<(Incoming, u64)>> {
+        if let Some(next) = taken.messages.pop_front() {
+            return Poll::Ready(Some(next));
+        }
         let mut waiting = lock(&self.0);
-        if let Some((incoming, number)) = waiting.messages.pop_front() {
-            let (missed, lost) = (std::mem::take(&mut waiting.missed), std::mem::take(&mut waiting.lost));
-            return Poll::Ready(Some(Next { incoming, number, missed, lost }));
+        if let Some(next) = waiting.messages.pop_front() {
+            let count = waiting.messages.len().min(TAKEN - 1);
+            taken.messages.extend(waiting.messages.drain(..count));
+            taken.missed += mem::take(&mut waiting.missed);
+            taken.lost += mem::take(&mut waiting.lost);
+            return Poll::Ready(Some(next));
         }
         if waiting.closed {
             return Poll::Ready(None);
@@ -96,12 +119,20 @@ impl Queue {
     }
 }
 
+/// The next event, if it is a message for the same listener.
+fn next_to(events: &mut VecDeque<Event>, to: Token) -> Option<client::Message> {
+    if !matches!(events.front(), Some(Event::Message(message)) if message.to == to) {
+        return None;
+    }
+    if let Some(Event::Message(message)) = events.pop_front() { Some(message) } else { None }
+}
+
 /// Turns payloads into what a listener hands out.
 type Decode<T> = fn(Payload) -> Option<T>;
 
 /// The broadcasts of one event, or of all events of a channel, in the order they came.
 ///
-/// Ends when the connection does. At most [`QUEUE_MAX`] messages wait; then the oldest is dropped, and the next message
+/// Ends when the connection does. At most [`QUEUE_MAX`] messages wait, beside a few that were taken over already; then the oldest is dropped, and the next message
 /// tells how many were [`missed`](Message::missed). Dropping the listener stops listening.
 #[must_use = "a listener that is dropped hears nothing"]
 pub struct Listener<T> {
@@ -109,8 +140,7 @@ pub struct Listener<T> {
     token: Token,
     channel: Arc<ChannelHandle>,
     decode: Decode<T>,
-    missed: u64,
-    lost: u64,
+    taken: Taken,
     unreadable: u64,
     marker: PhantomData<fn() -> T>,
 }
@@ -126,26 +156,24 @@ impl<T> Listener<T> {
     /// Polls for the next message, for hand-written futures.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message<T>>> {
         loop {
-            let Poll::Ready(next) = self.queue.poll(cx) else { return Poll::Pending };
-            let Some(Next { incoming, number, missed, lost }) = next else { return Poll::Ready(None) };
-            self.missed += missed;
-            self.lost += lost;
-            let Incoming { channel, event, sender, payload, metadata, sent_at, hops } = incoming;
+            let Poll::Ready(next) = self.queue.poll(&mut self.taken, cx) else { return Poll::Pending };
+            let Some((incoming, number)) = next else { return Poll::Ready(None) };
+            let Incoming { source, payload, metadata, sent_at, hops } = incoming;
             let Some(value) = (self.decode)(payload) else {
+                let Source { channel, event, sender } = &*source;
                 tracing::debug!(%channel, %event, %sender, "a message is not of the type that is listened for");
                 self.unreadable += 1;
                 continue;
             };
-            let (missed, unreadable) = (std::mem::take(&mut self.missed), std::mem::take(&mut self.unreadable));
-            let lost = std::mem::take(&mut self.lost);
-            let about =
-                MessageAbout { channel, event, sender, metadata, sent_at, hops, number, missed, lost, unreadable };
+            let (missed, lost) = (mem::take(&mut self.taken.missed), mem::take(&mut self.taken.lost));
+            let unreadable = mem::take(&mut self.unreadable);
+            let about = MessageAbout { source, metadata, sent_at, hops, number, missed, lost, unreadable };
             return Poll::Ready(Some(Message { value, about }));
         }
     }
 
     pub(super) fn new(queue: Arc<Queue>, token: Token, channel: Arc<ChannelHandle>, decode: Decode<T>) -> Self {
-        Self { queue, token, channel, decode, missed: 0, lost: 0, unreadable: 0, marker: PhantomData }
+        Self { queue, token, channel, decode, taken: Taken::default(), unreadable: 0, marker: PhantomData }
     }
 }
 
@@ -188,9 +216,7 @@ pub struct Message<T> {
 }
 
 struct MessageAbout {
-    channel: ChannelName,
-    event: EventName,
-    sender: Address,
+    source: Arc<Source>,
     metadata: Bytes,
     sent_at: UnixMillis,
     hops: u8,
@@ -208,20 +234,20 @@ impl<T> Message<T> {
 
     /// The channel.
     #[must_use]
-    pub const fn channel(&self) -> &ChannelName {
-        &self.about.channel
+    pub fn channel(&self) -> &ChannelName {
+        &self.about.source.channel
     }
 
     /// The event.
     #[must_use]
-    pub const fn event(&self) -> &EventName {
-        &self.about.event
+    pub fn event(&self) -> &EventName {
+        &self.about.source.event
     }
 
     /// Who says it: its id and its hub.
     #[must_use]
-    pub const fn sender(&self) -> &Address {
-        &self.about.sender
+    pub fn sender(&self) -> &Address {
+        &self.about.source.sender
     }
 
     /// The sender's metadata, a CBOR map as bytes, or empty.
@@ -284,5 +310,68 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
             .field("sender", self.sender())
             .field("value", &self.value)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commipc_protocol::{ClientId, HubId};
+    use std::task::Waker;
+
+    fn message(to: u64, number: u64) -> client::Message {
+        let sender = Address { client: ClientId::new("me").unwrap(), hub: HubId::new("hub").unwrap() };
+        let (channel, event) = (ChannelName::new("math").unwrap(), EventName::new("news").unwrap());
+        let incoming = Incoming {
+            source: Arc::new(Source { channel, event, sender }),
+            payload: Payload { bytes: Bytes::new(), raw: true },
+            metadata: Bytes::new(),
+            sent_at: UnixMillis(0),
+            hops: 1,
+        };
+        client::Message { to: Token(to), message: incoming, number }
+    }
+
+    /// Numbers of all that waits, each with how many were missed before it.
+    fn drain(queue: &Queue, taken: &mut Taken) -> Vec<(u64, u64)> {
+        let cx = Context::from_waker(Waker::noop());
+        std::iter::from_fn(|| match queue.poll(taken, &cx) {
+            Poll::Ready(Some((_, number))) => Some((number, mem::take(&mut taken.missed))),
+            Poll::Ready(None) | Poll::Pending => None,
+        })
+        .collect()
+    }
+
+    #[test]
+    fn messages_in_a_row_are_taken_over_at_once_and_no_others() {
+        let queue = Queue::new();
+        let mut more: VecDeque<Event> = [(1, 2), (1, 3), (2, 4), (1, 5)]
+            .into_iter()
+            .map(|(to, number)| Event::Message(message(to, number)))
+            .collect();
+        queue.push(message(1, 1), &mut more);
+        assert_eq!(more.len(), 2);
+        assert!(matches!(more.front(), Some(Event::Message(message)) if message.number == 4));
+        assert_eq!(drain(&queue, &mut Taken::default()), [(1, 0), (2, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn what_a_listener_has_taken_over_is_not_dropped_and_the_gap_is_told_behind_it() {
+        let (queue, mut taken) = (Queue::new(), Taken::default());
+        let push = |from: u64, count: u64| {
+            let mut more = (from + 1..from + count).map(|number| Event::Message(message(1, number))).collect();
+            queue.push(message(1, from), &mut more);
+            assert!(more.is_empty());
+        };
+        push(1, TAKEN as u64 + 1);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(matches!(queue.poll(&mut taken, &cx), Poll::Ready(Some((_, 1)))));
+        // One waits still, and has to go for the last of these.
+        push(100, QUEUE_MAX as u64);
+        let heard = drain(&queue, &mut taken);
+        assert_eq!(heard.len(), TAKEN - 1 + QUEUE_MAX);
+        assert!(heard.iter().take(TAKEN - 1).map(|(number, _)| *number).eq(2..=TAKEN as u64));
+        assert_eq!(heard[TAKEN - 1], (100, 1), "one was missed");
+        assert!(heard[TAKEN..].iter().all(|(_, missed)| *missed == 0));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::client::Incoming;
+use commipc_protocol::client::{Incoming, Source};
 use commipc_protocol::{Address, ChannelName, EventName, Instant, UnixMillis};
 
 use crate::runtime::{BoxFuture, Runtime};
@@ -22,9 +22,7 @@ pub struct Request<T> {
 
 /// What is known of a request beside its value.
 pub(super) struct About {
-    pub(super) channel: ChannelName,
-    pub(super) event: EventName,
-    pub(super) caller: Address,
+    pub(super) source: Arc<Source>,
     pub(super) metadata: Bytes,
     pub(super) sent_at: UnixMillis,
     pub(super) hops: u8,
@@ -45,8 +43,8 @@ impl<T> Request<T> {
 
     /// Who asks: its id and its hub, as the hub has checked them.
     #[must_use]
-    pub const fn caller(&self) -> &Address {
-        &self.about.caller
+    pub fn caller(&self) -> &Address {
+        &self.about.source.sender
     }
 
     /// When the caller will have given up, on the clock of [`Runtime::now`]. `None` for a send, which nobody waits for.
@@ -81,14 +79,14 @@ impl<T> Request<T> {
 
     /// The channel it came on.
     #[must_use]
-    pub const fn channel(&self) -> &ChannelName {
-        &self.about.channel
+    pub fn channel(&self) -> &ChannelName {
+        &self.about.source.channel
     }
 
     /// The event it asks for.
     #[must_use]
-    pub const fn event(&self) -> &EventName {
-        &self.about.event
+    pub fn event(&self) -> &EventName {
+        &self.about.source.event
     }
 
     /// Whether the caller says that repeating it does no harm.
@@ -117,9 +115,9 @@ impl About {
         idempotent: bool,
         runtime: &Arc<dyn Runtime>,
     ) -> (commipc_protocol::client::Payload, Self) {
-        let Incoming { channel, event, sender, payload, metadata, sent_at, hops } = incoming;
+        let Incoming { source, payload, metadata, sent_at, hops } = incoming;
         let runtime = Arc::clone(runtime);
-        (payload, Self { channel, event, caller: sender, metadata, sent_at, hops, deadline, idempotent, runtime })
+        (payload, Self { source, metadata, sent_at, hops, deadline, idempotent, runtime })
     }
 }
 

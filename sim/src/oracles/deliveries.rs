@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn v33_bites_on_a_forged_system_event_and_on_one_heard_again() {
         let mut forged = incoming(1, "s");
-        forged.channel = ChannelName::new("__comm_ipc_logs").unwrap();
+        std::sync::Arc::make_mut(&mut forged.source).channel = ChannelName::new("__comm_ipc_logs").unwrap();
         let mut scene = Scene::new(Deliveries::default());
         let listen = Command::Listen { token: Token(9), channel: forged.channel.clone(), event: None };
         scene.asks(2, listen).unwrap();

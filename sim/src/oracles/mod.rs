@@ -145,8 +145,8 @@ impl Content {
     }
 
     pub(crate) fn heard(heard: &Incoming) -> Self {
-        let Incoming { channel, event, payload, metadata, .. } = heard;
-        Self::new(channel, event, payload, metadata)
+        let Incoming { source, payload, metadata, .. } = heard;
+        Self::new(&source.channel, &source.event, payload, metadata)
     }
 
     fn new(channel: &ChannelName, event: &EventName, payload: &Payload, metadata: &Bytes) -> Self {

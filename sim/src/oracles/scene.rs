@@ -1,10 +1,11 @@
 //! Fabricated sights, for the tests in which oracles bite.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::auth::Capabilities;
-use commipc_protocol::client::{Command, Event, Incoming, Message, Outgoing, Payload, Token, Welcome};
+use commipc_protocol::client::{Command, Event, Incoming, Message, Outgoing, Payload, Source, Token, Welcome};
 use commipc_protocol::{
     Address, ChannelName, ClientId, EventName, HubId, Input, Instant, LinkId, Output, OwnerPolicy, UnixMillis, hub,
 };
@@ -123,9 +124,7 @@ pub(crate) fn outgoing(text: &'static str) -> Outgoing {
 
 pub(crate) fn incoming(from: u32, text: &'static str) -> Incoming {
     Incoming {
-        channel: channel(),
-        event: event(),
-        sender: address(from),
+        source: Arc::new(Source { channel: channel(), event: event(), sender: address(from) }),
         payload: payload(text),
         metadata: Bytes::new(),
         sent_at: UnixMillis(0),

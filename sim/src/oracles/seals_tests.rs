@@ -1,5 +1,7 @@
 //! In which [`super::Seals`] bites.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use commipc_protocol::auth::Kdf;
 use commipc_protocol::client::{Access, Answer, ChannelSalt, Command, Event, Failure, Message, Token};
@@ -78,7 +80,7 @@ fn v1_bites_on_what_no_member_said() {
     let mut elsewhere = scene();
     says(&mut elsewhere, 1, 1, "a");
     let mut message = incoming(1, "a");
-    message.sender.hub = HubId::new("other").unwrap();
+    Arc::make_mut(&mut message.source).sender.hub = HubId::new("other").unwrap();
     assert!(
         elsewhere.tells(2, Event::Message(Message { to: Token(9), message, number: 1 })).is_err(),
         "by another hub"
