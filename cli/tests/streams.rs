@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{BufRead as _, Read as _};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -145,6 +146,54 @@ fn s50_a_command_is_read_no_faster_than_its_items_are_wanted() {
     }
     let done = stream.end();
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{done:?}");
+}
+
+/// The most memory a process has had so far, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches("kB").trim_end().parse().unwrap()
+}
+
+/// A million items, or as many as `COMMIPC_ITEMS` says, to somebody who first takes one a second and then all.
+#[test]
+fn s50_the_length_of_a_stream_costs_nobody_memory_and_nothing_of_it_is_lost() {
+    const SLOW: u64 = 4;
+    let count: u64 = std::env::var("COMMIPC_ITEMS").map_or(1_000_000, |text| text.parse().unwrap());
+    let scene = Scene::new();
+    let hub = scene.hub();
+    let provider = scene.provider("count", &["--stream", "--exec", &format!("seq {count}")]);
+    let mut stream = std::process::Command::new(env!("CARGO_BIN_EXE_commipc"))
+        .args(["stream", "math", "count"])
+        .env("COMMIPC_HUB", scene.url())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = stream.stdout.take().unwrap();
+    let peaks = || [hub.child.id(), provider.child.id(), stream.id()].map(peak);
+    let mut before = [0; 3];
+    for n in 1..=SLOW {
+        // Byte by byte, or more than one line would be taken.
+        let line: Vec<u8> = lines.by_ref().bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n').collect();
+        assert_eq!(String::from_utf8(line).unwrap(), n.to_string());
+        if n == 1 {
+            before = peaks();
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let (mut next, mut after) = (SLOW + 1, before);
+    for line in std::io::BufReader::new(lines).lines() {
+        assert_eq!(line.unwrap(), next.to_string());
+        // Before the end: what is in pipes then is less than these.
+        if next == count - count / 10 {
+            after = peaks();
+        }
+        next += 1;
+    }
+    assert_eq!((next, stream.wait().unwrap().code()), (count + 1, Some(0)));
+    for ((who, before), after) in ["hub", "provider", "consumer"].into_iter().zip(before).zip(after) {
+        assert!(after < before + (6 << 10), "the {who} grew from {before} to {after} KiB");
+    }
 }
 
 #[test]
