@@ -14,7 +14,9 @@ use support::{KEY, World, client, hub, outgoing};
 /// One who talks and thirty-two who listen, the last of them stopped or not; and by how much the hub grew at most.
 fn to_thirty_two(stopped: bool, outbox: usize, in_flight: usize) -> (World, usize) {
     let clients = (0..=32).map(|number| client(&format!("client-{number}"), Secret::key(KEY))).collect();
-    let mut world = World::with(hub(Limits { outbox, in_flight, ..Limits::default() }), clients);
+    let mut limits = Limits::default();
+    (limits.outbox, limits.in_flight) = (outbox, in_flight);
+    let mut world = World::with(hub(limits), clients);
     world.connect_all();
     for client in 1..=32 {
         world.open(client, "ch");
