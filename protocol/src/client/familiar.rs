@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use super::channels::ChannelIx;
 use super::{Client, Source};
 use crate::names::EventName;
-use crate::wire::{Flags, Header, Kind, Malformed, Message, Opening};
+use crate::wire::{Flags, Header, Kind, Malformed, Opening};
 
 /// Messages whose headers begin with the same bytes: one client's, about one event of a channel we know.
 #[derive(Debug)]
@@ -38,23 +38,6 @@ impl Familiar {
         };
         Some(Header::after(opening, rest))
     }
-}
-
-/// A message, and what its header begins with, unless that is known.
-type Read<'a> = (Message<'a>, Option<&'a [u8]>);
-
-/// Reads a message, with a quicker look at one that is known.
-pub(super) fn read<'a>(bytes: &'a [u8], familiar: Option<&'a Familiar>) -> Result<Read<'a>, Malformed> {
-    let mut opening = None;
-    let message = Message::parse_with(bytes, |protected| {
-        if let Some(header) = familiar.and_then(|familiar| familiar.header(protected)) {
-            return header;
-        }
-        let (start, rest) = Opening::split(protected)?;
-        opening = protected.strip_suffix(rest);
-        Header::after(start, rest)
-    })?;
-    Ok((message, opening))
 }
 
 impl Client {

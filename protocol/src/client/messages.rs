@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use super::familiar::{self, Familiar};
+use super::familiar::Familiar;
 use super::{Client, Dropped, Event, Failure, Incoming, Message, Outgoing, Payload, Source, Token};
 use crate::error::{Misuse, Refusal, Violation};
 use crate::time::UnixMillis;
@@ -101,7 +101,9 @@ impl Client {
         familiar: Option<&Familiar>,
     ) -> Result<Option<Familiar>, Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let (message, opening) = familiar::read(bytes, familiar).map_err(|_| Violation::BadMessage)?;
+        let (message, opening) =
+            wire::Message::read(bytes, |header| familiar.and_then(|familiar| familiar.header(header)))
+                .map_err(|_| Violation::BadMessage)?;
         let fits = kind.message_kind() == Some(message.header.kind);
         let met = opening.and_then(|opening| self.meet(&message.header, opening));
         let known = familiar.filter(|_| opening.is_none());

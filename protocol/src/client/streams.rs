@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use super::calls::Pending;
 use super::channels::ChannelIx;
-use super::familiar::{self, Familiar};
+use super::familiar::Familiar;
 use super::flow::{Ending, Inflow, Outflow, Outgoing as Out, Rejected, Whole};
 use super::serving::Serving;
 use super::{
@@ -256,7 +256,9 @@ impl Client {
         let place = self.place_of(hop.route);
         // Taken out, since the message borrows from it.
         let familiar = place.and_then(|place| self.stream(place)?.familiar.take());
-        let (message, opening) = familiar::read(bytes, familiar.as_ref()).map_err(|_| Violation::BadMessage)?;
+        let (message, opening) =
+            Message::read(bytes, |header| familiar.as_ref().and_then(|familiar| familiar.header(header)))
+                .map_err(|_| Violation::BadMessage)?;
         let Some(place) = place else {
             self.event(Event::Dropped(Dropped::EndedRoute));
             return Ok(());
