@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::io::{BufRead as _, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{Done, Scene, wait_for_file, wait_until_dead};
+use support::{Done, Scene, peak, wait_for_file, wait_until_dead};
 
 /// Failed with this code after these lines.
 #[track_caller]
@@ -148,13 +148,6 @@ fn s50_a_command_is_read_no_faster_than_its_items_are_wanted() {
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{done:?}");
 }
 
-/// The most memory a process has had so far, in KiB.
-fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches("kB").trim_end().parse().unwrap()
-}
-
 /// A million items, or as many as `COMMIPC_ITEMS` says, to somebody who first takes one a second and then all.
 #[test]
 fn s50_the_length_of_a_stream_costs_nobody_memory_and_nothing_of_it_is_lost() {
@@ -174,15 +167,16 @@ fn s50_the_length_of_a_stream_costs_nobody_memory_and_nothing_of_it_is_lost() {
     let mut before = [0; 3];
     for n in 1..=SLOW {
         // Byte by byte, or more than one line would be taken.
-        let line: Vec<u8> = lines.by_ref().bytes().map(Result::unwrap).take_while(|byte| *byte != b'\n').collect();
-        assert_eq!(String::from_utf8(line).unwrap(), n.to_string());
+        let mut line = String::new();
+        BufReader::with_capacity(1, &mut lines).read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), n.to_string());
         if n == 1 {
             before = peaks();
         }
         std::thread::sleep(Duration::from_secs(1));
     }
     let (mut next, mut after) = (SLOW + 1, before);
-    for line in std::io::BufReader::new(lines).lines() {
+    for line in BufReader::new(lines).lines() {
         assert_eq!(line.unwrap(), next.to_string());
         // Before the end: what is in pipes then is less than these.
         if next == count - count / 10 {

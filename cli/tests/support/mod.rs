@@ -254,6 +254,13 @@ pub fn wait_for_file(path: &Path) -> String {
     }
 }
 
+/// The most memory a process has had so far, in KiB.
+pub fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches("kB").trim_end().parse().unwrap()
+}
+
 /// Waits until something is so.
 pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
