@@ -16,6 +16,7 @@ Examples:
   commipc provide math twice --exec 'jq \".*2\"'       answer calls with a shell command
   commipc call math twice 21                         call it: prints 42
   commipc call math twice @numbers.json --deadline 2s
+  commipc stream math primes --take 10               items as they come, one a line
   commipc listen math                                hear all broadcasts of a channel
   commipc broadcast math news '\"pi is still 3\"'      say something to all who listen
   commipc channels                                   what the hub holds
@@ -46,7 +47,14 @@ const PROVIDE: &str = "\
 Examples:
   commipc provide math echo --echo
   commipc provide math pi --reply 3.14159
-  commipc provide math twice --exec 'jq \".*2\"'";
+  commipc provide math twice --exec 'jq \".*2\"'
+  commipc provide math count --stream --reply '[1, 2, 3]'
+  commipc provide logs follow --stream --exec 'tail -f /var/log/syslog'";
+const STREAM: &str = "\
+Examples:
+  commipc stream math count
+  commipc stream math primes '{\"above\": 1000}' --take 10
+  commipc stream logs follow | grep error";
 const SEND: &str = "\
 Examples:
   commipc send printer print '{\"pages\": 3}'
@@ -161,6 +169,7 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     Hub(Hub),
     Call(Call),
+    Stream(Stream),
     Provide(Provide),
     Send(Send),
     Broadcast(Broadcast),
@@ -261,9 +270,33 @@ pub(crate) struct Payload {
     pub(crate) payload: String,
 }
 
+/// Print the items of a stream as JSON, one a line, as they come
+///
+/// Ends with the stream, after so many items, or with SIGTERM or Ctrl-C, which cancel it: its provider stops. A stream that
+/// fails does so after the items before it. The provider is no faster than what reads these lines.
+#[derive(Args, Debug)]
+#[command(before_help = STREAM)]
+pub(crate) struct Stream {
+    #[command(flatten)]
+    pub(crate) topic: Topic,
+    #[command(flatten)]
+    pub(crate) what: Payload,
+    /// End after so many items
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) take: Option<u64>,
+    /// How long it may take, from connecting to a provider's taking the request; items have all the time
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub(crate) deadline: Duration,
+}
+
 /// Answer calls of an event until SIGTERM, Ctrl-C or the loss of the hub
 ///
 /// Prints `providing CHANNEL/EVENT` when ready.
+///
+/// With --stream every request is answered with a stream: --echo gives one item, --reply the elements of an array, or
+/// whatever else it is as the only item, and --exec each line that CMD prints (JSON, else text) as it comes. CMD is read
+/// no faster than items are wanted, and killed with its children when the caller gives up; if it exits with
+/// anything but 0, the stream fails after its items.
 #[derive(Args, Debug)]
 #[command(before_help = PROVIDE)]
 pub(crate) struct Provide {
@@ -271,6 +304,9 @@ pub(crate) struct Provide {
     pub(crate) topic: Topic,
     #[command(flatten)]
     pub(crate) with: Answering,
+    /// Answer with a stream
+    #[arg(long)]
+    pub(crate) stream: bool,
 }
 
 /// Say something to an event's provider, without an answer

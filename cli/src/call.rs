@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use commipc_tokio::{Channel, Client};
+use commipc_tokio::Channel;
 
 use crate::args::{Call, Common};
 use crate::bench::{Samples, Summary};
@@ -15,7 +15,7 @@ use crate::json;
 pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome {
     let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
     let until = Instant::now() + args.deadline;
-    let ready = tokio::time::timeout_at(until.into(), open(&about, common)).await;
+    let ready = tokio::time::timeout_at(until.into(), connect::channel(&about, common)).await;
     let (client, channel) = ready.map_err(|_| about.late(args.deadline))??;
     if args.repeat == 1 {
         let left = until.saturating_duration_since(Instant::now());
@@ -27,13 +27,6 @@ pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome
     }
     client.close().await;
     Ok(())
-}
-
-async fn open(about: &About, common: &Common) -> Outcome<(Client, Channel)> {
-    let client = connect::client(common).await?;
-    let opening = connect::opening(&client, &about.channel, common)?;
-    let channel = opening.await.map_err(|error| about.failed(error.code(), &error))?;
-    Ok((client, channel))
 }
 
 async fn call(channel: &Channel, deadline: Duration, payload: &Value, about: &About) -> Outcome<Value> {

@@ -5,11 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use commipc_tokio::{
-    ChannelName, Client, ConnectError, Misuse, Opening, Refusal, Secret, SecretSourceError, local::LocalError,
+    Channel, ChannelName, Client, ConnectError, Misuse, Opening, Refusal, Secret, SecretSourceError, local::LocalError,
 };
 
 use crate::args::Common;
-use crate::errors;
+use crate::errors::{self, About};
 use crate::failure::{Exit, Failure, Outcome};
 
 /// The hub that the options or the environment name, or the default one.
@@ -35,6 +35,14 @@ pub(crate) async fn client(common: &Common) -> Outcome<Client> {
         builder = builder.insecure_no_auth();
     }
     builder.connect().await.map_err(|error| not_connected(&url, common, &error))
+}
+
+/// Connects, and opens the channel that a command is about.
+pub(crate) async fn channel(about: &About, common: &Common) -> Outcome<(Client, Channel)> {
+    let client = client(common).await?;
+    let opening = opening(&client, &about.channel, common)?;
+    let channel = opening.await.map_err(|error| about.failed(error.code(), &error))?;
+    Ok((client, channel))
 }
 
 /// Opens a channel as one who comes and goes, with the password that the options name.

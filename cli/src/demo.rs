@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use commipc_tokio::{Channel, Client, ConnectError, Fault, FaultCode, Hub, Refusal, Request};
+use futures_lite::stream;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Exit, Failure, Outcome};
@@ -66,6 +67,7 @@ impl Demo {
         let math = consumer.open("math_operations").await.map_err(|e| wrong("opening the channel", &e))?;
         self.call(&provided, &math).await?;
         self.state(&provided, &math).await?;
+        self.stream(&provided, &math).await?;
         self.broadcast(&provided, &math).await?;
         self.private_errors(&provided, &math).await?;
         self.wrong_key(&url, dir).await?;
@@ -99,6 +101,24 @@ impl Demo {
         }
         expect("the counter", &counted, &vec![1, 2, 3])?;
         self.tell(&format!("a handler with state counts its calls: {counted:?}"));
+        Ok(())
+    }
+
+    /// One request, many items, at the pace of whoever takes them.
+    async fn stream(&self, provided: &Channel, math: &Channel) -> Outcome {
+        let squares = |_: Request<()>| stream::iter((0_u64..).map(|n| Ok::<_, Fault>(n * n)));
+        let provider = provided.provide_stream("squares", squares).await.map_err(|e| wrong("the squares", &e))?;
+        provider.detach();
+        let mut items = math.stream::<u64>("squares", &()).await.map_err(|e| wrong("asking for the squares", &e))?;
+        let mut taken = Vec::new();
+        while taken.len() < 5
+            && let Some(square) = items.try_next().await.map_err(|e| wrong("the stream of squares", &e))?
+        {
+            taken.push(square);
+        }
+        drop(items);
+        expect("the squares", &taken, &vec![0, 1, 4, 9, 16])?;
+        self.tell(&format!("math_operations/squares is an endless stream; consumer takes {taken:?} and cancels it"));
         Ok(())
     }
 

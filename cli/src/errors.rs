@@ -110,6 +110,10 @@ pub(crate) fn operation(
     let known = Refusal::from_code(code);
     let hint = if let (Some(Refusal::NoProvider), Some(event)) = (known, event) {
         Some(format!("start a provider, for example: commipc provide {channel} {event} --echo"))
+    } else if let (Some(Refusal::WrongKind), Some(event)) = (known, event) {
+        Some(format!(
+            "an answer is asked for with 'commipc call {channel} {event}', a stream with 'commipc stream {channel} {event}'"
+        ))
     } else if known == Some(Refusal::NoSuchChannel) {
         Some("see which there are with 'commipc channels'".into())
     } else if known == Some(Refusal::Rekeyed) && event.is_none() {

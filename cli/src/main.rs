@@ -25,6 +25,7 @@ mod provide;
 mod say;
 mod sim;
 mod stop;
+mod stream;
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -62,6 +63,10 @@ fn run(cli: Cli) -> Outcome {
             let payload = payload::read(&args.what.payload)?;
             on_one_thread(call::run(&args, payload, &common))
         }
+        Command::Stream(args) => {
+            let payload = payload::read(&args.what.payload)?;
+            on_one_thread(stream::run(&args, payload, &common))
+        }
         Command::Send(args) => {
             let payload = payload::read(&args.what.payload)?;
             on_one_thread(say::send(&args, payload, &common))
@@ -74,7 +79,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Channels(Channels {}) => on_one_thread(observe::channels(&common)),
         Command::Members(args) => on_one_thread(observe::members(&args, &common)),
         Command::Provide(args) => {
-            let answers = provide::Answers::of(&args.with)?;
+            let answers = provide::Answers::of(&args)?;
             on_one_thread(provide::run(&args, answers, &common))
         }
         Command::Demo(Demo {}) => on_one_thread(demo::run(common.json)),
@@ -87,13 +92,16 @@ fn run(cli: Cli) -> Outcome {
     }
 }
 
-/// Runs a future on a current-thread runtime, which ends, with all that was spawned on it, before this returns.
+/// Runs a future on a current-thread runtime, which ends, with all that was spawned on it, before this returns. What
+/// blocks a thread of its own, as a pipe that nobody reads does, is not waited for.
 fn on_one_thread(future: impl Future<Output = Outcome>) -> Outcome {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::io("starting the runtime", &error))?
-        .block_on(future)
+        .map_err(|error| Failure::io("starting the runtime", &error))?;
+    let outcome = runtime.block_on(future);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Prints one line on stdout.

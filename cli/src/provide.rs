@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ciborium::Value;
 use commipc_tokio::{Channel, EventName, Fault, FaultCode, ProvideError, Provider, Request};
+use futures_lite::stream::{self, StreamExt as _};
 
-use crate::args::{Answering, Common, Provide};
+use crate::args::{Common, Provide};
 use crate::connect;
 use crate::errors::{self, About};
 use crate::exec;
@@ -19,17 +20,24 @@ pub(crate) enum Answers {
     Echo,
     Reply(Value),
     Exec(Arc<str>),
+    EchoItem,
+    Items(Arc<[Value]>),
+    ExecLines(Arc<str>),
 }
 
 impl Answers {
-    pub(crate) fn of(args: &Answering) -> Outcome<Self> {
-        match (&args.reply, &args.exec) {
-            (Some(reply), _) => json::parse(reply)
-                .map(Self::Reply)
-                .map_err(|error| Failure::usage(format!("the value of --reply is {error}"))),
-            (None, Some(command)) => Ok(Self::Exec(command.as_str().into())),
-            (None, None) => Ok(Self::Echo),
-        }
+    pub(crate) fn of(Provide { with, stream, .. }: &Provide) -> Outcome<Self> {
+        let wrong = |error| Failure::usage(format!("the value of --reply is {error}"));
+        let reply = with.reply.as_deref().map(json::parse).transpose().map_err(wrong)?;
+        Ok(match (reply, &with.exec, stream) {
+            (Some(Value::Array(items)), _, true) => Self::Items(items.into()),
+            (Some(item), _, true) => Self::Items([item].into()),
+            (Some(reply), _, false) => Self::Reply(reply),
+            (None, Some(command), true) => Self::ExecLines(command.as_str().into()),
+            (None, Some(command), false) => Self::Exec(command.as_str().into()),
+            (None, None, true) => Self::EchoItem,
+            (None, None, false) => Self::Echo,
+        })
     }
 }
 
@@ -72,16 +80,36 @@ async fn provide(channel: &Channel, event: &EventName, answers: Answers, json: b
             };
             channel.provide(event, answer).await
         }
+        Answers::EchoItem => {
+            let answer = |request: Request<Value>| stream::once(Ok::<_, Fault>(request.into_inner()));
+            channel.provide_stream(event, answer).await
+        }
+        Answers::Items(items) => {
+            let answer = move |_: Request<Value>| {
+                let items = Arc::clone(&items);
+                stream::iter((0..items.len()).map(move |n| Ok::<_, Fault>(items[n].clone())))
+            };
+            channel.provide_stream(event, answer).await
+        }
+        Answers::ExecLines(command) => {
+            let answer = move |request: Request<Value>| {
+                let lines = exec::lines(Arc::clone(&command), json::print(&request).into_bytes());
+                lines.map(move |line| line.map(|line| answer_of(&line)).map_err(|error| failed(&error, json)))
+            };
+            channel.provide_stream(event, answer).await
+        }
     }
 }
 
 /// Runs the command for one request. Why it failed stays here; the caller learns only that it did.
 async fn execute(command: &str, payload: &Value, json: bool) -> Result<Value, Fault> {
-    let output = exec::run(command, json::print(payload).as_bytes()).await.map_err(|error| {
-        crate::note(&format!("a request failed: {error}"), json);
-        FaultCode::HandlerFailed
-    })?;
+    let output = exec::run(command, json::print(payload).as_bytes()).await.map_err(|error| failed(&error, json))?;
     Ok(answer_of(&output))
+}
+
+fn failed(error: &std::io::Error, json: bool) -> Fault {
+    crate::note(&format!("a request failed: {error}"), json);
+    FaultCode::HandlerFailed.into()
 }
 
 /// JSON as what it says, nothing as null, anything else as the text it is (bytes where it is none).

@@ -52,6 +52,7 @@ fn runs(command: &str, scene: &Scene) -> (Vec<String>, bool, bool) {
         "listen" => ("math", true, true),
         "protect" => ("vault --password-file PASSWORD", true, true),
         "call" => ("math none", true, false),
+        "stream" => ("math none", true, false),
         "send" => ("math none", true, false),
         "broadcast" => ("math news", true, false),
         "channels" => ("", true, false),
@@ -59,6 +60,7 @@ fn runs(command: &str, scene: &Scene) -> (Vec<String>, bool, bool) {
         "keygen" | "demo" | "man" => ("", false, false),
         "completions" => ("zsh", false, false),
         "bench rpc" | "bench connect" => (BENCH, false, false),
+        "bench stream" => (BENCH, false, false),
         "bench fanout" => ("--seconds 0.05 --rounds 1 --members 3", false, false),
         "bench idle" => ("--rounds 1 --clients 10", false, false),
         "sim run" => ("--seeds 20", false, false),
@@ -115,9 +117,9 @@ fn every_error_is_json_when_asked() {
 }
 
 fn only_json(command: &str, done: &Done) {
-    // An answer may be any JSON; all else are objects.
+    // An answer and an item may be any JSON; all else are objects.
     for line in done.stdout.lines().chain(done.stderr.lines()) {
-        assert!(json(line).is_object() || command == "call", "{command}: {line}");
+        assert!(json(line).is_object() || ["call", "stream"].contains(&command), "{command}: {line}");
     }
 }
 

@@ -20,6 +20,9 @@ fn usage_is_2() {
         &["provide", "math", "x", "--echo", "--reply", "1"],
         &["call", "math", "x", "--deadline", "soon"],
         &["call", "math", "x", "-n", "0"],
+        &["stream", "math"],
+        &["stream", "math", "x", "--take", "0"],
+        &["provide", "math", "x", "--stream"],
         &["send", "math"],
         &["broadcast", "math", "x", "--count", "0"],
         &["listen"],
@@ -36,7 +39,7 @@ fn usage_is_2() {
     scene.run(&["call", "math", "x", "@/no/such/file"]).failed(2, &["/no/such/file"]);
     scene.run(&["provide", "math", "x", "--reply", "nope"]).failed(2, &["--reply", "not JSON"]);
     scene.run(&["call", "math", "x", "--hub", "http://x"]).failed(2, &["http://x", "unix:/path"]);
-    for command in ["call", "send", "broadcast", "listen"] {
+    for command in ["call", "stream", "send", "broadcast", "listen"] {
         scene.run(&[command, "a@b", "x"]).failed(2, &["the channel 'a@b'", "'@'"]);
     }
     scene.run(&["listen", "math", "a@b"]).failed(2, &["the event 'a@b'", "'@'"]);

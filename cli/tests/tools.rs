@@ -39,7 +39,9 @@ fn the_demonstration_succeeds() {
     let scene = Scene::new();
     let demo = scene.run(&["demo"]);
     assert_eq!((demo.code, demo.stderr.as_str()), (Some(0), ""), "{demo:?}");
-    assert!(demo.stdout.contains("15 + 25 = 40"), "{}", demo.stdout);
+    for step in ["15 + 25 = 40", "[0, 1, 4, 9, 16]"] {
+        assert!(demo.stdout.contains(step), "{step}: {}", demo.stdout);
+    }
     let json = scene.run(&["demo", "--json"]);
     assert_eq!(json.code, Some(0), "{json:?}");
     let lines: Vec<serde_json::Value> = json.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -58,6 +60,26 @@ fn a_benchmark_carries_its_own_floor() {
             for target in ["commipc", "raw"] {
                 assert!(report[section]["calls_per_s"][target].as_f64().unwrap() > 0.0, "{report}");
                 assert!(report[section]["p50_us"][target].as_f64().unwrap() > 0.0, "{report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_benchmark_of_streams_tells_items_and_bytes() {
+    let scene = Scene::new();
+    for (raw, clients) in [(&[][..], "1"), (&["--raw"], "2")] {
+        let short = ["bench", "stream", "--seconds", "0.05", "--rounds", "1", "--clients", clients, "--json"];
+        let done = scene.run(&[&short[..], raw].concat());
+        let [report] = &done.json_lines()[..] else { panic!("{done:?}") };
+        for (section, size) in [("items_of_64", 64.0), ("items_of_65536", 65_536.0)] {
+            for target in ["commipc", "raw"] {
+                let figure = |key: &str| report[section][key][target].as_f64().unwrap();
+                assert!(figure("items_per_s") > 0.0, "{report}");
+                assert!((figure("mb_per_s") / figure("items_per_s") - size / 1e6).abs() < 1e-9, "{report}");
+                for key in ["hub_cpu_us", "provider_cpu_us", "consumer_cpu_us"] {
+                    assert!(figure(key) > 0.0, "{key}: {report}");
+                }
             }
         }
     }
@@ -125,7 +147,12 @@ fn a_benchmark_runs_through_a_hub_that_is_there() {
     let report = &scene.run(&connect).json_lines()[0]["connect"];
     assert!(report["connections_per_s"]["commipc"].as_f64().unwrap() > 0.0, "{report}");
     assert_eq!(report["hub_cpu_us"]["commipc"], serde_json::Value::Null, "another process' figures: {report}");
-    for bench in ["rpc", "fanout", "connect"] {
+    let stream =
+        ["bench", "stream", "--seconds", "0.05", "--rounds", "1", "--size", "100", "--hub-url", &url, "--json"];
+    let report = &scene.run(&stream).json_lines()[0];
+    assert!(report["items_of_100"]["items_per_s"]["commipc"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["items_of_64"], serde_json::Value::Null, "{report}");
+    for bench in ["rpc", "stream", "fanout", "connect"] {
         scene.run(&["bench", bench, "--hub-url", "unix:/no/such/hub"]).failed(7, &["/no/such/hub"]);
     }
 }

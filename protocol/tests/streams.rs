@@ -74,7 +74,7 @@ fn give(world: &mut World, client: usize, stream: StreamId, items: &mut dyn Iter
         for bytes in items.take(usize::try_from(amount.items).unwrap()) {
             world.command(
                 client,
-                Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes, raw: true } }),
+                Command::Stream(StreamCommand::Items { stream, payloads: vec![Payload { bytes, raw: true }] }),
             );
         }
     }
@@ -179,7 +179,7 @@ fn s46_an_error_comes_after_exactly_the_items_before_it() {
     for n in 0..5 {
         world.command(
             PROVIDER,
-            Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: number(n), raw: true } }),
+            Command::Stream(StreamCommand::Items { stream, payloads: vec![Payload { bytes: number(n), raw: true }] }),
         );
     }
     world.command(PROVIDER, Command::Answer { request, result: Err(fault.clone()) });
@@ -272,7 +272,7 @@ fn s49_v27_who_gives_a_stream_up_ends_it_for_its_provider() {
     world.command(CALLER, Command::Cancel { call: Token(9) });
     let why = Failure::Local(Misuse::Cancelled);
     assert!(matches!(world.next(PROVIDER), Event::RequestEnded { why: told, .. } if told == why));
-    world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"late") }));
+    world.command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads: vec![payload(b"late")] }));
     world.events[CALLER].retain(|event| matches!(event, Event::Stream(StreamEvent::Ended { .. })));
     assert_eq!(ended(&mut world), failed(why));
     nothing_is_left(&world);
@@ -327,7 +327,7 @@ fn the_deadline_bounds_the_wait_for_a_provider_and_not_the_stream() {
     world.events.iter_mut().for_each(std::collections::VecDeque::clear);
     let stream = begun(&mut world, WINDOW, false);
     world.pass(Duration::from_secs(100_000));
-    world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"at last") }));
+    world.command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads: vec![payload(b"at last")] }));
     assert_eq!(take(&mut world, CALLER, CALL), [&b"at last"[..]]);
     world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
     assert_eq!(ended(&mut world), Ok(()));
@@ -344,7 +344,7 @@ fn s50_nothing_is_sent_beyond_what_was_granted() {
     for n in 0..100 {
         world.command(
             PROVIDER,
-            Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: number(n), raw: true } }),
+            Command::Stream(StreamCommand::Items { stream, payloads: vec![Payload { bytes: number(n), raw: true }] }),
         );
     }
     assert_eq!(world.events[CALLER].len(), 4);
@@ -365,11 +365,14 @@ fn s6_a_long_item_goes_in_pieces_and_does_not_keep_a_call_waiting() {
         let stream = begun(&mut world, WINDOW, false);
         world.command(
             PROVIDER,
-            Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: long.clone(), raw: true } }),
+            Command::Stream(StreamCommand::Items {
+                stream,
+                payloads: vec![Payload { bytes: long.clone(), raw: true }],
+            }),
         );
         assert!(world.clients[PROVIDER].load().serving == 1);
         assert_eq!(take(&mut world, CALLER, CALL), std::slice::from_ref(&long));
-        world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"short") }));
+        world.command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads: vec![payload(b"short")] }));
         world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
         assert_eq!(take(&mut world, CALLER, CALL), [&b"short"[..]]);
         assert_eq!(ended(&mut world), Ok(()));
@@ -394,7 +397,7 @@ fn s6_a_call_does_not_wait_behind_a_long_item() {
     let stream = begun(&mut world, Credit { items: 8, bytes: 8 << 20 }, false);
     let long = Payload { bytes: vec![7; 4 << 20].into(), raw: true };
     let call = Command::Call { token: Token(20), outgoing: outgoing("x", "y", b""), time_left: Duration::from_secs(9) };
-    for command in [Command::Stream(StreamCommand::Item { stream, payload: long }), call] {
+    for command in [Command::Stream(StreamCommand::Items { stream, payloads: vec![long] }), call] {
         world.clients[PROVIDER].handle_input(world.now, Input::Command(command));
     }
     // Nothing is written yet: this is all that the driver gets to hold before.
@@ -443,10 +446,13 @@ fn an_item_that_is_too_long_ends_its_stream() {
     world.open(PROVIDER, "ch");
     provide(&mut world, EventKind::Stream);
     let stream = begun(&mut world, WINDOW, false);
-    world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"fits") }));
+    world.command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads: vec![payload(b"fits")] }));
     world.command(
         PROVIDER,
-        Command::Stream(StreamCommand::Item { stream, payload: Payload { bytes: vec![0; 1_001].into(), raw: true } }),
+        Command::Stream(StreamCommand::Items {
+            stream,
+            payloads: vec![Payload { bytes: vec![0; 1_001].into(), raw: true }],
+        }),
     );
     assert_eq!(take(&mut world, CALLER, CALL).len(), 1);
     assert_eq!(ended(&mut world), failed(Failure::Refused(Refusal::TooLarge)));
@@ -531,7 +537,8 @@ fn a_thousand_streams_with_random_ends_leave_nothing() {
                 world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
                 streams.swap_remove(at);
             }
-            _ => world.command(PROVIDER, Command::Stream(StreamCommand::Item { stream, payload: payload(b"item") })),
+            _ => world
+                .command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads: vec![payload(b"item")] })),
         }
     }
     let over =

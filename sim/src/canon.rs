@@ -245,9 +245,10 @@ impl Canon for StreamCommand {
                 named(out, 22, request);
                 amount(out, *window);
             }
-            Self::Item { stream, payload: said } => {
+            Self::Items { stream, payloads } => {
                 named(out, 23, stream);
-                payload(out, said);
+                number(out, payloads.len() as u64);
+                payloads.iter().for_each(|said| payload(out, said));
             }
             Self::Finish { stream } => named(out, 24, stream),
             Self::Consumed { stream, amount: consumed } => {

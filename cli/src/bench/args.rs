@@ -11,6 +11,7 @@ use crate::args::Common;
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   commipc bench rpc                                        calls
+  commipc bench stream                                     streams
   commipc bench fanout --members 100                       broadcasts
   commipc bench connect                                    connections that come and go
   commipc bench idle --clients 5000 --json                 connections that stay";
@@ -20,6 +21,11 @@ Examples:
   commipc bench rpc --size 65536 --in-flight 8
   commipc bench rpc --hub-url unix:/run/user/1000/commipc.sock --secret-file hub.key
   commipc bench rpc --seconds 5 --rounds 5 --json";
+const STREAM: &str = "\
+Examples:
+  commipc bench stream
+  commipc bench stream --size 1024
+  commipc bench stream --size 64 --size 65536 --raw --seconds 5 --rounds 5 --json";
 const FANOUT: &str = "\
 Examples:
   commipc bench fanout
@@ -38,6 +44,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
     Rpc(BenchRpc),
+    Stream(BenchStream),
     Fanout(BenchFanout),
     Connect(BenchConnect),
     Idle(BenchIdle),
@@ -63,6 +70,31 @@ pub(crate) struct BenchRpc {
     #[command(flatten)]
     pub(crate) time: Time,
     /// Send the payload as the application's own bytes instead of a CBOR value
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Measure through a hub that runs already (its CPU and switches are then unknown)
+    #[arg(long, value_name = "URL")]
+    pub(crate) hub_url: Option<String>,
+}
+
+/// Streams: items and bytes a second, the hub's CPU and context switches per item
+///
+/// Hub, provider and consumer are processes of their own on a temporary Unix socket. The provider gives what is wanted,
+/// the consumer wants more as it takes items, with the credit that streams have unless they say otherwise. A relay that
+/// only forwards frames, without protocol, is measured alternately in the same run with the same credit: it is the floor.
+#[derive(Args, Clone, Debug)]
+#[command(before_help = STREAM)]
+pub(crate) struct BenchStream {
+    /// Size of an item in bytes; may be given several times
+    #[arg(long, value_name = "B", default_values_t = [64, 65_536],
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) size: Vec<u32>,
+    /// Connections of the consumer process, with a stream each
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) clients: u32,
+    #[command(flatten)]
+    pub(crate) time: Time,
+    /// Send items as the application's own bytes instead of CBOR values
     #[arg(long)]
     pub(crate) raw: bool,
     /// Measure through a hub that runs already (its CPU and switches are then unknown)
@@ -193,6 +225,10 @@ pub(crate) enum Role {
     Provider,
     /// Calls.
     Consumer,
+    /// Gives endless streams.
+    Streamer,
+    /// Takes their items.
+    Taker,
     /// Says much.
     Broadcaster,
     /// Hear it.

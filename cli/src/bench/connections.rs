@@ -38,7 +38,7 @@ pub(super) fn connect(args: &BenchConnect, common: &Common, dir: &Path) -> Outco
         "clients": clients, "seconds": time.seconds, "rounds": time.rounds, "hub_url": hub_url,
     });
     let title = format!("{clients} at the same time");
-    let section = Section { key: "connect", title, rows: Row::all(&SET_UPS, &rounds) };
+    let section = Section { key: "connect".into(), title, rows: Row::all(&SET_UPS, &rounds) };
     Ok(Report::new("connect", &what, rounds.len(), setup, vec![section]))
 }
 
@@ -81,7 +81,7 @@ pub(super) fn idle(args: &BenchIdle, common: &Common) -> Outcome<Report> {
     }
     let setup = serde_json::json!({ "clients": clients, "rounds": rounds });
     let title = format!("{clients} connections");
-    let section = Section { key: "idle", title, rows: Row::all(&MEMORY, &measured) };
+    let section = Section { key: "idle".into(), title, rows: Row::all(&MEMORY, &measured) };
     Ok(Report::new("idle", "Connections that do nothing", measured.len(), setup, vec![section]))
 }
 

@@ -76,7 +76,7 @@ pub(super) fn run(args: &BenchFanout, common: &Common, dir: &Path) -> Outcome<Re
         "processes": PROCESSES, "seconds": time.seconds, "rounds": time.rounds, "hub_url": hub_url,
     });
     let title = format!("1 to {members}, {in_flight} in flight");
-    let section = Section { key: "fanout", title, rows: Row::all(&FIGURES, &rounds) };
+    let section = Section { key: "fanout".into(), title, rows: Row::all(&FIGURES, &rounds) };
     Ok(Report::new("fanout", &what, rounds.len(), setup, vec![section]))
 }
 

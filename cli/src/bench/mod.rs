@@ -9,8 +9,10 @@ mod raw;
 mod raw_connections;
 mod raw_fanout;
 mod raw_relay;
+mod raw_stream;
 mod report;
 mod rpc;
+mod stream;
 mod target;
 mod usage;
 
@@ -25,6 +27,7 @@ pub(crate) fn run(bench: &Bench, common: &Common) -> Outcome {
     let dir = tempfile::tempdir().map_err(|error| Failure::io("making a temporary directory", &error))?;
     let report = match bench {
         Bench::Rpc(args) => rpc::run(args, common, dir.path()),
+        Bench::Stream(args) => stream::run(args, common, dir.path()),
         Bench::Fanout(args) => fanout::run(args, common, dir.path()),
         Bench::Connect(args) => connections::connect(args, common, dir.path()),
         Bench::Idle(args) => connections::idle(args, common),
@@ -42,6 +45,8 @@ pub(crate) async fn run_part(part: BenchPart, common: &Common) -> Outcome {
             let outcome = match role {
                 Role::Provider => raw::provider(&socket).await,
                 Role::Consumer => raw::consumer(&socket, load).await,
+                Role::Streamer => raw_stream::provider(&socket, load).await,
+                Role::Taker => raw_stream::consumer(&socket, load).await,
                 Role::Broadcaster => raw_fanout::broadcaster(&socket, load).await,
                 Role::Members => raw_fanout::members(&socket, load).await,
                 Role::Connector => raw_connections::connector(&socket, load).await,
@@ -52,6 +57,8 @@ pub(crate) async fn run_part(part: BenchPart, common: &Common) -> Outcome {
         BenchPart::Real { role, load } => match role {
             Role::Provider => rpc::provider(common, load).await,
             Role::Consumer => rpc::consumer(common, load).await,
+            Role::Streamer => stream::provider(common, load).await,
+            Role::Taker => stream::consumer(common, load).await,
             Role::Broadcaster => fanout::broadcaster(common, load).await,
             Role::Members => fanout::members(common, load).await,
             Role::Connector => connections::connector(common, load).await,

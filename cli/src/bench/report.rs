@@ -12,7 +12,7 @@ pub(super) struct Report {
 
 /// Figures that belong together: the key in JSON, the heading of the table, the rows.
 pub(super) struct Section {
-    pub(super) key: &'static str,
+    pub(super) key: String,
     pub(super) title: String,
     pub(super) rows: Vec<Row>,
 }
@@ -83,7 +83,7 @@ impl Report {
         for section in &self.sections {
             for row in &section.rows {
                 let [hub, raw] = row.medians();
-                line[section.key][row.key] = serde_json::json!({
+                line[section.key.as_str()][row.key] = serde_json::json!({
                     "commipc": hub, "raw": raw, "ratio": row.ratio(), "rounds": row.rounds,
                 });
             }
@@ -155,7 +155,7 @@ mod tests {
         let figures: [Figure<f64>; 2] =
             [("x_us", "x", Unit::Micros, |x| Some(*x)), ("y", "y", Unit::Number, |x| (*x > 2.0).then_some(*x))];
         let rows = Row::all(&figures, &[[1.0, 2.0], [5.0, 2.0], [3.0, 4.0]]);
-        let section = Section { key: "part", title: "under load".into(), rows };
+        let section = Section { key: "part".into(), title: "under load".into(), rows };
         let report = Report::new("test", "Nothing", 3, serde_json::json!({ "n": 1 }), vec![section]);
         let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!((&json["bench"], &json["setup"]["n"]), (&"test".into(), &1.into()));

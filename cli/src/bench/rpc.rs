@@ -52,8 +52,8 @@ pub(super) fn run(args: &BenchRpc, common: &Common, dir: &Path) -> Outcome<Repor
         "seconds": time.seconds, "rounds": time.rounds, "hub_url": hub_url,
     });
     let under = format!("{in_flight} in flight on each of {clients} connections");
-    let section = |key, title: &str, phases: &[[Phase; 2]]| Section {
-        key,
+    let section = |key: &str, title: &str, phases: &[[Phase; 2]]| Section {
+        key: key.to_owned(),
         title: title.to_owned(),
         rows: Row::all(&FIGURES, phases),
     };

@@ -47,6 +47,8 @@ impl Target {
         let (name, word) = match role {
             Role::Provider => ("provider", "provider"),
             Role::Consumer => ("consumer", "consumer"),
+            Role::Streamer => ("provider of streams", "streamer"),
+            Role::Taker => ("consumer of streams", "taker"),
             Role::Broadcaster => ("broadcaster", "broadcaster"),
             Role::Members => ("members", "members"),
             Role::Connector => ("connecting client", "connector"),

@@ -254,6 +254,22 @@ pub fn wait_for_file(path: &Path) -> String {
     }
 }
 
+/// The most memory a process has had so far, in KiB.
+pub fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches("kB").trim_end().parse().unwrap()
+}
+
+/// Waits until something is so.
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "it never came to be");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Waits until a process is gone, or is a zombie that nobody has reaped yet.
 pub fn wait_until_dead(pid: &str) {
     let started = Instant::now();

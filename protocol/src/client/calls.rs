@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
+use super::channels::ChannelIx;
 use super::streams::Stream;
 use super::{Answer, Away, CallFailure, Client, Due, Event, Failure, Outgoing, StreamEvent, Token};
 use crate::TIME_LEFT_MAX;
@@ -264,7 +265,12 @@ impl Client {
 
     /// The next number of a reply: requests for channels that we know nothing of leave no trace.
     pub(super) fn reply_seq(&mut self, channel: &ChannelName) -> u64 {
-        let Some(channel) = self.channels.find_mut(channel.as_name()) else {
+        self.seq_on(self.channels.index_of(channel))
+    }
+
+    /// The next number in a channel that was found, or of what is said about others.
+    pub(super) fn seq_on(&mut self, channel: Option<ChannelIx>) -> u64 {
+        let Some(channel) = channel.and_then(|ix| self.channels.get_mut(ix)) else {
             self.strays += 1;
             return self.strays;
         };

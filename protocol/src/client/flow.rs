@@ -17,7 +17,7 @@ use super::Payload;
 use crate::error::Fault;
 use crate::wire::{Credit, PIECE_OVERHEAD};
 
-/// The longest piece, in bytes of payload.
+/// The longest piece of an item that has more left, in bytes of payload.
 const PIECE_MAX: usize = 64 << 10;
 /// Shorter pieces than this are not made of an item that has more left.
 const PIECE_MIN: usize = 8 << 10;
@@ -105,7 +105,8 @@ impl Outflow {
         let left = self.granted.minus(self.used);
         let rest = item.bytes.len() - self.offset;
         let room = left.bytes.checked_sub(PIECE_OVERHEAD)?;
-        let whole = rest.min(PIECE_MAX).min(fits);
+        // Nothing short is left over.
+        let whole = if rest < PIECE_MAX + PIECE_MIN { rest } else { PIECE_MAX }.min(fits);
         let len = whole.min(usize::try_from(room).unwrap_or(usize::MAX));
         if left.items == 0 || len < whole.min(PIECE_MIN) {
             return None;

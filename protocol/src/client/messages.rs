@@ -6,7 +6,7 @@ use super::familiar::Familiar;
 use super::{Client, Dropped, Event, Failure, Incoming, Message, Outgoing, Payload, Source, Token};
 use crate::error::{Misuse, Refusal, Violation};
 use crate::time::UnixMillis;
-use crate::wire::{self, Ack, Control as _, Flags, Frame, FrameType, Header, Hop, Kind, Opening, Target};
+use crate::wire::{self, Ack, Control as _, Flags, Frame, FrameType, Header, Hop, Kind, Target};
 
 /// How long a message without an answer is worth delivering, in milliseconds.
 const TIME_LEFT: u64 = 30_000;
@@ -101,21 +101,14 @@ impl Client {
         familiar: Option<&Familiar>,
     ) -> Result<Option<Familiar>, Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let (mut known, mut opening) = (familiar, &[][..]);
-        let message = wire::Message::parse_with(bytes, |protected| {
-            if let Some(header) = known.and_then(|known| known.header(protected)) {
-                return header;
-            }
-            known = None;
-            let (start, rest) = Opening::split(protected)?;
-            opening = protected.strip_suffix(rest).unwrap_or_default();
-            Header::after(start, rest)
-        });
-        let Ok(message) = &message else { return Err(Violation::BadMessage) };
+        let (message, opening) =
+            wire::Message::read(bytes, |header| familiar.and_then(|familiar| familiar.header(header)))
+                .map_err(|_| Violation::BadMessage)?;
         let fits = kind.message_kind() == Some(message.header.kind);
-        let met = if known.is_none() { self.meet(&message.header, opening) } else { None };
+        let met = opening.and_then(|opening| self.meet(&message.header, opening));
+        let known = familiar.filter(|_| opening.is_none());
         match known.or(met.as_ref()).filter(|_| fits) {
-            Some(from) => self.tell(frame, hop, message, from),
+            Some(from) => self.tell(frame, hop, &message, from),
             None => self.event(Event::Dropped(if fits { Dropped::NoListener } else { Dropped::Mismatch })),
         }
         Ok(met)

@@ -537,8 +537,19 @@ impl Client {
     ///
     /// What belongs to a signed call cannot be said any more when the keys are gone; whoever took them has ended the call.
     fn write_message(&mut self, route: u32, header: &Header<'_>, payload: &Bytes) -> Option<[u8; 32]> {
+        self.write_message_on(self.channels.index_of_name(header.channel), route, header, payload)
+    }
+
+    /// As [`Client::write_message`], for a channel that was found already.
+    fn write_message_on(
+        &mut self,
+        channel: Option<ChannelIx>,
+        route: u32,
+        header: &Header<'_>,
+        payload: &Bytes,
+    ) -> Option<[u8; 32]> {
         let Self { scratch, outbox, pool, channels, .. } = self;
-        let seal = channels.find(header.channel).and_then(|channel| channel.guarded.seal.as_ref());
+        let seal = channel.and_then(|ix| channels.get(ix)).and_then(|channel| channel.guarded.seal.as_ref());
         if seal.is_none() && !header.reference.is_empty() {
             return None;
         }

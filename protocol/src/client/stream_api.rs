@@ -1,5 +1,6 @@
 //! What an application may ask of streams, and what it is told of them.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::api::{CallFailure, Outgoing, Payload, RequestId, Token};
@@ -38,13 +39,13 @@ pub enum StreamCommand {
         /// How much of the caller's own items may be on its way to us. Read where the event is an exchange.
         window: Credit,
     },
-    /// One more item of ours. Without effect if the stream has ended meanwhile. More than was asked for with
+    /// More items of ours. Without effect if the stream has ended meanwhile. More than was asked for with
     /// [`StreamEvent::Demand`] waits in memory.
-    Item {
+    Items {
         /// Of which stream.
         stream: StreamId,
-        /// The item.
-        payload: Payload,
+        /// The items.
+        payloads: Vec<Payload>,
     },
     /// We have no more items. Without effect if the stream has ended meanwhile.
     Finish {

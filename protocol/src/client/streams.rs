@@ -12,15 +12,22 @@
 //! taken, and by a grant of nothing that the event takes no items.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 
+use super::calls::Pending;
+use super::channels::ChannelIx;
+use super::familiar::Familiar;
 use super::flow::{Ending, Inflow, Outflow, Outgoing as Out, Rejected, Whole};
+use super::serving::Serving;
 use super::{
     Client, Credit, Dropped, Event, Failure, Outgoing, Payload, RequestId, StreamCommand, StreamEvent, StreamId, Token,
 };
 use crate::error::{Misuse, Refusal, Violation};
-use crate::names::{Address, ChannelName, EventName};
-use crate::slots::Key;
+use crate::hash::Map;
+use crate::names::{Address, ChannelName, EventName, HubId};
+use crate::slots::{Key, Slots};
 use crate::wire::{Control as _, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target};
 
 /// What a stream has beside a call.
@@ -36,6 +43,8 @@ pub(super) struct Stream {
     pub(super) outflow: Option<Outflow>,
     /// Who answers a caller: the first accepted piece tells.
     provider: Option<(Address, [u8; 16])>,
+    /// How its pieces begin, once one of them was accepted.
+    familiar: Option<Familiar>,
 }
 
 /// A stream's place in the client's tables.
@@ -45,8 +54,10 @@ pub(super) enum Place {
     Request(RequestId),
 }
 
-/// What every message of one end of a stream says.
+/// What every message of one end of a stream says, and where.
 struct Context {
+    hub: HubId,
+    known: Option<ChannelIx>,
     channel: ChannelName,
     event: EventName,
     request: u64,
@@ -64,12 +75,13 @@ impl Stream {
     /// The caller's end.
     pub(super) fn asked(inflow: Inflow, exchange: bool) -> Box<Self> {
         let outflow = exchange.then(Outflow::default);
-        Box::new(Self { begun: false, exchange, inflow: Some(inflow), outflow, provider: None })
+        Box::new(Self { begun: false, exchange, inflow: Some(inflow), outflow, provider: None, familiar: None })
     }
 
     /// The provider's end.
     pub(super) fn served(exchange: bool) -> Box<Self> {
-        Box::new(Self { begun: false, exchange, inflow: None, outflow: Some(Outflow::default()), provider: None })
+        let outflow = Some(Outflow::default());
+        Box::new(Self { begun: false, exchange, inflow: None, outflow, provider: None, familiar: None })
     }
 }
 
@@ -80,7 +92,7 @@ impl Client {
                 self.handle_ask(token, &outgoing, time_left, (window, exchange));
             }
             StreamCommand::Accept { request, window } => self.handle_accept(request, window),
-            StreamCommand::Item { stream, payload } => self.handle_item(stream, payload),
+            StreamCommand::Items { stream, payloads } => self.handle_items(stream, payloads),
             StreamCommand::Finish { stream } => self.finish(stream, Ending::End),
             StreamCommand::Consumed { stream, amount } => self.handle_consumed(stream, amount),
         }
@@ -150,21 +162,24 @@ impl Client {
         self.ask(Place::Request(request));
     }
 
-    fn handle_item(&mut self, id: StreamId, payload: Payload) {
+    fn handle_items(&mut self, id: StreamId, payloads: Vec<Payload>) {
         let limit = self.config.limits.item;
         let Some(place) = self.place(id) else { return };
         let Some(outflow) = self.outflow(place) else { return };
-        if payload.bytes.len() <= limit {
-            outflow.push(payload);
-            return self.flow(place);
-        }
-        match place {
-            Place::Call(key) => self.give_up(key, Failure::Local(Misuse::TooLarge)),
-            Place::Request(_) => {
-                outflow.finish(Ending::Fault(super::serving::refusal_as_fault(Refusal::TooLarge)));
-                self.flow(place);
+        for payload in payloads {
+            if payload.bytes.len() <= limit {
+                outflow.push(payload);
+                continue;
+            }
+            match place {
+                Place::Call(key) => return self.give_up(key, Failure::Local(Misuse::TooLarge)),
+                Place::Request(_) => {
+                    outflow.finish(Ending::Fault(super::serving::refusal_as_fault(Refusal::TooLarge)));
+                    break;
+                }
             }
         }
+        self.flow(place);
     }
 
     pub(super) fn finish(&mut self, id: StreamId, ending: Ending) {
@@ -210,7 +225,7 @@ impl Client {
         let Some(pending) = self.calls.get_mut(key) else { return false };
         let token = pending.token;
         let Some(stream) = pending.stream.as_mut() else { return false };
-        if core::mem::replace(&mut stream.begun, true) {
+        if mem::replace(&mut stream.begun, true) {
             return true;
         }
         let exchange = stream.exchange;
@@ -223,7 +238,12 @@ impl Client {
                 return false;
             }
             // It waits for items, and there are none.
-            (false, 1..) => self.write_out(Place::Call(key), Out::End(0)),
+            (false, 1..) => {
+                let place = Place::Call(key);
+                if let Some(context) = self.context(place) {
+                    self.write_out(place, &context, Out::End(0));
+                }
+            }
             (true, 1..) | (false, 0) => {}
         }
         self.event(Event::Stream(StreamEvent::Accepted { token }));
@@ -233,35 +253,61 @@ impl Client {
     /// A piece of a stream, or its end.
     pub(super) fn handle_piece(&mut self, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
-        let Some(place) = self.place_of(hop.route) else {
+        let place = self.place_of(hop.route);
+        // Taken out, since the message borrows from it.
+        let familiar = place.and_then(|place| self.stream(place)?.familiar.take());
+        let (message, opening) =
+            Message::read(bytes, |header| familiar.as_ref().and_then(|familiar| familiar.header(header)))
+                .map_err(|_| Violation::BadMessage)?;
+        let Some(place) = place else {
             self.event(Event::Dropped(Dropped::EndedRoute));
             return Ok(());
         };
-        let header = &message.header;
-        let sender = self.sender(header).filter(|_| kind.message_kind() == Some(header.kind));
-        let Some(sender) = sender.filter(|sender| self.belongs(place, header, sender)) else {
-            self.event(Event::Dropped(Dropped::Mismatch));
-            return Ok(());
-        };
-        if let Err(why) = self.accept(&message) {
-            self.event(Event::Dropped(why));
-            return Ok(());
+        let fits = kind.message_kind() == Some(message.header.kind);
+        let known = familiar.as_ref().filter(|_| opening.is_none());
+        let accepted = if fits { self.accept_piece(place, &message, known) } else { Err(Dropped::Mismatch) };
+        let opening = opening.filter(|_| familiar.is_none() && accepted == Ok(true));
+        let met = opening.and_then(|opening| self.meet(&message.header, opening));
+        match (accepted, message.header.kind == Kind::Item) {
+            (Err(why), _) => self.event(Event::Dropped(why)),
+            (Ok(false), _) => {}
+            (Ok(true), true) => self.take_piece(place, frame, &message),
+            (Ok(true), false) => self.take_end(place, &message.header),
         }
-        if let Place::Call(key) = place {
-            if let Some(stream) = self.stream(place) {
-                stream.provider.get_or_insert((sender, *header.instance));
-            }
-            if !self.begin(key, Credit::NONE) {
-                return Ok(());
-            }
-        }
-        if header.kind == Kind::Item {
-            self.take_piece(place, frame, &message)
-        } else {
-            self.take_end(place, header)
+        if let Some(stream) = self.stream(place) {
+            stream.familiar = familiar.or(met);
         }
         Ok(())
+    }
+
+    /// Whether a piece counts. If so, its stream has begun; tells whether it goes on.
+    fn accept_piece(&mut self, place: Place, message: &Message<'_>, known: Option<&Familiar>) -> Result<bool, Dropped> {
+        let header = &message.header;
+        if let Some(known) = known {
+            if !self.goes_on(place, header) {
+                return Err(Dropped::Mismatch);
+            }
+            return self.accept_on(Some(known.channel), message).map(|()| true);
+        }
+        let sender = self.sender(header).filter(|sender| self.belongs(place, header, sender));
+        let sender = sender.ok_or(Dropped::Mismatch)?;
+        self.accept(message)?;
+        let Place::Call(key) = place else { return Ok(true) };
+        if let Some(stream) = self.stream(place) {
+            stream.provider.get_or_insert((sender, *header.instance));
+        }
+        Ok(self.begin(key, Credit::NONE))
+    }
+
+    /// Whether a piece that begins as one before it, from the other end of this stream, is of this stream as well.
+    fn goes_on(&self, place: Place, header: &Header<'_>) -> bool {
+        match place {
+            Place::Call(key) => self.calls.get(key).is_some_and(|pending| self.is_reply_to(pending, header)),
+            Place::Request(id) => self.serving.get(&id.route).is_some_and(|serving| {
+                header.request == serving.request
+                    && header.reference == serving.reference.as_ref().map_or(&[][..], |reference| reference)
+            }),
+        }
     }
 
     /// Whether a piece is of this stream, from the other end of it.
@@ -286,17 +332,20 @@ impl Client {
 
     fn take_piece(&mut self, place: Place, frame: &Frame, message: &Message<'_>) {
         let limit = self.config.limits.item;
-        let Some(inflow) = self.stream(place).and_then(|stream| stream.inflow.as_mut()) else {
+        let Self { calls, serving, scraps, .. } = self;
+        let Some(inflow) = stream(calls, serving, place).and_then(|stream| stream.inflow.as_mut()) else {
             return self.event(Event::Dropped(Dropped::Mismatch));
         };
         let Header { index, flags, .. } = message.header;
-        let last = !flags.has(Flags::CONTINUED);
-        let taken = inflow.take(index, last, message.payload, limit, || frame.keep(message.payload));
+        let (last, raw) = (!flags.has(Flags::CONTINUED), flags.has(Flags::RAW));
+        // Raw bytes are what the application gets and may keep for long; a value is decoded and its bytes are let go of.
+        let keep = || if raw { frame.keep(message.payload) } else { scraps.keep(frame, message.payload) };
+        let taken = inflow.take(index, last, message.payload, limit, keep);
         let why = match taken {
             Ok(item) => {
                 let more = inflow.grant();
                 if let (Some(Whole { bytes, cost }), Some(stream)) = (item, self.id_of(place)) {
-                    let payload = Payload { bytes, raw: flags.has(Flags::RAW) };
+                    let payload = Payload { bytes, raw };
                     self.event(Event::Stream(StreamEvent::Item { stream, payload, cost }));
                 }
                 return self.grant(place, more);
@@ -351,21 +400,27 @@ impl Client {
     }
 
     fn turn(&mut self, place: Place) {
-        let fits = self.piece_max();
-        let Some(outflow) = self.outflow(place) else { return };
+        let (fits, context) = (self.piece_max(), self.context(place));
+        let (Some(outflow), Some(context)) = (self.outflow(place), context) else { return };
+        // Taken out, so that it need not be found again for every piece.
+        let mut outflow = mem::take(outflow);
         outflow.flowing = false;
         let before = self.outbox.waiting();
-        while let Some(out) = self.outflow(place).and_then(|outflow| outflow.next(fits)) {
-            let over = matches!(out, Out::End(_) | Out::Fault(_));
-            self.write_out(place, out);
-            if over {
-                return self.said_all(place);
-            }
-            if self.outbox.waiting() - before >= TURN {
-                break;
-            }
+        let (mut over, mut more) = (false, false);
+        while !over
+            && !more
+            && let Some(out) = outflow.next(fits)
+        {
+            over = matches!(out, Out::End(_) | Out::Fault(_));
+            self.write_out(place, &context, out);
+            more = self.outbox.waiting() - before >= TURN;
         }
-        let more = self.outbox.waiting() - before >= TURN;
+        if let Some(place) = self.outflow(place) {
+            *place = outflow;
+        }
+        if over {
+            return self.said_all(place);
+        }
         if more {
             self.flow(place);
         }
@@ -388,17 +443,17 @@ impl Client {
 
     /// Puts a stream that may have something to send in the list for it.
     fn flow(&mut self, place: Place) {
-        let begun = match place {
-            Place::Call(_) => self.stream(place).is_some_and(|stream| stream.begun),
+        let Some(stream) = self.stream(place) else { return };
+        let may = match place {
+            Place::Call(_) => stream.begun,
             // A fault may come before the request is taken.
             Place::Request(_) => true,
         };
-        let Some(outflow) = self.outflow(place).filter(|outflow| begun && !outflow.flowing && outflow.has_more())
-        else {
-            return;
-        };
-        outflow.flowing = true;
-        self.flowing.push_back(place);
+        let waiting = stream.outflow.as_mut().filter(|outflow| may && !outflow.flowing && outflow.has_more());
+        if let Some(outflow) = waiting {
+            outflow.flowing = true;
+            self.flowing.push_back(place);
+        }
     }
 
     /// Asks the application for more, where that is worth it.
@@ -427,18 +482,14 @@ impl Client {
         });
     }
 
-    fn write_out(&mut self, place: Place, out: Out) {
-        let Ok(hub) = self.ready_hub() else { return };
-        let Some(context) = self.context(place) else { return };
+    fn write_out(&mut self, place: Place, context: &Context, out: Out) {
         let (kind, payload, index, continued) = match out {
             Out::Piece { payload, index, last } => (Kind::Item, payload, index, !last),
             Out::End(pieces) => (Kind::End, Payload::default(), pieces, false),
             Out::Fault(fault) => (Kind::Fault, super::serving::fault_payload(&fault), 0, false),
         };
-        let (seq, from_caller) = match place {
-            Place::Call(_) => (self.next_seq(&context.channel), true),
-            Place::Request(_) => (self.reply_seq(&context.channel), false),
-        };
+        let from_caller = matches!(place, Place::Call(_));
+        let seq = self.seq_on(context.known);
         let (id, instance) = (self.id.clone(), self.instance);
         let caller = context.caller.as_ref();
         let header = Header {
@@ -451,7 +502,7 @@ impl Client {
             event: context.event.as_name(),
             epoch: 0,
             sender: id.as_name(),
-            origin: hub.as_name(),
+            origin: context.hub.as_name(),
             instance: &instance,
             seq,
             bseq: 0,
@@ -467,23 +518,24 @@ impl Client {
             Place::Call(key) => key.bits(),
             Place::Request(id) => id.route,
         };
-        let _ = self.write_message(route, &header, &payload.bytes);
+        let _ = self.write_message_on(context.known, route, &header, &payload.bytes);
     }
 
     fn context(&self, place: Place) -> Option<Context> {
-        Some(match place {
+        let hub = self.ready_hub().ok()?;
+        let (channel, event, request, reference, caller) = match place {
             Place::Call(key) => {
-                let pending = self.calls.get(key)?;
-                let (channel, event) = (pending.channel.clone(), pending.event.clone());
-                Context { channel, event, request: pending.request, reference: pending.reference, caller: None }
+                let Pending { channel, event, request, reference, .. } = self.calls.get(key)?;
+                (channel, event, request, reference, None)
             }
             Place::Request(id) => {
-                let serving = self.serving.get(&id.route)?;
-                let (channel, event) = (serving.channel.clone(), serving.event.clone());
-                let caller = Some(serving.caller.clone());
-                Context { channel, event, request: serving.request, reference: serving.reference, caller }
+                let Serving { channel, event, request, reference, caller, .. } = self.serving.get(&id.route)?;
+                (channel, event, request, reference, Some(caller.clone()))
             }
-        })
+        };
+        let known = self.channels.index_of(channel);
+        let (channel, event) = (channel.clone(), event.clone());
+        Some(Context { hub, known, channel, event, request: *request, reference: *reference, caller })
     }
 
     fn place(&self, id: StreamId) -> Option<Place> {
@@ -510,13 +562,7 @@ impl Client {
     }
 
     fn stream(&mut self, place: Place) -> Option<&mut Stream> {
-        match place {
-            Place::Call(key) => self.calls.get_mut(key)?.stream.as_deref_mut(),
-            Place::Request(id) => {
-                let serving = self.serving.get_mut(&id.route).filter(|serving| serving.serial == id.serial)?;
-                serving.stream.as_deref_mut()
-            }
-        }
+        stream(&mut self.calls, &mut self.serving, place)
     }
 
     fn outflow(&mut self, place: Place) -> Option<&mut Outflow> {
@@ -527,5 +573,19 @@ impl Client {
     fn piece_max(&self) -> usize {
         let frame = self.ready_frame();
         frame.saturating_sub(super::frame_len(0)).max(1)
+    }
+}
+
+fn stream<'a>(
+    calls: &'a mut Slots<Pending>,
+    serving: &'a mut Map<u32, Serving>,
+    place: Place,
+) -> Option<&'a mut Stream> {
+    match place {
+        Place::Call(key) => calls.get_mut(key)?.stream.as_deref_mut(),
+        Place::Request(id) => {
+            let serving = serving.get_mut(&id.route).filter(|serving| serving.serial == id.serial)?;
+            serving.stream.as_deref_mut()
+        }
     }
 }

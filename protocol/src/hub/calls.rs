@@ -16,7 +16,7 @@ use crate::error::{Refusal, Violation};
 use crate::slots::{Key, Slots};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
-use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target};
+use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Known, Message, ROUTE_BY_HUB, Target};
 
 /// The calls of all links.
 pub(super) type Calls = Slots<Call>;
@@ -60,8 +60,23 @@ pub(super) struct Passing<'a> {
 impl Hub {
     pub(super) fn handle_message(&mut self, ix: LinkIx, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let Message { header, payload, .. } = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
-        let passing = Passing { kind, frame, hop, bytes, header, payload };
+        // Taken out, since the message borrows from it.
+        let known = if kind == FrameType::Item { self.known(ix, hop.route).and_then(Option::take) } else { None };
+        let read = Message::read(bytes, |header| known.as_ref().and_then(|known| known.header(header)));
+        let (Message { header, payload, .. }, opening) = read.map_err(|_| Violation::BadMessage)?;
+        let met = opening.filter(|_| kind == FrameType::Item && known.is_none());
+        let met = met.and_then(|opening| Known::of(&header, opening));
+        self.route(ix, Passing { kind, frame, hop, bytes, header, payload })?;
+        if kind == FrameType::Item
+            && let Some(place) = self.known(ix, hop.route)
+        {
+            *place = met.or(known);
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, ix: LinkIx, passing: Passing<'_>) -> Result<(), Violation> {
+        let Passing { kind, header, .. } = passing;
         if self.is_looped(ix, &passing)? {
             return self.turn_back(ix, passing);
         }

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::{DisconnectReason, Hub};
 use crate::error::{Refusal, Violation};
 use crate::slots::Key;
-use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Kind, ROUTE_BY_HUB, Target};
+use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Kind, Known, ROUTE_BY_HUB, Target};
 
 /// What a stream has beside a call.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Stream {
 struct Meter {
     granted: Credit,
     used: Credit,
+    /// What the pieces begin with.
+    known: Option<Known>,
 }
 
 /// Which end of a call a frame came from.
@@ -85,6 +87,13 @@ impl Hub {
             (End::Caller, _) => {}
         }
         self.forward(to, route, piece);
+    }
+
+    /// What the pieces begin with that this link sends with this number.
+    pub(super) fn known(&mut self, ix: LinkIx, route: u32) -> Option<&mut Option<Known>> {
+        let (key, end) = self.stream_of(ix, route)?;
+        let stream = self.calls.get_mut(key)?.stream.as_mut()?;
+        Some(&mut stream.sent_by(end).known)
     }
 
     /// What one end grants the other. Only what is more than before is passed on.

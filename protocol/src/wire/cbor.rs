@@ -208,16 +208,16 @@ fn put_head(out: &mut BytesMut, major: u8, value: u64) {
         0..=23 => out.put_u8(major | value as u8),
         24..=0xff => out.put_slice(&[major | 24, value as u8]),
         0x100..=0xffff => {
-            out.put_u8(major | 25);
-            out.put_u16(value as u16);
+            let [a, b] = (value as u16).to_be_bytes();
+            out.put_slice(&[major | 25, a, b]);
         }
         0x1_0000..=0xffff_ffff => {
-            out.put_u8(major | 26);
-            out.put_u32(value as u32);
+            let [a, b, c, d] = (value as u32).to_be_bytes();
+            out.put_slice(&[major | 26, a, b, c, d]);
         }
         _ => {
-            out.put_u8(major | 27);
-            out.put_u64(value);
+            let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
+            out.put_slice(&[major | 27, a, b, c, d, e, f, g, h]);
         }
     }
 }

@@ -199,8 +199,24 @@ impl<'a> Message<'a> {
         Self::parse_with(bytes, Header::parse)
     }
 
-    /// As [`Message::parse`], where somebody may know a quicker way to read the header.
-    pub(crate) fn parse_with(
+    /// As [`Message::parse`], where somebody may know the header already. If not, gives what it begins with as well.
+    pub(crate) fn read(
+        bytes: &'a [u8],
+        known: impl FnOnce(&'a [u8]) -> Option<Result<Header<'a>, Malformed>>,
+    ) -> Result<(Self, Option<&'a [u8]>), Malformed> {
+        let mut opening = None;
+        let message = Self::parse_with(bytes, |protected| {
+            if let Some(header) = known(protected) {
+                return header;
+            }
+            let (start, rest) = Opening::split(protected)?;
+            opening = protected.strip_suffix(rest);
+            Header::after(start, rest)
+        })?;
+        Ok((message, opening))
+    }
+
+    fn parse_with(
         bytes: &'a [u8],
         parse: impl FnOnce(&'a [u8]) -> Result<Header<'a>, Malformed>,
     ) -> Result<Self, Malformed> {

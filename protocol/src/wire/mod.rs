@@ -15,6 +15,7 @@ mod field;
 mod frame;
 mod hop;
 mod inbox;
+mod known;
 mod message;
 mod outbox;
 
@@ -31,6 +32,7 @@ pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
 pub use hop::{Hop, ROUTE_BY_HUB};
 pub(crate) use inbox::Scraps;
 pub use inbox::{Frame, Inbox};
+pub(crate) use known::Known;
 pub use message::{Flags, Header, Kind, METADATA_MAX, Message, Target};
 pub(crate) use message::{Opening, encoded_len_max, put_message};
 pub(crate) use outbox::{Outbox, Pool, put_image};

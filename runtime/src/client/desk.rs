@@ -339,8 +339,9 @@ impl Desk {
         }
     }
 
-    /// What concerns streams: those we asked for by their tokens, those we serve by their requests.
-    fn streamed(driver: &ClientDriver, event: StreamEvent) {
+    /// What concerns streams: those we asked for by their tokens, those we serve by their requests. An item is handed on
+    /// together with those right behind it.
+    fn streamed(driver: &ClientDriver, event: StreamEvent, more: &mut VecDeque<Event>) {
         let desk = driver.sink();
         let queue = |token| match lock(&desk.tickets).target(token) {
             Some(Target::Items(queue)) => Some(queue),
@@ -348,14 +349,13 @@ impl Desk {
         };
         let served = |request| desk.tracked(request, Tracked::stream);
         match event {
-            StreamEvent::Item { stream: StreamId::Call(token), payload, cost } => {
-                if let Some(queue) = queue(token) {
-                    queue.push(payload, cost);
-                }
-            }
-            StreamEvent::Item { stream: StreamId::Request(request), payload, cost } => {
-                if let Some((_, Some(input))) = served(request) {
-                    input.push(payload, cost);
+            StreamEvent::Item { stream, payload, cost } => {
+                let queue = match stream {
+                    StreamId::Call(token) => queue(token),
+                    StreamId::Request(request) => served(request).and_then(|(_, input)| input),
+                };
+                if let Some(queue) = queue {
+                    queue.push(stream, (payload, cost), more);
                 }
             }
             StreamEvent::Demand { stream: StreamId::Call(token), amount } => {
@@ -419,13 +419,12 @@ impl Desk {
         }));
     }
 
-    /// What nobody waits for with a token, messages aside.
+    /// What nobody waits for with a token, messages and streams aside.
     fn told(driver: &Arc<ClientDriver>, event: Event, replies: &mut Vec<Command>) {
         match event {
             Event::Request(request) => {
                 Self::request(driver, request, replies);
             }
-            Event::Stream(event) => Self::streamed(driver, event),
             Event::RequestEnded { request, why } => {
                 tracing::trace!(?request, %why, "request ended");
                 let tracked = lock(&driver.sink().running).remove(&request);
@@ -473,7 +472,8 @@ impl Desk {
                 tracing::debug!(?why, "a frame was dropped");
             }
             // Handed on already.
-            Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } | Event::Message(_) => {}
+            Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } | Event::Message(_) | Event::Stream(_) => {
+            }
         }
     }
 }
@@ -511,6 +511,9 @@ impl Sink<client::Client> for Desk {
                 lock(&driver.sink().tickets).done(token, result)
             } else if let Event::Message(message) = event {
                 Self::message(driver, message, more, replies);
+                continue;
+            } else if let Event::Stream(event) = event {
+                Self::streamed(driver, event, more);
                 continue;
             } else {
                 Self::told(driver, event, replies);

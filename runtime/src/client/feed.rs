@@ -72,7 +72,8 @@ pub(super) struct Pump {
     feed: Arc<Feed>,
     items: Option<ItemStream>,
     wanted: Credit,
-    batch: Vec<Command>,
+    made: Vec<Payload>,
+    last: Option<Command>,
     /// What the other end is told instead of more items.
     fault: Option<Fault>,
 }
@@ -87,7 +88,7 @@ enum Turn {
 
 impl Pump {
     pub(super) fn new(driver: Arc<ClientDriver>, id: StreamId, feed: Arc<Feed>, items: ItemStream) -> Self {
-        Self { driver, id, feed, items: Some(items), wanted: Credit::NONE, batch: Vec::new(), fault: None }
+        Self { driver, id, feed, items: Some(items), wanted: Credit::NONE, made: Vec::new(), last: None, fault: None }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
@@ -101,11 +102,11 @@ impl Pump {
             match catch_unwind(AssertUnwindSafe(|| items.as_mut().poll_next(cx))) {
                 Ok(Poll::Ready(Some(Ok(payload)))) => {
                     self.wanted = self.wanted.minus(Credit::of_piece(payload.bytes.len(), true));
-                    self.batch.push(Command::Stream(StreamCommand::Item { stream: self.id, payload }));
+                    self.made.push(payload);
                 }
                 Ok(Poll::Ready(Some(Err(fault)))) => return self.fail(fault),
                 Ok(Poll::Ready(None)) => {
-                    self.batch.push(Command::Stream(StreamCommand::Finish { stream: self.id }));
+                    self.last = Some(Command::Stream(StreamCommand::Finish { stream: self.id }));
                     return Turn::Over;
                 }
                 Ok(Poll::Pending) => return Turn::Waits,
@@ -125,7 +126,7 @@ impl Pump {
 
     fn fail(&mut self, fault: Fault) -> Turn {
         self.fault = Some(fault.clone());
-        self.batch.push(match self.id {
+        self.last = Some(match self.id {
             StreamId::Request(request) => Command::Answer { request, result: Err(fault) },
             // Only a provider can say what went wrong.
             StreamId::Call(call) => Command::Cancel { call },
@@ -140,7 +141,11 @@ impl Future for Pump {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let turn = this.turn(cx);
-        this.driver.issue_all(&mut this.batch);
+        let made = (!this.made.is_empty()).then(|| {
+            let payloads = mem::take(&mut this.made);
+            Command::Stream(StreamCommand::Items { stream: this.id, payloads })
+        });
+        this.driver.issue_all(&mut made.into_iter().chain(this.last.take()).collect());
         match turn {
             Turn::Waits => return Poll::Pending,
             Turn::Yields => {

@@ -11,7 +11,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::client::{Away, CallFailure, Command, Credit, Outgoing, Payload, StreamCommand, StreamId, Token};
+use commipc_protocol::client::{
+    Away, CallFailure, Command, Credit, Event, Outgoing, Payload, StreamCommand, StreamEvent, StreamId, Token,
+};
 use commipc_protocol::{Misuse, client};
 use futures_core::Stream;
 
@@ -65,10 +67,15 @@ impl ItemQueue {
         &self.place
     }
 
-    pub(super) fn push(&self, item: Payload, cost: u64) {
+    /// Adds an item, and those at the front of `more` that are of the same stream.
+    pub(super) fn push(&self, stream: StreamId, item: (Payload, u64), more: &mut VecDeque<Event>) {
         let waker = {
             let mut waiting = lock(&self.waiting);
-            waiting.items.push_back((item, cost));
+            let mut next = Some(item);
+            while let Some(item) = next {
+                waiting.items.push_back(item);
+                next = next_of(more, stream);
+            }
             waiting.waker.take()
         };
         waker.into_iter().for_each(Waker::wake);
@@ -114,9 +121,14 @@ impl ItemQueue {
         Poll::Pending
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<Next> {
+    /// The next of what was taken already, or else of what has come, which is taken then.
+    fn poll(&self, taken: &mut VecDeque<(Payload, u64)>, cx: &Context<'_>) -> Poll<Next> {
+        if let Some((payload, cost)) = taken.pop_front() {
+            return Poll::Ready(Next::Item(payload, cost));
+        }
         let mut waiting = lock(&self.waiting);
-        if let Some((payload, cost)) = waiting.items.pop_front() {
+        mem::swap(&mut waiting.items, taken);
+        if let Some((payload, cost)) = taken.pop_front() {
             return Poll::Ready(Next::Item(payload, cost));
         }
         if let Some(end) = waiting.end.clone() {
@@ -135,6 +147,15 @@ impl Waiting {
     }
 }
 
+/// The first of these events, if it is an item of this stream.
+fn next_of(events: &mut VecDeque<Event>, of: StreamId) -> Option<(Payload, u64)> {
+    let is_next = matches!(events.front(), Some(Event::Stream(StreamEvent::Item { stream, .. })) if *stream == of);
+    let Event::Stream(StreamEvent::Item { payload, cost, .. }) = is_next.then(|| events.pop_front()).flatten()? else {
+        return None;
+    };
+    Some((payload, cost))
+}
+
 /// The items of a stream, in order.
 ///
 /// What waits here is bounded by the credit the stream was asked for with: a provider is slowed down to the speed at
@@ -145,6 +166,8 @@ pub struct Items<T> {
     queue: Arc<ItemQueue>,
     id: StreamId,
     decode: Decode<T>,
+    /// Out of the queue, and not taken.
+    next: VecDeque<(Payload, u64)>,
     /// Taken, and the driver not told.
     taken: Credit,
     /// Told at this many items at the latest.
@@ -164,8 +187,8 @@ impl<T> Items<T> {
         decode: Decode<T>,
     ) -> Self {
         let (id, half) = (StreamId::Request(request), DEFAULT_CREDIT / 2);
-        let taken = Credit::NONE;
-        Self { driver, queue, id, decode, taken, half, over: false, _client: None, marker: PhantomData }
+        let (next, taken) = (VecDeque::new(), Credit::NONE);
+        Self { driver, queue, id, decode, next, taken, half, over: false, _client: None, marker: PhantomData }
     }
 
     /// Waits for the next item; `None` when the stream has ended well and all of it was taken. An error is the last thing,
@@ -189,7 +212,7 @@ impl<T> Items<T> {
         if self.over {
             return Poll::Ready(None);
         }
-        match self.queue.poll(cx) {
+        match self.queue.poll(&mut self.next, cx) {
             Poll::Ready(Next::Item(payload, cost)) => {
                 self.taken = self.taken.plus(Credit { items: 1, bytes: cost });
                 if self.taken.items >= self.half || self.taken.bytes >= REPORT {
@@ -379,8 +402,8 @@ fn start<R>(call: StreamCall<R>) -> Result<Items<R>, CallError> {
     let exchange = lock(&queue.waiting).feed.is_some();
     driver.issue(Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
     let (id, half) = (StreamId::Call(token), window.items.div_ceil(2));
-    let (taken, over, marker) = (Credit::NONE, false, PhantomData);
-    Ok(Items { driver, queue, id, decode, taken, half, over, _client: Some(client), marker })
+    let (next, taken, over, marker) = (VecDeque::new(), Credit::NONE, false, PhantomData);
+    Ok(Items { driver, queue, id, decode, next, taken, half, over, _client: Some(client), marker })
 }
 
 /// How the items of a caller ended, as its provider sees it.
