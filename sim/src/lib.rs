@@ -22,6 +22,7 @@ mod mallory;
 mod node;
 pub mod oracles;
 mod passwords;
+mod rogue;
 mod run;
 mod station;
 mod suite;
@@ -36,8 +37,9 @@ pub use attacker::{Assault, Attacker, Tampering};
 pub use canon::Canon;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use host::{Joining, Process, Sim, Stalled};
-pub use mallory::{Malice, Mallory, Order, Trick};
+pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
+pub use rogue::Rogue;
 pub use run::{
     Outcome, Source, Tally, is_malicious, replay_command, report_seed, run, run_choices, run_seed, run_seeds,
 };

@@ -22,6 +22,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 
 use crate::oracles::Salt;
 use crate::station::{Told, Withheld};
+pub use forgery::Field;
 pub use orders::Order;
 pub use tricks::{Malice, Trick};
 
@@ -115,6 +116,8 @@ impl Mallory {
                     self.flush(link);
                 }
             }
+            // Meant for a client.
+            Order::Mute(_) | Order::Say(_) => {}
         }
     }
 }
@@ -257,7 +260,7 @@ impl Mallory {
 }
 
 /// The next whole frame of a stream.
-fn next(buffer: &mut BytesMut) -> Option<Bytes> {
+pub(crate) fn next(buffer: &mut BytesMut) -> Option<Bytes> {
     let length = u32::from_be_bytes(*buffer.first_chunk::<4>()?);
     let whole = usize::try_from(length).ok()?.checked_add(4)?;
     (buffer.remaining() >= whole).then(|| buffer.split_to(whole).freeze())

@@ -17,6 +17,7 @@ use core::time::Duration;
 
 use owning::Owning;
 
+use crate::attacker::Assault;
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::mallory::Malice;
 use crate::node::NodeId;
@@ -487,7 +488,8 @@ fn besiege(weather: &mut Weather, world: &mut World) {
     let mut choose = world.engine().decisions().on(attack);
     if choose.chance(1, 16) {
         weather.transports = [0, 1, 0];
-        weather.assault = weather.assault.map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
+        let drawn = Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
+        weather.assault = Some(drawn);
     }
 }
 
