@@ -382,6 +382,7 @@ impl Sink<hub::Hub> for Journal {
                 Event::ProtectionChanged { channel, epoch, protected } => {
                     tracing::info!(%channel, epoch, protected, "protection changed");
                 }
+                Event::Looped { client, channel } => tracing::warn!(%client, %channel, "a message came back"),
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),
                 Event::Stopped => {
                     tracing::info!("stopped");

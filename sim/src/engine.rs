@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use commipc_protocol::{Input, Instant, LinkEnd, LinkId, Machine, Output, Peer, Transport};
+use commipc_protocol::{Flush, Input, Instant, LinkEnd, LinkId, Machine, Output, Peer, Transport};
 use core::time::Duration;
 
 use crate::agenda::Agenda;
@@ -505,7 +505,7 @@ impl<M: Machine> Engine<M> {
     }
 
     /// The machine ends a link.
-    fn close(&mut self, index: usize, link: LinkId, flush: bool, witness: &mut impl Witness<M>) {
+    fn close(&mut self, index: usize, link: LinkId, flush: Flush, witness: &mut impl Witness<M>) {
         let Some((wire, side)) = self.ends(index, link) else {
             let Some(node) = self.nodes.get_mut(index) else { return };
             let dialling = node.dialling.len();
@@ -516,10 +516,10 @@ impl<M: Machine> Engine<M> {
             return;
         };
         self.forget(wire, side);
-        let rude = !flush && self.decisions.on(self.fault).chance(self.weather.rude, 1_000);
+        let rude = flush == Flush::Nothing && self.decisions.on(self.fault).chance(self.weather.rude, 1_000);
         let Wire { pipes, .. } = &mut self.wires[wire];
         pipes[1 - side].leads_nowhere();
-        pipes[side].close(flush, if rude { LinkEnd::Reset } else { LinkEnd::Eof });
+        pipes[side].close(flush != Flush::Nothing, if rude { LinkEnd::Reset } else { LinkEnd::Eof });
         self.pump(wire, side);
         let Some(node) = self.nodes.get(index) else { return };
         let mut choose = self.decisions.on(node.stream);

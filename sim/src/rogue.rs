@@ -124,7 +124,7 @@ impl Machine for Rogue {
             Input::Closed { link, .. } => self.link = self.link.filter(|open| open != link),
             // The client was told at once.
             Input::Written { .. } => return,
-            Input::Accepted { .. } | Input::Received { .. } | Input::Command(_) | Input::Timeout => {}
+            Input::Accepted { .. } | Input::Received { .. } | Input::Command(_) | Input::Shortage | Input::Timeout => {}
         }
         self.client.handle_input(now, input);
         self.drain(now);

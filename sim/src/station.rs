@@ -121,6 +121,7 @@ fn feed<M: Machine>(machine: &mut M, now: Now, input: Input<Asked>, meant: fn(As
         Input::Received { link, data } => Input::Received { link, data },
         Input::Written { link, bytes } => Input::Written { link, bytes },
         Input::Closed { link, how } => Input::Closed { link, how },
+        Input::Shortage => Input::Shortage,
         Input::Timeout => Input::Timeout,
         Input::Command(asked) => match meant(asked) {
             Some(command) => Input::Command(command),

@@ -505,8 +505,9 @@ fn credentials(key: [u8; 32]) -> Credentials {
 }
 
 fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
-    let client::Load { calls, serving, controls, sends } = client.load();
-    vec![("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)]
+    let client::Load { calls, serving, controls, sends, streams } = client.load();
+    let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)];
+    tables.into_iter().chain([("streams", streams)]).collect()
 }
 
 fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {

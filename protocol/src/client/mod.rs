@@ -11,6 +11,7 @@ mod api;
 mod beacons;
 mod calls;
 mod channels;
+mod flow;
 mod guarding;
 mod handshake;
 mod messages;
@@ -21,6 +22,8 @@ mod seal_model;
 #[cfg(test)]
 mod seal_tests;
 mod serving;
+mod stream_api;
+mod streams;
 mod window;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -35,11 +38,13 @@ pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use seal::Seal;
 use serving::Serving;
+pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
+use streams::Place;
 
 use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
-use crate::machine::{Input, LinkEnd, LinkId, Machine, Output};
+use crate::machine::{Flush, Input, LinkEnd, LinkId, Machine, Output};
 use crate::names::{Address, ClientId, HubId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
@@ -75,6 +80,12 @@ pub struct Client {
     controls: BTreeMap<u64, (Control, Option<TimerId>)>,
     control_ids: u64,
     calls: Slots<Pending>,
+    /// Those of our calls that are streams.
+    streams: Map<Token, Key>,
+    /// Bytes that may be on their way to us in streams.
+    windows: u64,
+    /// Streams with something to send, each once, in the order of their turns.
+    flowing: VecDeque<Place>,
     requests: u64,
     /// Sends and broadcasts the hub has not taken yet, by the position of their frames.
     sends: VecDeque<(u64, Token)>,
@@ -135,6 +146,9 @@ impl Client {
             controls: BTreeMap::new(),
             control_ids: 0,
             calls: Slots::default(),
+            streams: hash.map(),
+            windows: 0,
+            flowing: VecDeque::new(),
             requests: 0,
             sends: VecDeque::new(),
             frames_sent: 0,
@@ -164,6 +178,7 @@ impl Client {
             serving: self.serving.len(),
             controls: self.controls.len(),
             sends: self.sends.len(),
+            streams: self.streams.len(),
         }
     }
 }
@@ -176,18 +191,24 @@ impl Machine for Client {
         self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
         match input {
             // A client listens nowhere.
-            Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
+            Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
             Input::Dialled { link, peer } if self.link == Some(link) => self.handle_dialled(&peer),
             Input::Received { link, data } if self.link == Some(link) => self.handle_received(link, data),
-            Input::Written { link, bytes } if self.link == Some(link) => self.outbox.written(&mut self.pool, bytes),
+            Input::Written { link, bytes } if self.link == Some(link) => {
+                self.outbox.written(&mut self.pool, bytes);
+                self.pump();
+            }
             Input::Closed { link, how } if self.link == Some(link) => {
                 let dialling = matches!(self.phase, Phase::Dialling);
                 self.lose(if dialling { CloseReason::Unreachable(how) } else { CloseReason::Lost });
             }
             // Of a link that is no longer ours.
-            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
-            Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } => {}
-            Input::Command(command) => self.handle_command(command),
+            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
+            Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } | Input::Shortage => {}
+            Input::Command(command) => {
+                self.handle_command(command);
+                self.pump();
+            }
             Input::Timeout => self.handle_timeout(),
         }
     }
@@ -228,6 +249,7 @@ impl Client {
             Command::Send { token, outgoing } => self.handle_send(token, &outgoing),
             Command::Broadcast { token, outgoing } => self.handle_broadcast(token, &outgoing),
             Command::Answer { request, result } => self.handle_answer(request, result),
+            Command::Stream(command) => self.handle_stream(command),
             Command::Close => self.handle_close(),
         }
     }
@@ -249,6 +271,8 @@ impl Client {
             if let Err(violation) = handled {
                 self.violated(violation);
             }
+            // After each frame, so that it does not matter which came together.
+            self.pump();
         }
     }
 
@@ -273,11 +297,8 @@ impl Client {
             FrameType::Ping => self.handle_ping(frame),
             FrameType::Pong => Pong::parse(frame.body()).map(drop).map_err(|_| Violation::BadControl),
             FrameType::Goodbye => self.handle_goodbye(frame),
-            // No exchange takes these yet: they belong to none.
-            FrameType::Item | FrameType::End | FrameType::Credit => {
-                self.event(Event::Dropped(Dropped::EndedRoute));
-                Ok(())
-            }
+            FrameType::Item | FrameType::End => self.handle_piece(kind, frame),
+            FrameType::Credit => self.handle_credit(frame),
             FrameType::Hello
             | FrameType::Challenge
             | FrameType::Proof
@@ -303,7 +324,7 @@ impl Client {
             match due {
                 Due::Handshake if matches!(self.phase, Phase::Dialling) => {
                     self.handshake_timer = None;
-                    self.close_link(false);
+                    self.close_link(Flush::Nothing);
                     self.lose(CloseReason::Unreachable(LinkEnd::Unreachable));
                 }
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
@@ -358,7 +379,7 @@ impl Client {
 
     fn handle_goodbye(&mut self, frame: &Frame) -> Result<(), Violation> {
         let Goodbye { code } = Goodbye::parse(frame.body()).map_err(|_| Violation::BadControl)?;
-        self.close_link(false);
+        self.close_link(Flush::Nothing);
         self.lose(match (Refusal::from_code(code), code) {
             (Some(refusal), _) => CloseReason::Goodbye(refusal),
             (None, 0) => CloseReason::Lost,
@@ -371,7 +392,7 @@ impl Client {
         if let Phase::Ready(_) = &self.phase {
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code: 0 }.encode(out));
         }
-        self.close_link(true);
+        self.close_link(Flush::Read);
         self.lose(CloseReason::Local);
     }
 
@@ -381,14 +402,14 @@ impl Client {
             let code = violation.code();
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code }.encode(out));
         }
-        self.close_link(true);
+        self.close_link(Flush::Read);
         self.lose(CloseReason::Violation(violation));
     }
 
     /// Hands what still waits to the driver, if wanted, and closes the link.
-    fn close_link(&mut self, flush: bool) {
+    fn close_link(&mut self, flush: Flush) {
         let Some(link) = self.link else { return };
-        if flush {
+        if flush != Flush::Nothing {
             let rest = core::mem::take(&mut self.outbox).drain(&mut self.pool);
             self.outputs.extend(rest.map(|data| Output::Transmit { link, data }));
         }
@@ -411,7 +432,7 @@ impl Client {
         self.stop_handshake_timer();
         self.stop_partial_timer();
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
-        drop(core::mem::take(&mut self.outbox).drain(&mut self.pool));
+        core::mem::take(&mut self.outbox).discard(&mut self.pool);
         self.frames_sent = 0;
         self.lose_calls(gone);
         self.lose_sends(gone);

@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct World {
     pub hub_events: Vec<hub::Event>,
     pub now: Now,
     pub transport: Transport,
+    /// Where each client comes from, where sources differ.
+    pub sources: Vec<Option<IpAddr>>,
     /// What the hub was fed, while it is wanted.
     pub record: Option<Vec<Input<hub::Command>>>,
     /// At most so many bytes are handed over at a time.
@@ -68,13 +71,12 @@ pub fn client(name: &str, secret: Secret) -> Client {
 }
 
 pub fn client_with(name: &str, secret: Secret, limits: Limits) -> Client {
-    let config = ClientConfig {
-        hub: Arc::from("memory:"),
-        id: Some(ClientId::new(name).unwrap()),
-        credential: CredentialId::shared(),
-        secret,
-        limits,
-    };
+    client_as(name, CredentialId::shared(), secret, limits)
+}
+
+pub fn client_as(name: &str, credential: CredentialId, secret: Secret, limits: Limits) -> Client {
+    let config =
+        ClientConfig { hub: Arc::from("memory:"), id: Some(ClientId::new(name).unwrap()), credential, secret, limits };
     let mut seed = [2; 32];
     seed[..name.len().min(32)].copy_from_slice(&name.as_bytes()[..name.len().min(32)]);
     Client::new(config, &Seed::new(seed))
@@ -96,6 +98,7 @@ impl World {
             hub_events: Vec::new(),
             now: Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) },
             transport: Transport::Memory,
+            sources: vec![None; count],
             record: None,
             chunk: usize::MAX,
             stalled: None,
@@ -214,10 +217,10 @@ impl World {
             Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
             Output::Transmit { link, data } => {
                 self.feed_hub(Input::Written { link, bytes: data.len() });
+                self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 if self.deceived.is_some_and(|client| self.links[client] == Some(link)) {
                     return;
                 }
-                self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 let Some(client) = self.links.iter().position(|it| *it == Some(link)) else { return };
                 let Some(dialled) = self.dialled[client] else { return };
                 for piece in data.chunks(self.chunk) {
@@ -244,7 +247,7 @@ impl World {
                 self.accepted += 1;
                 self.links[client] = Some(link);
                 self.dialled[client] = Some(dialled);
-                let peer = Peer::unknown(self.transport);
+                let peer = Peer { source: self.sources[client], ..Peer::unknown(self.transport) };
                 self.feed_hub(Input::Accepted { link, peer: peer.clone() });
                 self.clients[client].handle_input(self.now, Input::Dialled { link: dialled, peer });
             }

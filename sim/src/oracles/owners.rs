@@ -155,6 +155,7 @@ impl Owners {
             Command::Leave { token, channel } => (token, channel, What::Leave),
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
             | Command::Provide { .. }
@@ -192,6 +193,7 @@ impl Owners {
                 })
             }
             Event::DeriveKey { .. }
+            | Event::Stream(_)
             | Event::DeriveChannelKey { .. }
             | Event::Gap(_)
             | Event::Closed(_)

@@ -378,6 +378,7 @@ impl Swarm {
                 Event::RequestEnded { request, .. } => believes.requests.retain(|other| other != request),
                 Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }
+                | Event::Stream(_)
                 | Event::OwnerChanged { .. }
                 | Event::Gap(_)
                 | Event::Sent { .. }
