@@ -119,6 +119,8 @@ impl Providers {
         let mut held = self.certain.iter().filter(|(_, held)| **held == place);
         let other = held.find(|((holder, _), _)| *holder != node && people.hub_of(*holder) == people.hub_of(node));
         ensure(other.is_none(), || format!("{node:?} and {other:?} were both confirmed as providers of {place:?}"))?;
+        // Who provides it once more has replaced itself.
+        self.certain.retain(|(holder, _), held| *holder != node || *held != place);
         self.certain.insert((node, *token), place);
         Ok(())
     }
@@ -164,14 +166,15 @@ impl Providers {
             self.giving.remove(&given);
             return;
         }
-        let mut held = self.certain.iter().filter(|((holder, _), held)| *holder == who && **held == place);
-        let certain = held.next().map(|(key, _)| *key);
+        let held = self.certain.len();
+        self.certain.retain(|(holder, _), held| *holder != who || *held != place);
         let asked = self.asked.iter().any(|((asker, _), asked)| *asker == who && *asked == place);
-        if let Some(key) = certain {
-            self.certain.remove(&key);
-            self.taken.insert((hub, place));
-        } else if asked && !self.people.is_cut_off(who) {
+        let stale = asked && !self.people.is_cut_off(who);
+        if stale {
+            // It may have been asked for once more, with an answer that is older than this.
             self.stale.insert((who, place.clone()));
+        }
+        if stale || self.certain.len() < held {
             self.taken.insert((hub, place));
         }
     }
@@ -246,6 +249,18 @@ mod tests {
         ends(&mut late);
         confirmed(&mut late, 2, 1).unwrap();
         late.tells(1, Event::Done { token: Token(1), result: Ok(()) }).unwrap();
+    }
+
+    #[test]
+    fn who_provides_an_event_twice_loses_it_once() {
+        let mut scene = scene();
+        scene.hub_tells(provided(1)).unwrap();
+        confirmed(&mut scene, 1, 2).unwrap();
+        asks(&mut scene, 1, 3).unwrap();
+        scene.hub_tells(withdrawn(1)).unwrap();
+        scene.hub_tells(hub::Event::Terminated { channel: channel() }).unwrap();
+        scene.tells(1, Event::Done { token: Token(3), result: Ok(()) }).unwrap();
+        confirmed(&mut scene, 2, 1).unwrap();
     }
 
     #[test]
