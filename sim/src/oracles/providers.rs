@@ -30,8 +30,8 @@ pub struct Providers {
     people: People,
     /// What a client asked to give back, by what it asked with.
     giving: BTreeSet<(NodeId, Token, Place)>,
-    /// Taken away while the confirmation is on its way.
-    stale: BTreeSet<(NodeId, Place)>,
+    /// Asked for before it was taken away, so that a confirmation may be older than that.
+    stale: BTreeSet<(NodeId, Token)>,
     /// Taken from somebody who did not give it back, since the hub's outputs were drained.
     taken: BTreeSet<(NodeId, Place)>,
 }
@@ -60,7 +60,6 @@ impl Providers {
     /// Nothing that a client holds is certain any more.
     fn forget(&mut self, client: NodeId, which: impl Fn(&Place) -> bool) {
         self.certain.retain(|(holder, _), held| *holder != client || !which(held));
-        self.stale.retain(|(holder, held)| *holder != client || !which(held));
     }
 
     fn asks(&mut self, node: NodeId, command: &Command) {
@@ -111,7 +110,7 @@ impl Providers {
         let Event::Done { token, result } = event else { return Ok(()) };
         self.giving.retain(|(giver, asked, _)| (*giver, *asked) != (node, *token));
         let Some(place) = self.asked.remove(&(node, *token)) else { return Ok(()) };
-        let stale = result.is_ok() && self.stale.remove(&(node, place.clone()));
+        let stale = self.stale.remove(&(node, *token));
         if result.is_err() || stale || self.people.is_cut_off(node) {
             return Ok(());
         }
@@ -168,11 +167,11 @@ impl Providers {
         }
         let held = self.certain.len();
         self.certain.retain(|(holder, _), held| *holder != who || *held != place);
-        let asked = self.asked.iter().any(|((asker, _), asked)| *asker == who && *asked == place);
-        let stale = asked && !self.people.is_cut_off(who);
+        let asked = self.asked.iter().filter(|((asker, _), asked)| *asker == who && **asked == place);
+        let asked: Vec<_> = asked.map(|(key, _)| *key).collect();
+        let stale = !asked.is_empty() && !self.people.is_cut_off(who);
         if stale {
-            // It may have been asked for once more, with an answer that is older than this.
-            self.stale.insert((who, place.clone()));
+            self.stale.extend(asked);
         }
         if stale || self.certain.len() < held {
             self.taken.insert((hub, place));
