@@ -30,13 +30,14 @@ pub struct Rogue {
     said: Vec<Bytes>,
     heard: Vec<Bytes>,
     outputs: VecDeque<Output<Event>>,
+    spoken: u64,
 }
 
 impl Rogue {
     pub(crate) fn new(client: Client) -> Self {
         let (from_client, from_hub) = (BytesMut::new(), BytesMut::new());
         let (muted, said, heard, outputs) = (BTreeSet::new(), Vec::new(), Vec::new(), VecDeque::new());
-        Self { client, link: None, from_client, from_hub, muted, said, heard, outputs }
+        Self { client, link: None, from_client, from_hub, muted, said, heard, outputs, spoken: 0 }
     }
 
     /// The client inside.
@@ -57,12 +58,21 @@ impl Rogue {
         &self.heard
     }
 
+    /// How often it said what its client did not.
+    #[must_use]
+    pub const fn spoken(&self) -> u64 {
+        self.spoken
+    }
+
     pub(crate) fn obey(&mut self, order: Order) {
         match order {
             Order::Mute(kind) => {
                 self.muted.insert(kind);
             }
-            Order::Say(data) => self.outputs.extend(self.link.map(|link| Output::Transmit { link, data })),
+            Order::Say(data) => {
+                self.spoken += u64::from(self.link.is_some());
+                self.outputs.extend(self.link.map(|link| Output::Transmit { link, data }));
+            }
             // Meant for a hub.
             Order::Turn(_) | Order::Inject { .. } => {}
         }
@@ -149,7 +159,7 @@ impl World {
     /// Adds a client that nobody should trust, with an id, and with the secret of the hub added last or with a wrong one.
     #[must_use]
     pub fn rogue(self, name: &str, id: &str, honest: bool) -> Self {
-        self.client_of(name, id, Limits::default(), honest, |client| Station::Rogue(Box::new(Rogue::new(client))))
+        self.client_of(name, id, Limits::default(), honest, Station::rogue)
     }
 
     /// Lets such a client send no frame of this type by itself.
@@ -175,14 +185,13 @@ impl World {
     /// When there is none.
     #[must_use]
     pub fn rogue_called(&self, name: &str) -> &Rogue {
-        let station = self.engine.find(name).and_then(|node| self.station(node));
-        match station {
-            Some(Station::Rogue(rogue)) => rogue,
-            Some(Station::Client(_) | Station::Hub(_) | Station::Mallory(_)) | None => panic!("{name} is no rogue"),
-        }
+        self.engine.find(name).and_then(|node| self.rogue_at(node)).unwrap_or_else(|| panic!("{name} is no rogue"))
     }
 
-    fn station(&self, node: NodeId) -> Option<&Station> {
-        self.engine.machine(node).map(Twins::shown)
+    pub(crate) fn rogue_at(&self, node: NodeId) -> Option<&Rogue> {
+        match self.engine.machine(node).map(Twins::shown) {
+            Some(Station::Rogue(rogue)) => Some(rogue),
+            Some(Station::Client(_) | Station::Hub(_) | Station::Mallory(_)) | None => None,
+        }
     }
 }

@@ -56,6 +56,14 @@ pub enum Told {
 }
 
 impl Station {
+    pub(crate) fn client(client: Client) -> Self {
+        Self::Client(Box::new(client))
+    }
+
+    pub(crate) fn rogue(client: Client) -> Self {
+        Self::Rogue(Box::new(Rogue::new(client)))
+    }
+
     fn obey(&mut self, order: Order) {
         match self {
             Self::Mallory(mallory) => mallory.obey(order),

@@ -286,7 +286,7 @@ impl World {
     /// Adds a client with an id, limits and a secret that is right or not.
     #[must_use]
     pub fn client_with(self, name: &str, id: &str, limits: Limits, honest: bool) -> Self {
-        self.client_of(name, id, limits, honest, |client| Station::Client(Box::new(client)))
+        self.client_of(name, id, limits, honest, Station::client)
     }
 
     /// The client added next proves this instead of its hub's shared secret.

@@ -7,7 +7,7 @@
 //! It knows all that a hub knows, and none of the members' keys. What it keeps from somebody for good it tells, so that
 //! an oracle can notice when it arrives all the same.
 
-mod forgery;
+pub(crate) mod forgery;
 mod orders;
 mod tricks;
 
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use commipc_protocol::hub::{self, Hub};
-use commipc_protocol::wire::{Control as _, Done, FrameType, MAGIC, Open, Protect};
+use commipc_protocol::wire::{Control as _, Done, FrameType, Hello, MAGIC, Open, Protect};
 use commipc_protocol::{ChannelName, ClientId, Deadline, Input, LinkId, Machine, Now, Output};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -52,6 +52,8 @@ struct Wire {
     from_hub: BytesMut,
     greeted: bool,
     client: Option<ClientId>,
+    /// Who it wants to be.
+    asked: Option<ClientId>,
     /// Which channels its openings are for.
     opens: BTreeMap<u64, ChannelName>,
     /// An answer that waits for another one to be swapped with.
@@ -178,6 +180,12 @@ impl Mallory {
         let (Some(kind), Some(body)) = (frame.get(4).copied().and_then(FrameType::from_number), frame.get(5..)) else {
             return true;
         };
+        if kind == FrameType::Hello
+            && let Ok(hello) = Hello::parse(body)
+            && let Some(wire) = self.wires.get_mut(&link)
+        {
+            wire.asked = ClientId::new(hello.client.as_str()).ok();
+        }
         if kind == FrameType::Open
             && let Ok(open) = Open::parse(body)
             && let (Some(wire), Ok(channel)) = (self.wires.get_mut(&link), ChannelName::new(open.channel.as_str()))

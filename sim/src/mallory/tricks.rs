@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use commipc_protocol::wire::{Control as _, Done, Fail, FrameType, JoinChallenge, Kind, ROUTE_BY_HUB, Welcome};
-use commipc_protocol::{ClientId, LinkId, Name, Refusal};
+use commipc_protocol::{ClientId, LinkId, Refusal};
 use rand_core::Rng as _;
 
 use super::forgery::{self, Field};
@@ -119,6 +119,7 @@ impl Malice {
             (Trick::Hide, 60),
             (Trick::Downgrade, 60),
             (Trick::RollBack, 500),
+            (Trick::Admit, 300),
         ]
         .into_iter()
         .fold(Self::none(), |malice, (trick, often)| malice.and(trick, often))
@@ -333,12 +334,11 @@ impl Mallory {
     }
 
     fn welcomes(&mut self, link: LinkId) {
-        let Ok(client) = Name::new("welcome") else { return };
+        let Some(asked) = self.wires.get(&link).and_then(|wire| wire.asked.clone()) else { return };
         let mut proof = [0; 32];
         self.rng.fill_bytes(&mut proof);
         let mut body = BytesMut::new();
-        let (session, capabilities, frame) = (1, 0, 1 << 20);
-        let insecure = self.rng.next_u64().is_multiple_of(2);
+        let (session, client, capabilities, frame, insecure) = (1, asked.as_name(), 0, 1 << 20, false);
         Welcome { session, client, capabilities, frame, insecure, refused: None, proof: &proof }.encode(&mut body);
         self.answers(link, FrameType::Welcome, &body, Trick::Admit);
     }

@@ -50,7 +50,7 @@ fn played(world: &World, trick: &str) -> u64 {
 }
 
 #[test]
-fn a6_no_member_takes_a_message_of_which_any_field_was_changed() {
+pub(crate) fn a6_no_member_takes_a_message_of_which_any_field_was_changed() {
     for field in Field::ALL {
         let mut changed = 0;
         for seed in 0..4 {
@@ -63,7 +63,7 @@ fn a6_no_member_takes_a_message_of_which_any_field_was_changed() {
 }
 
 #[test]
-fn a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped() {
+pub(crate) fn a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped() {
     for trick in [Trick::Forge, Trick::Replay, Trick::Return, Trick::Swap, Trick::Strip, Trick::Deny] {
         let mut tried = 0;
         for seed in 0..8 {
@@ -76,7 +76,7 @@ fn a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped
 }
 
 #[test]
-fn a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_protected_one() {
+pub(crate) fn a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_protected_one() {
     for trick in [Trick::Downgrade, Trick::RollBack] {
         for seed in 0..20 {
             let mut world = behind(seed, Malice::none());
@@ -113,7 +113,7 @@ fn a6_in_storms_with_every_trick_nobody_is_fooled() {
 }
 
 #[test]
-fn a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass() {
+pub(crate) fn a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass() {
     let mut world = behind(1, Malice::none());
     talk(&mut world, "ch", 1);
     world.turns("h", Malice::always(Trick::Hide));

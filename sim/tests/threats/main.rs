@@ -6,6 +6,8 @@
 mod hubs;
 mod members;
 mod outsiders;
+#[cfg(commipc_canary)]
+mod plants;
 mod scene;
 mod secrets;
 mod strangers;

@@ -50,7 +50,7 @@ fn owners_demands(channel: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing() {
+pub(crate) fn a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing() {
     for seed in 0..4 {
         let mut world = world_with_a_member(seed);
         let (keys, epoch) = member_keys(&world, "x", ONE);
@@ -83,7 +83,7 @@ fn a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing() {
 
 /// A member sees a call, signs an answer to it and says that on every route that may be the call's.
 #[test]
-fn a4_nobody_answers_a_call_but_who_was_called() {
+pub(crate) fn a4_nobody_answers_a_call_but_who_was_called() {
     for channel in ["open", "ch"] {
         let mut world = world_with_a_member(1);
         world.serves("o", |_| Reply::text("yes").after(SOON / 2));
@@ -164,7 +164,7 @@ fn rotate(world: &mut World) {
 }
 
 #[test]
-fn a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns() {
+pub(crate) fn a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns() {
     for seed in 0..4 {
         let mut world = world_after_a_rotation(seed);
         let heard_before = world.rogue_called("x").heard().len();

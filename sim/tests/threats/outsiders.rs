@@ -72,7 +72,7 @@ fn a2_anothers_login_opens_nothing_when_it_is_repeated() {
 
 /// It listens where a hub is expected, and welcomes everybody.
 #[test]
-fn a2_whoever_knows_no_secret_is_nobodys_hub() {
+pub(crate) fn a2_whoever_knows_no_secret_is_nobodys_hub() {
     for seed in 0..50 {
         let world = World::seeded(seed).malicious_hub("h", Malice::always(Trick::Admit), OwnerPolicy::Terminate);
         let mut world = world.client_with("c", "c", commipc_protocol::Limits::default(), false);
@@ -164,7 +164,7 @@ fn only(what: Tampering, often: u64) -> Assault {
 }
 
 #[test]
-fn a1_a8_nobody_on_the_path_of_a_connection_is_believed() {
+pub(crate) fn a1_a8_nobody_on_the_path_of_a_connection_is_believed() {
     for what in Tampering::ALL {
         let (mut heard, mut played) = (0, 0);
         for seed in 0..12 {
@@ -187,7 +187,7 @@ fn where_frames_are_not_tagged_somebody_on_the_path_is_believed() {
 }
 
 #[test]
-fn a1_a8_what_is_taken_out_of_a_connection_ends_it() {
+pub(crate) fn a1_a8_what_is_taken_out_of_a_connection_ends_it() {
     let weather = Weather { transports: TCP, assault: Some(Assault::default()), ..Weather::fair() };
     let mut world = World::seeded(1).weather(weather).hub("h").client("o").client("m").connected();
     let _ = world.at("o").opens("ch").protects("ch", ONE);

@@ -13,7 +13,7 @@ use crate::scene::{
 };
 
 #[test]
-fn a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing() {
+pub(crate) fn a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing() {
     for seed in 0..4 {
         let mut world = world(seed, true);
         let mut frames = Vec::new();

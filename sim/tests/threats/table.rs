@@ -339,7 +339,7 @@ fn every_adversary_is_in_the_table() {
     let tests = tests();
     let cells = table().flat_map(|(_, cells)| cells);
     let named: Vec<&str> = cells.flat_map(|cell| cell.fails.iter().chain(cell.succeeds)).copied().collect();
-    let adversaries = tests.split("\nfn a").skip(1).filter(|rest| rest.as_bytes()[0].is_ascii_digit());
+    let adversaries = tests.split("fn a").skip(1).filter(|rest| rest.as_bytes()[0].is_ascii_digit());
     let names = adversaries.filter_map(|rest| rest.split_once('(')).map(|(name, _)| format!("a{name}"));
     let forgotten: Vec<String> = names.filter(|name| !named.contains(&name.as_str())).collect();
     let known = ["a2_a_wrong_secret_is_refused_alike_whoever_is_asked_for", JOINS];
