@@ -79,6 +79,13 @@ impl Canary {
         Self::ALL.iter().copied().find(|canary| canary.number() == number)
     }
 
+    /// Whether storms can show it. What nobody falls for twice over, or nobody can hit by chance, only an adversary does
+    /// that means it: the suite of threats.
+    #[must_use]
+    pub const fn shows_in_storms(self) -> bool {
+        !matches!(self, Self::ForeignReply | Self::NotMember | Self::RolledBack)
+    }
+
     /// Whether this is a build in which bugs can be planted.
     #[must_use]
     pub const fn can_be_planted() -> bool {

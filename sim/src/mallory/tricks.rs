@@ -1,7 +1,9 @@
 //! What a malicious hub does to what passes, and how often.
 
 use bytes::{Bytes, BytesMut};
-use commipc_protocol::wire::{Control as _, Done, Fail, FrameType, JoinChallenge, Kind, ROUTE_BY_HUB, Welcome};
+use commipc_protocol::wire::{
+    Control as _, Done, Fail, FrameType, JoinChallenge, Kind, ROUTE_BY_HUB, TAG_LEN, Welcome,
+};
 use commipc_protocol::{ClientId, LinkId, Refusal};
 use rand_core::Rng as _;
 
@@ -341,6 +343,8 @@ impl Mallory {
         let (session, client, capabilities, frame, insecure) = (1, asked.as_name(), 0, 1 << 20, false);
         Welcome { session, client, capabilities, frame, insecure, refused: None, proof: &proof }.encode(&mut body);
         self.answers(link, FrameType::Welcome, &body, Trick::Admit);
+        // Where frames are tagged a tag belongs to it, and where they are not it comes too late to matter.
+        self.emit(link, &[0; TAG_LEN]);
     }
 
     fn answers(&mut self, link: LinkId, kind: FrameType, body: &[u8], trick: Trick) -> bool {

@@ -66,7 +66,7 @@ const STAMP: usize = 16;
 /// After which a hub has forgotten channels that nobody asks for.
 const FORGOTTEN: Duration = Duration::from_secs(25 * 3_600);
 /// The longest a call may take, in milliseconds.
-const LONGEST_CALL: u64 = 60_000;
+const LONGEST_CALL: u64 = 180_000;
 /// The longest a provider thinks before it answers, in nanoseconds.
 const LONGEST_THOUGHT: u64 = 5_000_000_000;
 /// How long the warm-up waits for anything.

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use commipc_protocol::auth::{SenderKey, message_ref};
 use commipc_protocol::client::{Dropped, Event, Failure};
-use commipc_protocol::wire::{Control as _, FrameType, Hop, Kind, Message, Open};
-use commipc_protocol::{OwnerPolicy, Refusal};
+use commipc_protocol::wire::{Control as _, FrameType, Hop, Kind, Message, Open, Reclaim};
+use commipc_protocol::{OwnerPolicy, Refusal, hub};
 use commipc_sim::{Malice, Reply, Trick, World};
 
 use crate::scene::{
-    MOMENT, ONE, SOON, TWO, Words, all_is_well, claim, demands, is_ready, member_keys, parts, says_all, settled,
-    unnoticed, untagged, world,
+    MOMENT, ONE, SOON, TWO, Words, all_is_well, claim, control, demands, is_ready, member_keys, name, parts, says_all,
+    settled, unnoticed, untagged, world,
 };
 
 /// `x` has joined both channels and listens.
@@ -94,9 +94,11 @@ pub(crate) fn a4_nobody_answers_a_call_but_who_was_called() {
         let Message { header, protected, tag, .. } = Message::parse(message).unwrap();
         let reference = message_ref(protected, tag);
         let (keys, _) = member_keys(&world, "x", ONE);
+        let asked = world.rogue_called("o").heard().last().unwrap().clone();
+        let handed_on = Hop::split(parts(&asked).1).unwrap().0.route;
         for sender in ["x", "o"] {
             let key = keys.sender(&[0x77; 16], sender);
-            for route in [1, 2, route, 0x8000_0001] {
+            for route in [1, 2, route, handed_on] {
                 let words = Words {
                     key: Some(&key),
                     request: header.request,
@@ -115,6 +117,24 @@ pub(crate) fn a4_nobody_answers_a_call_but_who_was_called() {
         }
         assert_eq!(&world.answer(call).unwrap().payload.bytes[..], b"yes", "{channel}");
     }
+}
+
+/// The owner is gone and its channel is kept: a member says that it is the owner.
+#[test]
+pub(crate) fn a4_nobody_comes_back_to_a_channel_but_its_owner() {
+    let mut world = world_with_a_member(1);
+    let _ = world.at("o").is_cut();
+    world.run_for(MOMENT);
+    let _ = world.at("x").joins("ch", ONE);
+    world.run_for(MOMENT);
+    let known = world.hub_told("h").len();
+    let (channel, proof) = (name("ch"), &[0x5a; 32]);
+    for (stored, n) in [(0, 1), (1, 1), (1, 2), (1, 1 << 40)] {
+        world.says("x", &control(&Reclaim { id: 1 << 40, channel, stored, n, proof }));
+        world.run_for(MOMENT);
+    }
+    let told = &world.hub_told("h")[known..];
+    assert!(told.iter().all(|event| !matches!(event, hub::Event::OwnerChanged { .. })), "{told:?}");
 }
 
 #[test]

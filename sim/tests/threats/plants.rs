@@ -13,7 +13,7 @@ const GUARDS: [(Canary, fn()); 14] = [
     (Canary::RecordTag, outsiders::a1_a8_nobody_on_the_path_of_a_connection_is_believed),
     (Canary::RecordTag, outsiders::a1_a8_what_is_taken_out_of_a_connection_ends_it),
     (Canary::ServerProof, outsiders::a2_whoever_knows_no_secret_is_nobodys_hub),
-    (Canary::OwnerProof, members::a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing),
+    (Canary::OwnerProof, members::a4_nobody_comes_back_to_a_channel_but_its_owner),
     (Canary::ForeignSender, members::a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing),
     (Canary::ForeignReply, members::a4_nobody_answers_a_call_but_who_was_called),
     (Canary::NotMember, strangers::a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing),
