@@ -107,6 +107,10 @@ const SIM_RUN: &str = "\
 Examples:
   commipc sim run                                          a thousand worlds; nothing is found
   commipc sim run --seeds 200000 --from 1000000            more of them, others";
+const SIM_SELFTEST: &str = "\
+Examples:
+  commipc sim selftest                                     every planted bug is found, and in how many seeds
+  commipc sim selftest --only 7 --within 100000            one of them, with more patience";
 const SIM_REPLAY: &str = "\
 Examples:
   commipc sim replay --seed 4711                           one world, told as a conversation
@@ -430,6 +434,7 @@ pub(crate) struct Man {
 pub(crate) enum Sim {
     Run(SimRun),
     Replay(SimReplay),
+    Selftest(SimSelftest),
 }
 
 /// Run many seeds and judge what happens; ends with 1 if something is found
@@ -459,6 +464,24 @@ pub(crate) struct SimReplay {
     /// Write the run's choices to a new file, for --choices
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+}
+
+/// Plant bugs and see that each is found; ends with 1 if one is not
+///
+/// Only a build with planted bugs can do that, which is never one that is shipped: RUSTFLAGS='--cfg commipc_canary', in a
+/// target directory of its own.
+#[derive(Args, Debug)]
+#[command(before_help = SIM_SELFTEST)]
+pub(crate) struct SimSelftest {
+    /// In how many seeds at most each must be found
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) within: u64,
+    /// The first seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// Only the bug with this number
+    #[arg(long, value_name = "N")]
+    pub(crate) only: Option<u32>,
 }
 
 /// Which world.

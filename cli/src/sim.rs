@@ -6,16 +6,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use commipc_sim::decisions::Choices;
-use commipc_sim::{Failure as Finding, Outcome as Run, Source, Tally, replay_command, report_seed, run_seeds};
+use commipc_sim::{
+    Canary, Failure as Finding, Found, Outcome as Run, Source, Tally, find_canary, replay_command, report_seed,
+    run_seeds,
+};
 use serde_json::json;
 
-use crate::args::{Replayed, Sim, SimReplay, SimRun};
+use crate::args::{Replayed, Sim, SimReplay, SimRun, SimSelftest};
 use crate::failure::{Exit, Failure, Outcome};
 
 pub(crate) fn run(args: &Sim, json: bool) -> Outcome {
     match args {
         Sim::Run(args) => hunt(args, json),
         Sim::Replay(args) => replay(args, json),
+        Sim::Selftest(args) => selftest(args, json),
     }
 }
 
@@ -109,6 +113,35 @@ fn replay(args: &SimReplay, json: bool) -> Outcome {
         crate::say(&run);
     }
     found_nothing(&run.failures)
+}
+
+fn selftest(args: &SimSelftest, json: bool) -> Outcome {
+    let planted: Vec<Canary> = match args.only {
+        None => Canary::ALL.iter().copied().filter(|canary| canary.shows_in_storms()).collect(),
+        Some(number) => Canary::from_number(number).into_iter().collect(),
+    };
+    if planted.is_empty() {
+        return Err(Failure::usage("no planted bug has this number"));
+    }
+    if !Canary::can_be_planted() {
+        return Err(Failure::new(Exit::Other, "this build has no planted bugs")
+            .hint("RUSTFLAGS='--cfg commipc_canary' cargo run --release --target-dir target/canary -p commipc-cli -- sim selftest"));
+    }
+    let mut missed = Vec::new();
+    for canary in planted {
+        let found = find_canary(canary, args.from, args.within);
+        let (number, what) = (canary.number(), canary.what());
+        if json {
+            let (seeds, by) = (found.as_ref().map(|it| it.seeds), found.as_ref().map(|it| it.failure.oracle));
+            crate::say(json!({ "canary": number, "what": what, "seeds": seeds, "oracle": by }));
+        } else if let Some(Found { seeds, seed, failure }) = &found {
+            crate::say(format_args!("{number:>3}  found in {seeds:>5} seeds ({seed}), by {}: {what}", failure.oracle));
+        } else {
+            crate::say(format_args!("{number:>3}  NOT FOUND in {} seeds: {what}", args.within));
+        }
+        missed.extend(found.is_none().then_some(number));
+    }
+    if missed.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Other, format!("not found: {missed:?}"))) }
 }
 
 fn source(what: &Replayed) -> Outcome<Source> {

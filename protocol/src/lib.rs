@@ -5,6 +5,8 @@
 extern crate alloc;
 
 pub mod auth;
+#[doc(hidden)]
+pub mod canary;
 pub mod client;
 mod error;
 mod hash;

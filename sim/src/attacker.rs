@@ -44,11 +44,9 @@ impl Tampering {
     }
 }
 
-/// To how many of a thousand frames each is done, in the order of [`Tampering::ALL`]; all zero where nobody is.
+/// To how many of a thousand frames each is done, in the order of [`Tampering::ALL`]. Who does nothing still listens.
 pub type Assault = [u64; Tampering::ALL.len()];
 
-/// Nobody is on the path.
-pub(crate) const NOBODY: Assault = [0; Tampering::ALL.len()];
 /// Frames that are remembered.
 const SEEN: usize = 4_096;
 
@@ -208,6 +206,8 @@ mod tests {
     use super::*;
     use crate::decisions::Decisions;
 
+    const LISTENS: Assault = [0; 6];
+
     fn framed(text: &[u8]) -> Vec<u8> {
         [&(text.len() as u32).to_be_bytes()[..], text].concat()
     }
@@ -230,7 +230,7 @@ mod tests {
         let mut attacker = Attacker::default();
         let said = [&MAGIC[..], &framed(b"one"), &framed(b"two")].concat();
         let mut heard = Vec::new();
-        said.iter().for_each(|byte| heard.extend(passed(&mut attacker, (0, 0), &[*byte], NOBODY)));
+        said.iter().for_each(|byte| heard.extend(passed(&mut attacker, (0, 0), &[*byte], LISTENS)));
         assert_eq!((heard, attacker.overheard().count()), (said, 2));
     }
 
@@ -239,8 +239,8 @@ mod tests {
         let (one, two, three) = (framed(b"one"), framed(b"two"), framed(b"three"));
         let after = |what| {
             let mut attacker = Attacker::default();
-            passed(&mut attacker, (0, 1), &one, NOBODY);
-            passed(&mut attacker, (1, 1), &two, NOBODY);
+            passed(&mut attacker, (0, 1), &one, LISTENS);
+            passed(&mut attacker, (1, 1), &two, LISTENS);
             let passed = passed(&mut attacker, (0, 1), &three, only(what));
             assert_eq!(attacker.played().values().sum::<u64>(), 1);
             passed

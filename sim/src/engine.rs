@@ -15,7 +15,7 @@ use commipc_protocol::{Flush, Input, Instant, LinkEnd, LinkId, Machine, Output, 
 use core::time::Duration;
 
 use crate::agenda::Agenda;
-use crate::attacker::{Attacker, NOBODY};
+use crate::attacker::Attacker;
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::node::{Clocks, Habits, Node, NodeId};
 use crate::weather::Weather;
@@ -375,7 +375,7 @@ impl<M: Machine> Engine<M> {
             self.nodes[node].links.insert(link, (wire, usize::from(!link.is_dialled())));
             End { node, link, standing: false, open: true }
         });
-        let (peer, attacked) = (self.peer(), self.weather.assault != NOBODY);
+        let (peer, attacked) = (self.peer(), self.weather.assault.is_some());
         self.wires.push(Wire { ends, pipes: natures.map(Pipe::new), broken: false, attacked, peer });
         for (side, at) in delays.into_iter().enumerate() {
             self.agenda.plan(at, Happening::Stand { wire, side });
@@ -449,7 +449,7 @@ impl<M: Machine> Engine<M> {
             return Some(data);
         }
         let (tagged, choose) = (!self.wires[wire].peer.is_private(), self.decisions.on(self.attack));
-        self.attacker.pass((wire, 1 - reader), tagged, &data, self.weather.assault, choose)
+        self.attacker.pass((wire, 1 - reader), tagged, &data, self.weather.assault.unwrap_or_default(), choose)
     }
 }
 

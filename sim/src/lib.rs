@@ -22,6 +22,7 @@ mod mallory;
 mod node;
 pub mod oracles;
 mod passwords;
+mod rogue;
 mod run;
 mod station;
 mod suite;
@@ -34,12 +35,15 @@ mod world;
 
 pub use attacker::{Assault, Attacker, Tampering};
 pub use canon::Canon;
+pub use commipc_protocol::canary::Canary;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use host::{Joining, Process, Sim, Stalled};
-pub use mallory::{Malice, Mallory, Order, Trick};
+pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
+pub use rogue::Rogue;
 pub use run::{
-    Outcome, Source, Tally, is_malicious, replay_command, report_seed, run, run_choices, run_seed, run_seeds,
+    Found, Outcome, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_choices, run_seed,
+    run_seeds,
 };
 pub use station::{Asked, Station, Told, Withheld};
 pub use suite::{At, Reply, Ticket};

@@ -37,8 +37,15 @@ const fn of_key(salt: Salt) -> ChannelSalt {
     ChannelSalt { kdf: Kdf::Key, salt, iterations: 0 }
 }
 
-/// What a password becomes: each stands for a key of 32 bytes, so that nothing is slow.
+impl Password {
+    /// What it stands for: a key, so that nothing is slow.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 32] {
+        [0xc0 ^ self.0; 32]
+    }
+}
+
+/// What a password becomes.
 pub(crate) fn master(password: Password, salt: &Salt) -> Option<ChannelMaster> {
-    let secret = Secret::key([0xc0 ^ password.0; 32]);
-    secret.derive(salt, 0).ok().and_then(|salted| ChannelMaster::new(&salted).ok())
+    Secret::key(password.bytes()).derive(salt, 0).ok().and_then(|salted| ChannelMaster::new(&salted).ok())
 }

@@ -6,8 +6,10 @@ use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use commipc_protocol::Instant;
+use commipc_protocol::canary::{Canary, plant};
 
 use crate::decisions::{Choices, Decisions};
+use crate::rogue::Rogue;
 use crate::swarm::{self, Swarm};
 use crate::trace::TraceHash;
 use crate::world::{Failure, World};
@@ -86,6 +88,8 @@ pub fn run(source: Source, talking: bool) -> Outcome {
 fn malice(world: &mut World) -> BTreeMap<&'static str, u64> {
     let mut malice = world.engine().attacker().played().clone();
     let hubs = world.hubs();
+    let rogues: u64 = world.clients().iter().filter_map(|node| world.rogue_at(*node)).map(Rogue::spoken).sum();
+    malice.extend((rogues > 0).then_some(("says what is not its own", rogues)));
     malice.extend(hubs.iter().filter_map(|hub| world.mallory(*hub)).flat_map(|hub| hub.played().clone()));
     malice
 }
@@ -134,6 +138,33 @@ pub fn run_seeds(first: u64, count: u64, enough: usize) -> Tally {
         }
     }
     tally
+}
+
+/// How a planted bug was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// In how many seeds, the one that failed included.
+    pub seeds: u64,
+    /// The seed that failed.
+    pub seed: u64,
+    /// Who says so.
+    pub failure: Failure,
+}
+
+/// Plants a bug and runs seeds from `first` on until one fails; nothing when none of so many does. Where bugs cannot be
+/// planted nothing is planted and so nothing found.
+#[must_use]
+pub fn find_canary(canary: Canary, first: u64, within: u64) -> Option<Found> {
+    if !plant(Some(canary)) {
+        return None;
+    }
+    let found = (first..first.saturating_add(within)).zip(1..).find_map(|(seed, seeds)| {
+        let failure = run_seed(seed).failures.into_iter().next()?;
+        Some(Found { seeds, seed, failure })
+    });
+    // It was planted a moment ago.
+    let _ = plant(None);
+    found
 }
 
 /// The one command that replays a seed.

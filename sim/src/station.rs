@@ -6,6 +6,7 @@ use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::{ClientId, Deadline, Input, Machine, Now, Output};
 
 use crate::mallory::{Mallory, Order};
+use crate::rogue::Rogue;
 
 /// A product machine.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub enum Station {
     Hub(Box<Hub>),
     /// A hub that its clients should not trust.
     Mallory(Box<Mallory>),
+    /// A client that nobody should trust.
+    Rogue(Box<Rogue>),
 }
 
 /// What an application asks of a station. What is meant for the other kind has no effect.
@@ -25,7 +28,7 @@ pub enum Asked {
     Client(client::Command),
     /// Of a hub.
     Hub(hub::Command),
-    /// Of a malicious hub.
+    /// Of a malicious hub, or of a client that nobody should trust.
     Malice(Order),
 }
 
@@ -52,28 +55,37 @@ pub enum Told {
     },
 }
 
+impl Station {
+    pub(crate) fn client(client: Client) -> Self {
+        Self::Client(Box::new(client))
+    }
+
+    pub(crate) fn rogue(client: Client) -> Self {
+        Self::Rogue(Box::new(Rogue::new(client)))
+    }
+
+    fn obey(&mut self, order: Order) {
+        match self {
+            Self::Mallory(mallory) => mallory.obey(order),
+            Self::Rogue(rogue) => rogue.obey(order),
+            Self::Client(_) | Self::Hub(_) => {}
+        }
+    }
+}
+
 impl Machine for Station {
     type Command = Asked;
     type Event = Told;
 
     fn handle_input(&mut self, now: Now, input: Input<Asked>) {
+        if let Input::Command(Asked::Malice(order)) = &input {
+            return self.obey(order.clone());
+        }
         match self {
-            Self::Client(client) => feed(client.as_mut(), now, input, |asked| match asked {
-                Asked::Client(command) => Some(command),
-                Asked::Hub(_) | Asked::Malice(_) => None,
-            }),
+            Self::Client(client) => feed(client.as_mut(), now, input, of_client),
             Self::Hub(hub) => feed(hub.as_mut(), now, input, of_hub),
-            Self::Mallory(mallory) => match input {
-                Input::Command(Asked::Malice(order)) => mallory.obey(order),
-                input @ (Input::Command(Asked::Client(_) | Asked::Hub(_))
-                | Input::Accepted { .. }
-                | Input::Dialled { .. }
-                | Input::Received { .. }
-                | Input::Written { .. }
-                | Input::Closed { .. }
-                | Input::Shortage
-                | Input::Timeout) => feed(mallory.as_mut(), now, input, of_hub),
-            },
+            Self::Mallory(mallory) => feed(mallory.as_mut(), now, input, of_hub),
+            Self::Rogue(rogue) => feed(rogue.as_mut(), now, input, of_client),
         }
     }
 
@@ -82,6 +94,7 @@ impl Machine for Station {
             Self::Client(client) => client.poll_output().map(|output| told(output, Told::Client)),
             Self::Hub(hub) => hub.poll_output().map(|output| told(output, Told::Hub)),
             Self::Mallory(mallory) => mallory.poll_output(),
+            Self::Rogue(rogue) => rogue.poll_output().map(|output| told(output, Told::Client)),
         }
     }
 
@@ -90,7 +103,15 @@ impl Machine for Station {
             Self::Client(client) => client.poll_timeout(),
             Self::Hub(hub) => hub.poll_timeout(),
             Self::Mallory(mallory) => mallory.poll_timeout(),
+            Self::Rogue(rogue) => rogue.poll_timeout(),
         }
+    }
+}
+
+fn of_client(asked: Asked) -> Option<client::Command> {
+    match asked {
+        Asked::Client(command) => Some(command),
+        Asked::Hub(_) | Asked::Malice(_) => None,
     }
 }
 

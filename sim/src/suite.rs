@@ -1,7 +1,8 @@
 //! The part of a world that suites speak: who does what, what comes of it, and that a failing test prints its seed.
 
+use commipc_protocol::auth::Kdf;
 use commipc_protocol::client::{
-    Answer, CallFailure, Command, Event, EventKind, Failure, Message, Outgoing, Payload, Request, Token,
+    Access, Answer, CallFailure, Command, Event, EventKind, Failure, Message, Outgoing, Payload, Request, Token,
 };
 use commipc_protocol::{ChannelName, EventName, Fault};
 use core::time::Duration;
@@ -9,6 +10,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::node::NodeId;
+use crate::oracles::Password;
 use crate::world::{Moment, World};
 
 /// How a provider's script answers requests.
@@ -239,12 +241,47 @@ impl At<'_> {
     /// # Panics
     /// When the hub refuses.
     pub fn opens(mut self, channel: &str) -> Self {
-        let ticket = self.asks(|token| Command::Open {
-            token,
-            channel: channel_name(channel),
-            access: commipc_protocol::client::Access::default(),
-        });
+        let ticket = self.tries_to_open(channel);
         self.confirmed(ticket)
+    }
+
+    /// Asks to open a channel.
+    pub fn tries_to_open(&mut self, channel: &str) -> Ticket {
+        let (channel, access) = (channel_name(channel), Access::default());
+        self.asks(|token| Command::Open { token, channel, access })
+    }
+
+    /// Opens a channel with a password and waits for the confirmation.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn joins(mut self, channel: &str, password: Password) -> Self {
+        let ticket = self.tries_to_join(channel, password);
+        self.confirmed(ticket)
+    }
+
+    /// Asks to open a channel with a password.
+    pub fn tries_to_join(&mut self, channel: &str, password: Password) -> Ticket {
+        let channel = channel_name(channel);
+        self.world.keyring.insert((self.node, channel.clone()), password);
+        let access = Access { secret: Some(Kdf::Key), ..Access::default() };
+        self.asks(|token| Command::Open { token, channel, access })
+    }
+
+    /// Gives a channel a password and waits for the confirmation.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn protects(mut self, channel: &str, password: Password) -> Self {
+        let ticket = self.tries_to_protect(channel, password);
+        self.confirmed(ticket)
+    }
+
+    /// Asks to give a channel a password.
+    pub fn tries_to_protect(&mut self, channel: &str, password: Password) -> Ticket {
+        self.last = self.world.token();
+        self.world.protect(self.node, self.last, channel_name(channel), password);
+        self.ticket()
     }
 
     /// Provides an event and waits for the confirmation.
@@ -261,9 +298,14 @@ impl At<'_> {
     /// # Panics
     /// When the hub refuses.
     pub fn listens(mut self, channel: &str, event: Option<&str>) -> Self {
-        let (channel, event) = (channel_name(channel), event.map(event_name));
-        let ticket = self.asks(|token| Command::Listen { token, channel, event });
+        let ticket = self.tries_to_listen(channel, event);
         self.confirmed(ticket)
+    }
+
+    /// Asks to listen to one event of a channel, or to all.
+    pub fn tries_to_listen(&mut self, channel: &str, event: Option<&str>) -> Ticket {
+        let (channel, event) = (channel_name(channel), event.map(event_name));
+        self.asks(|token| Command::Listen { token, channel, event })
     }
 
     fn confirmed(self, ticket: Ticket) -> Self {

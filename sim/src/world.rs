@@ -101,12 +101,16 @@ pub struct World {
     pub(crate) tokens: u64,
     /// Protections so far.
     pub(crate) salts: u64,
+    /// Passwords that clients derive keys from by themselves, where a suite told them.
+    pub(crate) keyring: BTreeMap<(NodeId, ChannelName), Password>,
     /// What every client was told, in order.
     pub(crate) told: BTreeMap<NodeId, Vec<client::Event>>,
     pub(crate) hub_told: BTreeMap<NodeId, Vec<hub::Event>>,
     /// Told and not taken by [`World::next_told`] yet, as indexes into `told`.
     pub(crate) fresh: VecDeque<(NodeId, usize)>,
     last_hub: Option<NodeId>,
+    /// What the client added next proves, if not the hub's shared secret.
+    login: Option<(CredentialId, [u8; 32])>,
     /// Each hub's secret is the bytes of its index.
     verifiers: BTreeMap<NodeId, [u8; 32]>,
     pub(crate) habits: bool,
@@ -157,10 +161,12 @@ impl World {
             plan_serial: 0,
             tokens: 0,
             salts: 0,
+            keyring: BTreeMap::new(),
             told: BTreeMap::new(),
             hub_told: BTreeMap::new(),
             fresh: VecDeque::new(),
             last_hub: None,
+            login: None,
             verifiers: BTreeMap::new(),
             habits: false,
             twins: false,
@@ -220,24 +226,41 @@ impl World {
         self.add_hub(name, Limits::default(), policy, Some(malice))
     }
 
-    fn add_hub(mut self, name: &str, limits: Limits, owner_policy: OwnerPolicy, malice: Option<Malice>) -> Self {
+    fn add_hub(self, name: &str, limits: Limits, owner_policy: OwnerPolicy, malice: Option<Malice>) -> Self {
         let key = [u8::try_from(self.watch.names.len()).unwrap_or(u8::MAX); 32];
-        let credential = Verifier::new(&Secret::key(key), [9; 16], 0).map(Credential::shared);
-        let mut credentials = Credentials::new([7; 32]);
-        if let Ok(credential) = credential {
-            credentials = credentials.with(CredentialId::shared(), credential);
-        }
-        let config = || HubConfig {
-            id: HubId::new(name).ok(),
-            credentials: credentials.clone(),
-            limits: limits.clone(),
-            owner_policy,
-        };
+        self.keyed_hub(name, key, credentials(key), |id, credentials| {
+            (HubConfig { id, credentials, limits: limits.clone(), owner_policy }, malice.clone())
+        })
+    }
+
+    /// Adds a hub whose secret clients added later prove, be it that of another hub.
+    #[must_use]
+    pub fn hub_with_key(self, name: &str, key: [u8; 32]) -> Self {
+        self.hub_with_credentials(name, key, credentials(key))
+    }
+
+    /// Adds a hub that admits by a table; clients added later prove this key, unless they have credentials of their own.
+    #[must_use]
+    pub fn hub_with_credentials(self, name: &str, key: [u8; 32], credentials: Credentials) -> Self {
+        self.keyed_hub(name, key, credentials, |id, credentials| {
+            (HubConfig { id, credentials, limits: Limits::default(), owner_policy: OwnerPolicy::default() }, None)
+        })
+    }
+
+    fn keyed_hub(
+        mut self,
+        name: &str,
+        key: [u8; 32],
+        credentials: Credentials,
+        config: impl Fn(Option<HubId>, Credentials) -> (HubConfig, Option<Malice>),
+    ) -> Self {
+        let config = || config(HubId::new(name).ok(), credentials.clone());
         let stream = self.engine.decisions().stream("malice");
+        let (HubConfig { owner_policy, .. }, malice) = config();
         let malice = malice.map(|malice| (malice, self.engine.decisions().on(stream).seed()));
         let resident = Resident { id: None, honest: true, policy: Some(owner_policy) };
         let node = self.add(name, resident, |seed| {
-            let hub = Hub::new(config(), seed);
+            let hub = Hub::new(config().0, seed);
             match &malice {
                 None => Station::Hub(Box::new(hub)),
                 Some((malice, seed)) => Station::Mallory(Box::new(Mallory::new(hub, malice.clone(), *seed))),
@@ -262,21 +285,40 @@ impl World {
 
     /// Adds a client with an id, limits and a secret that is right or not.
     #[must_use]
-    pub fn client_with(mut self, name: &str, id: &str, limits: Limits, honest: bool) -> Self {
+    pub fn client_with(self, name: &str, id: &str, limits: Limits, honest: bool) -> Self {
+        self.client_of(name, id, limits, honest, Station::client)
+    }
+
+    /// The client added next proves this instead of its hub's shared secret.
+    #[must_use]
+    pub fn proving(mut self, credential: CredentialId, key: [u8; 32]) -> Self {
+        self.login = Some((credential, key));
+        self
+    }
+
+    pub(crate) fn client_of(
+        mut self,
+        name: &str,
+        id: &str,
+        limits: Limits,
+        honest: bool,
+        station: fn(Client) -> Station,
+    ) -> Self {
         let hub = self.last_hub;
-        let key = hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32]);
-        let key = if honest { key } else { key.map(|byte| !byte) };
+        let shared = hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32]);
+        let shared = if honest { shared } else { shared.map(|byte| !byte) };
+        let (credential, key) = self.login.take().unwrap_or_else(|| (CredentialId::shared(), shared));
         let hub: Arc<str> = format!("sim:{}", hub.map_or("nowhere", |hub| self.engine.name(hub))).into();
         let resident = Resident { id: ClientId::new(id).ok(), honest, policy: None };
         let config = || ClientConfig {
             hub: Arc::clone(&hub),
             id: ClientId::new(id).ok(),
-            credential: CredentialId::shared(),
+            credential: credential.clone(),
             secret: Secret::key(key),
             limits: limits.clone(),
             reconnect: None,
         };
-        self.add(name, resident, |seed| Station::Client(Box::new(Client::new(config(), seed))));
+        self.add(name, resident, |seed| station(Client::new(config(), seed)));
         self
     }
 
@@ -302,7 +344,10 @@ impl World {
     #[must_use]
     pub fn clients(&self) -> Vec<NodeId> {
         let ids = (0..self.watch.names.len()).map(|index| NodeId::new(u32::try_from(index).unwrap_or(u32::MAX)));
-        ids.filter(|node| matches!(self.engine.machine(*node).map(Twins::shown), Some(Station::Client(_)))).collect()
+        ids.filter(|node| {
+            matches!(self.engine.machine(*node).map(Twins::shown), Some(Station::Client(_) | Station::Rogue(_)))
+        })
+        .collect()
     }
 
     /// Every hub, in the order of adding.
@@ -399,6 +444,12 @@ impl World {
                     if let client::Event::Request(request) = &event {
                         self.serve(node, request);
                     }
+                    if let client::Event::DeriveChannelKey { channel, salt } = &event
+                        && let Some(password) = self.keyring.get(&(node, channel.clone()))
+                    {
+                        let (channel, salt, password) = (channel.clone(), salt.salt, *password);
+                        self.plan_own(Duration::ZERO, Plan::Derive { node, channel, salt, password });
+                    }
                     let list = self.told.entry(node).or_default();
                     list.push(event);
                     self.fresh.push_back((node, list.len() - 1));
@@ -421,11 +472,8 @@ impl World {
         Census(match self.engine.machine(node).map(Twins::shown) {
             Some(Station::Hub(hub)) => held_by(hub),
             Some(Station::Mallory(mallory)) => held_by(mallory.inside()),
-            Some(Station::Client(client)) => {
-                let client::Load { calls, serving, controls, sends, streams, parked } = client.load();
-                let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)];
-                tables.into_iter().chain([("streams", streams), ("parked", parked)]).collect()
-            }
+            Some(Station::Client(client)) => held_by_client(client),
+            Some(Station::Rogue(rogue)) => held_by_client(rogue.inside()),
             None => Vec::new(),
         })
     }
@@ -446,6 +494,21 @@ impl World {
         let census = self.census(node);
         self.watch.judge(self.engine.now(), node, |oracle| oracle.emptied(node, &census));
     }
+}
+
+/// One shared secret, and nothing else.
+fn credentials(key: [u8; 32]) -> Credentials {
+    let none = Credentials::new([7; 32]);
+    match Verifier::new(&Secret::key(key), [9; 16], 0) {
+        Ok(verifier) => none.with(CredentialId::shared(), Credential::shared(verifier)),
+        Err(_) => none,
+    }
+}
+
+fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
+    let client::Load { calls, serving, controls, sends, streams, parked } = client.load();
+    let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)];
+    tables.into_iter().chain([("streams", streams), ("parked", parked)]).collect()
 }
 
 fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::channels::ChannelIx;
 use super::numbers::Heard;
 use super::{Client, Dropped, Due, Event, Gap, Incoming};
+use crate::canary::Canary;
 use crate::error::Violation;
 use crate::hash::{Keyed, Map};
 use crate::names::{ChannelName, EventName};
@@ -134,7 +135,7 @@ impl Client {
                 (None, false)
             }
         };
-        if let Some((first, last)) = missing {
+        if let Some((first, last)) = missing.filter(|_| !Canary::Gap.sings()) {
             let Self { channels, outputs, .. } = self;
             for to in channels.listeners(header.channel, header.event) {
                 let (channel, event) = (incoming.channel.clone(), incoming.event.clone());

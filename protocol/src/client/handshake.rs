@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Client, Due, Event, Welcome};
 use crate::auth::{Capabilities, ConnectionKeys, Kdf, MaskKey, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
+use crate::canary::Canary;
 use crate::error::{CloseReason, Refusal, Violation};
 use crate::machine::{Flush, LinkId, Output, Peer};
 use crate::names::HubId;
@@ -259,7 +260,7 @@ impl Proving {
     /// Whether the hub knows the credential's verifier and saw the same handshake.
     fn verify(&self, welcome: &[u8], proof: &[u8; 32]) -> bool {
         let unproved = welcome.get(..welcome.len().saturating_sub(PROOF_ENTRY_LEN)).unwrap_or_default();
-        self.keys.verify_server_proof(&self.transcript, &self.proof, unproved, proof)
+        self.keys.verify_server_proof(&self.transcript, &self.proof, unproved, proof) || Canary::ServerProof.sings()
     }
 }
 

@@ -9,6 +9,7 @@ use super::flow::Ending;
 use super::streams::Stream;
 use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId, StreamId};
 use crate::auth::message_ref;
+use crate::canary::Canary;
 use crate::error::{Fault, FaultCode, Misuse, Refusal, Violation};
 use crate::names::{Address, ChannelName, EventName};
 use crate::time::TimerReason;
@@ -152,6 +153,9 @@ impl Client {
                 && serving.caller.hub.as_name() == header.origin
                 && header.reference == serving.reference.as_ref().map_or(&[][..], |reference| reference)
         };
+        if Canary::Cancel.sings() {
+            return Ok(());
+        }
         if self.serving.get(&hop.route).is_some_and(fits)
             && let Err(why) = self.accept(&message)
         {

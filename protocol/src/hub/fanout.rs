@@ -6,6 +6,7 @@ use super::calls::Passing;
 use super::registry::LinkIx;
 use super::session::Session;
 use super::{DisconnectReason, Hub};
+use crate::canary::Canary;
 use crate::error::{Refusal, Violation};
 use crate::names::Name;
 use crate::wire::{Ack, Control, FrameType, Kind, Pool, Refused, put_image};
@@ -78,7 +79,7 @@ impl Hub {
         image: &[u8],
         shared: Option<&Bytes>,
     ) {
-        for to in self.registry.listeners(channel, event).filter(|to| Some(*to) != said_by) {
+        for to in self.registry.listeners(channel, event).filter(|to| Some(*to) != said_by || Canary::Echo.sings()) {
             let Some(session) = self.links.get_mut(to) else { continue };
             session.outbox.push_image(&mut self.pool, image, shared);
             self.counters.forwarded += 1;
@@ -96,6 +97,9 @@ impl Hub {
     pub(super) fn taken(&mut self, ix: LinkIx, refused: Option<Refusal>) {
         if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
             member.ack_due = true;
+            if refused.is_some() && Canary::Refusal.sings() {
+                return;
+            }
             if let Some(refusal) = refused {
                 member.refused.push(Refused { position: member.taken, code: refusal.code() });
             }

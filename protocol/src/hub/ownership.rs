@@ -9,6 +9,7 @@ use super::registry::{ChannelIx, Leaving, LinkIx};
 use super::session::Session;
 use super::{DisconnectReason, Due, Event, Hub};
 use crate::auth::{OwnerTranscript, OwnerVerifier};
+use crate::canary::Canary;
 use crate::error::Refusal;
 use crate::names::{ClientId, CredentialId, Name};
 use crate::policy::{AfterGrace, EPOCH_MAX, OwnerPolicy};
@@ -178,8 +179,11 @@ impl Hub {
         }
         let Some(entry) = self.registry.channel(channel) else { return };
         let (name, epoch) = (entry.name().clone(), entry.guard.epoch());
-        let members: Vec<LinkIx> =
+        let mut members: Vec<LinkIx> =
             entry.members_after(0).map(|(_, link)| link).filter(|link| Some(*link) != but).collect();
+        if Canary::Eviction.sings() {
+            members.pop();
+        }
         for link in members {
             let Some(session) = self.links.get_mut(link) else { continue };
             let told = Channel { channel: name.as_name(), code: why.code(), epoch: Some(epoch), owner: None };

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::guard::Guard;
+use crate::canary::Canary;
 use crate::client::EventKind;
 use crate::error::Refusal;
 use crate::hash::{Keyed, Map};
@@ -262,7 +263,9 @@ impl Registry {
     ) -> Result<EventName, Refusal> {
         let (channel, membership) = self.joined(memberships, channel)?;
         let event = membership.provides.take(event.as_str()).ok_or(Refusal::NotProvider)?;
-        channel.providers.remove(&event);
+        if !Canary::Withdraw.sings() {
+            channel.providers.remove(&event);
+        }
         memberships.provides -= 1;
         self.entries -= 1;
         Ok(event)

@@ -6,31 +6,49 @@ use commipc_protocol::wire::{Flags, FrameType, Header, Hop, Kind, Message, Targe
 
 /// A part of a message that a forger changes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Field {
+pub enum Field {
+    /// What it is: broadcast, call, answer.
     Kind,
+    /// What is special about it.
     Flags,
+    /// Where.
     Channel,
+    /// What about.
     Event,
+    /// Under which protection.
     Epoch,
+    /// Who says it.
     Sender,
+    /// At which hub the sender is.
     Origin,
+    /// Which run of the sender.
     Instance,
+    /// Its number among all of the sender's.
     Seq,
+    /// Its number among the broadcasts of the event.
     Bseq,
+    /// When.
     SentAt,
+    /// For how long.
     TimeLeft,
+    /// The number of the request.
     Request,
+    /// Which call it belongs to.
     Reference,
+    /// To whom.
     Target,
+    /// What is said about it.
     Metadata,
+    /// What is said.
     Payload,
+    /// The signature.
     Tag,
 }
 
 impl Field {
     /// Every part but the layout's version and an item's index: another version is no message, and nothing that the core
     /// takes has an index.
-    pub(crate) const ALL: [Self; 18] = [
+    pub const ALL: [Self; 18] = [
         Self::Kind,
         Self::Flags,
         Self::Channel,
@@ -51,7 +69,9 @@ impl Field {
         Self::Tag,
     ];
 
-    pub(crate) const fn name(self) -> &'static str {
+    /// The trick of changing it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Kind => "alters the kind",
             Self::Flags => "alters the flags",

@@ -7,7 +7,7 @@
 //! It knows all that a hub knows, and none of the members' keys. What it keeps from somebody for good it tells, so that
 //! an oracle can notice when it arrives all the same.
 
-mod forgery;
+pub(crate) mod forgery;
 mod orders;
 mod tricks;
 
@@ -15,13 +15,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use commipc_protocol::hub::{self, Hub};
-use commipc_protocol::wire::{Control as _, Done, FrameType, MAGIC, Open, Protect};
+use commipc_protocol::wire::{Control as _, Done, FrameType, Hello, MAGIC, Open, Protect};
 use commipc_protocol::{ChannelName, ClientId, Deadline, Input, LinkId, Machine, Now, Output};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
 use crate::oracles::Salt;
 use crate::station::{Told, Withheld};
+pub use forgery::Field;
 pub use orders::Order;
 pub use tricks::{Malice, Trick};
 
@@ -51,6 +52,8 @@ struct Wire {
     from_hub: BytesMut,
     greeted: bool,
     client: Option<ClientId>,
+    /// Who it wants to be.
+    asked: Option<ClientId>,
     /// Which channels its openings are for.
     opens: BTreeMap<u64, ChannelName>,
     /// An answer that waits for another one to be swapped with.
@@ -115,6 +118,8 @@ impl Mallory {
                     self.flush(link);
                 }
             }
+            // Meant for a client.
+            Order::Mute(_) | Order::Say(_) => {}
         }
     }
 }
@@ -175,6 +180,12 @@ impl Mallory {
         let (Some(kind), Some(body)) = (frame.get(4).copied().and_then(FrameType::from_number), frame.get(5..)) else {
             return true;
         };
+        if kind == FrameType::Hello
+            && let Ok(hello) = Hello::parse(body)
+            && let Some(wire) = self.wires.get_mut(&link)
+        {
+            wire.asked = ClientId::new(hello.client.as_str()).ok();
+        }
         if kind == FrameType::Open
             && let Ok(open) = Open::parse(body)
             && let (Some(wire), Ok(channel)) = (self.wires.get_mut(&link), ChannelName::new(open.channel.as_str()))
@@ -257,7 +268,7 @@ impl Mallory {
 }
 
 /// The next whole frame of a stream.
-fn next(buffer: &mut BytesMut) -> Option<Bytes> {
+pub(crate) fn next(buffer: &mut BytesMut) -> Option<Bytes> {
     let length = u32::from_be_bytes(*buffer.first_chunk::<4>()?);
     let whole = usize::try_from(length).ok()?.checked_add(4)?;
     (buffer.remaining() >= whole).then(|| buffer.split_to(whole).freeze())

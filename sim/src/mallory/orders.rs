@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use commipc_protocol::ClientId;
+use commipc_protocol::wire::FrameType;
 
 use super::{Malice, Mallory};
 use crate::node::NodeId;
@@ -9,18 +10,22 @@ use crate::station::{Asked, Station};
 use crate::twin::Twins;
 use crate::world::World;
 
-/// What a suite tells a malicious hub.
+/// What a suite tells a malicious hub, or a client that nobody should trust.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// To behave so from now on.
+    /// The hub: to behave so from now on.
     Turn(Malice),
-    /// To give a client a frame as if it had passed.
+    /// The hub: to give a client a frame as if it had passed.
     Inject {
         /// Whom.
         to: ClientId,
         /// The whole frame.
         frame: Bytes,
     },
+    /// The client: to send no frame of this type by itself.
+    Mute(FrameType),
+    /// The client: to send this on the link that it has.
+    Say(Bytes),
 }
 
 impl World {
@@ -50,7 +55,7 @@ impl World {
     pub fn mallory(&self, node: NodeId) -> Option<&Mallory> {
         match self.engine.machine(node).map(Twins::shown) {
             Some(Station::Mallory(mallory)) => Some(mallory),
-            Some(Station::Client(_) | Station::Hub(_)) | None => None,
+            Some(Station::Client(_) | Station::Hub(_) | Station::Rogue(_)) | None => None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What a malicious hub does to what passes, and how often.
 
 use bytes::{Bytes, BytesMut};
-use commipc_protocol::wire::{Control as _, Done, Fail, FrameType, JoinChallenge, Kind, ROUTE_BY_HUB};
+use commipc_protocol::wire::{
+    Control as _, Done, Fail, FrameType, JoinChallenge, Kind, ROUTE_BY_HUB, TAG_LEN, Welcome,
+};
 use commipc_protocol::{ClientId, LinkId, Refusal};
 use rand_core::Rng as _;
 
@@ -36,10 +38,14 @@ pub enum Trick {
     RollBack,
     /// Confirms a new password to the owner that nobody else hears of.
     HideRotation,
+    /// Welcomes whom it cannot prove anything to.
+    Admit,
 }
 
 impl Trick {
-    pub(crate) const fn name(self) -> &'static str {
+    /// As it is told.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Alter => "alters",
             Self::Strip => "strips a signature",
@@ -53,6 +59,7 @@ impl Trick {
             Self::Downgrade => "downgrades a protected channel",
             Self::RollBack => "rolls a protection back",
             Self::HideRotation => "hides a rotation",
+            Self::Admit => "welcomes without a proof",
         }
     }
 }
@@ -63,19 +70,27 @@ pub struct Malice {
     often: Vec<(Trick, u64)>,
     /// On unprotected channels as well.
     unsigned: bool,
+    /// The only field that it alters.
+    field: Option<Field>,
 }
 
 impl Malice {
     /// None at all.
     #[must_use]
     pub const fn none() -> Self {
-        Self { often: Vec::new(), unsigned: false }
+        Self { often: Vec::new(), unsigned: false, field: None }
     }
 
     /// Plays a trick on every occasion.
     #[must_use]
     pub fn always(trick: Trick) -> Self {
         Self::none().and(trick, 1_000)
+    }
+
+    /// Alters this field on so many of a thousand occasions, and nothing else.
+    #[must_use]
+    pub fn altering(field: Field, of_a_thousand: u64) -> Self {
+        Self { field: Some(field), ..Self::none().and(Trick::Alter, of_a_thousand) }
     }
 
     /// Plays a trick on so many of a thousand occasions.
@@ -106,6 +121,7 @@ impl Malice {
             (Trick::Hide, 60),
             (Trick::Downgrade, 60),
             (Trick::RollBack, 500),
+            (Trick::Admit, 300),
         ]
         .into_iter()
         .fold(Self::none(), |malice, (trick, often)| malice.and(trick, often))
@@ -125,6 +141,9 @@ impl Mallory {
         }
         if kind == Some(FrameType::Done) && self.proves(link, &frame) {
             return;
+        }
+        if kind == Some(FrameType::AuthFailed) && self.draws(Trick::Admit) {
+            return self.welcomes(link);
         }
         let Some((_, _, message)) = forgery::parts(&frame) else { return self.emit(link, &frame) };
         if message.header.epoch == 0 && !self.malice.unsigned {
@@ -158,7 +177,8 @@ impl Mallory {
             let trick = if kind == FrameType::Broadcast { Trick::Hide } else { Trick::HideBeacons };
             self.instead(link, to, by, frame, None, trick.name());
         } else if self.draws(Trick::Alter) {
-            let field = Field::ALL[(self.rng.next_u64() % Field::ALL.len() as u64) as usize];
+            let drawn = Field::ALL[(self.rng.next_u64() % Field::ALL.len() as u64) as usize];
+            let field = self.malice.field.unwrap_or(drawn);
             let Some(changed) = forgery::altered(frame, field) else { return false };
             self.instead(link, to, by, frame, Some(&changed), field.name());
         } else if self.draws(Trick::Strip)
@@ -313,6 +333,18 @@ impl Mallory {
         let mut body = BytesMut::new();
         Done { proof: None, ..done }.encode(&mut body);
         self.answers(link, FrameType::Done, &body, Trick::Downgrade)
+    }
+
+    fn welcomes(&mut self, link: LinkId) {
+        let Some(asked) = self.wires.get(&link).and_then(|wire| wire.asked.clone()) else { return };
+        let mut proof = [0; 32];
+        self.rng.fill_bytes(&mut proof);
+        let mut body = BytesMut::new();
+        let (session, client, capabilities, frame, insecure) = (1, asked.as_name(), 0, 1 << 20, false);
+        Welcome { session, client, capabilities, frame, insecure, refused: None, proof: &proof }.encode(&mut body);
+        self.answers(link, FrameType::Welcome, &body, Trick::Admit);
+        // Where frames are tagged a tag belongs to it, and where they are not it comes too late to matter.
+        self.emit(link, &[0; TAG_LEN]);
     }
 
     fn answers(&mut self, link: LinkId, kind: FrameType, body: &[u8], trick: Trick) -> bool {

@@ -125,7 +125,13 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
 /// Every oracle whose truth is that of clients alone, so that it holds whatever their hub does.
 #[must_use]
 pub fn against_hubs() -> Vec<Box<dyn Oracle>> {
-    vec![Box::new(Requests::default()), Box::new(Seals::default()), Box::new(Outputs::default()), Box::new(Leaks)]
+    vec![
+        Box::new(Requests::default()),
+        Box::new(Seals::default()),
+        Box::new(Authentication::default()),
+        Box::new(Outputs::default()),
+        Box::new(Leaks),
+    ]
 }
 
 /// What a message says, whoever says it: by this the saying and the hearing are matched.

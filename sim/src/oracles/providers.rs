@@ -30,8 +30,8 @@ pub struct Providers {
     people: People,
     /// What a client asked to give back, by what it asked with.
     giving: BTreeSet<(NodeId, Token, Place)>,
-    /// Taken away while the confirmation is on its way.
-    stale: BTreeSet<(NodeId, Place)>,
+    /// Asked for before it was taken away, so that a confirmation may be older than that.
+    stale: BTreeSet<(NodeId, Token)>,
     /// Taken from somebody who did not give it back, since the hub's outputs were drained.
     taken: BTreeSet<(NodeId, Place)>,
 }
@@ -60,7 +60,6 @@ impl Providers {
     /// Nothing that a client holds is certain any more.
     fn forget(&mut self, client: NodeId, which: impl Fn(&Place) -> bool) {
         self.certain.retain(|(holder, _), held| *holder != client || !which(held));
-        self.stale.retain(|(holder, held)| *holder != client || !which(held));
     }
 
     fn asks(&mut self, node: NodeId, command: &Command) {
@@ -115,7 +114,7 @@ impl Providers {
         let Event::Done { token, result } = event else { return Ok(()) };
         self.giving.retain(|(giver, asked, _)| (*giver, *asked) != (node, *token));
         let Some(place) = self.asked.remove(&(node, *token)) else { return Ok(()) };
-        let stale = result.is_ok() && self.stale.remove(&(node, place.clone()));
+        let stale = self.stale.remove(&(node, *token));
         if result.is_err() || stale || self.people.is_cut_off(node) {
             return Ok(());
         }
@@ -123,6 +122,8 @@ impl Providers {
         let mut held = self.certain.iter().filter(|(_, held)| **held == place);
         let other = held.find(|((holder, _), _)| *holder != node && people.hub_of(*holder) == people.hub_of(node));
         ensure(other.is_none(), || format!("{node:?} and {other:?} were both confirmed as providers of {place:?}"))?;
+        // Who provides it once more has replaced itself.
+        self.certain.retain(|(holder, _), held| *holder != node || *held != place);
         self.certain.insert((node, *token), place);
         Ok(())
     }
@@ -168,14 +169,15 @@ impl Providers {
             self.giving.remove(&given);
             return;
         }
-        let mut held = self.certain.iter().filter(|((holder, _), held)| *holder == who && **held == place);
-        let certain = held.next().map(|(key, _)| *key);
-        let asked = self.asked.iter().any(|((asker, _), asked)| *asker == who && *asked == place);
-        if let Some(key) = certain {
-            self.certain.remove(&key);
-            self.taken.insert((hub, place));
-        } else if asked && !self.people.is_cut_off(who) {
-            self.stale.insert((who, place.clone()));
+        let held = self.certain.len();
+        self.certain.retain(|(holder, _), held| *holder != who || *held != place);
+        let asked = self.asked.iter().filter(|((asker, _), asked)| *asker == who && **asked == place);
+        let asked: Vec<_> = asked.map(|(key, _)| *key).collect();
+        let stale = !asked.is_empty() && !self.people.is_cut_off(who);
+        if stale {
+            self.stale.extend(asked);
+        }
+        if stale || self.certain.len() < held {
             self.taken.insert((hub, place));
         }
     }
@@ -261,6 +263,18 @@ mod tests {
         ends(&mut late);
         confirmed(&mut late, 2, 1).unwrap();
         late.tells(1, Event::Done { token: Token(1), result: Ok(()) }).unwrap();
+    }
+
+    #[test]
+    fn who_provides_an_event_twice_loses_it_once() {
+        let mut scene = scene();
+        scene.hub_tells(provided(1)).unwrap();
+        confirmed(&mut scene, 1, 2).unwrap();
+        asks(&mut scene, 1, 3).unwrap();
+        scene.hub_tells(withdrawn(1)).unwrap();
+        scene.hub_tells(hub::Event::Terminated { channel: channel() }).unwrap();
+        scene.tells(1, Event::Done { token: Token(3), result: Ok(()) }).unwrap();
+        confirmed(&mut scene, 2, 1).unwrap();
     }
 
     #[test]

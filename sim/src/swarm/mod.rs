@@ -9,6 +9,7 @@
 
 mod ops;
 mod owning;
+mod rogues;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, Token};
@@ -17,9 +18,11 @@ use core::time::Duration;
 
 use owning::Owning;
 
+use crate::attacker::Assault;
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::mallory::Malice;
 use crate::node::NodeId;
+use crate::station::Station;
 use crate::weather::Weather;
 use crate::world::{Moment, Plan, World};
 
@@ -63,7 +66,7 @@ const STAMP: usize = 16;
 /// After which a hub has forgotten channels that nobody asks for.
 const FORGOTTEN: Duration = Duration::from_secs(25 * 3_600);
 /// The longest a call may take, in milliseconds.
-const LONGEST_CALL: u64 = 60_000;
+const LONGEST_CALL: u64 = 180_000;
 /// The longest a provider thinks before it answers, in nanoseconds.
 const LONGEST_THOUGHT: u64 = 5_000_000_000;
 /// How long the warm-up waits for anything.
@@ -94,6 +97,8 @@ pub(crate) struct Swarm {
     storming: bool,
     /// Whether the hub is one that nobody should trust.
     malicious: bool,
+    /// The name of a client that nobody should trust, if there is one: that of the first actor.
+    rogue: Option<String>,
 }
 
 /// What one application believes it has.
@@ -162,12 +167,13 @@ impl Swarm {
         let mut weather = Weather::drawn(world.engine().decisions().on(net));
         let mut limits = tight(world.engine().decisions().on(work));
         let mut owning = Owning::drawn(world.engine().decisions().on(work));
+        let mut rogue = false;
         if malicious {
             // Nothing that keeps it from what it is up to: no tags that it would have to make anew, no full tables.
             (weather.transports, limits, owning.early) = ([0, 0, 1], Limits::default(), true);
             world = world.weather(weather).malicious_hub("h", Malice::all(), owning.hub);
         } else {
-            besiege(&mut weather, &mut world);
+            rogue = besiege(&mut weather, &mut world);
             world = world.weather(weather).hub_with_policy("h", limits.clone(), owning.hub);
         }
         let mut choose = world.engine().decisions().on(work);
@@ -192,19 +198,30 @@ impl Swarm {
             persistent,
             storming,
             malicious,
+            rogue: None,
         };
+        let world = swarm.add_actors(world, count, &limits, rogue);
+        (world, swarm)
+    }
+
+    fn add_actors(&mut self, mut world: World, count: u64, limits: &Limits, rogue: bool) -> World {
         for number in 0..count {
-            let mut choose = world.engine().decisions().on(work);
+            let mut choose = self.choose(&mut world);
             let honest = !choose.chance(1, 12);
             let id = if choose.chance(1, 12) { 0 } else { number };
-            let id = format!("c{id}");
-            world = world.client_with(&format!("c{number}"), &id, limits.clone(), honest);
-            swarm.actors.push(Actor { id: ClientId::new(&id).ok(), ..Actor::default() });
+            let (name, id) = (format!("c{number}"), format!("c{id}"));
+            let rogue = rogue && number == 0;
+            let station = if rogue { Station::rogue } else { Station::client };
+            world = world.client_of(&name, &id, limits.clone(), honest, station);
+            self.actors.push(Actor { id: ClientId::new(&id).ok(), ..Actor::default() });
+            if rogue {
+                self.rogue = Some(name);
+            }
         }
-        for (actor, node) in swarm.actors.iter_mut().zip(world.clients()) {
+        for (actor, node) in self.actors.iter_mut().zip(world.clients()) {
             actor.node = Some(node);
         }
-        (world, swarm)
+        world
     }
 
     /// Runs all phases; what is wrong is among the world's failures.
@@ -288,6 +305,9 @@ impl Swarm {
             return world.plan(PATIENCE, key);
         }
         self.operations -= 1;
+        if actor == 0 && self.rogue.is_some() {
+            self.mutter(world);
+        }
         let drawn = world.engine.decisions().on(self.work).weighted(&self.weights);
         match drawn.and_then(|index| OPS.get(index)) {
             Some(_) if !ready && sensible => self.connect(world, actor),
@@ -491,14 +511,22 @@ pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
     choose.chance(1, 8)
 }
 
-/// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be.
-fn besiege(weather: &mut Weather, world: &mut World) {
+/// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be. In
+/// another one a client is to say what is not its own, which it can where nothing is tagged. Gives whether it is.
+fn besiege(weather: &mut Weather, world: &mut World) -> bool {
     let attack = world.engine().decisions().stream("attack");
     let mut choose = world.engine().decisions().on(attack);
     if choose.chance(1, 16) {
         weather.transports = [0, 1, 0];
-        weather.assault = weather.assault.map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
+        let drawn = Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
+        weather.assault = Some(drawn);
+        return false;
     }
+    let rogue = choose.chance(1, 16);
+    if rogue {
+        weather.transports = [0, 0, 1];
+    }
+    rogue
 }
 
 /// Limits of which some are tight, so that they are met.

@@ -1,0 +1,127 @@
+//! Bugs that are planted on purpose, to know that the simulator finds such ones.
+//!
+//! They are there only in builds with `--cfg commipc_canary`, which no feature of Cargo turns on; in all others
+//! [`Canary::sings`] is the constant `false`. Which one is planted is said at run time, for the whole process.
+
+macro_rules! canaries {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal,)+) => {
+        /// A bug that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Canary { $($(#[doc = $doc])+ $variant = $number,)+ }
+
+        impl Canary {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// What is wrong, in a few words.
+            #[must_use]
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+canaries! {
+    /// The tags of frames are not looked at.
+    RecordTag = 1,
+    /// The signatures of messages are not looked at.
+    Signature = 2,
+    /// A client believes any hub.
+    ServerProof = 3,
+    /// A hub believes anybody to be a channel's owner.
+    OwnerProof = 4,
+    /// A hub believes anybody to know a channel's password.
+    JoinProof = 5,
+    /// A hub does not ask who says what it forwards.
+    ForeignSender = 6,
+    /// A receiver forgets which numbers it has accepted.
+    Window = 7,
+    /// A receiver does not tell what is missing.
+    Gap = 8,
+    /// A broadcast comes back to its sender.
+    Echo = 9,
+    /// Whoever answers a call is believed by the hub.
+    ForeignReply = 10,
+    /// A hub forwards what is said on a protected channel by others than members.
+    NotMember = 11,
+    /// A new password leaves one member in.
+    Eviction = 12,
+    /// A client proves an older password than it has proved before.
+    RolledBack = 13,
+    /// A caller waits twice as long as it was told to.
+    CallDeadline = 14,
+    /// A caller is not told that its provider is gone.
+    ProviderGone = 15,
+    /// What is refused is not acknowledged.
+    Refusal = 16,
+    /// Whoever opens a channel while its owner is away owns it.
+    Away = 17,
+    /// An answer counts for any call.
+    Reference = 18,
+    /// A provider goes on working for a caller that gave up.
+    Cancel = 19,
+    /// A provider that withdraws is not forgotten.
+    Withdraw = 20,
+}
+
+impl Canary {
+    /// Its number, to be planted by.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The one with this number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|canary| canary.number() == number)
+    }
+
+    /// Whether storms can show it. What nobody falls for twice over, or nobody can hit by chance, only an adversary does
+    /// that means it: the suite of threats.
+    #[must_use]
+    pub const fn shows_in_storms(self) -> bool {
+        !matches!(self, Self::ForeignReply | Self::NotMember | Self::RolledBack)
+    }
+
+    /// Whether this is a build in which bugs can be planted.
+    #[must_use]
+    pub const fn can_be_planted() -> bool {
+        cfg!(commipc_canary)
+    }
+
+    /// Whether this bug is planted.
+    #[cfg(not(commipc_canary))]
+    pub(crate) const fn sings(self) -> bool {
+        false
+    }
+
+    /// Whether this bug is planted.
+    #[cfg(commipc_canary)]
+    pub(crate) fn sings(self) -> bool {
+        PLANTED.load(core::sync::atomic::Ordering::Relaxed) == self.number()
+    }
+}
+
+/// The number of the bug that is planted; 0 for none.
+#[cfg(commipc_canary)]
+static PLANTED: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
+
+/// Plants a bug in all machines of this process, or takes it out again. False where bugs cannot be planted, as in every
+/// build that is shipped.
+#[cfg(not(commipc_canary))]
+#[must_use]
+pub const fn plant(_: Option<Canary>) -> bool {
+    false
+}
+
+/// Plants a bug in all machines of this process, or takes it out again. False where bugs cannot be planted, as in every
+/// build that is shipped.
+#[cfg(commipc_canary)]
+#[must_use]
+pub fn plant(canary: Option<Canary>) -> bool {
+    PLANTED.store(canary.map_or(0, Canary::number), core::sync::atomic::Ordering::Relaxed);
+    true
+}

@@ -1,0 +1,63 @@
+//! What a client says that nobody should trust: others' words and owners' demands, of which none may have an effect but on
+//! its own connection.
+
+use bytes::{Bytes, BytesMut};
+use commipc_protocol::Name;
+use commipc_protocol::wire::{Control, Protect, Reclaim, Record, Terminate, Unprotect};
+
+use super::{CHANNELS, Swarm};
+use crate::mallory::Field;
+use crate::mallory::forgery;
+use crate::world::World;
+
+/// Higher than any number of the client itself.
+const BEYOND: u64 = 1 << 40;
+
+impl Swarm {
+    /// Now and then it says something that is not its own.
+    pub(super) fn mutter(&mut self, world: &mut World) {
+        let Some(name) = self.rogue.clone() else { return };
+        let frame = match self.choose(world).below(8) {
+            1 => self.demand(world),
+            2 => self.others_words(world, &name, true),
+            3 => self.others_words(world, &name, false),
+            _ => return,
+        };
+        if let Some(frame) = frame {
+            world.says(&name, &frame);
+        }
+    }
+
+    /// What only an owner may ask, with a proof that is made up.
+    fn demand(&self, world: &mut World) -> Option<Vec<u8>> {
+        let mut choose = world.engine.decisions().on(self.work);
+        let channel = Name::new(choose.pick(&CHANNELS).copied()?).ok()?;
+        let (kind, stored) = (choose.below(4), choose.below(3));
+        let (made_up, id, n) = (&[0x5a; 32], BEYOND + choose.below(BEYOND), BEYOND + choose.below(BEYOND));
+        let epoch = stored + 1;
+        let record = Record { epoch, kdf: 2, salt: &[3; 16], iterations: 0, stored_key: made_up, server_key: made_up };
+        match kind {
+            0 => control(&Terminate { id, channel, stored, n, proof: made_up }),
+            1 => control(&Unprotect { id, channel, stored, n, epoch, proof: made_up }),
+            2 => control(&Protect { id, channel, stored, n, record, proof: made_up }),
+            _ => control(&Reclaim { id, channel, stored, n, proof: made_up }),
+        }
+    }
+
+    /// Something that it heard from others, or its own words in another's name.
+    fn others_words(&self, world: &mut World, name: &str, own: bool) -> Option<Vec<u8>> {
+        let rogue = world.rogue_called(name);
+        let id = rogue.inside().id().clone();
+        let of =
+            |frame: &&Bytes| forgery::parts(frame).is_some_and(|(_, _, it)| (it.header.sender == id.as_name()) == own);
+        let known: Vec<Bytes> = if own { rogue.said() } else { rogue.heard() }.iter().filter(of).cloned().collect();
+        let frame = world.engine.decisions().on(self.work).pick(&known).cloned()?;
+        if own { forgery::altered(&frame, Field::Sender) } else { Some(frame.to_vec()) }
+    }
+}
+
+fn control<'a, C: Control<'a>>(body: &C) -> Option<Vec<u8>> {
+    let mut bytes = BytesMut::new();
+    body.encode(&mut bytes);
+    forgery::frame(C::TYPE, &bytes)
+}

@@ -1,0 +1,192 @@
+//! A6: the hub itself. No member of a protected channel falls for anything that it makes of messages; what it does to
+//! everything else, and what it keeps back, it does.
+
+use std::time::Duration;
+
+use commipc_protocol::client::{CallFailure, Event, Failure};
+use commipc_protocol::wire::{Channel, Kind};
+use commipc_protocol::{Misuse, OwnerPolicy, Refusal};
+use commipc_sim::{Field, Malice, NodeId, Reply, Trick, World, is_malicious, run_seed};
+
+use crate::scene::{MOMENT, SOON, Words, control, name, settled, untagged};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Owner and member behind a hub that begins to misbehave when both are in place.
+fn behind(seed: u64, malice: Malice) -> World {
+    let world = World::seeded(seed).weather(untagged()).malicious_hub("h", Malice::none(), OwnerPolicy::Terminate);
+    let mut world = settled(world.rogue("o", "o", true).rogue("m", "m", true).rogue("x", "x", true).connected());
+    let _ = world.at("o").listens("ch", None).listens("open", None);
+    // What is kept back is told by its words, so that no two answers are alike.
+    for who in ["o", "m"] {
+        world.serves(who, move |request| Reply::text(&format!("{who} has answered {:?}", request.id)));
+    }
+    world.turns("h", malice);
+    world
+}
+
+fn hub(world: &World) -> NodeId {
+    world.hubs()[0]
+}
+
+/// Both talk for a while, a third joins and leaves, and the oracles judge what is believed.
+fn talk(world: &mut World, channel: &str, rounds: u32) {
+    for round in 0..rounds {
+        for who in ["o", "m"] {
+            let (event, text) =
+                (if who == "m" { "ev" } else { "mine" }, |what| format!("{who} {what} as number {round}"));
+            world.at(who).broadcasts(channel, "news", &text("says this"));
+            world.at(who).calls(channel, event, &text("asks this"), SOON);
+            world.at(who).calls(channel, event, &text("asks that"), SOON);
+            world.at(who).sends(channel, event, &text("tells this"));
+        }
+        world.run_for(MOMENT);
+    }
+    world.run_for(3 * SECOND);
+}
+
+fn played(world: &World, trick: &str) -> u64 {
+    world.mallory(hub(world)).and_then(|hub| hub.played().get(trick)).copied().unwrap_or_default()
+}
+
+#[test]
+pub(crate) fn a6_no_member_takes_a_message_of_which_any_field_was_changed() {
+    for field in Field::ALL {
+        let mut changed = 0;
+        for seed in 0..4 {
+            let mut world = behind(seed, Malice::altering(field, 500));
+            talk(&mut world, "ch", 6);
+            changed += played(&world, field.name());
+        }
+        assert!(changed >= 3, "{field:?} was changed {changed} times only");
+    }
+}
+
+#[test]
+pub(crate) fn a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped() {
+    for trick in [Trick::Forge, Trick::Replay, Trick::Return, Trick::Swap, Trick::Strip, Trick::Deny] {
+        let mut tried = 0;
+        for seed in 0..8 {
+            let mut world = behind(seed, Malice::none().and(trick, 600));
+            talk(&mut world, "ch", 6);
+            tried += played(&world, trick.name());
+        }
+        assert!(tried >= 20, "{trick:?} was tried {tried} times only");
+    }
+}
+
+#[test]
+pub(crate) fn a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_protected_one() {
+    for trick in [Trick::Downgrade, Trick::RollBack] {
+        for seed in 0..20 {
+            let mut world = behind(seed, Malice::none());
+            // A protection to roll back to, which the member has left behind.
+            let _ = world.at("o").protects("ch", crate::scene::TWO);
+            world.run_for(MOMENT);
+            let _ = world.at("m").joins("ch", crate::scene::TWO);
+            let left = world.at("m").leaves("ch");
+            assert_eq!(world.done(left), Ok(()));
+            world.turns("h", Malice::always(trick));
+            let joining = world.at("m").tries_to_join("ch", crate::scene::TWO);
+            let joined = world.done(joining);
+            assert!(joined.is_err(), "{trick:?}");
+            // Its hub knows what to check the older password with, so that nothing else keeps it from going back.
+            assert!(trick != Trick::RollBack || joined == Err(Failure::Refused(Refusal::RolledBack)), "{joined:?}");
+            assert!(played(&world, trick.name()) > 0);
+        }
+    }
+}
+
+/// Whole runs with everything at once. What each trick comes to is counted over all of them.
+#[test]
+fn a6_in_storms_with_every_trick_nobody_is_fooled() {
+    let seeds = (0..700).filter(|seed| is_malicious(*seed));
+    let mut played = std::collections::BTreeMap::new();
+    for seed in seeds {
+        let outcome = run_seed(seed);
+        assert_eq!(outcome.failures, [], "seed {seed}");
+        for (trick, times) in outcome.malice {
+            *played.entry(trick).or_insert(0) += times;
+        }
+    }
+    let tricks = [Trick::Forge, Trick::Replay, Trick::Return, Trick::Swap, Trick::Strip, Trick::Deny, Trick::Downgrade];
+    for trick in tricks {
+        assert!(played.get(trick.name()).is_some_and(|times| *times >= 3), "{trick:?}: {played:?}");
+    }
+}
+
+#[test]
+pub(crate) fn a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass() {
+    let mut world = behind(1, Malice::none());
+    talk(&mut world, "ch", 1);
+    world.turns("h", Malice::always(Trick::Hide));
+    let hidden = world.at("o").broadcasts("ch", "news", "this is kept from you");
+    assert_eq!(world.done(hidden), Ok(()));
+    let gaps = |world: &World| world.told("m").iter().filter(|event| matches!(event, Event::Gap(_))).count();
+    assert_eq!(gaps(&world), 0);
+    world.run_for(10 * SECOND + MOMENT);
+    assert_eq!(gaps(&world), 1);
+}
+
+#[test]
+fn a6_what_a_hub_hides_with_all_beacons_stays_hidden() {
+    let mut world = behind(1, Malice::none());
+    talk(&mut world, "ch", 1);
+    world.turns("h", Malice::always(Trick::Hide).and(Trick::HideBeacons, 1_000));
+    let hidden = world.at("o").broadcasts("ch", "news", "this is kept from you");
+    assert_eq!(world.done(hidden), Ok(()));
+    world.run_for(120 * SECOND);
+    assert!(world.told("m").iter().all(|event| !matches!(event, Event::Gap(_))));
+}
+
+/// It changes, makes up and reads as it likes, in the name of whom it likes.
+#[test]
+fn a6_on_an_open_channel_a_hub_is_believed_whatever_it_says() {
+    let mut world = behind(1, Malice::altering(Field::Payload, 1_000).everywhere());
+    let said = world.at("o").broadcasts("open", "news", "genuine");
+    assert_eq!(world.done(said), Ok(()));
+    world.run_for(MOMENT);
+    let heard = world.heard("m");
+    let last = heard.last().unwrap();
+    assert_eq!((&*last.message.sender.client, &last.message.payload.bytes[..]), ("o", &b"genuind"[..]));
+    let forged = Words::of("o", "open", 0).frame(&world, Kind::Broadcast, &[0; 32], "the owner never said this");
+    world.injects("h", "m", &forged);
+    world.run_for(MOMENT);
+    let heard = world.heard("m");
+    let last = heard.last().unwrap();
+    assert_eq!(
+        (&*last.message.sender.client, &last.message.payload.bytes[..]),
+        ("o", &b"the owner never said this"[..])
+    );
+}
+
+#[test]
+fn a6_a_hub_reads_what_members_say() {
+    let mut world = behind(1, Malice::none());
+    let said = world.at("o").broadcasts("ch", "news", "for members only");
+    assert_eq!(world.done(said), Ok(()));
+    let mut overheard = world.mallory(hub(&world)).unwrap().overheard();
+    assert!(overheard.any(|frame| frame.windows(16).any(|window| window == b"for members only")));
+}
+
+#[test]
+fn a6_a_hub_says_who_owns_a_channel_and_who_may_stay() {
+    let mut world = behind(1, Malice::none());
+    let (channel, epoch) = (name("ch"), None);
+    world.injects("h", "m", &control(&Channel { channel, code: 0, epoch, owner: Some(name("x")) }));
+    world.run_for(MOMENT);
+    let told = |world: &World, wanted: fn(&Event) -> bool| world.told("m").iter().any(wanted);
+    assert!(told(&world, |event| matches!(event, Event::OwnerChanged { owner: Some(who), .. } if &**who == "x")));
+    let code = Refusal::Terminated.code();
+    world.injects("h", "m", &control(&Channel { channel, code, epoch, owner: None }));
+    world.run_for(MOMENT);
+    assert!(told(&world, |event| matches!(event, Event::ChannelClosed { .. })));
+}
+
+#[test]
+fn a6_a_hub_can_keep_everybody_waiting_until_their_deadlines() {
+    let mut world = behind(1, Malice::always(Trick::Swap));
+    let call = world.at("m").calls("ch", "ev", "are you there?", SOON);
+    let failure = Failure::Local(Misuse::Deadline);
+    assert_eq!(world.answer(call), Err(CallFailure::Failed { failure, maybe_executed: true }));
+}

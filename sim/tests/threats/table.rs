@@ -1,0 +1,364 @@
+//! The table of threats, cell by cell, with the tests that show each.
+//!
+//! G guaranteed · G\* while the secret resists guessing · H needs an honest hub · D detected · B bounded · N not ·
+//! T needs TLS · – nothing to promise. A1 someone on the socket's path, A2 who knows no secret, A3 who is let in and
+//! no member, A4 a member, A5 a former one after the password changed, A6 the hub, A7 a bridge, A8 the network on TCP
+//! without TLS.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is promised in one cell, and the tests that show it: that an adversary fails, or that one succeeds.
+struct Cell {
+    promise: &'static str,
+    fails: &'static [&'static str],
+    succeeds: &'static [&'static str],
+}
+
+/// A cell in which every adversary fails, or does only what is said.
+const fn fails(promise: &'static str, fails: &'static [&'static str]) -> Cell {
+    Cell { promise, fails, succeeds: &[] }
+}
+
+/// A cell in which one succeeds.
+const fn succeeds(promise: &'static str, succeeds: &'static [&'static str]) -> Cell {
+    Cell { promise, fails: &[], succeeds }
+}
+
+const fn both(promise: &'static str, fails: &'static [&'static str], succeeds: &'static [&'static str]) -> Cell {
+    Cell { promise, fails, succeeds }
+}
+
+/// There is nothing to promise.
+const NONE: Cell = fails("–", &[]);
+/// There are no bridges yet.
+const BRIDGES: Cell = fails(AWAITS_BRIDGES, &[]);
+/// There are no streams yet.
+const STREAMS: Cell = fails(AWAITS_STREAMS, &[]);
+const AWAITS_BRIDGES: &str = "with bridges";
+const AWAITS_STREAMS: &str = "with streams";
+
+const OWN_CREDENTIALS: &str = "G with own credentials, N with one shared";
+
+const WIRE: &[&str] = &[
+    "a1_a8_nobody_on_the_path_of_a_connection_is_believed",
+    "where_frames_are_not_tagged_somebody_on_the_path_is_believed",
+];
+const STRANGER: &[&str] = &[
+    "a2_whoever_knows_no_secret_changes_nothing_and_hears_nothing",
+    "a2_anothers_login_opens_nothing_when_it_is_repeated",
+];
+const OUTSIDE: &[&str] = &["a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing"];
+const MEMBER: &[&str] = &["a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing"];
+const NOT_THE_OWNER: &[&str] = &[
+    "a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing",
+    "a4_nobody_comes_back_to_a_channel_but_its_owner",
+];
+const FORMER: &[&str] = &[
+    "a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns",
+    "a5_a_member_that_was_told_takes_nothing_of_a_former_one_from_any_hub",
+];
+const NOT_PROMOTED: &[&str] =
+    &["a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns", "v13_who_was_evicted_is_not_promoted"];
+const HUB: &[&str] = &[
+    "a6_no_member_takes_a_message_of_which_any_field_was_changed",
+    "a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped",
+    "a6_in_storms_with_every_trick_nobody_is_fooled",
+];
+const OWN_ID: &[&str] = &["a3_with_a_credential_of_ones_own_nobody_poses_as_another"];
+const SHARED_HUB: &[&str] = &["a3_whoever_shares_the_secret_can_be_the_hub"];
+const SHARED_ID: &[&str] = &["a3_with_one_shared_secret_a_free_id_is_anybodys"];
+const OPEN_HUB: &[&str] = &["a6_on_an_open_channel_a_hub_is_believed_whatever_it_says"];
+const HIDDEN: &[&str] = &["a1_a8_what_is_taken_out_of_a_connection_ends_it"];
+const TOGETHER: &[&str] = &["a4_a6_a_member_and_a_bad_hub_together_speak_for_another"];
+const BOUNDED: &[&str] = &[
+    "v25_one_who_stops_reading_costs_its_outbox_and_nobody_else_notices",
+    "a_full_hub_refuses_what_would_fill_it_more_and_forgets_nothing",
+    "a_client_owes_its_hub_only_so_much",
+];
+const BOUNDED_SHARE: &[&str] = &[
+    "v25_one_who_stops_reading_costs_its_outbox_and_nobody_else_notices",
+    "v25_a_member_that_is_stopped_costs_its_outbox_and_others_go_on",
+];
+const STRANGERS_BOUNDED: &[&str] = &[
+    "v21_v22_v23_ten_thousand_strangers_on_a_unix_socket_leave_no_trace",
+    "v20_guesses_wait_and_honest_clients_do_not",
+    "v24_a_stranger_makes_the_hub_keep_less_than_a_frame",
+];
+
+/// One property, from A1 to A8.
+type Row = (&'static str, [Cell; 8]);
+
+const CONNECTIONS: &[Row] = &[
+    (
+        "cannot change hub state unauthenticated",
+        [
+            fails("G", WIRE),
+            fails("G*", STRANGER),
+            NONE,
+            NONE,
+            NONE,
+            succeeds("N", &["a6_a_hub_says_who_owns_a_channel_and_who_may_stay"]),
+            BRIDGES,
+            fails("G*", WIRE),
+        ],
+    ),
+    (
+        "cannot pose as the hub",
+        [
+            fails(
+                "G",
+                &["a1_a8_nobody_on_the_path_of_a_connection_is_believed", "s83_socket_key_and_directory_are_private"],
+            ),
+            fails("G*", &["a2_whoever_knows_no_secret_is_nobodys_hub"]),
+            both(OWN_CREDENTIALS, OWN_ID, SHARED_HUB),
+            both(OWN_CREDENTIALS, OWN_ID, SHARED_HUB),
+            both(OWN_CREDENTIALS, OWN_ID, SHARED_HUB),
+            succeeds("N", OPEN_HUB),
+            BRIDGES,
+            fails("G*", WIRE),
+        ],
+    ),
+    (
+        "cannot pose as another client",
+        [
+            fails("G", WIRE),
+            fails("G*", STRANGER),
+            both(OWN_CREDENTIALS, OWN_ID, SHARED_ID),
+            both(OWN_CREDENTIALS, OWN_ID, SHARED_ID),
+            both(OWN_CREDENTIALS, OWN_ID, SHARED_ID),
+            succeeds("N", OPEN_HUB),
+            BRIDGES,
+            fails("G*", WIRE),
+        ],
+    ),
+];
+
+const SIGNATURES: &[Row] = &[
+    (
+        "cannot forge or alter a signed message",
+        [
+            fails("G*", WIRE),
+            fails("G*", STRANGER),
+            fails("G*", OUTSIDE),
+            succeeds("N (may sign)", &["a4_a_member_may_sign_and_reads_what_is_said"]),
+            both(
+                "G; N with A6 towards a member not told",
+                FORMER,
+                &["a5_a6_a_member_that_its_hub_does_not_tell_believes_the_old_key"],
+            ),
+            fails("G*", HUB),
+            BRIDGES,
+            fails("G*", WIRE),
+        ],
+    ),
+    (
+        "cannot pose as another member",
+        [
+            fails("G*", WIRE),
+            fails("G*", STRANGER),
+            fails("G*", OUTSIDE),
+            fails("H", MEMBER),
+            fails("G", FORMER),
+            both("G*, N with a member", HUB, TOGETHER),
+            BRIDGES,
+            fails("G*", WIRE),
+        ],
+    ),
+    (
+        "no replay to the same receiver process",
+        [
+            fails("G", WIRE),
+            fails("G", STRANGER),
+            fails("G", OUTSIDE),
+            fails("H", MEMBER),
+            fails("G", FORMER),
+            fails("G", HUB),
+            BRIDGES,
+            fails("G", WIRE),
+        ],
+    ),
+    (
+        "an answer belongs to my call",
+        [
+            fails("G*", WIRE),
+            fails("G*", STRANGER),
+            fails("G*", OUTSIDE),
+            fails("H", &["a4_nobody_answers_a_call_but_who_was_called"]),
+            fails("G", FORMER),
+            fails("G*", HUB),
+            BRIDGES,
+            fails("G*", WIRE),
+        ],
+    ),
+    ("stream order and completeness", [STREAMS, STREAMS, STREAMS, STREAMS, STREAMS, STREAMS, STREAMS, STREAMS]),
+    (
+        "suppression of broadcasts on a protected channel",
+        [
+            fails("G", HIDDEN),
+            fails("G", STRANGER),
+            fails("G", OUTSIDE),
+            fails("G", MEMBER),
+            fails("G", FORMER),
+            both(
+                "D in 10 s while beacons pass, else N",
+                &["a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass"],
+                &["a6_what_a_hub_hides_with_all_beacons_stays_hidden"],
+            ),
+            BRIDGES,
+            both(
+                "D with the next frame, else N",
+                HIDDEN,
+                &["a8_a_network_that_lets_nothing_through_hides_what_it_likes"],
+            ),
+        ],
+    ),
+];
+
+const TRUST: &[Row] = &[
+    (
+        "integrity on an unprotected channel",
+        [
+            fails("G", WIRE),
+            fails("G", STRANGER),
+            fails("H", OUTSIDE),
+            succeeds("N", &["a4_on_an_open_channel_whoever_provides_answers_as_it_likes"]),
+            fails("H", FORMER),
+            succeeds("N", OPEN_HUB),
+            BRIDGES,
+            fails("G*", WIRE),
+        ],
+    ),
+    (
+        "ownership, eviction, promotion",
+        [
+            fails("G", WIRE),
+            fails("G", STRANGER),
+            both(
+                "G; N after a restart without state",
+                OUTSIDE,
+                &["a3_after_a_restart_without_state_a_channel_is_the_first_openers"],
+            ),
+            fails("G", NOT_THE_OWNER),
+            fails("G", NOT_PROMOTED),
+            succeeds("N", &["a6_a_hub_says_who_owns_a_channel_and_who_may_stay"]),
+            BRIDGES,
+            both(
+                "G*, N against holders of the same shared secret",
+                WIRE,
+                &["a8_whoever_shares_the_secret_unmasks_what_owners_are_known_by"],
+            ),
+        ],
+    ),
+    (
+        "secrecy of payloads",
+        [
+            fails("G", &["s83_socket_key_and_directory_are_private"]),
+            fails("G", STRANGER),
+            fails("H", OUTSIDE),
+            succeeds("N", &["a4_a_member_may_sign_and_reads_what_is_said"]),
+            fails("H", FORMER),
+            succeeds("N", &["a6_a_hub_reads_what_members_say"]),
+            BRIDGES,
+            succeeds("T", &["a8_without_tls_the_network_reads_along"]),
+        ],
+    ),
+    (
+        "memory and time of others",
+        [
+            fails("G", STRANGERS_BOUNDED),
+            fails("B", STRANGERS_BOUNDED),
+            fails("B", BOUNDED),
+            fails("B", BOUNDED_SHARE),
+            fails("B", BOUNDED),
+            succeeds("N", &["a6_a_hub_can_keep_everybody_waiting_until_their_deadlines"]),
+            BRIDGES,
+            fails("B", STRANGERS_BOUNDED),
+        ],
+    ),
+];
+
+fn table() -> impl Iterator<Item = &'static Row> {
+    [CONNECTIONS, SIGNATURES, TRUST].into_iter().flatten()
+}
+
+/// What is wrong with a cell.
+fn fault(cell: &Cell, exists: impl Fn(&str) -> bool) -> Option<String> {
+    let Cell { promise, fails, succeeds } = cell;
+    if [NONE.promise, AWAITS_BRIDGES, AWAITS_STREAMS].contains(promise) {
+        let silent = fails.is_empty() && succeeds.is_empty();
+        return (!silent).then(|| format!("{promise}: what is not promised is not tested"));
+    }
+    let letters =
+        |any: &[char]| promise.split([',', ';', ' ', '*']).any(|word| any.iter().any(|it| word == it.to_string()));
+    if letters(&['G', 'H', 'D', 'B']) == fails.is_empty() {
+        return Some(format!("{promise}: an adversary must fail, and {fails:?} show it"));
+    }
+    if letters(&['N', 'T']) == succeeds.is_empty() {
+        return Some(format!("{promise}: an adversary must succeed, and {succeeds:?} show it"));
+    }
+    let missing = fails.iter().chain(*succeeds).find(|test| !exists(test));
+    missing.map(|test| format!("{promise}: there is no test {test}"))
+}
+
+/// The tests of all members, as text.
+fn tests() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders: Vec<PathBuf> =
+        ["sim/tests", "protocol/tests", "tests/tests", "cli/tests"].map(|folder| root.join(folder)).into();
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_cell_of_the_table_of_threats_is_shown_by_a_test() {
+    let tests = tests();
+    let exists = |test: &str| tests.contains(&format!("fn {test}("));
+    let mut faults = Vec::new();
+    for (property, cells) in table() {
+        for (cell, actor) in cells.iter().zip(1..) {
+            faults.extend(fault(cell, exists).map(|fault| format!("{property}, A{actor}: {fault}")));
+            let awaits = actor == 7 || property.starts_with("stream");
+            let waits = [AWAITS_BRIDGES, AWAITS_STREAMS].contains(&cell.promise);
+            faults.extend((awaits != waits).then(|| format!("{property}, A{actor}: {}", cell.promise)));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert_eq!(table().count(), 13, "every property has its row");
+}
+
+/// Every adversary here is in the table: one that is not shows nothing.
+#[test]
+fn every_adversary_is_in_the_table() {
+    let tests = tests();
+    let cells = table().flat_map(|(_, cells)| cells);
+    let named: Vec<&str> = cells.flat_map(|cell| cell.fails.iter().chain(cell.succeeds)).copied().collect();
+    let adversaries = tests.split("fn a").skip(1).filter(|rest| rest.as_bytes()[0].is_ascii_digit());
+    let names = adversaries.filter_map(|rest| rest.split_once('(')).map(|(name, _)| format!("a{name}"));
+    let forgotten: Vec<String> = names.filter(|name| !named.contains(&name.as_str())).collect();
+    let known = ["a2_a_wrong_secret_is_refused_alike_whoever_is_asked_for", JOINS];
+    assert!(forgotten.iter().all(|name| known.contains(&name.as_str())), "{forgotten:?}");
+}
+
+const JOINS: &str = "a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_protected_one";
+
+#[test]
+fn the_rule_on_cells_bites() {
+    let all = |_: &str| true;
+    assert!(fault(&fails("G*", &["a"]), all).is_none() && fault(&both("G; N with A6", &["a"], &["b"]), all).is_none());
+    assert!(fault(&fails("G", &[]), all).is_some(), "not shown");
+    assert!(fault(&fails("G, N with A6", &["a"]), all).is_some(), "half of it not shown");
+    assert!(fault(&succeeds("G", &["a"]), all).is_some(), "the contrary shown");
+    assert!(fault(&fails("G", &["a"]), |_| false).is_some(), "by what is not there");
+    assert!(fault(&fails("–", &["a"]), all).is_some());
+}
