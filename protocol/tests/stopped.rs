@@ -1,6 +1,11 @@
 //! A member that is stopped, among many.
 
-#![allow(missing_docs, clippy::wildcard_enum_match_arm, reason = "a test binary: what is unexpected fails it")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test binary: what is unexpected fails it"
+)]
 
 mod support;
 

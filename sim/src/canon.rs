@@ -386,8 +386,7 @@ impl Canon for client::Event {
             Self::Violation(violation) => head(out, 29, u64::from(violation.code())),
             Self::Dropped(dropped) => named(out, 30, dropped),
             Self::DeriveChannelKey { channel, salt } => {
-                out.push(31);
-                text(out, channel.as_bytes());
+                on(out, 31, 0, channel);
                 name(out, salt);
             }
             Self::ChannelClosed { channel, why } => {

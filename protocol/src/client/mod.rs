@@ -28,6 +28,7 @@ mod seal_model;
 #[cfg(test)]
 mod seal_tests;
 mod serving;
+mod speaking;
 mod stream_api;
 mod streams;
 mod takeover;
@@ -48,25 +49,21 @@ use parked::Parked;
 use reconnect::Tries;
 pub use reconnect::{Reconnect, ReconnectEvent, Unrestored};
 use restore::Progress;
-use seal::Seal;
 use serving::Serving;
+use speaking::frame_len;
 pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
 use streams::Place;
 use takeover::Takeovers;
 
-use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::machine::{Flush, Input, LinkEnd, LinkId, Machine, Output};
-use crate::names::{Address, ClientId, HubId};
+use crate::names::{Address, ClientId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
-use crate::wire::{
-    self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Pong, Pool, Scraps, encoded_len_max,
-    put_message,
-};
+use crate::wire::{Control as _, Frame, FrameType, Goodbye, Inbox, Outbox, Pong, Pool, Scraps};
 
 /// One client of one hub.
 #[derive(Debug)]
@@ -506,106 +503,4 @@ impl Client {
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }
-
-    /// Whether one more message of this size may be queued now.
-    fn check_room(&self, outgoing: &Outgoing) -> Result<&HubId, Misuse> {
-        let Phase::Ready(ready) = &self.phase else { return Err(Misuse::NotConnected) };
-        let sealed = || self.channels.find(outgoing.channel.as_name()).is_some_and(|it| it.guarded.seal.is_some());
-        let coming_back =
-            || self.channels.find(outgoing.channel.as_name()).is_some_and(channels::Channel::is_coming_back);
-        if self.progress.is_some() && coming_back() {
-            return Err(Misuse::NotConnected);
-        }
-        if outgoing.guarded && !sealed() {
-            return Err(Misuse::UnknownToken);
-        }
-        if outgoing.metadata.len() > self.config.limits.metadata {
-            return Err(Misuse::TooLarge);
-        }
-        let len = frame_len(outgoing.payload.bytes.len() + outgoing.metadata.len());
-        if len > ready.frame as usize {
-            return Err(Misuse::TooLarge);
-        }
-        if self.outbox.waiting() + len > self.config.limits.outbox {
-            return Err(Misuse::Busy);
-        }
-        Ok(&ready.hub)
-    }
-
-    /// Writes one message, signed if its channel is protected. Number and time are those of the moment it enters the
-    /// outbox. Gives what an answer to it must name, on a protected channel.
-    ///
-    /// What belongs to a signed call cannot be said any more when the keys are gone; whoever took them has ended the call.
-    fn write_message(&mut self, route: u32, header: &Header<'_>, payload: &Bytes) -> Option<[u8; 32]> {
-        self.write_message_on(self.channels.index_of_name(header.channel), route, header, payload)
-    }
-
-    /// As [`Client::write_message`], for a channel that was found already.
-    fn write_message_on(
-        &mut self,
-        channel: Option<ChannelIx>,
-        route: u32,
-        header: &Header<'_>,
-        payload: &Bytes,
-    ) -> Option<[u8; 32]> {
-        let Self { scratch, outbox, pool, channels, .. } = self;
-        let seal = channel.and_then(|ix| channels.get(ix)).and_then(|channel| channel.guarded.seal.as_ref());
-        if seal.is_none() && !header.reference.is_empty() {
-            return None;
-        }
-        scratch.clear();
-        Header { epoch: seal.map_or(0, Seal::epoch), ..*header }.encode(scratch);
-        let tag = seal.map(|seal| seal.tag(scratch, payload));
-        let tag = tag.as_ref().map_or(&[][..], |tag| tag);
-        let hop = Hop::direct(route, 0);
-        outbox.push(pool, header.kind.into(), |out| {
-            out.reserve(hop.encoded_len() + encoded_len_max(scratch.len(), payload.len()));
-            hop.put(out);
-            put_message(out, scratch, payload, tag);
-        });
-        self.frames_sent += 1;
-        (!tag.is_empty()).then(|| message_ref(scratch, tag))
-    }
-
-    /// Whether a message may count: of the epoch we are a member of, and signed under it; unsigned only where nothing is.
-    fn accept(&mut self, message: &wire::Message<'_>) -> Result<(), Dropped> {
-        let channel = self.channels.index_of_name(message.header.channel);
-        self.accept_on(channel, message)
-    }
-
-    /// As [`Client::accept`], of a message whose channel was found already.
-    fn accept_on(&mut self, channel: Option<ChannelIx>, message: &wire::Message<'_>) -> Result<(), Dropped> {
-        let wall = self.now.wall;
-        let channel = channel.and_then(|ix| self.channels.get_mut(ix));
-        match channel.and_then(|it| it.guarded.seal.as_mut()) {
-            Some(seal) => seal.accept(message, wall).map_err(Dropped::from),
-            None if message.header.epoch == 0 => Ok(()),
-            None => Err(Dropped::WrongEpoch),
-        }
-    }
-
-    /// Who said something. On the hub's own channels that is the hub we authenticated, and elsewhere it never is.
-    fn sender(&mut self, header: &Header<'_>) -> Option<Address> {
-        let (client, hub) = (header.sender, header.origin);
-        if header.channel.is_reserved() {
-            let own = self.ready_hub().ok().filter(|own| own.as_name() == hub)?;
-            return (client == ClientId::system().as_name()).then(|| Address { client: ClientId::system(), hub: own });
-        }
-        if let Some(last) = &self.last_sender
-            && last.client.as_name() == client
-            && last.hub.as_name() == hub
-        {
-            return Some(last.clone());
-        }
-        let address = Address { client: ClientId::new(client.as_str()).ok()?, hub: HubId::new(hub.as_str()).ok()? };
-        self.last_sender = Some(address.clone());
-        Some(address)
-    }
-}
-
-/// An upper bound of the frame around a payload and metadata of so many bytes together.
-const fn frame_len(content: usize) -> usize {
-    // The type, a hop header without visited hubs, and a header with six names of full length and all numbers at their
-    // largest.
-    1 + 6 + encoded_len_max(8 + 16 * 9 + 6 * (2 + crate::names::NAME_MAX) + 64, content)
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use commipc_runtime::{Away, CallError, ConnectionState, Failure, Fault, Hub, Misuse, Reconnect, Request};
+use commipc_runtime::{
+    Away, CallError, Client, ConnectionState, Failure, Fault, Hub, Misuse, Reconnect, Request, States,
+};
 
 use crate::scene::{Scene, over_all};
 
@@ -19,6 +21,22 @@ fn soon() -> Reconnect {
     let mut reconnect = Reconnect::default();
     (reconnect.first, reconnect.longest) = (Duration::from_millis(20), Duration::from_millis(100));
     reconnect
+}
+
+/// Waits until each of these connections has been away and is back.
+async fn back(states: &mut [States]) {
+    for states in states {
+        while states.next().await != Some(ConnectionState::Ready) {}
+    }
+}
+
+/// The states of connections that stand, after this one.
+async fn states<const N: usize>(clients: [&Client; N]) -> [States; N] {
+    let mut all = clients.map(Client::states);
+    for states in &mut all {
+        assert_eq!(states.next().await, Some(ConnectionState::Ready));
+    }
+    all
 }
 
 /// Ends the hub, and starts another at the same place.
@@ -38,10 +56,9 @@ async fn s71_programs_go_on_when_their_hub_is_replaced(scene: Scene) {
     let _double = provided.provide("double", double).await.unwrap();
     let mut news = math.listen::<u32>("news").await.unwrap();
     for round in 1..=3 {
+        let mut both = states([&provider, &consumer]).await;
         hub = replace(&scene, hub).await;
-        for client in [&provider, &consumer] {
-            client.ready().await.unwrap();
-        }
+        back(&mut both).await;
         assert_eq!(math.call::<u32>("double", &round).while_away(Away::Wait).await.unwrap(), 2 * round);
         provided.broadcast("news", &round).while_away(Away::Wait).await.unwrap();
         assert_eq!(*news.next().await.unwrap(), round);
@@ -57,10 +74,9 @@ async fn s72_d14_a_protected_channel_is_protected_by_its_owner_again(scene: Scen
     owned.protect("correct horse").await.unwrap();
     let vault = member.open("vault").password("correct horse").await.unwrap();
     let mut heard = vault.listen::<u32>("up").await.unwrap();
+    let mut both = states([&owner, &member]).await;
     let hub = replace(&scene, hub).await;
-    for client in [&owner, &member] {
-        client.ready().await.unwrap();
-    }
+    back(&mut both).await;
     owned.broadcast("up", &1).await.unwrap();
     assert_eq!(*heard.next().await.unwrap(), 1);
     let stranger = scene.client(&hub, "stranger").await.unwrap();
@@ -76,10 +92,12 @@ async fn s73_calls_made_while_away_wait_or_fail_as_wanted(scene: Scene) {
     let (provided, math) = (provider.open("math").await.unwrap(), consumer.open("math").await.unwrap());
     let _double = provided.provide("double", async |r: Request<u32>| Ok::<_, Fault>(2 * *r)).await.unwrap();
     let url = hub.urls()[0].clone();
+    let mut both = states([&provider, &consumer]).await;
     hub.shutdown().await;
     drop(hub);
-    let mut states = consumer.states();
-    while states.next().await == Some(ConnectionState::Ready) {}
+    for states in &mut both {
+        assert_ne!(states.next().await, Some(ConnectionState::Ready));
+    }
     let failure = Failure::Local(Misuse::NotConnected);
     let failed = math.call::<u32>("double", &1).await.unwrap_err();
     assert_eq!(failed, CallError::Failed { failure, maybe_executed: false });
@@ -89,7 +107,7 @@ async fn s73_calls_made_while_away_wait_or_fail_as_wanted(scene: Scene) {
     assert!(started.elapsed() >= Duration::from_millis(200));
     let waits = math.call::<u32>("double", &4).while_away(Away::Wait);
     let _hub = scene.hub_at(&url).await.unwrap();
-    provider.ready().await.unwrap();
+    back(&mut both[..1]).await;
     assert_eq!(waits.await.unwrap(), 8);
 }
 
