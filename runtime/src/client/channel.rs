@@ -100,12 +100,12 @@ impl Channel {
     /// unless [`Providing::running`] and [`Providing::waiting`] say otherwise. Await it.
     ///
     /// The handler is polled once where the request came in and gets a task of its own if it waits, so it must not
-    /// block. Its future is dropped when the caller gives up, unless it was [detached](Request::detach). A panic becomes a fault and harms nothing else.
-    /// An error leaves as the [`Fault`] it turns into and never with more text than that.
+    /// block. Its future is dropped when the caller gives up, unless it was [detached](Request::detach). A panic becomes a
+    /// fault and harms nothing else. An error leaves as the [`Fault`] it turns into and never with more text than that.
     ///
     /// Provided once more by the same client, the event goes to the newer handler from then on. Requests that the older one
-    /// has begun, or that wait for it, are still its own and end as they would have; its [`Provider`] stands for nothing any
-    /// more, and dropping that withdraws nothing.
+    /// has begun, or that wait for it, are still its own and end as they would have; its [`Provider`](crate::Provider)
+    /// stands for nothing any more, and dropping that withdraws nothing.
     ///
     /// # Errors
     /// When the name is none, somebody else provides the event, or the connection is gone.
