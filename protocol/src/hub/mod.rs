@@ -11,6 +11,7 @@
 
 mod api;
 mod calls;
+mod changes;
 mod conversation;
 mod fanout;
 mod guard;
@@ -19,6 +20,7 @@ mod links;
 mod ownership;
 mod registry;
 mod session;
+mod state;
 mod system;
 mod throttle;
 
@@ -30,9 +32,11 @@ use bytes::{Bytes, BytesMut};
 
 pub use api::*;
 use calls::Calls;
+use changes::Changes;
 use links::Links;
 use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
+pub use state::{StateError, StoredChannel, StoredHub};
 use system::Spoken;
 pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
 use throttle::{Source, Throttle};
@@ -64,6 +68,7 @@ pub struct Hub {
     /// How many channels each credential has protected.
     records: BTreeMap<CredentialId, usize>,
     calls: Calls,
+    changes: Changes,
     timers: Timers<Due>,
     /// Links with something to send, each once.
     ready: VecDeque<LinkIx>,
@@ -130,6 +135,7 @@ impl Hub {
             registry: Registry::new(hash),
             records: BTreeMap::new(),
             calls: Calls::default(),
+            changes: Changes::default(),
             timers: Timers::new(),
             ready: VecDeque::new(),
             doomed: Vec::new(),
@@ -177,7 +183,7 @@ impl Hub {
     /// What the hub holds for its links, in bytes: frames as they are, tables as estimated.
     fn memory(&self) -> usize {
         let tables = self.links.len() * LINK_SIZE + self.calls.len() * CALL_SIZE + self.registry.size();
-        self.pool.retained() + self.partials + tables
+        self.pool.retained() + self.partials + self.changes.retained() + tables
     }
 
     /// Whether nothing more may be taken on.
@@ -200,6 +206,8 @@ impl Machine for Hub {
             Input::Written { link, bytes } => self.handle_written(link, bytes),
             Input::Closed { link, how } => self.handle_closed(link, how),
             Input::Command(Command::SetCredentials(credentials)) => self.credentials = credentials,
+            Input::Command(Command::Restore(channels)) => self.handle_restore(channels),
+            Input::Command(Command::Stored { ticket, durable }) => self.handle_stored(ticket, durable),
             Input::Command(Command::Shutdown) => self.handle_shutdown(),
             Input::Timeout => self.handle_timeout(),
         }

@@ -37,6 +37,8 @@ pub(crate) struct Memberships {
     provides: usize,
     /// Over all channels.
     listens: usize,
+    /// Channels that it will be a member of once that is stored.
+    pub(crate) claims: usize,
 }
 
 impl Memberships {
@@ -164,7 +166,7 @@ impl Registry {
         channel: Option<ChannelIx>,
         limits: &Limits,
     ) -> Result<(), Refusal> {
-        if memberships.of.len() >= limits.channels {
+        if memberships.of.len() + memberships.claims >= limits.channels {
             return Err(Refusal::TooManyChannels);
         }
         let present = channel.and_then(|ix| self.channel(ix)).map_or(0, |channel| channel.members.len());

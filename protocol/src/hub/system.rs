@@ -127,7 +127,7 @@ impl Hub {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
             // Strangers in numbers would flood those who listen.
-            Event::Rejected { .. } | Event::Stopped => {}
+            Event::Rejected { .. } | Event::Store { .. } | Event::Stopped => {}
         }
     }
 

@@ -41,6 +41,8 @@ pub struct World {
     /// What clients gave and nobody has carried out yet.
     kept: Vec<(usize, Output<Event>)>,
     accepted: u32,
+    /// What the hub stores, if it stores anything.
+    pub disk: Option<Disk>,
     /// All bytes that each link carried, by direction: to the hub, to the client.
     pub wire: BTreeMap<LinkId, (Vec<u8>, Vec<u8>)>,
 }
@@ -102,6 +104,7 @@ impl World {
             deceived: None,
             kept: Vec::new(),
             accepted: 0,
+            disk: None,
             wire: BTreeMap::new(),
         }
     }
@@ -210,6 +213,13 @@ impl World {
 
     fn hub_output(&mut self, output: Output<hub::Event>) {
         match output {
+            Output::Event(hub::Event::Store { ticket, channel, record }) => {
+                let disk = self.disk.as_mut().expect("a hub without a store stores nothing");
+                disk.asked.push_back((ticket, channel.to_string(), record.map(|record| record.encode().to_vec())));
+                if disk.works != Works::Later {
+                    self.work_disk();
+                }
+            }
             Output::Event(event) => self.hub_events.push(event),
             Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
             Output::Transmit { link, data } => {
@@ -412,6 +422,89 @@ pub fn outgoing(channel: &str, event: &str, payload: &'static [u8]) -> Outgoing 
 
 pub fn payload(bytes: &'static [u8]) -> Payload {
     Payload { bytes: Bytes::from_static(bytes), raw: true }
+}
+
+/// What a hub stores, as files by the names of channels.
+#[derive(Default)]
+pub struct Disk {
+    pub files: BTreeMap<String, Vec<u8>>,
+    pub asked: VecDeque<(u64, String, Option<Vec<u8>>)>,
+    pub works: Works,
+}
+
+/// How a disk does what it is asked.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Works {
+    #[default]
+    AtOnce,
+    /// When the test says so.
+    Later,
+    Never,
+}
+
+/// A hub that stores, and starts again.
+impl World {
+    pub fn storing(names: &[&str]) -> Self {
+        let mut world = Self::new(names);
+        world.disk = Some(Disk::default());
+        world.feed_hub(Input::Command(hub::Command::Restore(Vec::new())));
+        world.connect_all();
+        world
+    }
+
+    pub fn disk(&mut self) -> &mut Disk {
+        self.disk.as_mut().expect("a hub that stores")
+    }
+
+    /// Does everything the disk was asked for; a disk that fails keeps what it has.
+    pub fn work_disk(&mut self) {
+        while let Some((ticket, channel, file)) = self.disk().asked.pop_front() {
+            let durable = self.disk().works != Works::Never;
+            if durable {
+                match file {
+                    Some(file) => self.disk().files.insert(channel, file),
+                    None => self.disk().files.remove(&channel),
+                };
+            }
+            self.feed_hub(Input::Command(hub::Command::Stored { ticket, durable }));
+        }
+    }
+
+    /// The disk has been slow, and does now what it was asked.
+    pub fn catch_up(&mut self) {
+        while !self.disk().asked.is_empty() {
+            self.work_disk();
+            self.run();
+        }
+    }
+
+    /// The hub dies without a word and starts again with what is on its disk; clients lose their links, and connect again.
+    pub fn restart(&mut self) {
+        for client in 0..self.clients.len() {
+            self.links[client] = None;
+            if let Some(link) = self.dialled[client].take() {
+                self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
+            }
+        }
+        self.hub = hub(Limits::default());
+        if let Some(disk) = &mut self.disk {
+            disk.asked.clear();
+            let restored = disk.files.values().map(|file| hub::StoredChannel::decode(file).unwrap()).collect();
+            self.feed_hub(Input::Command(hub::Command::Restore(restored)));
+        }
+        self.run();
+        self.hub_events.clear();
+        for client in 0..self.clients.len() {
+            self.events[client].clear();
+        }
+        self.connect_all();
+    }
+
+    pub fn reclaim(&mut self, client: usize, channel: &str) {
+        self.command(client, Command::Reclaim { token: Token(4), channel: name(channel) });
+        assert!(self.expect_owner(client).is_some());
+        self.expect_done(client, 4);
+    }
 }
 
 /// Channels with owners and passwords.
