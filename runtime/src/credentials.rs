@@ -13,7 +13,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::error::{HubError, SecretSourceError};
-use crate::runtime::{Runtime, random};
+use crate::runtime::Runtime;
 use crate::secret;
 use crate::sync::blocking;
 
@@ -178,15 +178,13 @@ impl CredentialTable {
     }
 
     /// What a hub keeps of it. The secrets are forgotten.
-    pub(crate) async fn derive(self, runtime: &Arc<dyn Runtime>) -> Result<Credentials, HubError> {
+    pub(crate) async fn derive(self, runtime: &Arc<dyn Runtime>, hub_key: &[u8; 32]) -> Result<Credentials, HubError> {
         if self.entries.is_empty() {
             return Err(CredentialsError::Empty.into());
         }
-        let mut credentials = Credentials::new(*random(&**runtime).map_err(HubError::Seed)?);
+        let mut credentials = Credentials::new(*hub_key);
         for Entry { id, secret, capabilities, ids } in self.entries {
-            let salt = random(&**runtime).map_err(HubError::Seed)?;
-            let (salt, _) = salt.split_first_chunk::<16>().ok_or(HubError::RuntimeGone)?;
-            let salt = *salt;
+            let salt = credentials.salt(&id);
             let derived = blocking(&**runtime, move || Verifier::new(&secret, salt, DEFAULT_ITERATIONS)).await;
             let verifier = derived
                 .ok_or(HubError::RuntimeGone)?

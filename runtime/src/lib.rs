@@ -15,6 +15,7 @@ pub mod memory;
 mod payload;
 mod runtime;
 mod secret;
+pub mod state;
 mod sync;
 
 pub use client::{
@@ -38,3 +39,4 @@ pub use error::{
 };
 pub use hub::{Hub, HubBuilder, Starting};
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
+pub use state::StateError;

@@ -33,7 +33,7 @@ mod world;
 
 pub use canon::Canon;
 pub use engine::{Engine, Sight, Step, Witness};
-pub use host::{Joining, Process, Sim, Stalled};
+pub use host::{Joining, Process, Sim, SimDisk, Stalled};
 pub use mallory::{Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
 pub use run::{

@@ -349,9 +349,7 @@ impl Hub {
         self.set_owner(channel, Owner::Present { key, link: ix }, None);
         self.join(ix, channel);
         // It is the only member, and learns it from the answer.
-        if let (Some(channel), Some(member)) =
-            (name_of(self, channel), self.links.get(ix).and_then(Session::member))
-        {
+        if let (Some(channel), Some(member)) = (name_of(self, channel), self.links.get(ix).and_then(Session::member)) {
             let owner = Some(member.client.clone());
             self.event(Event::OwnerChanged { channel, owner });
         }
@@ -430,7 +428,13 @@ pub(super) type Wanted = Result<Option<Change>, Refusal>;
 
 impl Hub {
     /// Answers a request at once, or when its change is stored.
-    pub(super) fn carry_out(&mut self, ix: LinkIx, id: u64, channel: Name<'_>, wanted: Wanted) -> Result<(), DisconnectReason> {
+    pub(super) fn carry_out(
+        &mut self,
+        ix: LinkIx,
+        id: u64,
+        channel: Name<'_>,
+        wanted: Wanted,
+    ) -> Result<(), DisconnectReason> {
         match (wanted, self.registry.find(channel)) {
             (Ok(Some(change)), Some(channel)) => self.change(channel, change),
             (Ok(_), _) => self.done(ix, id, Ok(())),

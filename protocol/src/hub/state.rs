@@ -9,6 +9,7 @@
 //! Bodies are CBOR as strict as on the wire, integers before them big-endian. A file that is cut, longer, or differs in a
 //! single bit is refused as a whole. The checksum finds accidents; who may write to the directory may write what it wants.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -112,6 +113,17 @@ impl StoredChannel {
     #[must_use]
     pub const fn channel(&self) -> &ChannelName {
         &self.channel
+    }
+
+    /// What its file is called, which any name of a channel can be told from: `channel-` and the SHA-256 of the name in hex.
+    #[must_use]
+    pub fn file_name(channel: &ChannelName) -> String {
+        let mut name = String::from("channel-");
+        for byte in checksum(channel.as_bytes()) {
+            name.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or_default());
+            name.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or_default());
+        }
+        name
     }
 
     /// The last epoch of its protection; 0 if it never was protected.

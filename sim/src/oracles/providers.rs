@@ -150,6 +150,7 @@ impl Providers {
             | hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::OwnerChanged { .. }
+            | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }
