@@ -25,6 +25,9 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     if let Some(id) = &common.id {
         builder = builder.id(id);
     }
+    if let Some(file) = &args.system_password_file {
+        builder = builder.system_password_file(file);
+    }
     if let Some(dir) = &args.state_dir {
         builder = builder.state_dir(dir);
     }

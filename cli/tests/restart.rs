@@ -57,3 +57,36 @@ fn a_state_directory_serves_one_hub_and_a_damaged_file_is_named() {
     std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     scene.run(&second).failed(1, &["chmod 700"]);
 }
+
+#[test]
+fn s34_v12_the_hubs_own_channels_need_their_password_and_keep_it_over_a_restart() {
+    let scene = Scene::new();
+    let key = scene.file("system.key", &format!("key:{}\n", "3c".repeat(32)));
+    let other = scene.file("other.key", &format!("key:{}\n", "c3".repeat(32)));
+    let state = scene.path("state").display().to_string();
+    let start = || {
+        let mut hub = scene.start(&["hub", "--state-dir", &state, "--system-password-file", &key]);
+        hub.line();
+        hub
+    };
+    let first = start();
+    for _ in 0..2 {
+        scene.run(&["channels"]).failed(6, &["code 209", "--password-file"]);
+        scene.run(&["channels", "--password-file", &other]).failed(6, &["code 210"]);
+        assert!(scene.run(&["channels", "--password-file", &key]).stdout.contains("__comm_ipc_system"));
+        scene.run(&["members", "__comm_ipc_system"]).failed(6, &["code 209"]);
+        scene.run(&["listen", "__comm_ipc_logs"]).failed(6, &["code 209"]);
+    }
+    let mut logs = scene.listener(&["__comm_ipc_logs", "--password-file", &key]);
+    scene.run(&["channels", "--password-file", &key, "--id", "visitor"]);
+    assert!(logs.line().contains("visitor"));
+    first.signal(Signal::KILL);
+    first.end();
+    logs.end();
+    let _second = start();
+    scene.run(&["channels"]).failed(6, &["code 209"]);
+    assert_eq!(scene.run(&["channels", "--password-file", &key]).code, Some(0));
+    let unreadable = scene.path("none").display().to_string();
+    let failed = scene.run(&["hub", "--listen", "tcp://127.0.0.1:0", "--system-password-file", &unreadable]);
+    assert_eq!(failed.code, Some(6), "{failed:?}");
+}

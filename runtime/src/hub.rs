@@ -5,13 +5,13 @@ use std::fmt;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::io;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use commipc_protocol::auth::Secret;
-use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub};
+use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub, SystemPassword};
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed};
 use zeroize::Zeroizing;
 
@@ -36,6 +36,7 @@ pub struct HubBuilder {
     limits: Limits,
     owner_policy: OwnerPolicy,
     state: Option<StatePlace>,
+    system_password: Option<Result<Secret, SecretSourceError>>,
 }
 
 /// Where a hub stores what it remembers over a restart.
@@ -56,6 +57,7 @@ impl HubBuilder {
             limits: Limits::default(),
             owner_policy: OwnerPolicy::default(),
             state: None,
+            system_password: None,
         }
     }
 
@@ -103,6 +105,20 @@ impl HubBuilder {
         self
     }
 
+    /// What those must know, besides the hub's secret, who listen to the hub's own channels
+    /// ([`SYSTEM_CHANNEL`](crate::SYSTEM_CHANNEL) and the others) or ask it what it holds. Nobody can change it while the
+    /// hub runs. It opens these channels and nothing more: what the hub says there is not signed.
+    pub fn system_password(mut self, secret: Secret) -> Self {
+        self.system_password = Some(Ok(secret));
+        self
+    }
+
+    /// The file with what [`HubBuilder::system_password`] takes: `key:` and 64 hex digits, or else a password.
+    pub fn system_password_file(mut self, path: &Path) -> Self {
+        self.system_password = Some(crate::secret::read_file(path));
+        self
+    }
+
     /// A directory where the hub keeps what is to survive its restart: its id, who owns its channels, and what checks their
     /// passwords. It is made when absent, is only for this user (0700), and serves one hub at a time.
     ///
@@ -134,7 +150,7 @@ impl HubBuilder {
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, id, secret, credentials, limits, owner_policy, state } = self;
+        let Self { runtime, mut urls, id, secret, credentials, limits, owner_policy, state, system_password } = self;
         let id = id.transpose()?;
         if urls.is_empty() {
             urls.push(endpoint::default_url());
@@ -154,11 +170,26 @@ impl HubBuilder {
         };
         let Memory { hub, channels, store } = Memory::load(&runtime, id, state).await?;
         let credentials = table.derive(&runtime, &hub.key).await?;
+        let system_password = match system_password.transpose()? {
+            Some(secret) => Some(derive_system(&runtime, secret, &hub.key).await?),
+            None => None,
+        };
         let acceptors = listen(&*runtime, endpoints, &mut claims).await?;
         let config = HubConfig { id: Some(hub.id.clone()), credentials, limits, owner_policy };
         let journal = Journal::new(claims, store);
-        Hub::start(runtime, config, acceptors, journal, (hub, channels))
+        Hub::start(runtime, config, acceptors, journal, (hub, channels, system_password))
     }
+}
+
+/// What the hub keeps of the password of its own channels.
+async fn derive_system(runtime: &Arc<dyn Runtime>, secret: Secret, key: &[u8; 32]) -> Result<SystemPassword, HubError> {
+    let kdf = secret.kdf();
+    let iterations = if kdf == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
+    // Of the hub's key, like the salts of credentials, under a name that no credential has.
+    let salt = Credentials::new(*key).salt("\0system");
+    let derive = move || ChannelMaster::new(&secret.derive(&salt, iterations)?);
+    let master = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
+    Ok(SystemPassword::new(kdf, salt, iterations, master.map_err(SecretSourceError::Secret)?))
 }
 
 /// What a hub remembers at its start.
@@ -309,7 +340,7 @@ impl Hub {
         config: HubConfig,
         acceptors: Vec<(Endpoint, Box<dyn Acceptor>)>,
         journal: Journal,
-        (hub, channels): (StoredHub, Vec<StoredChannel>),
+        (hub, channels, system_password): (StoredHub, Vec<StoredChannel>, Option<SystemPassword>),
     ) -> Result<Self, HubError> {
         let seed = random(&*runtime).map_err(HubError::Seed)?;
         let machine = hub::Hub::new(config, &Seed::new(*seed));
@@ -318,6 +349,9 @@ impl Hub {
         if stores {
             tracing::info!(hub = %hub.id, channels = channels.len(), "restored");
             driver.issue(Command::Restore(channels));
+        }
+        if let Some(password) = system_password {
+            driver.issue(Command::SetSystemPassword(password));
         }
         let urls = acceptors.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
         for (endpoint, acceptor) in acceptors {

@@ -108,6 +108,7 @@ impl Canon for Asked {
         match self {
             Self::Client(command) => command.canon(out),
             Self::Hub(hub::Command::SetCredentials(_)) => out.extend_from_slice(b"credentials"),
+            Self::Hub(hub::Command::SetSystemPassword(_)) => out.extend_from_slice(b"system password"),
             Self::Hub(hub::Command::Restore(channels)) => {
                 out.extend_from_slice(b"restore");
                 channels.iter().for_each(|channel| text(out, &channel.encode()));

@@ -262,7 +262,7 @@ impl Client {
         let ix = self.channels.index(&name);
         let Some(channel) = self.channels.all.get_mut(ix.0) else { return };
         match &mut channel.state {
-            State::Open(_) if access.secret.is_some() && channel.guarded.seal.is_none() => {
+            State::Open(_) if access.secret.is_some() && !channel.guarded.is_proved() => {
                 self.done(token, Err(Failure::Refused(Refusal::NotProtected)));
             }
             State::Open(times) => {

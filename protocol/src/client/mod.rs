@@ -386,7 +386,8 @@ impl Client {
     fn check_room(&self, outgoing: &Outgoing) -> Result<&HubId, Misuse> {
         let Phase::Ready(ready) = &self.phase else { return Err(Misuse::NotConnected) };
         let sealed = || self.channels.find(outgoing.channel.as_name()).is_some_and(|it| it.guarded.seal.is_some());
-        if outgoing.guarded && !sealed() {
+        let own = outgoing.channel.as_name().is_reserved();
+        if outgoing.guarded && !own && !sealed() {
             return Err(Misuse::UnknownToken);
         }
         if outgoing.metadata.len() > self.config.limits.metadata {

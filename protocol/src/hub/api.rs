@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::state::StoredChannel;
+use super::system::SystemPassword;
 use crate::auth::Credentials;
 use crate::error::{Refusal, Violation};
 use crate::limits::Limits;
@@ -28,6 +29,8 @@ pub struct HubConfig {
 pub enum Command {
     /// Replace the table of credentials. Connections that stand are not touched.
     SetCredentials(Credentials),
+    /// Let only those listen to the hub's own channels, and ask there, who know this password as well.
+    SetSystemPassword(SystemPassword),
     /// Restore the channels that a hub of this id has stored, and store every change of ownership or protection from now on:
     /// see [`Event::Store`]. The first thing a hub is told, if at all.
     Restore(Vec<StoredChannel>),

@@ -79,6 +79,7 @@ impl Hub {
         let claims = open.owner.filter(|_| free && !open.channel.is_reserved());
         let protection = match (open.record, claims) {
             (None, _) => None,
+            (Some(_), None) if open.channel.is_reserved() => return Err(Refusal::HubOwned),
             (Some(_), None) => return Err(Refusal::NotOwner),
             (Some(record), Some(_)) => Some(self.first_protection(ix, open.owner, &record, last_epoch)?),
         };

@@ -38,7 +38,7 @@ use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
 pub use state::{StateError, StoredChannel, StoredHub};
 use system::Spoken;
-pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
+pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL, SystemPassword};
 use throttle::{Source, Throttle};
 
 use crate::auth::Credentials;
@@ -206,6 +206,7 @@ impl Machine for Hub {
             Input::Written { link, bytes } => self.handle_written(link, bytes),
             Input::Closed { link, how } => self.handle_closed(link, how),
             Input::Command(Command::SetCredentials(credentials)) => self.credentials = credentials,
+            Input::Command(Command::SetSystemPassword(password)) => self.handle_system_password(&password),
             Input::Command(Command::Restore(channels)) => self.handle_restore(channels),
             Input::Command(Command::Stored { ticket, durable }) => self.handle_stored(ticket, durable),
             Input::Command(Command::Shutdown) => self.handle_shutdown(),

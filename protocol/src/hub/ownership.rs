@@ -128,6 +128,9 @@ impl Hub {
     /// Checks an operation's proof; the channel it is about, if this member owns it or may take it back.
     fn owner_operation(&mut self, ix: LinkIx, frame: &Frame, operation: &Operation<'_>) -> Result<ChannelIx, Refusal> {
         let Operation { channel, stored, n, proof } = *operation;
+        if channel.is_reserved() {
+            return Err(Refusal::HubOwned);
+        }
         let place = self.registry.find(channel).ok_or(Refusal::NotMember)?;
         let member = self.links.get_mut(ix).and_then(Session::member_mut).ok_or(Refusal::NotMember)?;
         if !member.memberships.has(place) {
@@ -164,7 +167,7 @@ impl Hub {
     }
 
     /// Ends every call on a channel and every membership but one.
-    fn evict(&mut self, channel: ChannelIx, but: Option<LinkIx>, why: Refusal) {
+    pub(super) fn evict(&mut self, channel: ChannelIx, but: Option<LinkIx>, why: Refusal) {
         let on_channel: Vec<Key> =
             self.calls.iter().filter(|(_, call)| call.is_on(channel)).map(|(key, _)| key).collect();
         for key in on_channel {
@@ -339,7 +342,9 @@ impl Hub {
 
     /// Without members a channel is forgotten: at once, or after a day if there is something to remember.
     pub(super) fn forget_or_keep(&mut self, channel: ChannelIx) {
-        let unused = |entry: &&super::registry::Channel| entry.members() == 0 && entry.guard.pending.is_none();
+        let unused = |entry: &&super::registry::Channel| {
+            entry.members() == 0 && entry.guard.pending.is_none() && !entry.is_permanent()
+        };
         let Some(entry) = self.registry.channel(channel).filter(unused) else { return };
         if !entry.guard.is_kept() {
             return self.forget_channel(channel);

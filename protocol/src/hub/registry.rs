@@ -387,6 +387,11 @@ impl Channel {
         &self.name
     }
 
+    /// Whether it is one of the hub's own with a password, which is not forgotten when nobody is a member.
+    pub(crate) fn is_permanent(&self) -> bool {
+        self.guard.protection.is_some() && self.name.as_name().is_reserved()
+    }
+
     pub(crate) fn members(&self) -> usize {
         self.members.len()
     }
