@@ -25,6 +25,7 @@ mod provide;
 mod say;
 mod sim;
 mod stop;
+mod tamper;
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};

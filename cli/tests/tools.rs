@@ -40,6 +40,7 @@ fn the_demonstration_succeeds() {
     let demo = scene.run(&["demo"]);
     assert_eq!((demo.code, demo.stderr.as_str()), (Some(0), ""), "{demo:?}");
     assert!(demo.stdout.contains("15 + 25 = 40"), "{}", demo.stdout);
+    assert!(demo.stdout.contains("to \"meet at nine\": the member refuses it"), "{}", demo.stdout);
     let json = scene.run(&["demo", "--json"]);
     assert_eq!(json.code, Some(0), "{json:?}");
     let lines: Vec<serde_json::Value> = json.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -21,7 +21,7 @@ mod sync;
 pub use client::{
     Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent,
     LazyClient, Listener, MemberInfo, Message, Opening, PendingCall, PendingOpen, Provider, QUEUE_MAX, RUNNING_MAX,
-    Request, Sending, WAITING_MAX,
+    RefusedMessages, Request, Sending, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Failure, Payload, Welcome};

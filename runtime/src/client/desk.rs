@@ -15,6 +15,7 @@ use super::life::{Derived, Life};
 use super::listen::Queue;
 use super::opening;
 use super::provide::{self, Job, ProviderCell, Tracked};
+use super::refused::Refusals;
 use super::tickets::{Completed, Target, Tickets};
 use crate::driver::{Driver, Sink};
 use crate::sync::lock;
@@ -33,6 +34,7 @@ pub(crate) struct Desk {
     lives: Mutex<HashMap<ChannelName, Weak<Life>>>,
     /// Passwords of channels, and what was derived of them last.
     passwords: Mutex<HashMap<ChannelName, Password>>,
+    refusals: Refusals,
 }
 
 /// A channel's password, as far as it is known.
@@ -64,11 +66,16 @@ impl Desk {
             secret,
             lives: Mutex::default(),
             passwords: Mutex::default(),
+            refusals: Refusals::default(),
         }
     }
 
     pub(super) const fn lives(&self) -> &Mutex<HashMap<ChannelName, Weak<Life>>> {
         &self.lives
+    }
+
+    pub(super) const fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Keeps what a channel is to be opened with; what was derived of the same stays.
@@ -287,7 +294,7 @@ impl Desk {
                 tracing::warn!(%violation, "the hub broke the protocol");
             }
             Event::Dropped(why) => {
-                tracing::debug!(?why, "a frame was dropped");
+                driver.sink().refusals.note(why);
             }
             // Whoever waits for these was served.
             Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } => {}

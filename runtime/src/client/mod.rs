@@ -11,6 +11,7 @@ mod names;
 mod observe;
 mod opening;
 mod provide;
+mod refused;
 mod request;
 mod tickets;
 
@@ -33,6 +34,7 @@ pub use names::{IntoChannel, IntoEvent};
 pub use observe::{ChannelInfo, MemberInfo};
 pub use opening::{Opening, PendingOpen};
 pub use provide::{Provider, RUNNING_MAX, WAITING_MAX};
+pub use refused::RefusedMessages;
 pub use request::Request;
 
 use self::channel::ChannelHandle;
