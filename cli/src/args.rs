@@ -131,7 +131,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
 
-    /// A file with the channel's password: a line key:<64 hex>, or any text
+    /// A file with the channel's password, readable by its owner alone: a line key:<64 hex>, or any text
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
@@ -241,7 +241,7 @@ pub(crate) struct Call {
     pub(crate) topic: Topic,
     #[command(flatten)]
     pub(crate) what: Payload,
-    /// How long the answer may take: 2s, 500ms, 1m
+    /// How long it may take, from connecting to the answer: 2s, 500ms, 1m; with -n for each answer
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub(crate) deadline: Duration,
     /// Repeat the call and print how long the answers took instead
@@ -337,7 +337,7 @@ pub(crate) struct Listen {
 #[command(before_help = CHANNELS)]
 pub(crate) struct Channels {}
 
-/// List the members of a channel, in the order in which they joined, with the events they provide
+/// List the members of a channel, in the order in which they joined: who owns it, and the events they provide
 ///
 /// Needs the hub's own secret, or a credential with can=observer.
 #[derive(Args, Debug)]

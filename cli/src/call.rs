@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use commipc_tokio::Channel;
+use commipc_tokio::{Channel, Client};
 
 use crate::args::{Call, Common};
 use crate::bench::{Samples, Summary};
@@ -14,11 +14,12 @@ use crate::json;
 
 pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome {
     let about = About::new(connect::url(common), &args.topic.channel, &args.topic.event)?;
-    let client = connect::client(common).await?;
-    let channel =
-        connect::opening(&client, &about.channel, common)?.await.map_err(|error| about.failed(error.code(), &error))?;
+    let until = Instant::now() + args.deadline;
+    let ready = tokio::time::timeout_at(until.into(), open(&about, common)).await;
+    let (client, channel) = ready.map_err(|_| about.late(args.deadline))??;
     if args.repeat == 1 {
-        let answer = call(&channel, args, &payload, &about).await?;
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = call(&channel, left, &payload, &about).await?;
         crate::say(json::print(&answer));
     } else {
         let summary = repeat(&channel, args, &payload, &about).await?;
@@ -28,8 +29,15 @@ pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome
     Ok(())
 }
 
-async fn call(channel: &Channel, args: &Call, payload: &Value, about: &About) -> Outcome<Value> {
-    let answer = channel.call::<Value>(&about.event, payload).deadline(args.deadline).await;
+async fn open(about: &About, common: &Common) -> Outcome<(Client, Channel)> {
+    let client = connect::client(common).await?;
+    let opening = connect::opening(&client, &about.channel, common)?;
+    let channel = opening.await.map_err(|error| about.failed(error.code(), &error))?;
+    Ok((client, channel))
+}
+
+async fn call(channel: &Channel, deadline: Duration, payload: &Value, about: &About) -> Outcome<Value> {
+    let answer = channel.call::<Value>(&about.event, payload).deadline(deadline).await;
     answer.map_err(|error| about.call_failed(&error))
 }
 
@@ -38,7 +46,7 @@ async fn repeat(channel: &Channel, args: &Call, payload: &Value, about: &About) 
     let started = Instant::now();
     for _ in 0..args.repeat {
         let sent = Instant::now();
-        call(channel, args, payload, about).await?;
+        call(channel, args.deadline, payload, about).await?;
         samples.push(sent.elapsed());
     }
     Ok(samples.summary(started.elapsed()))

@@ -53,8 +53,10 @@ pub(crate) fn channel_secret(common: &Common) -> Outcome<Option<Secret>> {
         Failure::new(Exit::Refused, format!("the password file {} cannot be used: {why}", path.display()))
             .hint("write the channel's password, or what 'commipc keygen' makes, to a file that only you can read")
     };
-    let text = std::fs::read(path).map_err(|error| unreadable(&error))?;
-    Secret::parse(&text).map(Some).map_err(|error| unreadable(&error))
+    commipc_tokio::read_secret_file(path).map(Some).map_err(|error| {
+        // Which file it is stands before it anyway.
+        if let SecretSourceError::File { source, .. } = &error { unreadable(source) } else { unreadable(&error) }
+    })
 }
 
 fn not_connected(url: &str, common: &Common, error: &ConnectError) -> Failure {

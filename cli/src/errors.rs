@@ -1,6 +1,7 @@
 //! From the library's errors to exit codes and advice. The stable numbers decide; the texts are the library's own.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use commipc_tokio::{
     CallError, ChannelName, Client, CloseReason, Code, EventName, Failure as ChannelEnd, FaultCode, Misuse, NameError,
@@ -32,6 +33,12 @@ impl About {
     /// An operation on the event that did not succeed.
     pub(crate) fn failed(&self, code: Code, error: &impl Display) -> Failure {
         operation(&self.hub, &self.channel, Some(&self.event), code, &error.to_string())
+    }
+
+    /// A call that was not even made: there was no connection, or no channel, in time.
+    pub(crate) fn late(&self, deadline: Duration) -> Failure {
+        let text = format!("{}: not connected within the deadline of {deadline:?}, and nothing was called", self.hub);
+        Failure::new(Exit::Deadline, text).code(Misuse::Deadline.code()).hint("give it more time with --deadline")
     }
 
     /// A call that has no result.
@@ -117,7 +124,7 @@ pub(crate) fn operation(
         Some(
             "only who opened the channel first owns it: stop the others that have it open, or take another name".into(),
         )
-    } else if known == Some(Refusal::ProviderExists) || code == Misuse::AlreadyProvided.code() {
+    } else if known == Some(Refusal::ProviderExists) {
         Some("stop the other provider, or provide under another name".into())
     } else if exit(code) == Exit::Deadline {
         Some("it may have been executed all the same; give it more time with --deadline".into())

@@ -36,8 +36,9 @@ pub(crate) async fn members(args: &Members, common: &Common) -> Outcome {
     let _own = own_channel(&client, common).await?;
     let members = client.members(&channel).await;
     let members = members.map_err(|error| errors::operation(&hub, &channel, None, error.code(), &error.to_string()))?;
-    let row = |member: &MemberInfo| [member.client.clone(), member.provides.join(", ")];
-    show(&members, ["CLIENT", "PROVIDES"], row, "the channel has no members", common.json);
+    let owner = |member: &MemberInfo| if member.owner { "yes" } else { "-" }.to_owned();
+    let row = |member: &MemberInfo| [member.client.clone(), owner(member), member.provides.join(", ")];
+    show(&members, ["CLIENT", "OWNER", "PROVIDES"], row, "the channel has no members", common.json);
     client.close().await;
     Ok(())
 }

@@ -9,15 +9,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use support::{Process, Scene};
 
-/// Connections in one wave.
-const WAVE: usize = 1_000;
-const WAVES: usize = 10;
+/// Connections that mean no good.
+const STRANGERS: usize = 10_000;
 /// How much a hub may grow.
 const GROWTH: u64 = 32 << 20;
 /// How long an honest client may take to get in.
@@ -25,7 +25,11 @@ const SOON: Duration = Duration::from_secs(1);
 /// How long a stranger may stay: the limit on handshakes.
 const STAY: Duration = Duration::from_secs(5);
 /// What a busy machine adds to that.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(1);
+/// Between one honest client's leaving and the next one's coming.
+const BETWEEN: Duration = Duration::from_millis(5);
+/// Open files that a system may allow a hub that asks for no more.
+const FEW_FILES: u32 = 1_024;
 
 /// What a member that is stopped may cost others: their time with it, over their time without. It is about one where nothing
 /// else runs; the rest is for a busy machine.
@@ -34,16 +38,29 @@ const FACTOR: u32 = 3;
 const OUTBOX: u64 = 8 << 20;
 
 /// What the connections say, in turn. None of it can become a handshake.
-const SAID: [&[u8]; 5] = [
+const SAID: [&[u8]; 6] = [
     b"",
     b"GET / HTTP/1.1\r\nHost: example\r\n\r\n",
     // A frame of 200 bytes that stops in the middle.
     b"CIPC\r\n\x1a\x01\0\0\0\xc8\x01\xaa\0\x81\x01\x01\x81\x02",
+    &HALF,
     // One that claims 4 GiB.
     b"CIPC\r\n\x1a\x01\xff\xff\xff\xff\x01",
     // A frame that belongs to a conversation which has not begun.
     b"CIPC\r\n\x1a\x01\0\0\0\x02\x06\xa0",
 ];
+
+/// 900 bytes of a frame as long as a stranger's may be: more than an honest client says before it is let in.
+const HALF: [u8; 912] = {
+    let mut said = [0xaa; 912];
+    let head = *b"CIPC\r\n\x1a\x01\0\0\x04\0";
+    let mut at = 0;
+    while at < head.len() {
+        said[at] = head[at];
+        at += 1;
+    }
+    said
+};
 
 /// The frame AUTH_FAILED with `TooManyConnections`.
 const AUTH_FAILED: [u8; 9] = [0, 0, 0, 5, 5, 0xa1, 0, 0x18, 105];
@@ -65,10 +82,10 @@ impl Stream for TcpStream {
 }
 
 /// Connects and says something; the hub may have closed it before all is said.
-fn intrude<S: Stream>(connect: impl Fn() -> std::io::Result<S>, number: usize) -> S {
+fn intrude<S: Stream>(connect: impl Fn() -> std::io::Result<S>, said: &[u8]) -> S {
     let mut stream = connect().unwrap();
     stream.set_nonblocking().unwrap();
-    let _ = stream.write_all(SAID[number % SAID.len()]);
+    let _ = stream.write_all(said);
     stream
 }
 
@@ -85,58 +102,78 @@ fn is_over(stream: &mut impl Stream) -> bool {
     }
 }
 
-/// Resident memory, in bytes.
-fn memory(hub: &Process) -> u64 {
+/// What a hub's memory is, or was at its peak, in bytes.
+fn memory(hub: &Process, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", hub.child.id())).unwrap();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
     kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 /// Lets an honest client in and out, and tells how long it took to get in.
-fn honest(url: &str, key: &str) -> Duration {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let started = Instant::now();
-        let client = commipc_tokio::client(url).secret_file(key).connect().await.unwrap();
-        let took = started.elapsed();
-        client.close().await;
-        took
-    })
+async fn honest(url: &str, key: &str) -> Duration {
+    let started = Instant::now();
+    let client = commipc_tokio::client(url).secret_file(key).connect().await.unwrap();
+    let took = started.elapsed();
+    client.close().await;
+    took
 }
 
-/// The whole assault, in waves.
-fn assault<S: Stream>(hub: &Process, url: &str, key: &str, connect: impl Fn() -> std::io::Result<S>) {
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Lets honest clients in and out, one after the other, until it is over; tells how long each took.
+fn honest_throughout(url: &str, key: &str, over: &AtomicBool) -> Vec<Duration> {
+    let mut took = Vec::new();
+    block_on(async {
+        while !over.load(Ordering::Relaxed) {
+            took.push(honest(url, key).await);
+            tokio::time::sleep(BETWEEN).await;
+        }
+    });
+    took
+}
+
+/// The whole assault; `said` is what the connections say, in turn.
+fn assault<S: Stream>(hub: &Process, [url, key]: [&str; 2], said: &[&[u8]], connect: impl Fn() -> std::io::Result<S>) {
     allow_files();
     // What a first client makes the hub allocate for good is no growth.
-    honest(url, key);
-    let before = memory(hub);
-    let (mut strangers, mut slowest, mut most) = (Vec::new(), Duration::ZERO, 0);
-    for _ in 0..WAVES {
-        strangers.extend((0..WAVE).map(|number| intrude(&connect, number)));
-        slowest = slowest.max(honest(url, key));
-        most = most.max(memory(hub).saturating_sub(before));
-    }
+    block_on(honest(url, key));
+    let before = memory(hub, "VmRSS");
+    let over = AtomicBool::new(false);
+    let (gone, took) = thread::scope(|scope| {
+        let honest = scope.spawn(|| honest_throughout(url, key, &over));
+        let strangers = (0..STRANGERS).map(|number| intrude(&connect, said[number % said.len()]));
+        let gone = outlast(strangers.collect());
+        over.store(true, Ordering::Relaxed);
+        (gone, honest.join().unwrap())
+    });
+    let (slowest, grown) = (took.iter().max().unwrap(), memory(hub, "VmHWM").saturating_sub(before));
+    println!(
+        "{url}: grew by {} KiB, slowest of {} honest clients {slowest:?}, last stranger gone after {gone:?}",
+        grown >> 10,
+        took.len()
+    );
+    assert!(took.len() > 100, "only {} honest clients were let in", took.len());
+    assert!(*slowest < SOON, "an honest client took {slowest:?}");
+    assert!(grown < GROWTH, "the hub grew by {grown} bytes");
+}
+
+/// Waits until the hub has shown out all of them; tells how long that took.
+fn outlast(mut strangers: Vec<impl Stream>) -> Duration {
     let last = Instant::now();
     while !strangers.is_empty() {
         strangers.retain_mut(|stranger| !is_over(stranger));
-        assert!(last.elapsed() < STAY + SLACK, "{} of {} are still there", strangers.len(), WAVES * WAVE);
+        assert!(last.elapsed() < STAY + SLACK, "{} of {} are still there", strangers.len(), STRANGERS);
         thread::sleep(Duration::from_millis(20));
     }
-    let gone = last.elapsed();
-    slowest = slowest.max(honest(url, key));
-    assert!(slowest < SOON, "an honest client took {slowest:?}");
-    assert!(most < GROWTH, "the hub grew by {most} bytes");
-    println!(
-        "{}: grew by {} KiB, slowest honest client {slowest:?}, last stranger gone after {gone:?}",
-        url,
-        most >> 10
-    );
+    last.elapsed()
 }
 
 /// This process holds all the other ends.
 fn allow_files() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = (WAVES * WAVE) as u64 + 200;
+    let wanted = STRANGERS as u64 + 200;
     assert!(limit.maximum.is_none_or(|most| most >= wanted), "this test needs {wanted} open files: ulimit -Hn");
     if limit.current.is_some_and(|current| current < wanted) {
         setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).unwrap();
@@ -150,7 +187,19 @@ fn v21_v22_v23_ten_thousand_strangers_on_a_unix_socket_leave_no_trace() {
     let path: PathBuf = scene.path("hub.sock");
     let mut hub = scene.start(&["hub", "--secret-file", &key]);
     assert!(hub.line().starts_with("listening on "));
-    assault(&hub, &scene.url(), &key, || UnixStream::connect(&path));
+    assault(&hub, [&scene.url(), &key], &SAID, || UnixStream::connect(&path));
+}
+
+#[test]
+fn v23_a_hub_with_few_files_lets_honest_clients_in_beside_ten_thousand_silent_strangers() {
+    let scene = Scene::new();
+    let key = scene.file("hub.key", &format!("key:{}\n", "5a".repeat(32)));
+    let path: PathBuf = scene.path("hub.sock");
+    for files in [FEW_FILES, FEW_FILES / 10] {
+        let mut hub = scene.start_with_files(files, &["hub", "--secret-file", &key]);
+        assert!(hub.line().starts_with("listening on "));
+        assault(&hub, [&scene.url(), &key], &[b""], || UnixStream::connect(&path));
+    }
 }
 
 #[test]
@@ -161,7 +210,7 @@ fn v21_v22_v23_ten_thousand_strangers_of_one_address_leave_no_trace() {
     let line = hub.line();
     let url = line.strip_prefix("listening on ").unwrap();
     let address: SocketAddr = url.strip_prefix("tcp://").unwrap().parse().unwrap();
-    assault(&hub, url, &key, || TcpStream::connect(address));
+    assault(&hub, [url, &key], &SAID, || TcpStream::connect(address));
 }
 
 /// Broadcasts twice what an outbox holds, every message acknowledged, to a listener that gets all of it; tells how long it took.
@@ -192,11 +241,11 @@ fn v25_a_member_that_is_stopped_costs_its_outbox_and_others_go_on() {
     let (mut alone, mut beside, mut most) = (Duration::MAX, Duration::MAX, 0);
     for _ in 0..3 {
         alone = alone.min(runtime.block_on(broadcast_much(&channel, &mut listener)));
-        let before = memory(&hub);
+        let before = memory(&hub, "VmRSS");
         let stopped = scene.listener(&["math", "news"]);
         stopped.signal(Signal::STOP);
         beside = beside.min(runtime.block_on(broadcast_much(&channel, &mut listener)));
-        most = most.max(memory(&hub).saturating_sub(before));
+        most = most.max(memory(&hub, "VmRSS").saturating_sub(before));
         let members = runtime.block_on(speaker.members("math")).unwrap();
         assert_eq!(members.len(), 2, "who left that much unread is no member any more");
         stopped.signal(Signal::CONT);

@@ -44,14 +44,13 @@ fn every_help_starts_with_examples() {
 
 /// How a command is run so that it ends, beside its name and `--json`: its arguments, whether it needs a hub, and
 /// whether it has to be told to stop. A new command needs a line here.
-fn runs(command: &str) -> (Vec<String>, bool, bool) {
+fn runs(command: &str, scene: &Scene) -> (Vec<String>, bool, bool) {
     const BENCH: &str = "--seconds 0.05 --rounds 1";
     let (arguments, hub, stop) = match command {
         "hub" => ("", false, true),
         "provide" => ("math twice --echo", true, true),
         "listen" => ("math", true, true),
-        // Any text is a password.
-        "protect" => ("vault --password-file Cargo.toml", true, true),
+        "protect" => ("vault --password-file PASSWORD", true, true),
         "call" => ("math none", true, false),
         "send" => ("math none", true, false),
         "broadcast" => ("math news", true, false),
@@ -66,14 +65,15 @@ fn runs(command: &str) -> (Vec<String>, bool, bool) {
         "sim replay" => ("--seed 3", false, false),
         other => panic!("say here how 'commipc {other} --json' is run"),
     };
-    (arguments.split_whitespace().map(str::to_owned).collect(), hub, stop)
+    let word = |word: &str| if word == "PASSWORD" { scene.file("password", "any text") } else { word.to_owned() };
+    (arguments.split_whitespace().map(word).collect(), hub, stop)
 }
 
 #[test]
 fn every_command_speaks_json_and_nothing_else_when_asked() {
     for command in leaves(&Scene::new()) {
         let scene = Scene::new();
-        let (arguments, hub, stop) = runs(&command);
+        let (arguments, hub, stop) = runs(&command, &scene);
         let words: Vec<&str> =
             command.split(' ').chain(arguments.iter().map(String::as_str)).chain(["--json"]).collect();
         let _hub = hub.then(|| scene.hub());
@@ -105,7 +105,7 @@ fn every_error_is_json_when_asked() {
         let done = run(&words(&["--no-such-option"]));
         assert_eq!((done.code, &done.json_error()["exit"]), (Some(2), &2.into()), "{command}: {done:?}");
         // No hub is there.
-        let (arguments, hub, _) = runs(&command);
+        let (arguments, hub, _) = runs(&command, &scene);
         if hub {
             let done = run(&[words(&[]), arguments].concat());
             assert_eq!((done.code, &done.json_error()["exit"]), (Some(7), &7.into()), "{command}: {done:?}");

@@ -71,6 +71,18 @@ fn a_deadline_is_4() {
 }
 
 #[test]
+fn a_deadline_bounds_connecting_too() {
+    let scene = Scene::new();
+    // It takes connections and says nothing.
+    let _mute = std::os::unix::net::UnixListener::bind(scene.path("hub.sock")).unwrap();
+    let key = scene.file("hub.key", &format!("key:{}\n", "5a".repeat(32)));
+    let started = Instant::now();
+    let done = scene.run(&["call", "math", "slow", "--deadline", "300ms", "--secret-file", &key]);
+    done.failed(4, &["not connected within", "300ms", "code 509", "--deadline"]);
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[test]
 fn a_failing_handler_is_5_and_keeps_its_reasons() {
     let scene = Scene::new();
     let _hub = scene.hub();
@@ -123,6 +135,26 @@ fn a_key_file_that_cannot_be_trusted_is_6() {
     std::fs::remove_file(&key).unwrap();
     call().failed(6, &["hub.sock.key", "--secret-file"]);
     scene.run(&["call", "math", "x", "--secret-file", "/no/such/secret"]).failed(6, &["/no/such/secret"]);
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_6() {
+    let scene = Scene::new();
+    let _hub = scene.hub();
+    let file = scene.file("secret", &format!("key:{}\n", "5a".repeat(32)));
+    let advice = format!("chmod 600 {file}");
+    for mode in [0o640, 0o604, 0o620, 0o602] {
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        scene.run(&["call", "math", "x", "--secret-file", &file]).failed(6, &[&advice]);
+        scene.run(&["hub", "--listen", "tcp://127.0.0.1:0", "--secret-file", &file]).failed(6, &[&advice]);
+        scene.run(&["call", "math", "x", "--password-file", &file]).failed(6, &["password file", &advice]);
+        scene.run(&["protect", "vault", "--password-file", &file]).failed(6, &[&advice]);
+    }
+    std::fs::set_permissions(&file, Permissions::from_mode(0o400)).unwrap();
+    scene.run(&["call", "math", "x", "--password-file", &file]).failed(6, &["code 211"]);
+    // A pipe is nobody else's, whatever its mode.
+    let piped = "exec \"$0\" call math x --password-file /dev/fd/3 3<<'END'\nany text\nEND";
+    assert!(scene.in_shell(piped, &[]).end().stderr.contains("code 211"));
 }
 
 #[test]

@@ -185,15 +185,15 @@ fn a_hub_tells_its_channels_and_their_members() {
         ]
     );
     scene.run(&["members", "math"]).printed(
-        "CLIENT                       PROVIDES\n\
-         a-provider-with-a-long-name  twice\n\
-         ear",
+        "CLIENT                       OWNER  PROVIDES\n\
+         a-provider-with-a-long-name  -      twice\n\
+         ear                          -",
     );
     assert_eq!(
         scene.run(&["members", "math", "--json"]).json_lines(),
         [
-            value!({ "client": "a-provider-with-a-long-name", "provides": ["twice"] }),
-            value!({ "client": "ear", "provides": [] })
+            value!({ "client": "a-provider-with-a-long-name", "owner": false, "provides": ["twice"] }),
+            value!({ "client": "ear", "owner": false, "provides": [] })
         ]
     );
     scene.run(&["members", "none"]).failed(1, &["none: there is no such channel", "commipc channels"]);

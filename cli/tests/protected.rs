@@ -21,6 +21,13 @@ fn s26_s28_members_with_the_password_file_get_in_and_others_are_told_what_to_do(
     let mut provider = scene.start(&["provide", "vault", "open", "--echo", "--password-file", &key]);
     assert_eq!(provider.line(), "providing vault/open");
     scene.run(&["call", "vault", "open", "7", "--password-file", &key]).printed("7");
+    let members = scene.run(&["members", "vault", "--json"]).json_lines();
+    assert_eq!(members.iter().map(|member| &member["owner"]).collect::<Vec<_>>(), [true, false]);
+    let members = scene.run(&["members", "vault"]).stdout;
+    assert_eq!(
+        members.lines().map(|line| line.split_whitespace().nth(1)).collect::<Vec<_>>(),
+        [Some("OWNER"), Some("yes"), Some("-")]
+    );
     scene.run(&["call", "vault", "open", "7"]).failed(6, &["code 209", "--password-file"]);
     scene.run(&["call", "vault", "open", "7", "--password-file", &other]).failed(6, &["code 210", "--password-file"]);
     let nowhere = ["call", "other", "open", "--password-file", &key];

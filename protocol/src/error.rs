@@ -76,6 +76,8 @@ codes! {
         NotOffered = 16, "the hub chose something that was not offered";
         /// More frames of a kind that must be answered than may be outstanding.
         Flood = 17, "too many unanswered frames";
+        /// A message claims to have passed hubs, on a link that is no bridge's.
+        BadHop = 18, "a message claims to have passed hubs, and its link is no bridge's";
     }
 }
 
@@ -144,6 +146,8 @@ codes! {
         NoSuchChannel = 219, "there is no such channel";
         /// A limit on protected channels.
         TooManyRecords = 220, "too many protected channels of this credential";
+        /// A limit on names that are remembered without members.
+        TooManyNames = 221, "too many channel names are remembered for this credential";
         /// Nobody provides the event.
         NoProvider = 300, "nobody provides this event";
         /// The provider went while it worked.
@@ -251,10 +255,10 @@ codes! {
         TooMany = 511, "a local limit is reached";
         /// The hub could not be reached.
         Unreachable = 512, "the hub could not be reached";
-        /// The same client already provides the event.
-        AlreadyProvided = 513, "this client already provides the event";
         /// The answer is raw where a value is expected, or the other way round.
         WrongContent = 514, "the answer is of another content kind";
+        /// A stream's end came before all of its items.
+        Truncated = 515, "the stream ended before all of it had come";
     }
 }
 

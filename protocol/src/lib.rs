@@ -21,7 +21,7 @@ pub mod wire;
 
 pub use error::{CloseReason, Code, Fault, FaultCode, Misuse, Refusal, Violation};
 pub use limits::{FRAME_CAP, Limits, TIME_LEFT_MAX};
-pub use machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER, Transport};
+pub use machine::{Flush, Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER, Transport};
 pub use names::{
     Address, ChannelName, ClientId, CredentialId, EventName, HubId, NAME_MAX, Name, NameError, RESERVED_PREFIX,
 };

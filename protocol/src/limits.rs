@@ -28,39 +28,68 @@ pub struct Limits {
     /// How long bytes may be with the driver without one of them leaving. At a hub the link then ends with
     /// [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer).
     pub write: Duration,
-    /// Connections that have not proved themselves yet. At the cap the one that has sent least, then the oldest, is closed.
-    /// As many connections may wait to be told that they failed.
+    /// Connections that have not proved themselves yet. At the cap one of the older half is closed: the one that has sent
+    /// least, then the oldest.
+    /// As many connections may wait to be told that they failed; at the cap the one of the same source that has waited
+    /// longest is told, or of all if it has none.
     pub unauthenticated: usize,
     /// Of those, how many from one source, where sources differ: an IPv4 address, or the first 64 bits of an IPv6 address.
-    /// At the cap one of the same source is closed, chosen as above.
+    /// At the cap one of the same source is closed, chosen as above. Of those that failed, as many may wait.
     pub unauthenticated_per_source: usize,
     /// Failed logins of a source with a credential that are told at once. Further ones wait, so that guessing is slow.
     pub free_failures: u32,
+    /// Failures of a source, whatever credentials it names, that are told as those of each credential are. Then all its
+    /// failures wait, twice as long with each further such number.
+    pub free_failures_per_source: u32,
     /// How long the first failure waits that is not free. Each further one waits twice as long.
     pub failure_delay: Duration,
     /// The longest wait, and how long after its last failure a source is forgotten.
     pub failure_delay_max: Duration,
-    /// Sources and credentials whose failures are remembered. At the cap the one that is quiet for longest is forgotten.
+    /// Sources and credentials whose failures are remembered, and as many sources alone. At the cap the one of the same
+    /// source that is quiet for longest is forgotten, or of all if it has none.
     pub failure_table: usize,
+    /// Failed logins that observers are told of one by one in each period, since strangers decide how many there are. Of
+    /// more they are told the number, as `left_out`, when the period is over.
+    pub failures_told: u32,
+    /// That period.
+    pub failures_told_in: Duration,
     /// Connections at all. Then [`Refusal::TooManyConnections`](crate::Refusal::TooManyConnections).
     pub connections: usize,
     /// Channels one client may be a member of. Then [`Refusal::TooManyChannels`](crate::Refusal::TooManyChannels).
     pub channels: usize,
+    /// How long a client may take to prove a channel's password, derivation included. Then
+    /// [`Refusal::Deadline`](crate::Refusal::Deadline) is the answer to a proof, and the hub has forgotten that it asked.
+    pub join: Duration,
+    /// Joins of one client that are not proved, or whose refusal waits. Then [`Refusal::Overloaded`](crate::Refusal::Overloaded).
+    pub joins: usize,
     /// Members of one channel. Then [`Refusal::TooManyMembers`](crate::Refusal::TooManyMembers).
     pub members: usize,
     /// Protected channels of one credential, whether anybody is a member or not. Then
     /// [`Refusal::TooManyRecords`](crate::Refusal::TooManyRecords).
     pub records: usize,
+    /// Names of channels that one credential makes a hub remember beyond their last member: those that have, or had, a
+    /// password, and those that wait for their owner. Counted until the name is forgotten, a day after the last member
+    /// left. Then [`Refusal::TooManyNames`](crate::Refusal::TooManyNames) for claiming or protecting one more.
+    pub names: usize,
     /// Events one client may provide. Then [`Refusal::TooManyProviders`](crate::Refusal::TooManyProviders).
     pub providers: usize,
     /// Events one client may listen to. Then [`Refusal::TooManyListeners`](crate::Refusal::TooManyListeners).
     pub listeners: usize,
     /// Calls of one client that wait for their answer. Then [`Refusal::Overloaded`](crate::Refusal::Overloaded).
     pub pending_calls: usize,
+    /// Streams of one client that have not ended, counted among its calls as well. Then
+    /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), or [`Misuse::TooMany`](crate::Misuse::TooMany) before it is sent.
+    pub streams: usize,
+    /// One item of a stream, in bytes of its payload. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender, and
+    /// the stream ends with [`Refusal::TooLarge`](crate::Refusal::TooLarge).
+    pub item: usize,
     /// Bytes that a hub holds for its links: frames under way in either direction, and its tables as estimated. At more, it
     /// takes no connections, members, providers or listeners; calls, sends and broadcasts end with
     /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), and so do links in the middle of a long frame.
     pub memory: usize,
+    /// Hubs that a message may pass, so that nothing goes in circles for ever. At the last one a call ends with
+    /// [`Refusal::Loop`](crate::Refusal::Loop), and anything else is dropped and counted.
+    pub hops: u8,
     /// Encoded metadata of one message, in bytes. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender.
     pub metadata: usize,
 }
@@ -85,17 +114,26 @@ impl Default for Limits {
             unauthenticated: 256,
             unauthenticated_per_source: 32,
             free_failures: 5,
+            free_failures_per_source: 64,
             failure_delay: Duration::from_secs(1),
             failure_delay_max: Duration::from_secs(300),
             failure_table: 4_096,
+            failures_told: 10,
+            failures_told_in: Duration::from_secs(10),
             connections: 65_536,
             channels: 1_024,
+            join: Duration::from_secs(60),
+            joins: 64,
             members: 10_000,
             records: 256,
+            names: 4_096,
             providers: 4_096,
             listeners: 4_096,
             pending_calls: 1_024,
+            streams: 256,
+            item: 64 << 20,
             memory: 1 << 30,
+            hops: 8,
             metadata: 4 << 10,
         }
     }

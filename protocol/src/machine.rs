@@ -79,6 +79,8 @@ pub enum Input<C> {
         /// Why.
         how: LinkEnd,
     },
+    /// A listener cannot take the next connection: the system has no files or no memory left for it.
+    Shortage,
     /// The application asks for something.
     Command(C),
     /// The deadline of [`Machine::poll_timeout`] has come.
@@ -103,17 +105,27 @@ pub enum Output<E> {
         /// Where to: the URL given in the machine's configuration.
         to: Arc<str>,
     },
-    /// Close the link, with `flush` after all that was transmitted has been written.
-    ///
-    /// The machine has forgotten the link; later inputs for it have no effect.
+    /// Close the link. The machine has forgotten it; later inputs for it have no effect.
     Close {
         /// The link.
         link: LinkId,
-        /// Whether what is still unwritten is to be written first.
-        flush: bool,
+        /// What is to be done first.
+        flush: Flush,
     },
     /// Tell the application.
     Event(E),
+}
+
+/// What happens to a link between the machine's last word on it and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flush {
+    /// Nothing: what is still unwritten is dropped.
+    Nothing,
+    /// All that was transmitted is written.
+    Written,
+    /// All that was transmitted is written, and the peer has a while to read it and to close too: a socket that is closed
+    /// before everything on it was read may destroy what the peer has not read yet.
+    Read,
 }
 
 /// Names one connection for one machine: an index that is reused and a generation that is not.

@@ -74,10 +74,14 @@ pub enum TimerReason {
     PartialFrame,
     /// A channel's owner must be back, an offer taken, or a record asked for by then.
     Ownership,
+    /// A join that was challenged must have been proved by then.
+    Join,
     /// A join that failed is told so then.
     JoinFailed,
     /// A connection that failed to prove itself is told so then.
     LoginFailed,
+    /// What was left out in telling observers is summed up then.
+    Summary,
     /// Some of what the driver holds must have been written by then.
     Write,
     /// The hub must have answered what it was asked about a channel.

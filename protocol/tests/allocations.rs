@@ -1,4 +1,4 @@
-//! What the hub allocates for a message in the steady state.
+//! What the hub allocates: for a message in the steady state, and for somebody who has proved nothing.
 
 #![allow(
     missing_docs,
@@ -9,6 +9,10 @@
 
 mod support;
 
+use bytes::{Bytes, BytesMut};
+use commipc_protocol::hub::Hub;
+use commipc_protocol::wire::{Control as _, Hello, MAGIC, VERSION};
+use commipc_protocol::{Input, Instant, Limits, LinkId, Machine as _, Name, Now, Output, Peer, Transport, UnixMillis};
 use support::{fed, feed, recorded_calls};
 
 #[test]
@@ -23,5 +27,54 @@ fn a_routed_call_allocates_nothing() {
         let info = allocation_counter::measure(|| feed(&mut hub, measured));
         assert_eq!(hub.load().calls, 0);
         assert_eq!(info.count_total, 0, "for {} calls, {in_flight} at a time", rounds as u64 * in_flight / 2);
+    }
+}
+
+/// Connects so many strangers that say the same, and takes what the hub answers them.
+fn strangers(hub: &mut Hub, count: u32, said: &[u8]) {
+    let now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
+    for index in 0..count {
+        let link = LinkId::accepted(index, 1);
+        hub.handle_input(now, Input::Accepted { link, peer: Peer::unknown(Transport::Memory) });
+        hub.handle_input(now, Input::Received { link, data: Bytes::copy_from_slice(said) });
+        while let Some(output) = hub.poll_output() {
+            let Output::Transmit { link, data } = output else { panic!("{output:?}") };
+            hub.handle_input(now, Input::Written { link, bytes: data.len() });
+        }
+    }
+}
+
+#[test]
+fn v24_a_stranger_costs_two_kibibytes() {
+    const COUNT: u32 = 256;
+    let long = "n".repeat(128);
+    let mut hello = BytesMut::new();
+    Hello {
+        versions: vec![VERSION],
+        kdfs: vec![2],
+        credential: Name::new(&long).unwrap(),
+        client: Name::new(&long).unwrap(),
+        instance: &[1; 16],
+        nonce: &[2; 32],
+        records: true,
+        binding: 0,
+        takeover: &[3; 32],
+        features: 0,
+    }
+    .encode(&mut hello);
+    let frame = |length: u32, body: &[u8]| [&MAGIC[..], &length.to_be_bytes(), &[1], body].concat();
+    let challenged = frame(u32::try_from(hello.len()).unwrap() + 1, &hello);
+    // Silence, a part of the greeting, all of a frame but its last byte, a challenge that is never answered, and one more
+    // half frame as long as it may then be.
+    let more = [&challenged[..], &512_u32.to_be_bytes(), &[2], &[0; 510]].concat();
+    for said in [&[][..], &MAGIC[..5], &frame(1_024, &[0; 1_022]), &challenged, &more] {
+        let mut hub = support::hub(Limits::default());
+        let cost = allocation_counter::measure(|| strangers(&mut hub, COUNT, said));
+        let each = cost.bytes_current / i64::from(COUNT);
+        println!("{} bytes said: {each} bytes kept", said.len());
+        assert_eq!(hub.load().links, 256, "{} bytes were too many", said.len());
+        assert!(each <= 2_048, "{each} bytes for one that has said {}", said.len());
+        let estimated = i64::try_from(hub.load().memory).unwrap();
+        assert!(cost.bytes_current <= estimated, "more than the {estimated} bytes that the hub counts");
     }
 }

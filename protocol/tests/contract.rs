@@ -70,7 +70,7 @@ fn drained<M: Machine<Event: std::fmt::Debug>>(machine: &mut M) -> (String, Vec<
                 machine.handle_input(now(1), Input::Written { link, bytes: data.len() });
             }
             Output::Event(event) => events += &format!("{event:?}\n"),
-            Output::Close { link, flush } => events += &format!("close {link:?} {flush}\n"),
+            Output::Close { link, flush } => events += &format!("close {link:?} {flush:?}\n"),
             Output::Dial { link, to } => events += &format!("dial {link:?} {to}\n"),
         }
     }

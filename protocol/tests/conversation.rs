@@ -59,8 +59,7 @@ fn s12_the_handshake_works_with_every_kind_of_secret_and_transport() {
 }
 
 #[test]
-fn v14_a_client_accepts_no_hub_that_cannot_prove_itself() {
-    // The hub lets everybody in but does not know the secret: kdf 3 is not what the client offers.
+fn s16_a_client_with_a_secret_takes_no_hub_with_another_or_none() {
     let mut world = World::with(support::hub(Limits::default()), vec![client("a", Secret::key([8; 32]))]);
     world.command(0, Command::Connect);
     assert!(matches!(world.next(0), Event::Closed(CloseReason::Refused(Refusal::AuthFailed))));

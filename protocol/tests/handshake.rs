@@ -13,9 +13,9 @@ use bytes::Bytes;
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{Client, Command, Event};
 use commipc_protocol::hub::{self, Hub};
-use commipc_protocol::wire::{Control as _, Proof};
+use commipc_protocol::wire::{Challenge, Control, FrameType, MAGIC, Proof, VERSION, Welcome};
 use commipc_protocol::{
-    CloseReason, Input, Instant, Limits, LinkId, Machine, Now, Output, Peer, Refusal, Transport, UnixMillis,
+    CloseReason, Input, Instant, Limits, LinkId, Machine, Name, Now, Output, Peer, Refusal, Transport, UnixMillis,
 };
 use support::{KEY, client, hub};
 
@@ -179,5 +179,154 @@ fn a_proof_carries_one_to_four_take_over_proofs_or_none_at_all() {
         let frame = [&length.to_be_bytes()[..], &[3], &body].concat();
         hub.handle_input(NOW, Input::Received { link: ACCEPTED, data: frame.into() });
         assert_eq!(hub.load().clients == 1, fits, "{count}");
+    }
+}
+
+/// A client whose HELLO is out, and what a hub does then that knows no secret but the bytes of this protocol.
+struct Deceived {
+    client: Client,
+    /// Types of the frames that the client sent.
+    said: Vec<u8>,
+    told: Vec<Event>,
+    /// Whether it expects a tag behind each frame.
+    tagged: bool,
+}
+
+impl Deceived {
+    fn dialled(transport: Transport) -> Self {
+        let mut deceived =
+            Self { client: client("me", Secret::key(KEY)), said: Vec::new(), told: Vec::new(), tagged: false };
+        deceived.feed(Input::Command(Command::Connect));
+        deceived.feed(Input::Dialled { link: DIALLED, peer: Peer::unknown(transport) });
+        assert_eq!(deceived.said, [FrameType::Hello.number()]);
+        deceived
+    }
+
+    /// The same, and challenged.
+    fn challenged(transport: Transport) -> Self {
+        let mut deceived = Self::dialled(transport);
+        deceived.hear(FrameType::Challenge.number(), &challenge(transport));
+        assert_eq!(deceived.said, [FrameType::Hello.number(), FrameType::Proof.number()]);
+        assert!(deceived.told.is_empty(), "nothing is wrong yet: {:?}", deceived.told);
+        deceived.tagged = transport == Transport::Tcp;
+        deceived
+    }
+
+    fn feed(&mut self, input: Input<Command>) {
+        self.client.handle_input(NOW, input);
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Output::Event(event) => self.told.push(event),
+                Output::Transmit { data, .. } if data[..] == MAGIC => {}
+                Output::Transmit { data, .. } => {
+                    let data = data.strip_prefix(&MAGIC[..]).unwrap_or(&data);
+                    self.said.push(data[4]);
+                }
+                Output::Close { .. } | Output::Dial { .. } => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, kind: u8, body: &[u8]) {
+        let length = u32::try_from(body.len() + 1).unwrap();
+        let tag: &[u8] = if self.tagged { &[0; 16] } else { &[] };
+        let data = [&length.to_be_bytes()[..], &[kind], body, tag].concat();
+        self.feed(Input::Received { link: DIALLED, data: data.into() });
+    }
+
+    /// It has left without believing, doing or saying anything.
+    #[track_caller]
+    fn left(&self, said: &[FrameType], what: &str) {
+        let [Event::Violation(_), Event::Closed(CloseReason::Violation(_))] = &self.told[..] else {
+            panic!("{what}: {:?}", self.told);
+        };
+        let said: Vec<u8> = said.iter().map(|kind| kind.number()).collect();
+        assert_eq!(self.said, said, "{what}");
+    }
+}
+
+fn challenge(transport: Transport) -> Vec<u8> {
+    let challenge = Challenge {
+        version: VERSION,
+        kdf: 2,
+        hub: Name::new("hub-a").unwrap(),
+        boot: &[5; 16],
+        nonce: &[6; 32],
+        salt: &[3; 16],
+        iterations: 0,
+        records: transport == Transport::Tcp,
+        frame: 1 << 20,
+        features: 0,
+    };
+    encoded(&challenge)
+}
+
+fn encoded<'a>(body: &impl Control<'a>) -> Vec<u8> {
+    let mut out = bytes::BytesMut::new();
+    body.encode(&mut out);
+    out.to_vec()
+}
+
+/// The proof with which the true hub has welcomed the client on another connection.
+fn proof_of_another_day() -> [u8; 32] {
+    let (mut hub, mut client) = (hub(Limits::default()), client("me", Secret::key(KEY)));
+    let peer = Peer::unknown(Transport::Memory);
+    client.handle_input(NOW, Input::Command(Command::Connect));
+    hub.handle_input(NOW, Input::Accepted { link: ACCEPTED, peer: peer.clone() });
+    client.handle_input(NOW, Input::Dialled { link: DIALLED, peer });
+    hand_over(&mut client, &mut hub);
+    hand_back(&mut hub, &mut client);
+    hand_over(&mut client, &mut hub);
+    let said: Vec<u8> = std::iter::from_fn(|| hub.poll_output())
+        .filter_map(|output| if let Output::Transmit { data, .. } = output { Some(data) } else { None })
+        .flatten()
+        .collect();
+    assert_eq!(said[4], FrameType::Welcome.number());
+    let length = u32::from_be_bytes(said[..4].try_into().unwrap()) as usize;
+    *Welcome::parse(&said[5..4 + length]).unwrap().proof
+}
+
+#[test]
+fn v14_a_client_accepts_no_hub_that_cannot_prove_itself() {
+    let (hello, proof) = (FrameType::Hello, FrameType::Proof);
+    let proofs = [[0; 32], [1; 32], proof_of_another_day()];
+    for (transport, foreign) in [Transport::Memory, Transport::Tcp].into_iter().flat_map(|it| proofs.map(|of| (it, of)))
+    {
+        for (insecure, refused) in [(false, None), (true, None), (false, Some(Refusal::IdInUse.code()))] {
+            let welcome = Welcome {
+                session: 1,
+                client: Name::new("me").unwrap(),
+                capabilities: 7,
+                frame: 1 << 20,
+                insecure,
+                refused,
+                proof: &foreign,
+            };
+            let mut deceived = Deceived::challenged(transport);
+            deceived.hear(FrameType::Welcome.number(), &encoded(&welcome));
+            deceived.left(&[hello, proof], &format!("{transport:?} {welcome:?}"));
+            let mut deceived = Deceived::dialled(transport);
+            deceived.hear(FrameType::Welcome.number(), &encoded(&welcome));
+            deceived.left(&[hello], "a welcome without a challenge");
+        }
+    }
+}
+
+#[test]
+fn v14_s15_without_a_welcome_a_client_hears_nothing_else() {
+    let handshake = [FrameType::Challenge, FrameType::Welcome, FrameType::AuthFailed].map(FrameType::number);
+    let others = (0..=u8::MAX).filter(|kind| !handshake.contains(kind));
+    for kind in others {
+        // As bare as can be, and as a body that is whole for many.
+        for body in [&[0xa0][..], b"\xa2\x00\x01\x01\x00", &[0; 40]] {
+            for transport in [Transport::Memory, Transport::Tcp] {
+                let mut deceived = Deceived::dialled(transport);
+                deceived.hear(kind, body);
+                deceived.left(&[FrameType::Hello], &format!("{kind} first"));
+                let mut deceived = Deceived::challenged(transport);
+                deceived.hear(kind, body);
+                deceived.left(&[FrameType::Hello, FrameType::Proof], &format!("{kind} instead of a welcome"));
+            }
+        }
     }
 }

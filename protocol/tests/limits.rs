@@ -18,7 +18,8 @@ use commipc_protocol::client::{Client, Command, Event, Failure, Token};
 use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::wire::MAGIC;
 use commipc_protocol::{
-    CloseReason, EventName, Input, Limits, LinkId, Machine as _, Misuse, Output, Peer, Refusal, Transport, Violation,
+    CloseReason, EventName, Flush, Input, Limits, LinkId, Machine as _, Misuse, Output, Peer, Refusal, Transport,
+    Violation,
 };
 use support::{KEY, World, client, hub, name, outgoing};
 
@@ -125,6 +126,24 @@ fn v24_a_half_frame_is_closed_in_time_and_grows_only_with_what_comes() {
 }
 
 #[test]
+fn a_client_waits_only_so_long_for_the_rest_of_a_frame() {
+    let mut world = world(&["a"], |_| {});
+    world.open(0, "ch");
+    world.deceived = Some(0);
+    world.command(0, Command::Broadcast { token: Token(3), outgoing: outgoing("ch", "ev", b"") });
+    // A frame that is said to be longer than it is: what comes behind it is taken for its rest.
+    let data = Bytes::from_static(&[0, 15, 0, 0, 9, 1]);
+    world.clients[0].handle_input(world.now, Input::Received { link: LinkId::dialled(0, 1), data });
+    world.pass(SECOND * 9);
+    assert!(world.events[0].is_empty());
+    world.pass(SECOND);
+    assert!(matches!(world.next(0), Event::Violation(Violation::PartialFrame)));
+    let lost = Err(Failure::Local(Misuse::Disconnected));
+    assert!(matches!(world.next(0), Event::Sent { token: Token(3), result } if result == lost));
+    assert!(matches!(world.next(0), Event::Closed(CloseReason::Violation(Violation::PartialFrame))));
+}
+
+#[test]
 fn a_stream_whose_reads_all_end_within_a_frame_goes_on() {
     let mut world = world(&["a"], |limits| limits.partial_frame = SECOND * 2);
     // Frames of a type to be skipped, each cut behind its type.
@@ -149,7 +168,7 @@ fn strangers_are_few_and_the_one_that_sent_least_has_to_go() {
     accept(&mut hub, now, 3, None);
     assert_eq!(closed(&mut hub), [links[1]]);
     accept(&mut hub, now, 4, None);
-    assert_eq!(closed(&mut hub), [LinkId::accepted(3, 1)], "who came last and says nothing");
+    assert_eq!(closed(&mut hub), [links[2]], "and not the one that came last and had no time to say anything");
     assert_eq!(hub.load().links, 3);
 }
 
@@ -173,54 +192,6 @@ fn connections_are_bounded() {
     let World { mut hub, now, .. } = world(&[], |limits| limits.connections = 2);
     let links: Vec<LinkId> = (0..3).map(|index| accept(&mut hub, now, index, None)).collect();
     assert_eq!(closed(&mut hub), [links[2]]);
-}
-
-/// Guesses once; tells whether the answer has come.
-fn guess(world: &mut World, client: usize) -> bool {
-    world.clients[client] = support::client("guesser", Secret::key([8; 32]));
-    world.command(client, Command::Connect);
-    let failed = |event: &Event| matches!(event, Event::Closed(CloseReason::Refused(Refusal::AuthFailed)));
-    world.events[client].pop_front().is_some_and(|event| failed(&event))
-}
-
-#[test]
-fn v20_guesses_wait_and_honest_clients_do_not() {
-    let mut limits = Limits::default();
-    limits.free_failures = 3;
-    limits.failure_delay = SECOND;
-    limits.failure_delay_max = SECOND * 2;
-    let clients = ["honest", "g", "g", "g"].map(|id| client(id, Secret::key(KEY))).into();
-    let mut world = World::with(hub(limits), clients);
-    for _ in 0..3 {
-        assert!(guess(&mut world, 1), "the first are free");
-    }
-    assert!(!guess(&mut world, 1));
-    assert!(!guess(&mut world, 2));
-    assert!(!guess(&mut world, 3));
-    world.command(0, Command::Connect);
-    assert!(matches!(world.next(0), Event::Ready(_)), "who knows the secret does not wait");
-    world.pass(SECOND);
-    let told = |world: &World| [1, 2, 3].map(|client| !world.events[client].is_empty());
-    assert_eq!(told(&world), [true, false, false]);
-    world.pass(SECOND);
-    assert_eq!(told(&world), [true, true, true], "no wait is longer than the longest");
-    assert_eq!(world.hub.load().links, 1);
-}
-
-#[test]
-fn v20_those_who_wait_hold_no_place_and_are_few() {
-    let mut limits = Limits::default();
-    limits.free_failures = 0;
-    limits.failure_table = 10;
-    limits.unauthenticated = 2;
-    let clients = ["honest", "g", "g", "g", "g"].map(|id| client(id, Secret::key(KEY))).into();
-    let mut world = World::with(hub(limits), clients);
-    for client in 1..=4 {
-        assert!(!guess(&mut world, client));
-    }
-    assert_eq!([1, 2, 3, 4].map(|client| world.is_linked(client)), [false, false, true, true]);
-    world.command(0, Command::Connect);
-    assert!(matches!(world.next(0), Event::Ready(_)));
 }
 
 #[test]
@@ -378,6 +349,42 @@ fn v25_one_who_stops_reading_costs_its_outbox_and_nobody_else_notices() {
 }
 
 #[test]
+fn v25_what_waits_for_one_who_was_ended_counts_until_the_driver_lets_go_of_it() {
+    // Short messages, which each outbox holds itself, and long ones, which are shared.
+    for size in [700, 20_000] {
+        let mut world = world(&["talker", "sleeper"], |limits| {
+            limits.outbox = 200_000;
+            limits.in_flight = 50_000;
+        });
+        world.open(1, "ch");
+        world.listen(1, 7, "ch", None);
+        let before = world.hub.load().memory;
+        world.stalled = Some(1);
+        let say = Command::Broadcast { token: Token(1), outgoing: outgoing("ch", "ev", vec![0; size].leak()) };
+        let (mut left, mut most, sleeper) = (Vec::new(), 0, LinkId::accepted(1, 2));
+        while left.is_empty() {
+            most = most.max(world.hub.load().memory - before);
+            world.clients[0].handle_input(world.now, Input::Command(say.clone()));
+            while let Some(output) = world.clients[0].poll_output() {
+                let Output::Transmit { data, link } = output else { continue };
+                world.clients[0].handle_input(world.now, Input::Written { link, bytes: data.len() });
+                world.feed_hub(Input::Received { link: LinkId::accepted(0, 1), data });
+            }
+            let outputs: Vec<Output<hub::Event>> = std::iter::from_fn(|| world.hub.poll_output()).collect();
+            if outputs.iter().any(|output| matches!(output, Output::Close { link, .. } if *link == sleeper)) {
+                left = outputs;
+            }
+        }
+        let of_sleeper = |output: &Output<_>| matches!(output, Output::Transmit { link, .. } if *link == sleeper);
+        left.retain(of_sleeper);
+        let held = (before + most).saturating_sub(world.hub.load().memory);
+        assert!(most > 200_000 && held < 10_000, "{held} of {most} bytes are no longer counted");
+        drop(left);
+        assert!(world.hub.load().memory <= before, "{} and before {before}", world.hub.load().memory);
+    }
+}
+
+#[test]
 fn v25_one_that_takes_nothing_for_too_long_is_closed_though_little_waits() {
     let mut world = world(&["talker", "sleeper"], |limits| limits.write = SECOND * 3);
     world.open(1, "ch");
@@ -508,7 +515,7 @@ fn a_hub_is_dialled_for_so_long() {
     assert!(matches!(dialler.poll_output(), Some(Output::Dial { .. })));
     now.mono = now.mono + SECOND * 3;
     dialler.handle_input(now, Input::Timeout);
-    assert!(matches!(dialler.poll_output(), Some(Output::Close { flush: false, .. })));
+    assert!(matches!(dialler.poll_output(), Some(Output::Close { flush: Flush::Nothing, .. })));
     let unreachable = CloseReason::Unreachable(commipc_protocol::LinkEnd::Unreachable);
     assert!(matches!(dialler.poll_output(), Some(Output::Event(Event::Closed(why))) if why == unreachable));
     assert_eq!(dialler.poll_timeout(), None);

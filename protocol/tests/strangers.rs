@@ -17,7 +17,7 @@ use commipc_protocol::client::{Command, Event};
 use commipc_protocol::hub::{self, DisconnectReason, Hub};
 use commipc_protocol::wire::{AuthFailed, Control, FrameType, Hello, MAGIC, Proof, VERSION};
 use commipc_protocol::{
-    ClientId, CloseReason, Input, Instant, Limits, LinkEnd, LinkId, Machine, Name, Now, Output, Peer, Refusal,
+    ClientId, CloseReason, Flush, Input, Instant, Limits, LinkEnd, LinkId, Machine, Name, Now, Output, Peer, Refusal,
     Transport, UnixMillis, Violation,
 };
 use support::{KEY, World, client, hub};
@@ -31,12 +31,15 @@ struct Door {
     events: Vec<hub::Event>,
     heard: Vec<u8>,
     closed: bool,
+    /// Who was shown out, and how.
+    gone: Vec<(LinkId, Flush)>,
 }
 
 impl Door {
     fn knock(limits: Limits) -> Self {
         let now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
-        let mut door = Self { hub: hub(limits), now, events: Vec::new(), heard: Vec::new(), closed: false };
+        let mut door =
+            Self { hub: hub(limits), now, events: Vec::new(), heard: Vec::new(), closed: false, gone: Vec::new() };
         door.feed(Input::Accepted { link: LINK, peer: Peer::unknown(Transport::Memory) });
         door
     }
@@ -63,7 +66,10 @@ impl Door {
             match output {
                 Output::Event(event) => self.events.push(event),
                 Output::Transmit { data, .. } => self.heard.extend_from_slice(&data),
-                Output::Close { .. } => self.closed = true,
+                Output::Close { link, flush } => {
+                    self.closed = true;
+                    self.gone.push((link, flush));
+                }
                 Output::Dial { .. } => panic!("a hub dials nobody"),
             }
         }
@@ -202,8 +208,14 @@ fn v16_nobody_learns_which_ids_are_alive_without_the_secret() {
     let told = |id: &str| {
         let mut world = World::with(hub(Limits::default()), vec![client("alive", Secret::key(KEY))]);
         world.command(0, Command::Connect);
-        let mut stranger =
-            Door { hub: world.hub, now: world.now, events: Vec::new(), heard: Vec::new(), closed: false };
+        let mut stranger = Door {
+            hub: world.hub,
+            now: world.now,
+            events: Vec::new(),
+            heard: Vec::new(),
+            closed: false,
+            gone: Vec::new(),
+        };
         let link = LinkId::accepted(1, 9);
         stranger.feed(Input::Accepted { link, peer: Peer::unknown(Transport::Memory) });
         let opening = opening(&encoded(&Hello { client: Name::new(id).unwrap(), ..hello() }));
@@ -270,4 +282,47 @@ fn v24_a_long_frame_is_refused_at_its_length() {
     let mut door = Door::knock(limits);
     door.say(&[&MAGIC[..], &300_u32.to_be_bytes()].concat());
     assert!(!door.closed);
+}
+
+/// A hub with one member and so many strangers, of which the last one has sent something.
+fn crowded(strangers: u32) -> Door {
+    let mut world = World::with(hub(Limits::default()), vec![client("member", Secret::key(KEY))]);
+    world.connect_all();
+    let mut door = Door::knock(Limits::default());
+    (door.hub, door.now) = (world.hub, world.now);
+    for index in 1..=strangers {
+        door.feed(Input::Accepted { link: LinkId::accepted(index, 1), peer: Peer::unknown(Transport::Memory) });
+    }
+    door.feed(Input::Received { link: LinkId::accepted(strangers, 1), data: Bytes::from_static(&MAGIC) });
+    door
+}
+
+#[test]
+fn v24_a_proof_may_be_less_long_than_an_opening() {
+    let opening = opening(&encoded(&hello()));
+    for (length, allowed) in [(512_u32, true), (513, false)] {
+        let mut door = Door::after(&opening);
+        door.say(&[&length.to_be_bytes()[..], &[FrameType::Proof.number()]].concat());
+        assert_eq!(door.closed, !allowed, "{length}");
+    }
+}
+
+#[test]
+fn where_files_are_short_half_of_the_strangers_go_and_no_member() {
+    let mut door = crowded(5);
+    door.feed(Input::Shortage);
+    let silent = |index| (LinkId::accepted(index, 1), Flush::Written);
+    assert_eq!(door.gone, [silent(1), silent(2), silent(3)], "those that have said least, and nobody waits for them");
+    for _ in 0..10 {
+        door.feed(Input::Shortage);
+    }
+    assert_eq!((door.gone.len(), door.hub.load().clients), (5, 1));
+}
+
+#[test]
+fn a_member_that_is_sent_away_has_time_to_read_why_and_a_stranger_is_not_waited_for() {
+    let mut door = crowded(1);
+    door.feed(Input::Command(hub::Command::Shutdown));
+    door.gone.sort_unstable_by_key(|(link, _)| *link);
+    assert_eq!(door.gone, [(LINK, Flush::Read), (LinkId::accepted(1, 1), Flush::Written)]);
 }

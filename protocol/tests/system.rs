@@ -9,14 +9,16 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use ciborium::Value;
 use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
 use commipc_protocol::client::{Command, Dropped, Event, Failure, Message, Outgoing, Payload, Token};
 use commipc_protocol::hub::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
 use commipc_protocol::wire::{Flags, FrameType, Header, Hop, Kind, Target};
-use commipc_protocol::{CredentialId, EventName, Input, LinkId, Machine as _, Name, Refusal};
-use support::{KEY, World, client, name, outgoing};
+use commipc_protocol::{CredentialId, EventName, Input, Limits, LinkId, Machine as _, Name, Refusal};
+use support::{KEY, World, client, hub, name, outgoing};
 
 fn heard(world: &mut World, client: usize) -> Vec<(String, Value)> {
     let mut heard = Vec::new();
@@ -113,6 +115,54 @@ fn s62_errors_have_numbers_and_names() {
     assert_eq!((code(&heard[0].1), text(&heard[0].1, "client_id")), (6.into(), "a".to_owned()));
     assert_eq!((code(&heard[1].1), field(&heard[1].1, "client_id")), (100.into(), Value::Null));
     assert!(heard.iter().all(|(event, value)| event == "server_error" && text(value, "server_id") == "hub-a"));
+}
+
+/// Fails to log in so often.
+fn fail(world: &mut World, times: usize) {
+    for _ in 0..times {
+        world.clients[2] = client("b", Secret::key([8; 32]));
+        world.command(2, Command::Connect);
+        world.cut(2);
+    }
+}
+
+#[test]
+fn v20_failed_logins_do_not_flood_those_who_watch_and_none_is_dropped_in_silence() {
+    let mut limits = Limits::default();
+    (limits.failures_told, limits.failures_told_in) = (3, Duration::from_secs(20));
+    limits.free_failures = 1_000;
+    let clients = ["monitor", "a", "b"].map(|id| client(id, Secret::key(KEY))).into();
+    let mut world = World::with(hub(limits), clients);
+    world.command(0, Command::Connect);
+    world.next(0);
+    fail(&mut world, 50);
+    for channel in [ERRORS_CHANNEL, LOGS_CHANNEL] {
+        world.open(0, channel);
+        world.listen(0, 7, channel, None);
+    }
+    let told = |world: &mut World| -> Vec<(String, Option<u64>)> {
+        let left_out = |value: &Value| {
+            let entry = value.as_map().unwrap().iter().find(|(key, _)| key.as_text() == Some("left_out"));
+            entry.map(|(_, number)| u64::try_from(number.as_integer().unwrap()).unwrap())
+        };
+        heard(world, 0).into_iter().map(|(event, value)| (event, left_out(&value))).collect()
+    };
+    fail(&mut world, 3);
+    let one = [("server_error".to_owned(), None), ("server_log".to_owned(), None)];
+    assert_eq!(told(&mut world), vec![one; 3].concat(), "the first few are told");
+    fail(&mut world, 200);
+    assert_eq!(told(&mut world), []);
+    world.pass(Duration::from_secs(19));
+    assert_eq!(told(&mut world), []);
+    world.pass(Duration::from_secs(1));
+    let summary = [("server_error".to_owned(), Some(200)), ("server_log".to_owned(), None)];
+    assert_eq!(told(&mut world), summary, "and the number of the others");
+    fail(&mut world, 4);
+    assert_eq!(told(&mut world).len(), 6, "a new period begins");
+    world.pass(Duration::from_secs(20));
+    assert_eq!(told(&mut world)[0].1, Some(1));
+    world.pass(Duration::from_secs(60));
+    assert_eq!((told(&mut world), world.hub.poll_timeout()), (vec![], None), "nothing is said of nothing");
 }
 
 #[test]
@@ -270,6 +320,7 @@ fn the_hub_lists_channels_and_members() {
     assert_eq!(field(&members, "next"), Value::Null);
     let members = field(&members, "members").into_array().unwrap();
     assert_eq!(members.iter().map(|member| text(member, "client")).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!([0, 1].map(|member| field(&members[member], "owner")), [true.into(), false.into()]);
     assert_eq!(field(&members[1], "provides"), Value::Array(vec!["difference".into(), "sum".into()]));
     assert!(ask(&mut world, 0, "members", &question("nowhere")).unwrap_err().contains("no such channel"));
     assert!(ask(&mut world, 0, "members", &Value::Null).unwrap_err().contains("does not fit"));

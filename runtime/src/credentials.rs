@@ -1,6 +1,5 @@
 //! Who may connect to a hub, when that is more than one shared secret.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{HubError, SecretSourceError};
 use crate::runtime::Runtime;
-use crate::secret;
+use crate::secret::{self, Unread};
 use crate::sync::blocking;
 
 /// A table of credentials: each with its secret, the client ids it is for, and what it may beyond the usual.
@@ -141,7 +140,7 @@ impl CredentialTable {
         if self.has(&CredentialId::shared()) {
             return Err(SecretSourceError::TwoDefaults);
         }
-        Ok(self.with_shared(secret::read_file(path)?))
+        Ok(self.with_shared(secret::read_secret_file(path)?))
     }
 
     /// Whether a credential is in the table.
@@ -228,19 +227,18 @@ fn parse(id: &str, secret: &str, options: &[&str], table: &Path) -> Result<Entry
 
 /// Reads a file that holds secrets.
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let failed = |source| CredentialsError::File { path: path.to_owned(), source };
-    let file = fs::File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
-        return Err(CredentialsError::Exposed(path.to_owned()));
-    }
-    secret::read_bounded(file).map_err(failed)
+    secret::read_private(path).map_err(|why| match why {
+        Unread::Exposed => CredentialsError::Exposed(path.to_owned()),
+        Unread::Failed(source) => CredentialsError::File { path: path.to_owned(), source },
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+
+    use super::*;
 
     fn write(path: &Path, text: &str, mode: u32) {
         use std::io::Write as _;
@@ -250,10 +248,9 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<CredentialTable, CredentialsError> {
-        let folder = std::env::temp_dir().join(format!("commipc-credentials-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("{:x}", text.len() * 31 + text.bytes().map(usize::from).sum::<usize>()));
-        write(&folder.join("alice.key"), &format!("key:{}\n", "ab".repeat(32)), 0o600);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table");
+        write(&folder.path().join("alice.key"), &format!("key:{}\n", "ab".repeat(32)), 0o600);
         write(&path, text, 0o600);
         CredentialTable::read(&path)
     }

@@ -199,6 +199,9 @@ pub enum SecretSourceError {
         /// What the system said.
         source: io::Error,
     },
+    /// A secret file that others may read.
+    #[error("{} can be read by other users: run 'chmod 600 {}'", .0.display(), .0.display())]
+    Exposed(PathBuf),
     /// What was read is no secret.
     #[error(transparent)]
     Secret(#[from] SecretError),

@@ -115,7 +115,7 @@ impl HubBuilder {
 
     /// The file with what [`HubBuilder::system_password`] takes: `key:` and 64 hex digits, or else a password.
     pub fn system_password_file(mut self, path: &Path) -> Self {
-        self.system_password = Some(crate::secret::read_file(path));
+        self.system_password = Some(crate::secret::read_secret_file(path));
         self
     }
 
@@ -511,6 +511,7 @@ impl Sink<hub::Hub> for Journal {
                 Event::ProtectionChanged { channel, epoch, protected } => {
                     tracing::info!(%channel, epoch, protected, "protection changed");
                 }
+                Event::Looped { client, channel } => tracing::warn!(%client, %channel, "a message came back"),
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),
                 Event::Store { ticket, channel, record } => {
                     Self::store(driver, Change { ticket, channel, record });

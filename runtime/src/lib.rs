@@ -19,9 +19,10 @@ pub mod state;
 mod sync;
 
 pub use client::{
-    Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_DEADLINE, IntoChannel, IntoEvent,
-    LazyClient, Listener, MemberInfo, Message, Opening, PendingCall, PendingOpen, Provider, QUEUE_MAX, RUNNING_MAX,
-    RefusedMessages, Request, Sending, WAITING_MAX,
+    Call, Channel, ChannelInfo, Client, ClientBuilder, Connecting, DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES,
+    DEFAULT_DEADLINE, IntoChannel, IntoEvent, Items, LazyClient, Listener, MemberInfo, Message, Opening, PendingCall,
+    PendingOpen, PendingStream, Provider, QUEUE_MAX, RUNNING_MAX, RefusedMessages, Request, Sending, StreamCall,
+    WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Failure, Payload, Welcome};
@@ -39,4 +40,5 @@ pub use error::{
 };
 pub use hub::{Hub, HubBuilder, Starting};
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
+pub use secret::read_secret_file;
 pub use state::StateError;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use commipc_protocol::auth::Secret;
@@ -46,7 +47,7 @@ impl SecretSource {
             (Some(_), true) => Err(SecretSourceError::Contradiction),
             (None, true) => Ok(Some(Secret::insecure())),
             (Some(Given::Secret(secret)), false) => Ok(Some(secret)),
-            (Some(Given::File(path)), false) => read_file(&path).map(Some),
+            (Some(Given::File(path)), false) => read_secret_file(&path).map(Some),
             (None, false) => Ok(None),
         }
     }
@@ -63,15 +64,44 @@ impl SecretSource {
     }
 }
 
-/// Reads a file that holds one secret.
-pub(crate) fn read_file(path: &Path) -> Result<Secret, SecretSourceError> {
-    let failed = |source| SecretSourceError::File { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    Ok(Secret::parse(&read_bounded(file).map_err(failed)?)?)
+/// Reads a file that holds one secret: `key:` and 64 hex digits, or else a password.
+///
+/// # Errors
+/// When the file cannot be read, other users can read it too, or it holds no secret.
+pub fn read_secret_file(path: &Path) -> Result<Secret, SecretSourceError> {
+    let text = read_private(path).map_err(|why| match why {
+        Unread::Exposed => SecretSourceError::Exposed(path.to_owned()),
+        Unread::Failed(source) => SecretSourceError::File { path: path.to_owned(), source },
+    })?;
+    Ok(Secret::parse(&text)?)
 }
 
-/// Reads a file that holds secrets, into memory that is wiped.
-pub(crate) fn read_bounded(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+/// Why a file with secrets was not read.
+pub(crate) enum Unread {
+    /// Others could read it as well, or write it.
+    Exposed,
+    /// What the system said.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Reads a file that holds secrets, if it is its owner's alone. A pipe is nobody else's in any case.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() && meta.mode() & 0o077 != 0 {
+        return Err(Unread::Exposed);
+    }
+    Ok(read_bounded(file)?)
+}
+
+/// Reads into memory that is wiped.
+fn read_bounded(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     // Reserved at once, since growing would leave copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX + 1));
     file.take(FILE_MAX as u64 + 1).read_to_end(&mut text)?;

@@ -4,8 +4,10 @@
 //! that it came.
 
 use bytes::Bytes;
-use commipc_protocol::client::{self, Answer, CallFailure, Failure, Incoming, Outgoing, Payload, Token};
-use commipc_protocol::{ChannelName, CloseReason, Fault, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
+use commipc_protocol::client::{
+    self, Answer, CallFailure, Credit, Failure, Incoming, Outgoing, Payload, StreamCommand, StreamEvent, Token,
+};
+use commipc_protocol::{ChannelName, CloseReason, Fault, Flush, Input, LinkEnd, LinkId, Output, Peer, UnixMillis, hub};
 use std::io::Write as _;
 
 use crate::station::{Asked, Told};
@@ -61,6 +63,7 @@ impl<C: Canon> Canon for Input<C> {
             Self::Closed { link, .. } => (5, Some(link)),
             Self::Command(_) => (6, None),
             Self::Timeout => (7, None),
+            Self::Shortage => (12, None),
         };
         out.push(tag);
         if let Some(link) = link {
@@ -72,7 +75,7 @@ impl<C: Canon> Canon for Input<C> {
             Self::Written { bytes, .. } => number(out, *bytes as u64),
             Self::Closed { how, .. } => end(out, *how),
             Self::Command(command) => command.canon(out),
-            Self::Timeout => {}
+            Self::Shortage | Self::Timeout => {}
         }
     }
 }
@@ -93,7 +96,11 @@ impl<E: Canon> Canon for Output<E> {
             Self::Close { link, flush } => {
                 out.push(10);
                 link.canon(out);
-                out.push(u8::from(*flush));
+                out.push(match flush {
+                    Flush::Nothing => 0,
+                    Flush::Written => 1,
+                    Flush::Read => 2,
+                });
             }
             Self::Event(event) => {
                 out.push(11);
@@ -227,6 +234,80 @@ impl Canon for client::Command {
                 }
             }
             Self::Close => head(out, 14, 0),
+            Self::Stream(command) => command.canon(out),
+        }
+    }
+}
+
+impl Canon for StreamCommand {
+    fn canon(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ask { token, outgoing: said, time_left, window, exchange } => {
+                head(out, 21, token.0);
+                number(out, u64::try_from(time_left.as_nanos()).unwrap_or(u64::MAX));
+                amount(out, *window);
+                out.push(u8::from(*exchange));
+                outgoing(out, said);
+            }
+            Self::Accept { request, window } => {
+                named(out, 22, request);
+                amount(out, *window);
+            }
+            Self::Item { stream, payload: said } => {
+                named(out, 23, stream);
+                payload(out, said);
+            }
+            Self::Finish { stream } => named(out, 24, stream),
+            Self::Consumed { stream, amount: consumed } => {
+                named(out, 25, stream);
+                amount(out, *consumed);
+            }
+        }
+    }
+}
+
+impl Canon for StreamEvent {
+    fn canon(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Accepted { token } => head(out, 35, token.0),
+            Self::Item { stream, payload: said, cost } => {
+                named(out, 36, stream);
+                payload(out, said);
+                number(out, *cost);
+            }
+            Self::Finished { request, result } => {
+                named(out, 37, request);
+                name(out, result);
+            }
+            Self::Demand { stream, amount: wanted } => {
+                named(out, 38, stream);
+                amount(out, *wanted);
+            }
+            Self::Ended { token, result } => {
+                head(out, 39, token.0);
+                match result {
+                    Ok(()) => out.push(0),
+                    Err(failed) => failure(out, failed),
+                }
+            }
+        }
+    }
+}
+
+fn amount(out: &mut Vec<u8>, credit: Credit) {
+    number(out, credit.items);
+    number(out, credit.bytes);
+}
+
+fn failure(out: &mut Vec<u8>, failure: &CallFailure) {
+    match failure {
+        CallFailure::Fault(what) => {
+            out.push(1);
+            fault(out, what);
+        }
+        CallFailure::Failed { failure, maybe_executed } => {
+            out.push(2 + u8::from(*maybe_executed));
+            number(out, u64::from(failure.code().0));
         }
     }
 }
@@ -244,14 +325,7 @@ fn answered(out: &mut Vec<u8>, result: &Result<Answer, CallFailure>) {
             texts(out, &[answer.provider.client.as_bytes(), answer.provider.hub.as_bytes(), &answer.metadata]);
             out.push(answer.hops);
         }
-        Err(CallFailure::Fault(what)) => {
-            out.push(1);
-            fault(out, what);
-        }
-        Err(CallFailure::Failed { failure, maybe_executed }) => {
-            out.push(2 + u8::from(*maybe_executed));
-            number(out, u64::from(failure.code().0));
-        }
+        Err(failed) => failure(out, failed),
     }
 }
 
@@ -332,6 +406,7 @@ impl Canon for client::Event {
                 texts(out, &[channel.as_bytes(), owner.as_ref().map_or(&[], |owner| owner.as_bytes())]);
             }
             Self::Gap(gap) => named(out, 34, gap),
+            Self::Stream(event) => event.canon(out),
         }
     }
 }

@@ -11,10 +11,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use commipc_protocol::{Input, Instant, LinkEnd, LinkId, Machine, Output, Peer, Transport};
+use commipc_protocol::{Flush, Input, Instant, LinkEnd, LinkId, Machine, Output, Peer, Transport};
 use core::time::Duration;
 
 use crate::agenda::Agenda;
+use crate::attacker::{Attacker, NOBODY};
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::node::{Clocks, Habits, Node, NodeId};
 use crate::weather::Weather;
@@ -79,7 +80,9 @@ pub struct Engine<M: Machine> {
     order: Stream,
     net: Stream,
     fault: Stream,
+    attack: Stream,
     weather: Weather,
+    attacker: Attacker,
     nodes: Vec<Node<M>>,
     wires: Vec<Wire>,
     told: VecDeque<(NodeId, M::Event)>,
@@ -93,14 +96,16 @@ impl<M: Machine> Engine<M> {
     #[must_use]
     pub fn new(mut decisions: Decisions, weather: Weather) -> Self {
         let (order, net, fault) = (decisions.stream("order"), decisions.stream("net"), decisions.stream("fault"));
-        let agenda = Agenda::new();
+        let (agenda, attack) = (Agenda::new(), decisions.stream("attack"));
         Self {
             agenda,
             decisions,
             order,
             net,
             fault,
+            attack,
             weather,
+            attacker: Attacker::default(),
             nodes: Vec::new(),
             wires: Vec::new(),
             told: VecDeque::new(),
@@ -133,6 +138,12 @@ impl<M: Machine> Engine<M> {
     /// What new connections are like.
     pub const fn weather(&mut self) -> &mut Weather {
         &mut self.weather
+    }
+
+    /// Who is on the path of connections, where the weather says that somebody is.
+    #[must_use]
+    pub const fn attacker(&self) -> &Attacker {
+        &self.attacker
     }
 
     /// A machine.
@@ -194,8 +205,9 @@ impl<M: Machine> Engine<M> {
         self.agenda.advance(to);
     }
 
-    /// Ends the storm: no connection breaks by itself any more.
+    /// Ends the storm: no connection breaks by itself any more. What was taken from one and not noticed yet breaks it now.
     pub fn heal(&mut self) {
+        self.attacker.robbed().into_iter().for_each(|wire| self.break_wire(wire, LinkEnd::Reset));
         self.weather = self.weather.healed();
         self.wires.iter_mut().flat_map(|wire| &mut wire.pipes).for_each(Pipe::heal);
     }
@@ -363,8 +375,8 @@ impl<M: Machine> Engine<M> {
             self.nodes[node].links.insert(link, (wire, usize::from(!link.is_dialled())));
             End { node, link, standing: false, open: true }
         });
-        let peer = self.peer();
-        self.wires.push(Wire { ends, pipes: natures.map(Pipe::new), broken: false, peer });
+        let (peer, attacked) = (self.peer(), self.weather.assault != NOBODY);
+        self.wires.push(Wire { ends, pipes: natures.map(Pipe::new), broken: false, attacked, peer });
         for (side, at) in delays.into_iter().enumerate() {
             self.agenda.plan(at, Happening::Stand { wire, side });
         }
@@ -416,7 +428,9 @@ impl<M: Machine> Engine<M> {
             Arrival::Bytes(data) => {
                 // There is room again: the writer goes on before the reader's machine answers.
                 self.pump(wire, 1 - side);
-                self.feed(node, Input::Received { link, data }, witness);
+                if let Some(data) = self.passed(wire, side, data) {
+                    self.feed(node, Input::Received { link, data }, witness);
+                }
             }
             Arrival::End(how) => {
                 let delay = self.decisions.on(self.net).below(self.weather.end_delay + 1);
@@ -427,6 +441,15 @@ impl<M: Machine> Engine<M> {
             Arrival::Cut => return self.break_wire(wire, LinkEnd::Reset),
         }
         self.plan_arrival(wire, side);
+    }
+
+    /// What whoever is on the path lets through.
+    fn passed(&mut self, wire: usize, reader: usize, data: Bytes) -> Option<Bytes> {
+        if !self.wires[wire].attacked {
+            return Some(data);
+        }
+        let (tagged, choose) = (!self.wires[wire].peer.is_private(), self.decisions.on(self.attack));
+        self.attacker.pass((wire, 1 - reader), tagged, &data, self.weather.assault, choose)
     }
 }
 
@@ -482,7 +505,7 @@ impl<M: Machine> Engine<M> {
     }
 
     /// The machine ends a link.
-    fn close(&mut self, index: usize, link: LinkId, flush: bool, witness: &mut impl Witness<M>) {
+    fn close(&mut self, index: usize, link: LinkId, flush: Flush, witness: &mut impl Witness<M>) {
         let Some((wire, side)) = self.ends(index, link) else {
             let Some(node) = self.nodes.get_mut(index) else { return };
             let dialling = node.dialling.len();
@@ -493,10 +516,10 @@ impl<M: Machine> Engine<M> {
             return;
         };
         self.forget(wire, side);
-        let rude = !flush && self.decisions.on(self.fault).chance(self.weather.rude, 1_000);
+        let rude = flush == Flush::Nothing && self.decisions.on(self.fault).chance(self.weather.rude, 1_000);
         let Wire { pipes, .. } = &mut self.wires[wire];
         pipes[1 - side].leads_nowhere();
-        pipes[side].close(flush, if rude { LinkEnd::Reset } else { LinkEnd::Eof });
+        pipes[side].close(flush != Flush::Nothing, if rude { LinkEnd::Reset } else { LinkEnd::Eof });
         self.pump(wire, side);
         let Some(node) = self.nodes.get(index) else { return };
         let mut choose = self.decisions.on(node.stream);

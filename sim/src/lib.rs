@@ -12,6 +12,7 @@
 //! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`Sim`].
 
 mod agenda;
+mod attacker;
 mod canon;
 pub mod decisions;
 mod engine;
@@ -31,6 +32,7 @@ mod weather;
 mod wire;
 mod world;
 
+pub use attacker::{Assault, Attacker, Tampering};
 pub use canon::Canon;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use host::{Joining, Process, Sim, SimDisk, Stalled};

@@ -10,7 +10,7 @@ use commipc_protocol::Instant;
 use crate::decisions::{Choices, Decisions};
 use crate::swarm::{self, Swarm};
 use crate::trace::TraceHash;
-use crate::world::Failure;
+use crate::world::{Failure, World};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
     /// Everything that was decided, to replay the run whatever it was made from.
     pub choices: Choices,
-    /// What a malicious hub did, and how often; empty where the hub is honest.
+    /// What a malicious hub, or somebody on the path of connections, did, and how often; empty where nobody is.
     pub malice: BTreeMap<&'static str, u64>,
     /// The readable lines, when they were asked for.
     pub conversation: Vec<String>,
@@ -78,14 +78,16 @@ pub fn run(source: Source, talking: bool) -> Outcome {
         events: world.trace().events(),
         failures,
         choices: world.engine().decided().record(),
-        malice: world
-            .hubs()
-            .iter()
-            .find_map(|hub| world.mallory(*hub))
-            .map(|it| it.played().clone())
-            .unwrap_or_default(),
+        malice: malice(&mut world),
         conversation: world.trace().lines().to_vec(),
     }
+}
+
+fn malice(world: &mut World) -> BTreeMap<&'static str, u64> {
+    let mut malice = world.engine().attacker().played().clone();
+    let hubs = world.hubs();
+    malice.extend(hubs.iter().filter_map(|hub| world.mallory(*hub)).flat_map(|hub| hub.played().clone()));
+    malice
 }
 
 fn panicked(panic: &(dyn Any + Send), at: Instant) -> Failure {

@@ -71,6 +71,7 @@ impl Machine for Station {
                 | Input::Received { .. }
                 | Input::Written { .. }
                 | Input::Closed { .. }
+                | Input::Shortage
                 | Input::Timeout) => feed(mallory.as_mut(), now, input, of_hub),
             },
         }
@@ -107,6 +108,7 @@ fn feed<M: Machine>(machine: &mut M, now: Now, input: Input<Asked>, meant: fn(As
         Input::Received { link, data } => Input::Received { link, data },
         Input::Written { link, bytes } => Input::Written { link, bytes },
         Input::Closed { link, how } => Input::Closed { link, how },
+        Input::Shortage => Input::Shortage,
         Input::Timeout => Input::Timeout,
         Input::Command(asked) => match meant(asked) {
             Some(command) => Input::Command(command),

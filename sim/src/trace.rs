@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use commipc_protocol::{Input, Instant, Output, client};
+use commipc_protocol::{Flush, Input, Instant, Output, client};
 use sha2::{Digest as _, Sha256};
 
 use crate::canon::Canon;
@@ -136,6 +136,7 @@ fn describe_input(input: &Input<Asked>) -> String {
         Input::Command(Asked::Client(command)) => format!("{command:?}"),
         Input::Command(Asked::Hub(command)) => format!("{command:?}"),
         Input::Command(Asked::Malice(order)) => format!("{order:?}"),
+        Input::Shortage => "the system is short of files".to_owned(),
         Input::Timeout => "timeout".to_owned(),
     }
 }
@@ -144,8 +145,10 @@ fn describe_output(output: &Output<Told>) -> String {
     match output {
         Output::Transmit { link, data } => format!("{} bytes for {link:?}", data.len()),
         Output::Dial { link, to } => format!("dial {to} as {link:?}"),
-        Output::Close { link, flush: true } => format!("close {link:?} after what is unwritten"),
-        Output::Close { link, flush: false } => format!("close {link:?}"),
+        Output::Close { link, flush: Flush::Written | Flush::Read } => {
+            format!("close {link:?} after what is unwritten")
+        }
+        Output::Close { link, flush: Flush::Nothing } => format!("close {link:?}"),
         Output::Event(Told::Client(event)) => format!("{event:?}"),
         Output::Event(Told::Hub(event)) => format!("{event:?}"),
         Output::Event(Told::Withheld { from, what }) => format!("{what:?} is kept from {from}"),

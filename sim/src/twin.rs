@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use commipc_protocol::{Deadline, Input, Instant, LinkId, Machine, Now, Output};
+use commipc_protocol::{Deadline, Flush, Input, Instant, LinkId, Machine, Now, Output};
 
 use crate::canon::Canon;
 
@@ -74,6 +74,7 @@ impl<M: Machine<Command: Clone, Event: Canon>> Machine for Twins<M> {
                 | Input::Dialled { .. }
                 | Input::Written { .. }
                 | Input::Closed { .. }
+                | Input::Shortage
                 | Input::Command(_)
                 | Input::Timeout => other.machine.handle_input(now, input.clone()),
             }
@@ -129,7 +130,8 @@ impl Said {
             Output::Transmit { link, data } => self.links.entry(*link).or_default().extend_from_slice(data),
             Output::Close { link, flush } => {
                 // Longer than any mistake it could be taken for.
-                let end = if *flush { "<closed after the rest>" } else { "<closed without the rest>" };
+                let end =
+                    if *flush != Flush::Nothing { "<closed after the rest>" } else { "<closed without the rest>" };
                 self.links.entry(*link).or_default().extend_from_slice(end.as_bytes());
             }
             Output::Dial { .. } | Output::Event(_) => output.canon(&mut self.events),

@@ -1,5 +1,6 @@
 //! What connections are like: the ranges from which each one draws its own nature.
 
+use crate::attacker::{Assault, NOBODY};
 use crate::decisions::Chooser;
 
 /// The ranges and chances from which every new connection draws.
@@ -29,6 +30,8 @@ pub struct Weather {
     pub end_delay: u64,
     /// Every duration is a multiple of this many nanoseconds, so that moments coincide.
     pub grain: u64,
+    /// What somebody on the path of connections does to frames: nothing, where nobody is.
+    pub assault: Assault,
 }
 
 impl Weather {
@@ -48,6 +51,7 @@ impl Weather {
             rude: 0,
             end_delay: 1_000_000,
             grain: 1,
+            assault: NOBODY,
         }
     }
 
@@ -67,6 +71,7 @@ impl Weather {
             rude: 0,
             end_delay: 0,
             grain: 1,
+            assault: NOBODY,
         }
     }
 
@@ -89,13 +94,14 @@ impl Weather {
             rude: maybe(800),
             end_delay: maybe(200_000_000),
             grain,
+            assault: NOBODY,
         }
     }
 
     /// The same line with nothing that ends a connection: what is left of the weather when the storm is over.
     #[must_use]
     pub fn healed(&self) -> Self {
-        Self { refused: 0, cut: 0, ..self.clone() }
+        Self { refused: 0, cut: 0, assault: NOBODY, ..self.clone() }
     }
 
     pub(crate) fn coarse(&self, nanos: u64) -> u64 {

@@ -19,6 +19,8 @@ pub(crate) struct Wire {
     pub(crate) ends: [End; 2],
     pub(crate) pipes: [Pipe; 2],
     pub(crate) broken: bool,
+    /// Somebody is on its path.
+    pub(crate) attacked: bool,
     /// What each end's driver knows of the other.
     pub(crate) peer: Peer,
 }

@@ -421,8 +421,9 @@ impl World {
             Some(Station::Hub(hub)) => held_by(hub),
             Some(Station::Mallory(mallory)) => held_by(mallory.inside()),
             Some(Station::Client(client)) => {
-                let client::Load { calls, serving, controls, sends } = client.load();
-                vec![("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)]
+                let client::Load { calls, serving, controls, sends, streams } = client.load();
+                let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)];
+                tables.into_iter().chain([("streams", streams)]).collect()
             }
             None => Vec::new(),
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::{Deadline, Input, Instant, LinkId, Machine, Now, Output, TimerReason};
+use commipc_protocol::{Deadline, Flush, Input, Instant, LinkId, Machine, Now, Output, TimerReason};
 use commipc_sim::decisions::Decisions;
 use commipc_sim::{Clocks, Engine, Habits, NodeId, Sight, Step, Weather, Witness};
 
@@ -70,9 +70,9 @@ impl Machine for Toy {
                 if self.flaw == Flaw::SaysNothing {
                     self.transmit(link, b"");
                 }
-                self.outputs.push_back(Output::Close { link, flush: true });
+                self.outputs.push_back(Output::Close { link, flush: Flush::Written });
                 if self.flaw == Flaw::ClosesTwice {
-                    self.outputs.push_back(Output::Close { link, flush: true });
+                    self.outputs.push_back(Output::Close { link, flush: Flush::Written });
                 }
                 self.link = None;
             }
@@ -97,7 +97,7 @@ impl Machine for Toy {
                 self.outputs.push_back(Output::Event(0));
             }
             Input::Timeout if self.flaw == Flaw::AnswersEarlyTimeouts => self.outputs.push_back(Output::Event(1)),
-            Input::Timeout | Input::Written { .. } => {}
+            Input::Shortage | Input::Timeout | Input::Written { .. } => {}
         }
     }
 

@@ -46,6 +46,18 @@ impl Scene {
         Process::start(self.command(args))
     }
 
+    /// Starts a command that may have so many files open.
+    pub fn start_with_files(&self, files: u32, args: &[&str]) -> Process {
+        self.in_shell(&format!("ulimit -n {files}; exec \"$0\" \"$@\""), args)
+    }
+
+    /// Starts what a shell makes of a script whose `$0` is the program.
+    pub fn in_shell(&self, script: &str, args: &[&str]) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_commipc")]).args(args);
+        Process::start(self.at_home(command))
+    }
+
     /// Starts a command with another `$COMMIPC_HUB`.
     pub fn start_at(&self, hub: &str, args: &[&str]) -> Process {
         let mut command = self.command(args);
@@ -89,7 +101,12 @@ impl Scene {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_commipc"));
-        command.args(args).env("COMMIPC_HUB", self.url()).env("XDG_RUNTIME_DIR", self.dir.path());
+        command.args(args);
+        self.at_home(command)
+    }
+
+    fn at_home(&self, mut command: Command) -> Command {
+        command.env("COMMIPC_HUB", self.url()).env("XDG_RUNTIME_DIR", self.dir.path());
         command
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::guarding::{Access, ChannelSalt};
 use super::seal::Rejected;
+use super::stream_api::{StreamCommand, StreamEvent};
 use crate::auth::{Capabilities, ChannelMaster, Salted, Secret};
 use crate::error::{CloseReason, Code, Fault, Misuse, Refusal, Violation};
 use crate::limits::Limits;
@@ -56,7 +57,7 @@ pub struct ClientConfig {
 
 /// What an application may ask.
 ///
-/// Everything with a token ends with exactly one event that carries it: `Done`, `Sent` or `Answered`.
+/// Everything with a token ends with exactly one event that carries it: `Done`, `Sent`, `Answered` or `Ended`.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Dial the hub and prove each other. Ends with [`Event::Ready`] or [`Event::Closed`].
@@ -168,9 +169,10 @@ pub enum Command {
         /// How long the answer may take, at most a day.
         time_left: Duration,
     },
-    /// Give up a call: `Answered` comes with [`Misuse::Cancelled`] unless it came before, and the provider is told.
+    /// Give up a call or stream: `Answered` or `Ended` comes with [`Misuse::Cancelled`] unless it came before, and the
+    /// provider is told.
     Cancel {
-        /// The token of the `Call`.
+        /// The token of the `Call` or `Stream`.
         call: Token,
     },
     /// Say something to an event's provider without wanting an answer. Ends with [`Event::Sent`] when the hub took it.
@@ -187,13 +189,16 @@ pub enum Command {
         /// What is said.
         outgoing: Outgoing,
     },
-    /// Answer a request. Without effect if the request has ended meanwhile.
+    /// Answer a request. Without effect if the request has ended meanwhile. A stream is answered with its items and
+    /// [`Command::Finish`], or with a fault here that comes after them.
     Answer {
         /// Which request.
         request: RequestId,
         /// The result or the fault.
         result: Result<Payload, Fault>,
     },
+    /// Ask for a stream, or go on with one.
+    Stream(StreamCommand),
     /// Say goodbye, flush and close. Everything open ends.
     Close,
 }
@@ -230,6 +235,10 @@ pub struct Payload {
 pub enum EventKind {
     /// One request, one answer.
     Call,
+    /// One request, any number of items.
+    Stream,
+    /// One request, and any number of items in both directions.
+    Exchange,
 }
 
 impl EventKind {
@@ -238,6 +247,28 @@ impl EventKind {
     pub const fn number(self) -> u64 {
         match self {
             Self::Call => 0,
+            Self::Stream => 1,
+            Self::Exchange => 2,
+        }
+    }
+
+    /// The kind with this number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Call),
+            1 => Some(Self::Stream),
+            2 => Some(Self::Exchange),
+            _ => None,
+        }
+    }
+
+    /// Whether it is answered with a stream.
+    #[must_use]
+    pub const fn streams(self) -> bool {
+        match self {
+            Self::Call => false,
+            Self::Stream | Self::Exchange => true,
         }
     }
 }
@@ -300,6 +331,8 @@ pub enum Event {
         /// How.
         result: Result<Answer, CallFailure>,
     },
+    /// What concerns a stream.
+    Stream(StreamEvent),
     /// Somebody asks one of our providers.
     Request(Request),
     /// The caller of a request gave up or went, or its time is over: drop the work. No answer is needed or sent.
@@ -356,7 +389,7 @@ pub struct Request {
     pub provider: Token,
     /// What is asked.
     pub message: Incoming,
-    /// When the caller will have given up.
+    /// When the caller will have given up; of a stream, unless it is accepted before.
     pub deadline: Instant,
     /// Whether repeating it does no harm, as the caller says.
     pub idempotent: bool,
@@ -491,7 +524,7 @@ impl From<Rejected> for Dropped {
 /// What a client holds at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Calls that wait for their answer.
+    /// Calls that wait for their answer, and streams.
     pub calls: usize,
     /// Requests that our providers work on.
     pub serving: usize,
@@ -499,4 +532,6 @@ pub struct Load {
     pub controls: usize,
     /// Sends and broadcasts that the hub has not taken yet.
     pub sends: usize,
+    /// Streams that we asked for.
+    pub streams: usize,
 }

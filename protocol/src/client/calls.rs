@@ -1,8 +1,10 @@
 //! Our own calls: each ends exactly once, with its answer, a fault, a refusal, its deadline or the link.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
-use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, Token};
+use super::streams::Stream;
+use super::{Answer, CallFailure, Client, Due, Event, Failure, Outgoing, StreamEvent, Token};
 use crate::TIME_LEFT_MAX;
 use crate::client::{Dropped, Payload};
 use crate::error::{FaultCode, Misuse, Refusal, Violation};
@@ -17,23 +19,31 @@ use crate::wire::{
 /// A call without an answer.
 #[derive(Debug)]
 pub(super) struct Pending {
-    token: Token,
-    request: u64,
-    channel: ChannelName,
-    event: EventName,
-    deadline: Option<TimerId>,
+    pub(super) token: Token,
+    pub(super) request: u64,
+    pub(super) channel: ChannelName,
+    pub(super) event: EventName,
+    pub(super) deadline: Option<TimerId>,
     /// What an answer must name, on a protected channel.
-    reference: Option<[u8; 32]>,
+    pub(super) reference: Option<[u8; 32]>,
+    /// Where items are wanted instead of an answer.
+    pub(super) stream: Option<Box<Stream>>,
 }
 
 impl Client {
     pub(super) fn handle_call(&mut self, token: Token, outgoing: &Outgoing, time_left: Duration) {
-        if let Err(misuse) = self.start_call(token, outgoing, time_left) {
+        if let Err(misuse) = self.start_call(token, outgoing, time_left, None) {
             self.answered(token, Err(never_sent(misuse)));
         }
     }
 
-    fn start_call(&mut self, token: Token, outgoing: &Outgoing, time_left: Duration) -> Result<(), Misuse> {
+    pub(super) fn start_call(
+        &mut self,
+        token: Token,
+        outgoing: &Outgoing,
+        time_left: Duration,
+        stream: Option<Box<Stream>>,
+    ) -> Result<Key, Misuse> {
         let hub = self.check_room(outgoing)?.clone();
         if self.calls.len() >= self.config.limits.pending_calls {
             return Err(Misuse::TooMany);
@@ -46,7 +56,8 @@ impl Client {
         self.requests += 1;
         let request = self.requests;
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
-        let pending = Pending { token, request, channel, event, deadline: None, reference: None };
+        let streams = stream.is_some();
+        let pending = Pending { token, request, channel, event, deadline: None, reference: None, stream };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let deadline = self.timers.insert(self.now.mono + time_left, TimerReason::Call, Due::Call(key));
         if let Some(pending) = self.calls.get_mut(key) {
@@ -58,6 +69,7 @@ impl Client {
             kind: Kind::Call,
             flags: Flags::NONE
                 .with_if(Flags::IDEMPOTENT, outgoing.idempotent)
+                .with_if(Flags::STREAM, streams)
                 .with_if(Flags::RAW, outgoing.payload.raw),
             channel: outgoing.channel.as_name(),
             event: outgoing.event.as_name(),
@@ -80,7 +92,7 @@ impl Client {
         if let Some(pending) = self.calls.get_mut(key) {
             pending.reference = reference;
         }
-        Ok(())
+        Ok(key)
     }
 
     pub(super) fn handle_cancel(&mut self, call: Token) {
@@ -105,12 +117,12 @@ impl Client {
     }
 
     /// Ends a call from this side and tells the provider.
-    fn give_up(&mut self, key: Key, why: Failure) {
+    pub(super) fn give_up(&mut self, key: Key, why: Failure) {
         let Some(pending) = self.end_call(key) else { return };
         if let Ok(hub) = self.ready_hub() {
             self.write_cancel(key, &pending, &hub);
         }
-        self.answered(pending.token, Err(lost(why)));
+        self.over(&pending, lost(why));
     }
 
     fn write_cancel(&mut self, key: Key, pending: &Pending, hub: &HubId) {
@@ -148,14 +160,11 @@ impl Client {
             self.event(Event::Dropped(Dropped::EndedRoute));
             return Ok(());
         };
-        let hub = self.ready_hub().map_err(|_| Violation::UnexpectedFrame)?;
         let signed = pending.reference.is_some();
+        // A stream is answered with items.
         let fits = kind.message_kind() == Some(header.kind)
-            && header.request == pending.request
-            && header.reference == pending.reference.as_ref().map_or(&[][..], |reference| reference)
-            && header.channel == pending.channel.as_name()
-            && header.event == pending.event.as_name()
-            && header.target == Target::new(self.id.as_name(), hub.as_name());
+            && (header.kind == Kind::Fault || pending.stream.is_none())
+            && self.is_reply_to(pending, &header);
         let Some(provider) = self.sender(&header).filter(|_| fits) else {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
@@ -179,9 +188,22 @@ impl Client {
             ))
         };
         if let Some(pending) = self.end_call(key) {
-            self.answered(pending.token, result);
+            match result {
+                Ok(answer) => self.answered(pending.token, Ok(answer)),
+                Err(failure) => self.over(&pending, failure),
+            }
         }
         Ok(())
+    }
+
+    /// Whether what came names a call as what answers it must.
+    pub(super) fn is_reply_to(&self, pending: &Pending, header: &Header<'_>) -> bool {
+        let super::Phase::Ready(ready) = &self.phase else { return false };
+        header.request == pending.request
+            && header.reference == pending.reference.as_ref().map_or(&[][..], |reference| reference)
+            && header.channel == pending.channel.as_name()
+            && header.event == pending.event.as_name()
+            && header.target == Target::new(self.id.as_name(), ready.hub.as_name())
     }
 
     /// An exchange that the hub has ended: one of our calls, or a request to one of our providers.
@@ -196,7 +218,7 @@ impl Client {
         } else if let Some(pending) = self.end_call(Key::from_bits(route)) {
             // On a protected channel the hub's word is no proof that the provider has not seen the call.
             let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.reference.is_some();
-            self.answered(pending.token, Err(CallFailure::Failed { failure, maybe_executed }));
+            self.over(&pending, CallFailure::Failed { failure, maybe_executed });
         } else {
             self.event(Event::Dropped(Dropped::EndedRoute));
         }
@@ -209,8 +231,12 @@ impl Client {
             if let Some(deadline) = pending.deadline {
                 self.timers.cancel(deadline);
             }
-            self.answered(pending.token, Err(lost(Failure::Local(gone))));
+            if let Some(stream) = &pending.stream {
+                self.forget_stream(pending.token, stream);
+            }
+            self.over(&pending, lost(Failure::Local(gone)));
         }
+        self.flowing.clear();
         // The table goes on, so that the next link's routes differ from this one's.
         self.calls = calls;
     }
@@ -248,7 +274,26 @@ impl Client {
         if let Some(deadline) = pending.deadline {
             self.timers.cancel(deadline);
         }
+        if let Some(stream) = &pending.stream {
+            self.forget_stream(pending.token, stream);
+        }
         Some(pending)
+    }
+
+    /// The other end says that this was all of a stream, or it was not.
+    pub(super) fn stream_over(&mut self, key: Key, result: Result<(), CallFailure>) {
+        if let Some(pending) = self.end_call(key) {
+            self.event(Event::Stream(StreamEvent::Ended { token: pending.token, result }));
+        }
+    }
+
+    /// Tells that a call or stream has failed.
+    fn over(&mut self, pending: &Pending, failure: CallFailure) {
+        let token = pending.token;
+        self.event(match pending.stream {
+            None => Event::Answered { token, result: Err(failure) },
+            Some(_) => Event::Stream(StreamEvent::Ended { token, result: Err(failure) }),
+        });
     }
 
     fn answered(&mut self, token: Token, result: Result<Answer, CallFailure>) {
@@ -268,10 +313,10 @@ fn failure_of(fault: crate::Fault, signed: bool) -> CallFailure {
     }
 }
 
-const fn never_sent(misuse: Misuse) -> CallFailure {
+pub(super) const fn never_sent(misuse: Misuse) -> CallFailure {
     CallFailure::Failed { failure: Failure::Local(misuse), maybe_executed: false }
 }
 
-const fn lost(failure: Failure) -> CallFailure {
+pub(super) const fn lost(failure: Failure) -> CallFailure {
     CallFailure::Failed { failure, maybe_executed: true }
 }

@@ -58,6 +58,10 @@ pub(super) struct Provided {
     pub(super) event: EventName,
     pub(super) token: Token,
     pub(super) kind: EventKind,
+    /// Whether the hub has said yes to this kind, whichever provider asked it.
+    granted: bool,
+    /// Whether it took another's place, to whom the hub may have said yes.
+    replaces: bool,
 }
 
 /// How far a channel is.
@@ -316,11 +320,18 @@ impl Client {
             Ok(open) => open,
             Err(failure) => return self.done(token, Err(self.or_not_ready(failure))),
         };
-        if channel.providers.contains_key(&event) {
-            return self.done(token, Err(Failure::Local(Misuse::AlreadyProvided)));
+        let older = channel.providers.remove(&event);
+        // To the hub nothing changes then.
+        let granted = older.as_ref().is_some_and(|older| older.granted && older.kind == kind);
+        let provided = Provided { event: event.clone(), token, kind, granted, replaces: older.is_some() };
+        channel.providers.insert(event.clone(), provided);
+        if let Some(older) = older {
+            self.channels.standing.remove(&older.token);
         }
-        channel.providers.insert(event.clone(), Provided { event: event.clone(), token, kind });
         self.channels.standing.insert(token, Standing::Provider(ix, event.clone()));
+        if granted {
+            return self.done(token, Ok(()));
+        }
         let id = self.control(Control::Stand(token));
         let provide = wire::Provide { id, channel: name.as_name(), event: event.as_name(), kind: kind.number() };
         self.outbox.push(&mut self.pool, FrameType::Provide, |out| provide.encode(out));
@@ -428,9 +439,7 @@ impl Client {
                 }
             }
             Control::Stand(token) => {
-                if result.is_err() {
-                    self.channels.remove(token);
-                }
+                self.stood(token, result.is_ok());
                 self.done(token, result);
             }
             Control::Undo(token) => self.done(token, result),
@@ -441,6 +450,25 @@ impl Client {
     }
 
     /// The hub takes too long: whoever waits is told so.
+    /// The hub has granted, or not, what a token is to stand for.
+    fn stood(&mut self, token: Token, granted: bool) {
+        let mut replaces = false;
+        if let Some(Standing::Provider(ix, event)) = self.channels.standing.get(&token)
+            && let Some(provided) = self.channels.all.get_mut(ix.0).and_then(|channel| channel.providers.get_mut(event))
+        {
+            provided.granted = granted;
+            replaces = provided.replaces;
+        }
+        if !granted
+            && let Some((standing, _)) = self.channels.remove(token)
+            && replaces
+            && self.check_ready().is_ok()
+        {
+            // What the hub granted to the one that was replaced nobody stands for any more.
+            self.tell_undone(Control::Late(None), standing);
+        }
+    }
+
     pub(super) fn control_expired(&mut self, id: u64) {
         let Some((control, _)) = self.controls.remove(&id) else { return };
         let late = match &control {

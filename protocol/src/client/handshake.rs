@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::{Client, Due, Event, Welcome};
 use crate::auth::{Capabilities, ConnectionKeys, Kdf, MaskKey, RecordTagger, Salted, TakeoverSecret, TranscriptHash};
 use crate::error::{CloseReason, Refusal, Violation};
-use crate::machine::{LinkId, Output, Peer};
+use crate::machine::{Flush, LinkId, Output, Peer};
 use crate::names::HubId;
 use crate::time::TimerReason;
 use crate::wire::{
@@ -239,7 +239,7 @@ impl Client {
     }
 
     fn refused(&mut self, code: u16) {
-        self.close_link(false);
+        self.close_link(Flush::Nothing);
         self.lose(Refusal::from_code(code).map_or(CloseReason::GoodbyeCode(code), CloseReason::Refused));
     }
 }

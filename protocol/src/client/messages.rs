@@ -108,7 +108,10 @@ impl Client {
             Kind::Broadcast => tell_all(channels.listeners(header.channel, header.event), incoming, tell),
             Kind::Send => {
                 let provided = channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
-                provided.map(|provided| tell(provided.token, incoming)).is_some()
+                provided
+                    .filter(|provided| !provided.kind.streams())
+                    .map(|provided| tell(provided.token, incoming))
+                    .is_some()
             }
             // `fits`: the frame's type is one of these two, and so is the message's kind.
             Kind::Call | Kind::Answer | Kind::Fault | Kind::Item | Kind::End | Kind::Cancel | Kind::Beacon => false,

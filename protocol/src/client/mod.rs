@@ -11,6 +11,7 @@ mod api;
 mod beacons;
 mod calls;
 mod channels;
+mod flow;
 mod guarding;
 mod handshake;
 mod messages;
@@ -21,6 +22,8 @@ mod seal_model;
 #[cfg(test)]
 mod seal_tests;
 mod serving;
+mod stream_api;
+mod streams;
 mod window;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -35,15 +38,17 @@ pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use seal::Seal;
 use serving::Serving;
+pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
+use streams::Place;
 
 use crate::auth::message_ref;
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
 use crate::hash::{Keyed, Map};
-use crate::machine::{Input, LinkEnd, LinkId, Machine, Output};
+use crate::machine::{Flush, Input, LinkEnd, LinkId, Machine, Output};
 use crate::names::{Address, ClientId, HubId};
 use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
-use crate::time::{Deadline, Now};
+use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
 use crate::wire::{
     self, Control as _, Frame, FrameType, Goodbye, Header, Hop, Inbox, Outbox, Ping, Pong, Pool, encoded_len_max,
@@ -63,6 +68,9 @@ pub struct Client {
     dials: u32,
     handshake_timer: Option<TimerId>,
     inbox: Inbox,
+    /// Since when the rest of a frame is awaited, and what looks whether it came.
+    partial_since: Instant,
+    partial_timer: Option<TimerId>,
     outbox: Outbox,
     pool: Pool,
     timers: Timers<Due>,
@@ -72,6 +80,12 @@ pub struct Client {
     controls: BTreeMap<u64, (Control, Option<TimerId>)>,
     control_ids: u64,
     calls: Slots<Pending>,
+    /// Those of our calls that are streams.
+    streams: Map<Token, Key>,
+    /// Bytes that may be on their way to us in streams.
+    windows: u64,
+    /// Streams with something to send, each once, in the order of their turns.
+    flowing: VecDeque<Place>,
     requests: u64,
     /// Sends and broadcasts the hub has not taken yet, by the position of their frames.
     sends: VecDeque<(u64, Token)>,
@@ -96,6 +110,7 @@ pub struct Client {
 #[derive(Clone, Copy, Debug)]
 enum Due {
     Handshake,
+    PartialFrame,
     Control(u64),
     Beacon(ChannelIx),
     Call(Key),
@@ -121,6 +136,8 @@ impl Client {
             dials: 0,
             handshake_timer: None,
             inbox: Inbox::new(limit),
+            partial_since: Instant::ZERO,
+            partial_timer: None,
             outbox: Outbox::default(),
             pool: Pool::default(),
             timers: Timers::new(),
@@ -129,6 +146,9 @@ impl Client {
             controls: BTreeMap::new(),
             control_ids: 0,
             calls: Slots::default(),
+            streams: hash.map(),
+            windows: 0,
+            flowing: VecDeque::new(),
             requests: 0,
             sends: VecDeque::new(),
             frames_sent: 0,
@@ -158,6 +178,7 @@ impl Client {
             serving: self.serving.len(),
             controls: self.controls.len(),
             sends: self.sends.len(),
+            streams: self.streams.len(),
         }
     }
 }
@@ -170,18 +191,24 @@ impl Machine for Client {
         self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
         match input {
             // A client listens nowhere.
-            Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
+            Input::Accepted { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
             Input::Dialled { link, peer } if self.link == Some(link) => self.handle_dialled(&peer),
             Input::Received { link, data } if self.link == Some(link) => self.handle_received(link, data),
-            Input::Written { link, bytes } if self.link == Some(link) => self.outbox.written(&mut self.pool, bytes),
+            Input::Written { link, bytes } if self.link == Some(link) => {
+                self.outbox.written(&mut self.pool, bytes);
+                self.pump();
+            }
             Input::Closed { link, how } if self.link == Some(link) => {
                 let dialling = matches!(self.phase, Phase::Dialling);
                 self.lose(if dialling { CloseReason::Unreachable(how) } else { CloseReason::Lost });
             }
             // Of a link that is no longer ours.
-            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
-            Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } => {}
-            Input::Command(command) => self.handle_command(command),
+            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
+            Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } | Input::Shortage => {}
+            Input::Command(command) => {
+                self.handle_command(command);
+                self.pump();
+            }
             Input::Timeout => self.handle_timeout(),
         }
     }
@@ -222,11 +249,13 @@ impl Client {
             Command::Send { token, outgoing } => self.handle_send(token, &outgoing),
             Command::Broadcast { token, outgoing } => self.handle_broadcast(token, &outgoing),
             Command::Answer { request, result } => self.handle_answer(request, result),
+            Command::Stream(command) => self.handle_stream(command),
             Command::Close => self.handle_close(),
         }
     }
 
     fn handle_received(&mut self, link: LinkId, mut data: Bytes) {
+        let mut whole = false;
         // A frame may have ended the link it came on.
         while self.link == Some(link) {
             // What we owe it is bounded too: it asks, or its members do, and does not read.
@@ -235,12 +264,15 @@ impl Client {
             }
             let handled = match self.inbox.next(&mut data) {
                 Ok(Some(frame)) => self.handle_frame(&frame),
-                Ok(None) => return,
+                Ok(None) => return self.watch_partial_frame(whole),
                 Err(violation) => Err(violation),
             };
+            whole = true;
             if let Err(violation) = handled {
                 self.violated(violation);
             }
+            // After each frame, so that it does not matter which came together.
+            self.pump();
         }
     }
 
@@ -265,11 +297,8 @@ impl Client {
             FrameType::Ping => self.handle_ping(frame),
             FrameType::Pong => Pong::parse(frame.body()).map(drop).map_err(|_| Violation::BadControl),
             FrameType::Goodbye => self.handle_goodbye(frame),
-            // No exchange takes these yet: they belong to none.
-            FrameType::Item | FrameType::End | FrameType::Credit => {
-                self.event(Event::Dropped(Dropped::EndedRoute));
-                Ok(())
-            }
+            FrameType::Item | FrameType::End => self.handle_piece(kind, frame),
+            FrameType::Credit => self.handle_credit(frame),
             FrameType::Hello
             | FrameType::Challenge
             | FrameType::Proof
@@ -295,10 +324,11 @@ impl Client {
             match due {
                 Due::Handshake if matches!(self.phase, Phase::Dialling) => {
                     self.handshake_timer = None;
-                    self.close_link(false);
+                    self.close_link(Flush::Nothing);
                     self.lose(CloseReason::Unreachable(LinkEnd::Unreachable));
                 }
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
+                Due::PartialFrame => self.check_partial(),
                 Due::Control(id) => self.control_expired(id),
                 Due::Beacon(channel) => self.beacons_due(channel),
                 Due::Call(key) => self.call_expired(key),
@@ -306,6 +336,38 @@ impl Client {
                     self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
                 }
             }
+        }
+    }
+
+    /// Starts or stops the clock for the rest of a frame, which began in this read if another was `whole` before it.
+    fn watch_partial_frame(&mut self, whole: bool) {
+        if whole || self.partial_timer.is_none() {
+            self.partial_since = self.now.mono;
+        }
+        match (self.inbox.is_partial(), self.partial_timer) {
+            (true, None) => {
+                let due = self.now.mono + self.config.limits.partial_frame;
+                self.partial_timer = Some(self.timers.insert(due, TimerReason::PartialFrame, Due::PartialFrame));
+            }
+            (false, Some(_)) => self.stop_partial_timer(),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn stop_partial_timer(&mut self) {
+        if let Some(timer) = self.partial_timer.take() {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// Ends a link whose frame does not become whole, or looks again when that could be so.
+    fn check_partial(&mut self) {
+        let due = self.partial_since + self.config.limits.partial_frame;
+        if due > self.now.mono {
+            self.partial_timer = Some(self.timers.insert(due, TimerReason::PartialFrame, Due::PartialFrame));
+        } else {
+            self.partial_timer = None;
+            self.violated(Violation::PartialFrame);
         }
     }
 
@@ -317,7 +379,7 @@ impl Client {
 
     fn handle_goodbye(&mut self, frame: &Frame) -> Result<(), Violation> {
         let Goodbye { code } = Goodbye::parse(frame.body()).map_err(|_| Violation::BadControl)?;
-        self.close_link(false);
+        self.close_link(Flush::Nothing);
         self.lose(match (Refusal::from_code(code), code) {
             (Some(refusal), _) => CloseReason::Goodbye(refusal),
             (None, 0) => CloseReason::Lost,
@@ -330,7 +392,7 @@ impl Client {
         if let Phase::Ready(_) = &self.phase {
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code: 0 }.encode(out));
         }
-        self.close_link(true);
+        self.close_link(Flush::Read);
         self.lose(CloseReason::Local);
     }
 
@@ -340,14 +402,14 @@ impl Client {
             let code = violation.code();
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code }.encode(out));
         }
-        self.close_link(true);
+        self.close_link(Flush::Read);
         self.lose(CloseReason::Violation(violation));
     }
 
     /// Hands what still waits to the driver, if wanted, and closes the link.
-    fn close_link(&mut self, flush: bool) {
+    fn close_link(&mut self, flush: Flush) {
         let Some(link) = self.link else { return };
-        if flush {
+        if flush != Flush::Nothing {
             let rest = core::mem::take(&mut self.outbox).drain(&mut self.pool);
             self.outputs.extend(rest.map(|data| Output::Transmit { link, data }));
         }
@@ -368,8 +430,9 @@ impl Client {
         self.phase = Phase::Idle;
         self.link = None;
         self.stop_handshake_timer();
+        self.stop_partial_timer();
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
-        drop(core::mem::take(&mut self.outbox).drain(&mut self.pool));
+        core::mem::take(&mut self.outbox).discard(&mut self.pool);
         self.frames_sent = 0;
         self.lose_calls(gone);
         self.lose_sends(gone);
@@ -386,8 +449,7 @@ impl Client {
     fn check_room(&self, outgoing: &Outgoing) -> Result<&HubId, Misuse> {
         let Phase::Ready(ready) = &self.phase else { return Err(Misuse::NotConnected) };
         let sealed = || self.channels.find(outgoing.channel.as_name()).is_some_and(|it| it.guarded.seal.is_some());
-        let own = outgoing.channel.as_name().is_reserved();
-        if outgoing.guarded && !own && !sealed() {
+        if outgoing.guarded && !sealed() {
             return Err(Misuse::UnknownToken);
         }
         if outgoing.metadata.len() > self.config.limits.metadata {

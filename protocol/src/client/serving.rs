@@ -1,10 +1,13 @@
 //! Requests to our providers: from the hub's hands to the answer, or to whatever ends them before.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId};
+use super::flow::Ending;
+use super::streams::Stream;
+use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId, StreamId};
 use crate::auth::message_ref;
 use crate::error::{Fault, FaultCode, Misuse, Refusal, Violation};
 use crate::names::{Address, ChannelName, EventName};
@@ -16,14 +19,17 @@ use crate::wire::{Flags, Frame, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target
 /// A request that one of our providers works on.
 #[derive(Debug)]
 pub(super) struct Serving {
-    serial: u64,
-    request: u64,
-    channel: ChannelName,
-    event: EventName,
-    caller: Address,
-    deadline: TimerId,
+    pub(super) serial: u64,
+    pub(super) request: u64,
+    pub(super) channel: ChannelName,
+    pub(super) event: EventName,
+    pub(super) caller: Address,
+    /// None for a stream that is accepted.
+    pub(super) deadline: Option<TimerId>,
     /// What the answer must name, on a protected channel.
-    reference: Option<[u8; 32]>,
+    pub(super) reference: Option<[u8; 32]>,
+    /// Where items are wanted instead of an answer.
+    pub(super) stream: Option<Box<Stream>>,
 }
 
 impl Client {
@@ -49,11 +55,10 @@ impl Client {
         let id = RequestId { route: hop.route, serial: self.served };
         let deadline = self.now.mono + Duration::from_millis(header.time_left);
         let provided = self.channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
-        let provided = provided
-            .filter(|provided| match provided.kind {
-                EventKind::Call => !header.flags.has(Flags::STREAM),
-            })
-            .map(|provided| provided.token);
+        let streams = header.flags.has(Flags::STREAM);
+        // The hub has looked at the kind; another may have been provided meanwhile.
+        let provided = provided.map(|provided| (provided.token, provided.kind)).ok_or(Refusal::NoProvider);
+        let provided = provided.and_then(|it| if it.1.streams() == streams { Ok(it) } else { Err(Refusal::WrongKind) });
         let channel = match self.channels.find(header.channel) {
             Some(channel) => channel.name.clone(),
             None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName)?,
@@ -66,7 +71,10 @@ impl Client {
         let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
         let reference = (header.epoch > 0).then(|| message_ref(message.protected, message.tag));
         let request = header.request;
-        let serving = Serving { serial: id.serial, request, channel, event, caller, deadline: timer, reference };
+        let exchange = provided.is_ok_and(|(_, kind)| kind == EventKind::Exchange);
+        let stream = streams.then(|| Stream::served(exchange));
+        let serving =
+            Serving { serial: id.serial, request, channel, event, caller, deadline: Some(timer), reference, stream };
         self.serving.insert(hop.route, serving);
         if accepted.is_err() {
             self.event(Event::Dropped(Dropped::Stale));
@@ -74,31 +82,35 @@ impl Client {
             return Ok(());
         }
         match (provided, incoming) {
-            (Some(provider), Some(message)) => {
+            (Ok((provider, _)), Some(message)) => {
                 let idempotent = header.flags.has(Flags::IDEMPOTENT);
                 self.event(Event::Request(Request { id, provider, message, deadline, idempotent }));
             }
             // Withdrawn while the request was on its way.
-            (_, _) => self.handle_answer(id, Err(refusal_as_fault(Refusal::NoProvider))),
+            (Err(refusal), _) => self.handle_answer(id, Err(refusal_as_fault(refusal))),
+            (_, None) => self.handle_answer(id, Err(refusal_as_fault(Refusal::NoProvider))),
         }
         Ok(())
     }
 
     pub(super) fn handle_answer(&mut self, id: RequestId, result: Result<Payload, Fault>) {
-        if self.serving.get(&id.route).is_none_or(|serving| serving.serial != id.serial) {
-            return;
+        let Some(serving) = self.serving.get(&id.route).filter(|serving| serving.serial == id.serial) else { return };
+        if serving.stream.is_some() {
+            let fault = result.err().unwrap_or_else(|| FaultCode::HandlerFailed.into());
+            return self.finish(StreamId::Request(id), Ending::Fault(fault));
         }
         let Some(serving) = self.serving.remove(&id.route) else { return };
-        self.timers.cancel(serving.deadline);
+        if let Some(deadline) = serving.deadline {
+            self.timers.cancel(deadline);
+        }
         let (kind, payload) = match result {
             Ok(payload) => (Kind::Answer, payload),
-            Err(fault) => (Kind::Fault, Payload { bytes: encoded(&fault), raw: false }),
+            Err(fault) => (Kind::Fault, fault_payload(&fault)),
         };
         if self.fits_frame(&payload.bytes) {
             self.write_reply(id.route, &serving, kind, &payload);
         } else {
-            let fault = encoded(&refusal_as_fault(Refusal::TooLarge));
-            self.write_reply(id.route, &serving, Kind::Fault, &Payload { bytes: fault, raw: false });
+            self.write_reply(id.route, &serving, Kind::Fault, &fault_payload(&refusal_as_fault(Refusal::TooLarge)));
         }
     }
 
@@ -163,7 +175,9 @@ impl Client {
             return;
         }
         if let Some(serving) = self.serving.remove(&route) {
-            self.timers.cancel(serving.deadline);
+            if let Some(deadline) = serving.deadline {
+                self.timers.cancel(deadline);
+            }
             let request = RequestId { route, serial: serving.serial };
             self.event(Event::RequestEnded { request, why });
         }
@@ -177,8 +191,20 @@ impl Client {
         requests.sort_unstable();
         for (route, serial) in requests {
             let request = RequestId { route, serial };
-            self.handle_answer(request, Err(refusal_as_fault(Refusal::ProviderGone)));
-            self.event(Event::RequestEnded { request, why: Failure::Refused(Refusal::NotMember) });
+            self.break_request(request, Refusal::ProviderGone, Failure::Refused(Refusal::NotMember));
+        }
+    }
+
+    /// Ends a request from this side, at once and whatever of it waits to be sent: the caller is told a refusal, and the
+    /// application why.
+    pub(super) fn break_request(&mut self, request: RequestId, refusal: Refusal, why: Failure) {
+        let fits = self.serving.get(&request.route).is_some_and(|serving| serving.serial == request.serial);
+        if let Some(serving) = fits.then(|| self.serving.remove(&request.route)).flatten() {
+            if let Some(deadline) = serving.deadline {
+                self.timers.cancel(deadline);
+            }
+            self.write_reply(request.route, &serving, Kind::Fault, &fault_payload(&refusal_as_fault(refusal)));
+            self.event(Event::RequestEnded { request, why });
         }
     }
 
@@ -191,13 +217,18 @@ impl Client {
     }
 
     fn fits_frame(&self, payload: &Bytes) -> bool {
+        super::frame_len(payload.len()) <= self.ready_frame()
+    }
+
+    /// The longest frame the hub takes; nothing while there is none.
+    pub(super) fn ready_frame(&self) -> usize {
         match &self.phase {
-            super::Phase::Ready(ready) => super::frame_len(payload.len()) <= ready.frame as usize,
+            super::Phase::Ready(ready) => ready.frame as usize,
             super::Phase::Idle
             | super::Phase::Dialling
             | super::Phase::Greeted(_)
             | super::Phase::Deriving(_)
-            | super::Phase::Proving(_) => false,
+            | super::Phase::Proving(_) => 0,
         }
     }
 }
@@ -210,14 +241,15 @@ fn stale(wall: crate::UnixMillis) -> Fault {
 }
 
 /// What this library says for a provider that did not get to see the request.
-fn refusal_as_fault(refusal: Refusal) -> Fault {
+pub(super) fn refusal_as_fault(refusal: Refusal) -> Fault {
     use alloc::string::ToString as _;
     let retryable = refusal.is_retryable();
     Fault { code: refusal.code(), message: refusal.to_string(), details: Bytes::new(), retryable }
 }
 
-fn encoded(fault: &Fault) -> Bytes {
+/// A fault as a message carries it.
+pub(super) fn fault_payload(fault: &Fault) -> Payload {
     let mut out = BytesMut::with_capacity(encoded_len_max(fault.message.len(), fault.details.len()));
     put_fault(&mut out, fault);
-    out.freeze()
+    Payload { bytes: out.freeze(), raw: false }
 }

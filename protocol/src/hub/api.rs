@@ -122,6 +122,14 @@ pub enum Event {
         /// Whether it has a password.
         protected: bool,
     },
+    /// A message that a bridge brought was here before, or has passed too many hubs, and goes no further. A call is answered
+    /// with [`Refusal::Loop`].
+    Looped {
+        /// Who brought it.
+        client: ClientId,
+        /// Which channel it is about.
+        channel: ChannelName,
+    },
     /// A channel ended with its owner.
     Terminated {
         /// Which channel.
@@ -183,6 +191,8 @@ pub struct Counters {
     pub mismatched: u64,
     /// Frames of types this version does not know and may skip.
     pub skipped: u64,
+    /// Messages that came back to this hub, or had passed too many.
+    pub looped: u64,
 }
 
 /// What a hub holds at a moment.

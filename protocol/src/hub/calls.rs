@@ -6,10 +6,12 @@
 //! Only the provider a call was handed to can answer it, once, under the hub's own number; whoever is left when the other
 //! goes is told at once.
 
+use alloc::boxed::Box;
+
 use super::registry::{Channel, ChannelIx, LinkIx, Provider};
 use super::session::{Member, Session};
+use super::streams::Stream;
 use super::{Due, Hub};
-use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::slots::{Key, Slots};
 use crate::time::TimerReason;
@@ -22,14 +24,16 @@ pub(super) type Calls = Slots<Call>;
 /// A call that has no answer yet.
 #[derive(Debug)]
 pub(super) struct Call {
-    channel: ChannelIx,
-    epoch: u64,
-    caller: LinkIx,
+    pub(super) channel: ChannelIx,
+    pub(super) epoch: u64,
+    pub(super) caller: LinkIx,
     /// The caller's number for it.
-    route: u32,
-    request: u64,
-    provider: LinkIx,
-    deadline: Option<TimerId>,
+    pub(super) route: u32,
+    pub(super) request: u64,
+    pub(super) provider: LinkIx,
+    pub(super) deadline: Option<TimerId>,
+    /// Where items are wanted instead of an answer.
+    pub(super) stream: Option<Box<Stream>>,
     /// The neighbours in the provider's list of what it works on.
     newer: Option<Key>,
     older: Option<Key>,
@@ -50,12 +54,17 @@ pub(super) struct Passing<'a> {
     /// The signed message as it came.
     pub(super) bytes: &'a [u8],
     pub(super) header: Header<'a>,
+    pub(super) payload: &'a [u8],
 }
 
 impl Hub {
     pub(super) fn handle_message(&mut self, ix: LinkIx, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let header = Message::parse(bytes).map_err(|_| Violation::BadMessage)?.header;
+        let Message { header, payload, .. } = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        let passing = Passing { kind, frame, hop, bytes, header, payload };
+        if self.is_looped(ix, &passing)? {
+            return self.turn_back(ix, passing);
+        }
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         if header.sender != member.client.as_name() || header.origin != self.id.as_name() {
             return Err(Violation::ForeignSender);
@@ -65,7 +74,6 @@ impl Hub {
             self.counters.mismatched += 1;
             return Ok(());
         }
-        let passing = Passing { kind, frame, hop, bytes, header };
         match header.kind {
             Kind::Call => self.route_call(ix, passing),
             Kind::Answer | Kind::Fault => {
@@ -78,9 +86,8 @@ impl Hub {
             }
             Kind::Broadcast | Kind::Beacon => self.fan_out(ix, passing),
             Kind::Send => self.route_send(ix, passing),
-            // No exchange takes these yet: they belong to none.
             Kind::Item | Kind::End => {
-                self.counters.ended_route += 1;
+                self.route_piece(ix, passing);
                 Ok(())
             }
         }
@@ -89,14 +96,17 @@ impl Hub {
     fn route_call(&mut self, ix: LinkIx, call: Passing<'_>) -> Result<(), Violation> {
         let route = call.hop.route;
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return Ok(()) };
-        if route == 0 || route & ROUTE_BY_HUB != 0 || member.calls.contains_key(&route) {
+        if !member.may_call_on(route) {
             return Err(Violation::BadRoute);
         }
         if call.header.channel.is_reserved() {
             self.answer_call(ix, call);
             return Ok(());
         }
-        let full = member.calls.len() >= self.limits.pending_calls || self.is_full();
+        let streams = call.header.flags.has(Flags::STREAM);
+        let full = member.calls.len() >= self.limits.pending_calls
+            || (streams && member.streams >= self.limits.streams)
+            || self.is_full();
         match self.choose_provider(ix, &call.header, full) {
             Ok((channel, provider)) => self.start_call(ix, channel, provider, call),
             Err(refusal) => self.fail(ix, route, refusal),
@@ -110,10 +120,7 @@ impl Hub {
         }
         let (place, channel) = self.admit_message(ix, header)?.ok_or(Refusal::NoProvider)?;
         let Provider { link, kind } = channel.provider(header.event).ok_or(Refusal::NoProvider)?;
-        match kind {
-            EventKind::Call if header.flags.has(Flags::STREAM) => Err(Refusal::WrongKind),
-            EventKind::Call => Ok((place, link)),
-        }
+        if kind.streams() == header.flags.has(Flags::STREAM) { Ok((place, link)) } else { Err(Refusal::WrongKind) }
     }
 
     /// Whether a message may pass: of the channel's epoch, and on a protected channel from a member. Nothing is found
@@ -146,7 +153,10 @@ impl Hub {
         let older = self.links.get(provider).and_then(Session::member).and_then(|member| member.serving);
         let request = passing.header.request;
         let epoch = passing.header.epoch;
-        let call = Call { channel, epoch, caller: ix, route, request, provider, deadline: None, newer: None, older };
+        let stream = passing.header.flags.has(Flags::STREAM).then(Box::default);
+        let streams = usize::from(stream.is_some());
+        let call =
+            Call { channel, epoch, caller: ix, route, request, provider, deadline: None, stream, newer: None, older };
         let Ok(key) = self.calls.insert(call) else {
             return self.fail(ix, route, Refusal::Overloaded);
         };
@@ -162,6 +172,7 @@ impl Hub {
         }
         if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
             member.calls.insert(route, key);
+            member.streams += streams;
         }
         self.forward(provider, key.bits() | ROUTE_BY_HUB, passing);
     }
@@ -178,6 +189,7 @@ impl Hub {
         if call.request != reply.header.request
             || target != Some(reply.header.target)
             || reply.header.epoch != call.epoch
+            || (reply.header.kind == Kind::Answer && call.stream.is_some())
         {
             self.counters.mismatched += 1;
             return;
@@ -250,6 +262,7 @@ impl Hub {
         }
         if let Some(member) = self.links.get_mut(call.caller).and_then(Session::member_mut) {
             member.calls.remove(&call.route);
+            member.streams -= usize::from(call.stream.is_some());
         }
         Some(call)
     }

@@ -121,13 +121,16 @@ impl Hub {
 
     /// A channel as it is after a restart: without members, its owner away.
     fn restore(&mut self, stored: StoredChannel) {
-        let StoredChannel { channel, epoch, policy, owner, protection } = stored;
+        let StoredChannel { channel, epoch, policy, owner, protection, keeper } = stored;
         if self.registry.find(channel.as_name()).is_some() {
             return;
         }
         let Ok(channel) = self.registry.create(channel.as_name(), Guard::new(Owner::Nobody, policy)) else { return };
         let protected = protection.is_some();
         self.set_protection(channel, epoch, protection);
+        if let Some(keeper) = keeper {
+            self.keep_name(channel, &keeper);
+        }
         let (held, grace) = match (policy, protected) {
             (OwnerPolicy::Hold { grace, then }, _) => (Some(then), grace),
             (OwnerPolicy::Promote, _) => (Some(AfterGrace::Promote), RETURN),
@@ -404,7 +407,8 @@ fn record(name: &crate::ChannelName, guard: &Guard, change: Option<&Change>) -> 
         Owner::Nobody | Owner::Offered { .. } => None,
     };
     let (epoch, policy, protection) = (guard.last_epoch, guard.policy, guard.protection.clone());
-    let mut stored = StoredChannel { channel: name.clone(), epoch, policy, owner, protection };
+    let keeper = guard.keeper.clone();
+    let mut stored = StoredChannel { channel: name.clone(), epoch, policy, owner, protection, keeper };
     match change {
         Some(Change::Claim { key, policy, protection, .. }) => {
             (stored.owner, stored.policy) = (Some(key.clone()), *policy);
@@ -414,6 +418,9 @@ fn record(name: &crate::ChannelName, guard: &Guard, change: Option<&Change>) -> 
         }
         Some(Change::Rotate { epoch, protection, .. }) => {
             (stored.epoch, stored.protection) = (*epoch, protection.clone());
+            if let Some(protection) = protection {
+                stored.keeper = Some(protection.credential.clone());
+            }
         }
         Some(Change::Abandon { .. }) => (stored.owner, stored.protection) = (None, None),
         Some(Change::Disown { .. }) => stored.owner = None,

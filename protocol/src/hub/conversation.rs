@@ -6,7 +6,7 @@ use super::throttle::Guesser;
 use super::{DisconnectReason, Due, Event, Hub, MUCH};
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
-use crate::machine::Output;
+use crate::machine::{Flush, Output};
 use crate::names::ClientId;
 use crate::time::TimerReason;
 use crate::wire::{
@@ -67,6 +67,7 @@ impl Hub {
             | FrameType::End
             | FrameType::Cancel
             | FrameType::Beacon => self.handle_message(ix, kind, frame).map_err(DisconnectReason::from),
+            FrameType::Credit => self.route_credit(ix, frame),
             FrameType::Hello
             | FrameType::Challenge
             | FrameType::Proof
@@ -77,8 +78,7 @@ impl Hub {
             | FrameType::JoinChallenge
             | FrameType::Offer
             | FrameType::Channel
-            | FrameType::Fail
-            | FrameType::Credit => Err(Violation::UnexpectedFrame.into()),
+            | FrameType::Fail => Err(Violation::UnexpectedFrame.into()),
         }
     }
 
@@ -150,7 +150,7 @@ impl Hub {
         if let Some(handshake) = session.handshake_timer.replace(due) {
             self.timers.cancel(handshake);
         }
-        if let Some(longest) = self.links.set_aside(ix, self.limits.unauthenticated) {
+        if let Some(longest) = self.links.set_aside(ix, &self.limits) {
             self.doomed.push((longest, DisconnectReason::Refused(Refusal::AuthFailed)));
         }
         Ok(())
@@ -187,13 +187,13 @@ impl Hub {
             Err(Refusal::HubOwned)
         } else if full {
             Err(Refusal::Overloaded)
-        } else if provide.kind == EventKind::Call.number() {
-            self.registry.provide(&mut member.memberships, ix, names, EventKind::Call, &self.limits)
+        } else if let Some(kind) = EventKind::from_number(provide.kind) {
+            self.registry.provide(&mut member.memberships, ix, names, kind, &self.limits)
         } else {
             Err(Refusal::WrongKind)
         };
         let result = result.map(|event| {
-            if let Ok(channel) = crate::ChannelName::new(provide.channel.as_str()) {
+            if let (Some(event), Ok(channel)) = (event, crate::ChannelName::new(provide.channel.as_str())) {
                 self.event(Event::Provided { channel, event, client });
             }
         });
@@ -261,11 +261,19 @@ impl Hub {
             (State::Hello | State::Proof(_) | State::Failing, _) => {}
         }
         let link = session.link;
-        // Who is ended for want of memory is not to cost more of it until it has read everything.
         let overloaded = why == DisconnectReason::Refused(Refusal::Overloaded);
-        let flush = !(overloaded && session.outbox.waiting() > MUCH);
-        for data in core::mem::take(&mut session.outbox).drain(&mut self.pool).filter(|_| flush) {
-            self.outputs.push_back(Output::Transmit { link, data });
+        let flush = if overloaded && session.outbox.waiting() > MUCH {
+            // Who is ended for want of memory is not to cost more of it until it has read everything.
+            Flush::Nothing
+        } else if session.member().is_some() {
+            Flush::Read
+        } else {
+            // Strangers are many, and hold their places no longer than it takes to show them out.
+            Flush::Written
+        };
+        if flush != Flush::Nothing {
+            let rest = core::mem::take(&mut session.outbox).drain(&mut self.pool);
+            self.outputs.extend(rest.map(|data| Output::Transmit { link, data }));
         }
         self.outputs.push_back(Output::Close { link, flush });
         self.forget(ix, session, why);
@@ -273,14 +281,20 @@ impl Hub {
 
     /// Undoes everything a link stood for.
     pub(super) fn forget(&mut self, ix: LinkIx, mut session: Session, why: DisconnectReason) {
-        drop(core::mem::take(&mut session.outbox).drain(&mut self.pool));
+        core::mem::take(&mut session.outbox).discard(&mut self.pool);
         self.partials -= session.inbox.retained();
         for timer in [session.handshake_timer, session.partial_timer, session.write_timer].into_iter().flatten() {
             self.timers.cancel(timer);
         }
         let link = session.link;
-        let State::Ready(mut member) = session.state else {
-            return self.event(Event::Rejected { link, why });
+        let mut member = match session.state {
+            State::Ready(member) => member,
+            // It failed, whether it waits to hear so or not.
+            State::Failing => {
+                let why = DisconnectReason::Refused(Refusal::AuthFailed);
+                return self.event(Event::Rejected { link, why });
+            }
+            State::Hello | State::Proof(_) => return self.event(Event::Rejected { link, why }),
         };
         for joining in core::mem::take(&mut member.joins).into_values() {
             if let Some(timer) = joining.timer {

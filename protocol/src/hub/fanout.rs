@@ -21,9 +21,10 @@ impl Hub {
         }
         let provider = match self.admit_message(ix, &send.header) {
             _ if self.is_full() => Err(Refusal::Overloaded),
-            Ok(channel) => {
-                channel.and_then(|(_, channel)| channel.provider(send.header.event)).ok_or(Refusal::NoProvider)
-            }
+            Ok(channel) => match channel.and_then(|(_, channel)| channel.provider(send.header.event)) {
+                Some(provider) if provider.kind.streams() => Err(Refusal::WrongKind),
+                provider => provider.ok_or(Refusal::NoProvider),
+            },
             Err(refusal) => Err(refusal),
         };
         match provider {
@@ -54,7 +55,7 @@ impl Hub {
         if admitted.is_err() {
             return Ok(());
         }
-        let Passing { kind, frame, hop, bytes, header } = broadcast;
+        let Passing { kind, frame, hop, bytes, header, payload: _ } = broadcast;
         let hop = hop.forward(0);
         let shared = frame.share_among_many(&self.pool, bytes);
         let (body, rest) = shared.as_ref().map_or((bytes, 0), |shared| (&[][..], shared.len()));
@@ -92,7 +93,7 @@ impl Hub {
     }
 
     /// Notes that the sender of the frame at hand waits to hear what became of it.
-    fn taken(&mut self, ix: LinkIx, refused: Option<Refusal>) {
+    pub(super) fn taken(&mut self, ix: LinkIx, refused: Option<Refusal>) {
         if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
             member.ack_due = true;
             if let Some(refusal) = refused {

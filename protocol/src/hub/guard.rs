@@ -25,6 +25,8 @@ pub(crate) struct Guard {
     pub(crate) protection: Option<Protection>,
     pub(crate) owner: Owner,
     pub(crate) policy: OwnerPolicy,
+    /// For whom the name counts among those that may outlive their members.
+    pub(crate) keeper: Option<CredentialId>,
     /// Of an offer, of a grace, or of a record that nobody has asked for.
     pub(crate) timer: Option<TimerId>,
     /// The change that is being stored: until that is done there is no other.
@@ -68,7 +70,7 @@ pub(crate) enum Owner {
 
 impl Guard {
     pub(crate) const fn new(owner: Owner, policy: OwnerPolicy) -> Self {
-        Self { last_epoch: 0, protection: None, owner, policy, timer: None, pending: None }
+        Self { last_epoch: 0, protection: None, owner, policy, keeper: None, timer: None, pending: None }
     }
 
     /// The epoch that messages must carry: 0 while the channel is unprotected.

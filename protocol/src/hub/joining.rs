@@ -15,9 +15,6 @@ use crate::policy::OwnerPolicy;
 use crate::time::TimerReason;
 use crate::wire::{Control, Done, Frame, FrameType, Join, JoinChallenge, Malformed, Open, Record};
 
-/// Joins of one link that are not decided, or whose refusal waits.
-const JOINS_MAX: usize = 64;
-
 /// What opening came to.
 enum Opened {
     /// A member now, or already.
@@ -85,10 +82,19 @@ impl Hub {
         };
         let key = claims.and_then(|key| self.links.get(ix).map(|session| session.unmasked([key])));
         let policy = policy.unwrap_or(self.owner_policy);
+        let outlives = last_epoch > 0 || protection.is_some() || matches!(policy, OwnerPolicy::Hold { .. });
+        let keeper = self.links.get(ix).and_then(Session::member).map(|member| member.credential.clone());
+        let keeper = keeper.filter(|_| outlives && claims.is_some());
+        if let Some(keeper) = &keeper {
+            self.has_name_room(found, keeper)?;
+        }
         let channel = match found {
             Some(channel) => channel,
             None => self.registry.create(open.channel, Guard::new(Owner::Nobody, policy))?,
         };
+        if let Some(keeper) = keeper {
+            self.keep_name(channel, &keeper);
+        }
         if let (Some([key]), Some(asked)) = (key, self.asked(ix, open.id)) {
             let key = OwnerVerifier::from_bytes(key);
             self.change(channel, Change::Claim { asked, key, policy, protection });
@@ -126,14 +132,24 @@ impl Hub {
         let (epoch, name) = (guard.epoch(), channel.name().clone());
         let Some(protection) = &guard.protection else { return Err(Refusal::NotProtected) };
         let Some(session) = self.links.get_mut(ix) else { return Ok(()) };
+        let link = session.link;
         let Some(member) = session.member_mut() else { return Ok(()) };
         // One at a time for each channel, and a guess whose refusal waits is one.
         let waits = |joining: &Joining| joining.channel == name && joining.nonce.is_none();
-        if member.joins.len() >= JOINS_MAX || member.joins.values().any(waits) || member.joins.contains_key(&open.id) {
+        if member.joins.values().any(waits) || member.joins.contains_key(&open.id) {
             return Err(Refusal::Overloaded);
         }
-        member.joins.retain(|_, joining| joining.channel != name);
-        member.joins.insert(open.id, Joining { channel: name, epoch, nonce: Some(nonce), timer: None });
+        let earlier = member.joins.iter().find(|(_, joining)| joining.channel == name).map(|(id, _)| *id);
+        let earlier = earlier.and_then(|id| member.joins.remove(&id));
+        if let Some(timer) = earlier.and_then(|earlier| earlier.timer) {
+            self.timers.cancel(timer);
+        }
+        if member.joins.len() >= self.limits.joins {
+            return Err(Refusal::Overloaded);
+        }
+        let due = Due::Join(link, open.id);
+        let timer = Some(self.timers.insert(self.now.mono + self.limits.join, TimerReason::Join, due));
+        member.joins.insert(open.id, Joining { channel: name, epoch, nonce: Some(nonce), timer });
         let challenge = JoinChallenge {
             id: open.id,
             epoch,
@@ -150,11 +166,17 @@ impl Hub {
     pub(super) fn handle_join(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let join = super::conversation::parse::<Join<'_>>(frame)?;
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
-        let asked = member.joins.get(&join.id).filter(|it| it.channel.as_name() == join.channel);
-        let Some(nonce) = asked.and_then(|joining| joining.nonce) else {
+        let Some(Joining { channel, epoch: asked, nonce, timer }) = member.joins.remove(&join.id) else {
+            // It took longer than the challenge is kept.
+            self.done(ix, join.id, Err(Refusal::Deadline));
+            return Ok(());
+        };
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
+        let Some(nonce) = nonce.filter(|_| channel.as_name() == join.channel) else {
             return Err(Violation::UnexpectedFrame.into());
         };
-        let asked = member.joins.remove(&join.id).map_or(0, |joining| joining.epoch);
         let transcript = (member.transcript, member.client.clone());
         let (transcript, client) = &transcript;
         let transcript = JoinTranscript::new(transcript, join.channel.as_str(), join.epoch, join.nonce, &nonce, client)
@@ -199,6 +221,14 @@ impl Hub {
         let timer = Some(self.timers.insert(self.now.mono + wait, TimerReason::JoinFailed, due));
         if let Some(member) = session.member_mut() {
             member.joins.insert(id, Joining { channel: name, epoch, nonce: None, timer });
+        }
+    }
+
+    /// Nobody has proved anything for so long: who does later has to ask again.
+    pub(super) fn join_expired(&mut self, link: crate::LinkId, id: u64) {
+        let ix = self.links.find(link);
+        if let Some(member) = ix.and_then(|ix| self.links.get_mut(ix)).and_then(Session::member_mut) {
+            member.joins.remove(&id);
         }
     }
 

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::registry::LinkIx;
 use super::session::Session;
 use super::throttle::Source;
+use crate::limits::Limits;
 use crate::machine::LinkId;
 
 /// Sessions by the index of their links.
@@ -71,11 +72,24 @@ impl Links {
         self.strangers_of(source).count()
     }
 
-    /// A stranger has failed and waits to be told; gives the one that has waited longest if that makes too many.
-    pub(crate) fn set_aside(&mut self, ix: LinkIx, most: usize) -> Option<LinkIx> {
+    /// A stranger has failed and waits to be told. If that makes too many, gives the one that has waited longest: of the
+    /// same source if there is one, so that whoever guesses much keeps no other's refusal short.
+    ///
+    /// It is told, which gives nothing away: silence says as much, since whoever is right is let in at once.
+    pub(crate) fn set_aside(&mut self, ix: LinkIx, limits: &Limits) -> Option<LinkIx> {
         self.acquaint(ix);
+        let source = self.get(ix)?.source;
+        let mut own = self.failed.iter().copied().filter(|&it| self.get(it).is_some_and(|it| it.source == source));
+        let longest = own.next();
+        let of_source = longest.map_or(0, |_| 1 + own.count());
+        let oldest = self.failed.first().copied();
+        let full = match source {
+            Source::Local => false,
+            Source::Network(_) => of_source >= limits.unauthenticated_per_source,
+        };
+        let crowded = self.failed.len() >= limits.unauthenticated;
         self.failed.push(ix);
-        self.failed.first().copied().filter(|_| self.failed.len() > most)
+        longest.or(oldest).filter(|_| full || crowded)
     }
 
     /// A stranger has proved itself.
@@ -83,10 +97,11 @@ impl Links {
         self.strangers.retain(|&stranger| stranger != ix);
     }
 
-    /// Of those that have not proved themselves, the one that has sent least, then the oldest.
+    /// Of the older half of those that have not proved themselves, the one that has sent least, then the oldest. Who came
+    /// just now has had no time to send as much as others did, and would always be the one to go.
     pub(crate) fn least_deserving_stranger(&self, source: Option<Source>) -> Option<LinkIx> {
         let sent = |ix: &LinkIx| self.get(*ix).map_or(0, |session| session.received);
-        self.strangers_of(source).min_by_key(sent)
+        self.strangers_of(source).take(self.strangers(source).div_ceil(2)).min_by_key(sent)
     }
 
     fn strangers_of(&self, source: Option<Source>) -> impl Iterator<Item = LinkIx> {

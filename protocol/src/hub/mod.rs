@@ -17,10 +17,13 @@ mod fanout;
 mod guard;
 mod joining;
 mod links;
+mod loops;
 mod ownership;
 mod registry;
+mod remembered;
 mod session;
 mod state;
+mod streams;
 mod system;
 mod throttle;
 
@@ -45,7 +48,7 @@ use crate::auth::Credentials;
 use crate::error::{Refusal, Violation};
 use crate::hash::{Keyed, Map};
 use crate::limits::{FRAME_CAP, Limits};
-use crate::machine::{Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER};
+use crate::machine::{Flush, Input, LinkEnd, LinkId, Machine, Output, Peer, READ_BUFFER};
 use crate::names::{ClientId, CredentialId, HubId};
 use crate::policy::OwnerPolicy;
 use crate::seed::{Purpose, Seed, Stream};
@@ -67,6 +70,8 @@ pub struct Hub {
     registry: Registry,
     /// How many channels each credential has protected.
     records: BTreeMap<CredentialId, usize>,
+    /// How many names each credential makes the hub remember.
+    names: BTreeMap<CredentialId, usize>,
     calls: Calls,
     changes: Changes,
     timers: Timers<Due>,
@@ -102,8 +107,10 @@ enum Due {
     LoginFailed(LinkId),
     PartialFrame(LinkId),
     Write(LinkId),
+    Join(LinkId, u64),
     JoinFailed(LinkId, u64),
     Ownership(ChannelIx),
+    Summary,
     Call(Key),
 }
 
@@ -134,6 +141,7 @@ impl Hub {
             clients: hash.map(),
             registry: Registry::new(hash),
             records: BTreeMap::new(),
+            names: BTreeMap::new(),
             calls: Calls::default(),
             changes: Changes::default(),
             timers: Timers::new(),
@@ -201,10 +209,11 @@ impl Machine for Hub {
         match input {
             Input::Accepted { link, peer } => self.handle_accepted(link, peer),
             // A hub dials nobody.
-            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: false }),
+            Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
             Input::Received { link, data } => self.handle_received(link, data),
             Input::Written { link, bytes } => self.handle_written(link, bytes),
             Input::Closed { link, how } => self.handle_closed(link, how),
+            Input::Shortage => self.handle_shortage(),
             Input::Command(Command::SetCredentials(credentials)) => self.credentials = credentials,
             Input::Command(Command::SetSystemPassword(password)) => self.handle_system_password(&password),
             Input::Command(Command::Restore(channels)) => self.handle_restore(channels),
@@ -256,7 +265,7 @@ impl Machine for Hub {
 impl Hub {
     fn handle_accepted(&mut self, link: LinkId, peer: Peer) {
         if self.links.len() >= self.limits.connections || self.is_full() || link.is_dialled() {
-            self.outputs.push_back(Output::Close { link, flush: false });
+            self.outputs.push_back(Output::Close { link, flush: Flush::Nothing });
             self.event(Event::Rejected { link, why: DisconnectReason::Refused(Refusal::TooManyConnections) });
             return;
         }
@@ -281,6 +290,15 @@ impl Hub {
             if self.links.strangers(of) >= most
                 && let Some(least) = self.links.least_deserving_stranger(of)
             {
+                self.end_link(least, DisconnectReason::Refused(Refusal::TooManyConnections));
+            }
+        }
+    }
+
+    /// Gives up half of the places of strangers for those who wait outside, the silent and the oldest first.
+    fn handle_shortage(&mut self) {
+        for _ in 0..self.links.strangers(None).div_ceil(2) {
+            if let Some(least) = self.links.least_deserving_stranger(None) {
                 self.end_link(least, DisconnectReason::Refused(Refusal::TooManyConnections));
             }
         }
@@ -353,8 +371,10 @@ impl Hub {
                 Due::LoginFailed(link) => self.end_late(link, DisconnectReason::Refused(Refusal::AuthFailed)),
                 Due::PartialFrame(link) => self.check_partial(link),
                 Due::Write(link) => self.check_stalled(link),
+                Due::Join(link, id) => self.join_expired(link, id),
                 Due::JoinFailed(link, id) => self.join_refused(link, id),
                 Due::Ownership(channel) => self.ownership_due(channel),
+                Due::Summary => self.summarise(),
                 Due::Call(key) => self.call_expired(key),
             }
         }

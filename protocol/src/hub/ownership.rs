@@ -69,6 +69,7 @@ impl Hub {
         if guard.protection.is_none() {
             self.has_record_room(&credential)?;
         }
+        self.has_name_room(Some(channel), &credential)?;
         let asked = self.asked(ix, id);
         Ok(asked.map(|asked| Change::Rotate { asked, epoch: record.epoch, protection: Some(protection) }))
     }
@@ -368,6 +369,7 @@ impl Hub {
     fn forget_channel(&mut self, channel: ChannelIx) {
         let epoch = self.guard_mut(channel).map_or(0, |guard| guard.last_epoch);
         self.set_protection(channel, epoch, None);
+        self.release_name(channel);
         self.registry.forget(channel);
     }
 
@@ -379,6 +381,9 @@ impl Hub {
 
     /// Changes what is kept of a channel's password, and the count of those who keep one.
     pub(super) fn set_protection(&mut self, channel: ChannelIx, epoch: u64, protection: Option<Protection>) {
+        if let Some(new) = &protection {
+            self.keep_name(channel, &new.credential);
+        }
         let Some(entry) = self.registry.channel_mut(channel) else { return };
         entry.guard.last_epoch = epoch;
         if let Some(new) = &protection {
@@ -438,7 +443,7 @@ impl Hub {
     }
 
     /// Ends a call for both sides with the hub's own word.
-    fn end_call_with(&mut self, key: Key, why: Refusal) {
+    pub(super) fn end_call_with(&mut self, key: Key, why: Refusal) {
         let Some((caller, provider)) = self.take_call(key) else { return };
         self.fail(caller.0, caller.1, why);
         self.fail(provider, key.bits() | ROUTE_BY_HUB, why);

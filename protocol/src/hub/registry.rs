@@ -225,7 +225,7 @@ impl Registry {
         memberships.of.into_iter().filter_map(|(ix, membership)| self.depart(ix, membership, link)).collect()
     }
 
-    /// Makes a member the event's only provider.
+    /// Makes a member the event's only provider. Gives the event, unless it was that already.
     pub(crate) fn provide(
         &mut self,
         memberships: &mut Memberships,
@@ -233,7 +233,7 @@ impl Registry {
         (channel, event): (Name<'_>, Name<'_>),
         kind: EventKind,
         limits: &Limits,
-    ) -> Result<EventName, Refusal> {
+    ) -> Result<Option<EventName>, Refusal> {
         let event = EventName::new(event.as_str()).map_err(|_| Refusal::NameReserved)?;
         let provided = memberships.provides;
         let (channel, membership) = self.joined(memberships, channel)?;
@@ -246,7 +246,7 @@ impl Registry {
         let new = membership.provides.insert(event.clone());
         memberships.provides += usize::from(new);
         self.entries += usize::from(new);
-        Ok(event)
+        Ok(new.then_some(event))
     }
 
     /// Undoes `provide`.

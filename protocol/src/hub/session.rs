@@ -26,12 +26,14 @@ use crate::slots::Key;
 use crate::time::Instant;
 use crate::timers::TimerId;
 use crate::wire::{
-    Challenge, Control, Frame, FrameType, Hello, Inbox, MAGIC, Outbox, PROOF_ENTRY_LEN, Pool, Proof, Refused, VERSION,
-    Welcome,
+    Challenge, Control, Frame, FrameType, Hello, Inbox, MAGIC, Outbox, PROOF_ENTRY_LEN, Pool, Proof, ROUTE_BY_HUB,
+    Refused, VERSION, Welcome,
 };
 
 /// Take-over proofs of one PROOF.
 const TAKEOVERS_MAX: usize = 4;
+/// A PROOF at its longest takes a third of this. Less than a HELLO may have: with a challenge out, a stranger costs more already.
+const PROOF_FRAME: u32 = 512;
 
 /// One link.
 #[derive(Debug)]
@@ -107,6 +109,8 @@ pub(crate) struct Member {
     pub(crate) waiting: usize,
     /// The client's own calls, by the route numbers it chose.
     pub(crate) calls: Map<u32, Key>,
+    /// How many of them are streams.
+    pub(crate) streams: usize,
     /// The newest call this client is working on as a provider; the others hang on it.
     pub(crate) serving: Option<Key>,
     /// Message frames taken.
@@ -117,6 +121,13 @@ pub(crate) struct Member {
     pub(crate) ack_due: bool,
 }
 
+impl Member {
+    /// Whether a call may have this number: of the client's half, and not in use.
+    pub(crate) fn may_call_on(&self, route: u32) -> bool {
+        route != 0 && route & ROUTE_BY_HUB == 0 && !self.calls.contains_key(&route)
+    }
+}
+
 /// A join that is not decided, or whose refusal waits.
 #[derive(Debug)]
 pub(crate) struct Joining {
@@ -124,7 +135,7 @@ pub(crate) struct Joining {
     pub(crate) epoch: u64,
     /// The hub's nonce; `None` once the proof was wrong.
     pub(crate) nonce: Option<[u8; 32]>,
-    /// When the refusal is told.
+    /// When the challenge is forgotten, or the refusal told.
     pub(crate) timer: Option<TimerId>,
 }
 
@@ -233,6 +244,7 @@ impl Session {
             frame: u64::from(hub.limits.frame),
             features: 0,
         };
+        self.inbox.set_limit(hub.limits.handshake_frame.min(PROOF_FRAME));
         let sent = self.outbox.push(pool, FrameType::Challenge, |out| challenge.encode(out));
         let opening = [&MAGIC, frame.raw()].concat();
         let transcript = TranscriptHash::connection(&opening, sent, binding);
@@ -301,6 +313,7 @@ impl Session {
             joins: BTreeMap::new(),
             waiting: 0,
             calls: hash.map(),
+            streams: 0,
             serving: None,
             taken: 0,
             refused: Vec::new(),

@@ -3,7 +3,7 @@
 //! ```text
 //! file = "CIPCSTA" ‖ u8 version ‖ u32 length ‖ body ‖ SHA-256 of all before it
 //! body of a channel = {0: 2, 1: name, 2: epoch, 3: [policy, grace in ms, then], ? 4: OSK,
-//!                      ? 5: [kdf, salt, iterations, JSK, JVK, credential]}
+//!                      ? 5: [kdf, salt, iterations, JSK, JVK, credential], ? 6: the credential the name counts for}
 //! body of the hub   = {0: 1, 1: id, 2: its key}
 //! ```
 //! Bodies are CBOR as strict as on the wire, integers before them big-endian. A file that is cut, longer, or differs in a
@@ -72,6 +72,7 @@ pub struct StoredChannel {
     pub(super) policy: OwnerPolicy,
     pub(super) owner: Option<OwnerVerifier>,
     pub(super) protection: Option<Protection>,
+    pub(super) keeper: Option<CredentialId>,
 }
 
 impl StoredHub {
@@ -148,7 +149,8 @@ impl StoredChannel {
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         sealed(|out| {
-            cbor::put_map(out, 4 + u64::from(self.owner.is_some()) + u64::from(self.protection.is_some()));
+            let present = [self.owner.is_some(), self.protection.is_some(), self.keeper.is_some()];
+            cbor::put_map(out, 4 + present.into_iter().map(u64::from).sum::<u64>());
             cbor::put_uint(out, 0);
             cbor::put_uint(out, CHANNEL);
             cbor::put_uint(out, 1);
@@ -166,6 +168,10 @@ impl StoredChannel {
             if let Some(protection) = &self.protection {
                 cbor::put_uint(out, 5);
                 put_protection(out, protection);
+            }
+            if let Some(keeper) = &self.keeper {
+                cbor::put_uint(out, 6);
+                cbor::put_text(out, keeper);
             }
         })
     }
@@ -188,7 +194,7 @@ impl StoredChannel {
             }
             OwnerPolicy::try_from(Policy { kind: body.uint()?, grace: body.uint()?, then: body.uint()? })
         })?;
-        let mut stored = Self { channel, epoch, policy, owner: None, protection: None };
+        let mut stored = Self { channel, epoch, policy, owner: None, protection: None, keeper: None };
         let mut last = 3;
         for _ in 4..entries {
             let label = body.uint()?;
@@ -199,6 +205,7 @@ impl StoredChannel {
             match label {
                 4 => stored.owner = Some(OwnerVerifier::from_bytes(*fixed(&mut body)?)),
                 5 => stored.protection = Some(protection(&mut body)?),
+                6 => stored.keeper = Some(CredentialId::new(body.text()?).map_err(|_| Malformed)?),
                 _ => return Err(StateError::Malformed),
             }
         }

@@ -11,10 +11,11 @@ use super::calls::Passing;
 use super::guard::{Guard, Owner, Protection};
 use super::registry::LinkIx;
 use super::session::Session;
-use super::{DisconnectReason, Event, Hub};
+use super::{DisconnectReason, Due, Event, Hub};
 use crate::auth::{Capabilities, ChannelMaster, Kdf};
 use crate::error::{FaultCode, Refusal};
 use crate::names::{ClientId, CredentialId, Name, SYSTEM_SENDER};
+use crate::time::{Instant, TimerReason};
 use crate::wire::cbor::{self, Malformed, Reader};
 use crate::wire::{
     Flags, FrameType, Header, Hop, Kind, Message, Target, encoded_len_max, put_fault, put_image, put_message,
@@ -78,6 +79,16 @@ enum Value<'a> {
 pub(super) struct Spoken {
     seq: u64,
     bseqs: [u64; Told::COUNT],
+    failed_logins: FailedLogins,
+}
+
+/// Failed logins of the period at hand.
+#[derive(Debug, Default)]
+struct FailedLogins {
+    since: Instant,
+    told: u32,
+    /// Those that are told as a number when the period is over.
+    left_out: u64,
 }
 
 /// The password of a hub's own channels, as far as a hub knows it: enough to check who joins. Nobody signs there, so there
@@ -153,7 +164,7 @@ impl Hub {
             }
             Event::Disconnected { client, why, .. } => self.tell_disconnected(client, *why),
             Event::Rejected { why: why @ DisconnectReason::Refused(Refusal::AuthFailed), .. } => {
-                self.tell_error(None, *why);
+                self.tell_failed_login(*why);
             }
             Event::OwnerChanged { channel, owner } => {
                 let owner = owner.as_ref().map_or(Value::Null, |owner| Value::Text(owner));
@@ -171,8 +182,8 @@ impl Hub {
             Event::Terminated { channel } => {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
-            // Strangers in numbers would flood those who listen.
-            Event::Rejected { .. } | Event::Store { .. } | Event::Stopped => {}
+            // Strangers in numbers would flood those who listen, and so would what goes in circles.
+            Event::Rejected { .. } | Event::Looped { .. } | Event::Store { .. } | Event::Stopped => {}
         }
     }
 
@@ -210,6 +221,42 @@ impl Hub {
         ];
         self.announce(Told::Error, &fields);
         self.log("error", client, || text.clone());
+    }
+
+    /// Strangers decide how often this happens, so only the first few are told one by one.
+    fn tell_failed_login(&mut self, why: DisconnectReason) {
+        if !self.is_heard(Told::Error) && !self.is_heard(Told::Log) {
+            return;
+        }
+        let (now, period) = (self.now.mono, self.limits.failures_told_in);
+        let failed = &mut self.spoken.failed_logins;
+        if failed.told == 0 || failed.since + period <= now {
+            (failed.since, failed.told) = (now, 0);
+        }
+        if failed.told < self.limits.failures_told {
+            failed.told += 1;
+            return self.tell_error(None, why);
+        }
+        failed.left_out += 1;
+        if failed.left_out == 1 {
+            self.timers.insert(failed.since + period, TimerReason::Summary, Due::Summary);
+        }
+    }
+
+    /// Says how many failed logins were not told one by one.
+    pub(super) fn summarise(&mut self) {
+        let left_out = core::mem::take(&mut self.spoken.failed_logins).left_out;
+        let (why, hub) = (Refusal::AuthFailed, self.id.clone());
+        let text = why.to_string();
+        let fields = [
+            ("error", Value::Text(&text)),
+            ("code", Value::Number(u64::from(why.code()))),
+            ("client_id", Value::Null),
+            ("server_id", Value::Text(&hub)),
+            ("left_out", Value::Number(left_out)),
+        ];
+        self.announce(Told::Error, &fields);
+        self.log("error", None, || alloc::format!("{left_out} more: {text}"));
     }
 
     fn log(&mut self, level: &str, client: Option<&ClientId>, message: impl FnOnce() -> String) {
@@ -292,6 +339,9 @@ impl Hub {
     /// A call to one of the hub's own channels.
     pub(super) fn answer_call(&mut self, ix: LinkIx, call: Passing<'_>) {
         let route = call.hop.route;
+        if call.header.flags.has(Flags::STREAM) {
+            return self.fail(ix, route, Refusal::WrongKind);
+        }
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return };
         if !member.capabilities.contains(Capabilities::OBSERVER) {
             return self.fail(ix, route, Refusal::NotAllowed);
@@ -355,15 +405,18 @@ impl Hub {
     fn list_members(&self, channel: Name<'_>, after: Option<u64>) -> Option<BytesMut> {
         let mut page = Page::new(self.limits.frame);
         let members = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)))?;
+        let guard = self.registry.by_name(channel).map(|(_, channel)| &channel.guard);
         for (joined, ix) in members {
             if page.is_full() {
                 break;
             }
             let Some(member) = self.links.get(ix).and_then(Session::member) else { continue };
             page.entry(joined, |out| {
-                cbor::put_map(out, 2);
+                cbor::put_map(out, 3);
                 cbor::put_text(out, "client");
                 cbor::put_text(out, &member.client);
+                cbor::put_text(out, "owner");
+                cbor::put_bool(out, guard.is_some_and(|guard| guard.is_owned_by(ix)));
                 cbor::put_text(out, "provides");
                 let provides = self.registry.provided_by(channel, &member.memberships);
                 cbor::put_array(out, provides.clone().count() as u64);

@@ -316,7 +316,7 @@ controls! {
         1 channel: Name<'a>,
         /// Which event.
         2 event: Name<'a>,
-        /// How it is asked for: 0 call.
+        /// How it is asked for: 0 call, 1 stream, 2 exchange.
         3 kind: u64,
     }
     /// No longer.
@@ -350,6 +350,66 @@ controls! {
     Fail {
         /// A [`crate::Refusal`].
         0 code: u16,
+    }
+    /// An amount of a stream: on the wire what may be sent in all, granted by the end that receives. Preceded by the
+    /// route in its frame.
+    Credit {
+        /// Whole items.
+        0 items: u64,
+        /// Bytes of payload, and [`PIECE_OVERHEAD`] for each piece.
+        1 bytes: u64,
+    }
+}
+
+/// What a piece of a stream costs beside its payload, in bytes: about what its header takes.
+pub const PIECE_OVERHEAD: u64 = 256;
+
+impl Copy for Credit {}
+
+impl Default for Credit {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Credit {
+    /// Nothing.
+    pub const NONE: Self = Self { items: 0, bytes: 0 };
+
+    /// The cost of a piece with a payload of so many bytes; the last piece of an item also costs an item.
+    #[must_use]
+    pub const fn of_piece(payload: usize, last: bool) -> Self {
+        Self { items: last as u64, bytes: (payload as u64).saturating_add(PIECE_OVERHEAD) }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { items: self.items.saturating_add(other.items), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    /// What is left of this when the other is taken away, and nothing where that is more.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self { items: self.items.saturating_sub(other.items), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    /// The larger amount of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { items: self.items.max(other.items), bytes: self.bytes.max(other.bytes) }
+    }
+
+    /// The smaller amount of each.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self { items: self.items.min(other.items), bytes: self.bytes.min(other.bytes) }
+    }
+
+    /// Whether neither amount exceeds the other's.
+    #[must_use]
+    pub const fn is_within(self, other: Self) -> bool {
+        self.items <= other.items && self.bytes <= other.bytes
     }
 }
 

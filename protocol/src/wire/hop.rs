@@ -56,6 +56,12 @@ impl<'a> Hop<'a> {
         out.put_slice(self.visited);
     }
 
+    /// Whether the message comes from where it was made: it has passed no hub.
+    #[must_use]
+    pub const fn is_direct(&self) -> bool {
+        self.hops == 0 && matches!(self.visited, [0])
+    }
+
     /// How many bytes [`put`](Self::put) writes.
     #[must_use]
     pub const fn encoded_len(&self) -> usize {

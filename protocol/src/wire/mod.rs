@@ -21,9 +21,9 @@ mod outbox;
 pub use cbor::Malformed;
 pub(crate) use control::PROOF_ENTRY_LEN;
 pub use control::{
-    Accept, Ack, AuthFailed, Challenge, Channel, Control, Done, Fail, Goodbye, Hello, Join, JoinChallenge, Leave,
-    Listen, Offer, Open, Ping, Pong, Proof, Protect, Provide, Reclaim, Refused, Terminate, Unlisten, Unprotect,
-    Welcome, Withdraw,
+    Accept, Ack, AuthFailed, Challenge, Channel, Control, Credit, Done, Fail, Goodbye, Hello, Join, JoinChallenge,
+    Leave, Listen, Offer, Open, PIECE_OVERHEAD, Ping, Pong, Proof, Protect, Provide, Reclaim, Refused, Terminate,
+    Unlisten, Unprotect, Welcome, Withdraw,
 };
 pub(crate) use fault::{parse_fault, put_fault};
 pub use field::{Policy, Record};

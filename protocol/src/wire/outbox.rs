@@ -231,18 +231,41 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits, whatever the driver holds: for a link that is being closed.
+    /// Everything that waits, whatever the driver holds: for a link that is being closed. It counts until it is let go of.
     pub(crate) fn drain(mut self, pool: &mut Pool) -> impl Iterator<Item = Bytes> {
         self.flush_tail();
+        let mut queue = core::mem::take(&mut self.queue);
+        for piece in queue.iter_mut().filter(|piece| piece.ownership == Ownership::Own) {
+            let bytes = core::mem::take(&mut piece.bytes);
+            let len = bytes.len();
+            pool.written = pool.written.saturating_sub(len);
+            piece.bytes = pool.counted(bytes, len);
+        }
+        // The driver lets go of things in their order: what it holds already, before the last piece.
+        let flying = self.discard(pool);
+        if let Some(last) = queue.back_mut().filter(|_| flying > 0) {
+            last.bytes = pool.counted(core::mem::take(&mut last.bytes), flying);
+        }
+        queue.into_iter().map(|piece| piece.bytes)
+    }
+
+    /// Forgets everything; gives how many bytes of it were written here.
+    pub(crate) fn discard(self, pool: &mut Pool) -> usize {
         let queued = self.queue.iter().map(|piece| (piece.bytes.len(), piece.ownership));
-        let own = self.flying.iter().copied().chain(queued).filter(|(_, ownership)| *ownership == Ownership::Own);
-        pool.written = pool.written.saturating_sub(own.map(|(len, _)| len).sum());
-        self.queue.into_iter().map(|piece| piece.bytes)
+        let held = self.flying.iter().copied().chain(queued).chain([(self.tail.len(), Ownership::Own)]);
+        let own = held.filter(|(_, ownership)| *ownership == Ownership::Own).map(|(len, _)| len).sum();
+        pool.written = pool.written.saturating_sub(own);
+        own
     }
 
     /// Bytes the driver holds.
     pub(crate) const fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// Bytes that have not left the driver's hands: however late it takes them, the same.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.in_flight + self.waiting()
     }
 
     /// Bytes that wait.

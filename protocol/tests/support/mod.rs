@@ -3,7 +3,10 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
+mod disk;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +18,8 @@ use commipc_protocol::{
     ChannelName, ClientId, CredentialId, EventName, HubId, Input, Instant, Limits, LinkEnd, LinkId, Machine, Now,
     Output, Peer, Seed, Transport, UnixMillis,
 };
+
+pub use disk::{Disk, Works};
 
 pub const KEY: [u8; 32] = [7; 32];
 
@@ -30,6 +35,8 @@ pub struct World {
     pub hub_events: Vec<hub::Event>,
     pub now: Now,
     pub transport: Transport,
+    /// Where each client comes from, where sources differ.
+    pub sources: Vec<Option<IpAddr>>,
     /// What the hub was fed, while it is wanted.
     pub record: Option<Vec<Input<hub::Command>>>,
     /// At most so many bytes are handed over at a time.
@@ -70,13 +77,12 @@ pub fn client(name: &str, secret: Secret) -> Client {
 }
 
 pub fn client_with(name: &str, secret: Secret, limits: Limits) -> Client {
-    let config = ClientConfig {
-        hub: Arc::from("memory:"),
-        id: Some(ClientId::new(name).unwrap()),
-        credential: CredentialId::shared(),
-        secret,
-        limits,
-    };
+    client_as(name, CredentialId::shared(), secret, limits)
+}
+
+pub fn client_as(name: &str, credential: CredentialId, secret: Secret, limits: Limits) -> Client {
+    let config =
+        ClientConfig { hub: Arc::from("memory:"), id: Some(ClientId::new(name).unwrap()), credential, secret, limits };
     let mut seed = [2; 32];
     seed[..name.len().min(32)].copy_from_slice(&name.as_bytes()[..name.len().min(32)]);
     Client::new(config, &Seed::new(seed))
@@ -98,6 +104,7 @@ impl World {
             hub_events: Vec::new(),
             now: Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) },
             transport: Transport::Memory,
+            sources: vec![None; count],
             record: None,
             chunk: usize::MAX,
             stalled: None,
@@ -224,10 +231,10 @@ impl World {
             Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
             Output::Transmit { link, data } => {
                 self.feed_hub(Input::Written { link, bytes: data.len() });
+                self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 if self.deceived.is_some_and(|client| self.links[client] == Some(link)) {
                     return;
                 }
-                self.wire.entry(link).or_default().1.extend_from_slice(&data);
                 let Some(client) = self.links.iter().position(|it| *it == Some(link)) else { return };
                 let Some(dialled) = self.dialled[client] else { return };
                 for piece in data.chunks(self.chunk) {
@@ -254,7 +261,7 @@ impl World {
                 self.accepted += 1;
                 self.links[client] = Some(link);
                 self.dialled[client] = Some(dialled);
-                let peer = Peer::unknown(self.transport);
+                let peer = Peer { source: self.sources[client], ..Peer::unknown(self.transport) };
                 self.feed_hub(Input::Accepted { link, peer: peer.clone() });
                 self.clients[client].handle_input(self.now, Input::Dialled { link: dialled, peer });
             }
@@ -422,89 +429,6 @@ pub fn outgoing(channel: &str, event: &str, payload: &'static [u8]) -> Outgoing 
 
 pub fn payload(bytes: &'static [u8]) -> Payload {
     Payload { bytes: Bytes::from_static(bytes), raw: true }
-}
-
-/// What a hub stores, as files by the names of channels.
-#[derive(Default)]
-pub struct Disk {
-    pub files: BTreeMap<String, Vec<u8>>,
-    pub asked: VecDeque<(u64, String, Option<Vec<u8>>)>,
-    pub works: Works,
-}
-
-/// How a disk does what it is asked.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub enum Works {
-    #[default]
-    AtOnce,
-    /// When the test says so.
-    Later,
-    Never,
-}
-
-/// A hub that stores, and starts again.
-impl World {
-    pub fn storing(names: &[&str]) -> Self {
-        let mut world = Self::new(names);
-        world.disk = Some(Disk::default());
-        world.feed_hub(Input::Command(hub::Command::Restore(Vec::new())));
-        world.connect_all();
-        world
-    }
-
-    pub fn disk(&mut self) -> &mut Disk {
-        self.disk.as_mut().expect("a hub that stores")
-    }
-
-    /// Does everything the disk was asked for; a disk that fails keeps what it has.
-    pub fn work_disk(&mut self) {
-        while let Some((ticket, channel, file)) = self.disk().asked.pop_front() {
-            let durable = self.disk().works != Works::Never;
-            if durable {
-                match file {
-                    Some(file) => self.disk().files.insert(channel, file),
-                    None => self.disk().files.remove(&channel),
-                };
-            }
-            self.feed_hub(Input::Command(hub::Command::Stored { ticket, durable }));
-        }
-    }
-
-    /// The disk has been slow, and does now what it was asked.
-    pub fn catch_up(&mut self) {
-        while !self.disk().asked.is_empty() {
-            self.work_disk();
-            self.run();
-        }
-    }
-
-    /// The hub dies without a word and starts again with what is on its disk; clients lose their links, and connect again.
-    pub fn restart(&mut self) {
-        for client in 0..self.clients.len() {
-            self.links[client] = None;
-            if let Some(link) = self.dialled[client].take() {
-                self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
-            }
-        }
-        self.hub = hub(Limits::default());
-        if let Some(disk) = &mut self.disk {
-            disk.asked.clear();
-            let restored = disk.files.values().map(|file| hub::StoredChannel::decode(file).unwrap()).collect();
-            self.feed_hub(Input::Command(hub::Command::Restore(restored)));
-        }
-        self.run();
-        self.hub_events.clear();
-        for client in 0..self.clients.len() {
-            self.events[client].clear();
-        }
-        self.connect_all();
-    }
-
-    pub fn reclaim(&mut self, client: usize, channel: &str) {
-        self.command(client, Command::Reclaim { token: Token(4), channel: name(channel) });
-        assert!(self.expect_owner(client).is_some());
-        self.expect_done(client, 4);
-    }
 }
 
 /// Channels with owners and passwords.

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{ClientConfig, Command};
-use commipc_protocol::{ClientId, CloseReason, CredentialId, Limits, NameError, Seed};
+use commipc_protocol::{ClientId, CloseReason, CredentialId, Limits, NameError, Refusal, Seed};
 
 use super::desk::{Desk, State};
 use super::{Client, ClientHandle, LazyClient};
@@ -30,6 +31,10 @@ pub struct ClientBuilder {
     secret: SecretSource,
     limits: Limits,
 }
+
+/// Before the second attempt to get a place; twice as long before each further one, up to the longest.
+const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 impl ClientBuilder {
     /// A client of the hub at `url` (`unix:/path` or `tcp://host:port`), on the given runtime.
@@ -86,7 +91,8 @@ impl ClientBuilder {
         LazyClient::new(self)
     }
 
-    /// Connects: dials the hub, and each side proves that it knows the secret.
+    /// Connects: dials the hub, and each side proves that it knows the secret. Where the hub has no place free, tries
+    /// again for as long as a hub may be dialled ([`Limits::dial`]).
     ///
     /// # Errors
     /// When the URL or a name is none, there is no secret to prove, nobody listens, or either side refuses.
@@ -94,6 +100,22 @@ impl ClientBuilder {
     /// # Cancel safety
     /// Dropped midway, the connection is closed again.
     pub async fn connect(self) -> Result<Client, ConnectError> {
+        let runtime = Arc::clone(&self.runtime);
+        let until = runtime.now() + self.limits.dial;
+        let mut pause = PAUSE;
+        loop {
+            match self.clone().connect_once().await {
+                // Nobody has proved to be the hub and to mean it, and a place that is taken is soon free again.
+                Err(ConnectError::Refused(Refusal::TooManyConnections)) if runtime.now() + pause < until => {
+                    runtime.sleep_until(runtime.now() + pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn connect_once(self) -> Result<Client, ConnectError> {
         let Self { runtime, url, id, credential, secret, limits } = self;
         let endpoint: Endpoint = url.parse()?;
         let (id, credential) = (id.transpose()?, credential.transpose()?.unwrap_or_else(CredentialId::shared));

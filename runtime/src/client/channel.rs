@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use commipc_protocol::client::{Command, EventKind, Failure, Payload, Token};
+use commipc_protocol::client::{Command, Failure, Payload, Token};
 use commipc_protocol::{ChannelName, EventName, Fault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use super::desk::{ClientDriver, Undo};
 use super::life::Life;
 use super::listen::{self, Listener, Queue};
 use super::names::IntoEvent;
-use super::provide::{Handler, Provider, ProviderCell, RawHandler, ValueHandler};
+use super::provide::{Provider, ProviderCell, RawHandler, Service, ValueHandler};
 use super::request::Request;
 use super::tickets::{Outcome, Target};
 use super::{ClientHandle, Place};
@@ -69,12 +69,16 @@ impl Channel {
         self.handle.driver()
     }
 
+    pub(super) fn client(&self) -> &Arc<ClientHandle> {
+        &self.handle.client
+    }
+
     pub(super) fn life(&self) -> &Life {
         &self.handle.life
     }
 
     /// What messages on this channel are to be like.
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         Place { channel: Ok(self.handle.name.clone()), guarded: self.life().is_guarded(), ended: self.life().ended() }
     }
 
@@ -90,6 +94,10 @@ impl Channel {
     /// block. Its future is dropped when the caller gives up. A panic becomes a fault and harms nothing else.
     /// An error leaves as the [`Fault`] it turns into and never with more text than that.
     ///
+    /// Provided once more by the same client, the event goes to the newer handler from then on. Requests that the older one
+    /// has begun, or that wait for it, are still its own and end as they would have; its [`Provider`] stands for nothing any
+    /// more, and dropping that withdraws nothing.
+    ///
     /// # Errors
     /// When the name is none, somebody else provides the event, or the connection is gone.
     ///
@@ -103,7 +111,7 @@ impl Channel {
         R: Serialize + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide_handler(event.into_event()?, Box::new(ValueHandler::<T, F>::new(handler))).await
+        self.provide_service(event.into_event()?, Service::Call(Box::new(ValueHandler::<T, F>::new(handler)))).await
     }
 
     /// Provides an event like [`Channel::provide`], with a clone of `state` for every request.
@@ -143,7 +151,7 @@ impl Channel {
         Fut: Future<Output = Result<Bytes, E>> + Send + 'static,
         E: Into<Fault> + 'static,
     {
-        self.provide_handler(event.into_event()?, Box::new(RawHandler::new(handler))).await
+        self.provide_service(event.into_event()?, Service::Call(Box::new(RawHandler::new(handler)))).await
     }
 
     /// Calls an event: its provider's answer is decoded as `R`. Await it.
@@ -222,18 +230,19 @@ impl Channel {
         self.listen_to(event, Some).await
     }
 
-    async fn provide_handler(&self, event: EventName, handler: Box<dyn Handler>) -> Result<Provider, ProvideError> {
+    pub(super) async fn provide_service(&self, event: EventName, service: Service) -> Result<Provider, ProvideError> {
         if let Some(why) = self.life().ended() {
             return Err(why.into());
         }
-        let cell = ProviderCell::new(handler);
+        let cell = ProviderCell::new(service);
+        let kind = cell.kind();
         let target = Target::Provider(Arc::clone(&cell));
         let channel = self.handle.name.clone();
         let token = ask(self.handle.driver(), Some(target), Undo::Withdraw, |token| Command::Provide {
             token,
             channel,
             event,
-            kind: EventKind::Call,
+            kind,
         })
         .await?;
         Ok(Provider::new(token, cell, Arc::clone(&self.handle)))

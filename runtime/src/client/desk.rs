@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{ChannelSalt, Command, Event, Failure, Request, RequestId, Welcome};
+use commipc_protocol::client::{
+    ChannelSalt, Command, Event, Failure, Request, RequestId, StreamEvent, StreamId, Welcome,
+};
 use commipc_protocol::{ChannelName, ClientId, CloseReason};
 use commipc_protocol::{Fault, Misuse, Refusal, client};
 
+use super::items;
 use super::life::{Derived, Life};
 use super::listen::Queue;
 use super::opening;
@@ -171,7 +174,8 @@ impl Desk {
         for target in &targets {
             match target {
                 Target::Listener(queue) => queue.close(),
-                Target::Provider(_) => {}
+                // Each stream has had its own end before.
+                Target::Provider(_) | Target::Items(_) => {}
             }
         }
         let lives = mem::take(&mut *lock(&desk.lives));
@@ -205,8 +209,56 @@ impl Desk {
             Some(Target::Provider(cell)) => {
                 provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
             }
-            None => {
+            Some(Target::Items(_)) | None => {
                 tracing::debug!(channel = %message.message.channel, event = %message.message.event, "nobody listens any more")
+            }
+        }
+    }
+
+    /// What concerns streams: those we asked for by their tokens, those we serve by their requests.
+    fn streamed(driver: &ClientDriver, event: StreamEvent) {
+        let desk = driver.sink();
+        let queue = |token| match lock(&desk.tickets).target(token) {
+            Some(Target::Items(queue)) => Some(queue),
+            Some(Target::Provider(_) | Target::Listener(_)) | None => None,
+        };
+        let served = |request: &RequestId| lock(&desk.running).get(request).and_then(Tracked::stream);
+        match event {
+            StreamEvent::Item { stream: StreamId::Call(token), payload, cost } => {
+                if let Some(queue) = queue(token) {
+                    queue.push(payload, cost);
+                }
+            }
+            StreamEvent::Item { stream: StreamId::Request(request), payload, cost } => {
+                if let Some((_, Some(input))) = served(&request) {
+                    input.push(payload, cost);
+                }
+            }
+            StreamEvent::Demand { stream: StreamId::Call(token), amount } => {
+                if let Some(queue) = queue(token) {
+                    queue.demand(amount);
+                }
+            }
+            StreamEvent::Demand { stream: StreamId::Request(request), amount } => {
+                if let Some((feed, _)) = served(&request) {
+                    feed.demand(amount);
+                }
+            }
+            StreamEvent::Finished { request, result } => {
+                if let Some((_, Some(input))) = served(&request) {
+                    input.end(items::caller_ended(result));
+                }
+            }
+            StreamEvent::Accepted { token } => {
+                if let Some(queue) = queue(token) {
+                    queue.accept();
+                }
+            }
+            StreamEvent::Ended { token, result } => {
+                let target = lock(&desk.tickets).ended(token);
+                if let Some(Target::Items(queue)) = target {
+                    queue.end(result);
+                }
             }
         }
     }
@@ -251,6 +303,7 @@ impl Desk {
             Event::Message(message) => {
                 Self::message(driver, message, replies);
             }
+            Event::Stream(event) => Self::streamed(driver, event),
             Event::RequestEnded { request, why } => {
                 tracing::trace!(?request, %why, "request ended");
                 let tracked = lock(&driver.sink().running).remove(&request);

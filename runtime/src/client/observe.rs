@@ -24,6 +24,8 @@ pub struct ChannelInfo {
 pub struct MemberInfo {
     /// Its id.
     pub client: String,
+    /// Whether the channel is its own.
+    pub owner: bool,
     /// The events it provides there, in alphabetical order.
     pub provides: Vec<String>,
 }

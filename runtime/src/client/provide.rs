@@ -11,13 +11,19 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use commipc_protocol::client::{self, Command, Incoming, Payload, RequestId, Token};
+use commipc_protocol::client::{
+    self, Command, Credit, EventKind, Incoming, Payload, RequestId, StreamCommand, StreamId, Token,
+};
 use commipc_protocol::{Fault, FaultCode, Instant, Refusal};
+use futures_core::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::call::Decode;
 use super::channel::ChannelHandle;
 use super::desk::{ClientDriver, refused, withdraw};
+use super::feed::{Feed, ItemStream, Pump};
+use super::items::{DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, ItemQueue, Items};
 use super::request::{About, Request};
 use crate::payload::{self, DecodeError};
 use crate::runtime::BoxFuture;
@@ -88,6 +94,96 @@ where
     }
 }
 
+/// What runs for each request for a stream.
+pub(super) trait StreamHandler: Send + Sync + 'static {
+    fn kind(&self) -> EventKind;
+    /// `caller` is what an exchange's caller sends through.
+    fn start(&self, payload: Payload, about: About, caller: Option<Caller>) -> Result<ItemStream, Fault>;
+}
+
+/// What makes [`Items`] of what a caller sends.
+type Caller = (Arc<ClientDriver>, Arc<ItemQueue>, RequestId);
+
+/// Takes requests as `T` and gives items that `encode` turns into payloads.
+pub(super) struct Streams<T, R, F> {
+    pub(super) handler: F,
+    pub(super) decode: Decode<T>,
+    pub(super) encode: fn(R) -> Result<Payload, String>,
+}
+
+/// The same, with the caller's items as `U`.
+pub(super) struct Exchanges<T, U, R, F> {
+    pub(super) handler: F,
+    pub(super) decode: Decode<T>,
+    pub(super) decode_item: Decode<U>,
+    pub(super) encode: fn(R) -> Result<Payload, String>,
+}
+
+impl<T, R, E, F, S> StreamHandler for Streams<T, R, F>
+where
+    T: 'static,
+    R: 'static,
+    F: Fn(Request<T>) -> S + Send + Sync + 'static,
+    S: Stream<Item = Result<R, E>> + Send + 'static,
+    E: Into<Fault> + 'static,
+{
+    fn kind(&self) -> EventKind {
+        EventKind::Stream
+    }
+
+    fn start(&self, payload: Payload, about: About, _: Option<Caller>) -> Result<ItemStream, Fault> {
+        let value = (self.decode)(payload).map_err(|error| bad_payload(&error))?;
+        let items = Box::pin((self.handler)(Request::new(value, about)));
+        Ok(Box::pin(Encoded { items, encode: self.encode }))
+    }
+}
+
+impl<T, U, R, E, F, S> StreamHandler for Exchanges<T, U, R, F>
+where
+    T: 'static,
+    U: 'static,
+    R: 'static,
+    F: Fn(Request<T>, Items<U>) -> S + Send + Sync + 'static,
+    S: Stream<Item = Result<R, E>> + Send + 'static,
+    E: Into<Fault> + 'static,
+{
+    fn kind(&self) -> EventKind {
+        EventKind::Exchange
+    }
+
+    fn start(&self, payload: Payload, about: About, caller: Option<Caller>) -> Result<ItemStream, Fault> {
+        let value = (self.decode)(payload).map_err(|error| bad_payload(&error))?;
+        // An exchange is never started without.
+        let (driver, queue, request) = caller.ok_or(FaultCode::HandlerFailed)?;
+        let input = Items::of_caller(driver, queue, request, self.decode_item);
+        let items = Box::pin((self.handler)(Request::new(value, about), input));
+        Ok(Box::pin(Encoded { items, encode: self.encode }))
+    }
+}
+
+/// A stream whose items are turned into payloads.
+struct Encoded<S, R> {
+    items: Pin<Box<S>>,
+    encode: fn(R) -> Result<Payload, String>,
+}
+
+impl<S, R, E> Stream for Encoded<S, R>
+where
+    S: Stream<Item = Result<R, E>>,
+    E: Into<Fault>,
+{
+    type Item = Result<Payload, Fault>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let Poll::Ready(next) = this.items.as_mut().poll_next(cx) else { return Poll::Pending };
+        Poll::Ready(next.map(|item| {
+            // What cannot be encoded is this side's fault; the text says nothing a stranger should read.
+            (this.encode)(item.map_err(Into::into)?).map_err(|_| Fault::from(FaultCode::HandlerFailed))
+        }))
+    }
+}
+
 fn bad_payload(error: &DecodeError) -> Fault {
     Fault::from(match error {
         DecodeError::WrongContent => FaultCode::WrongContent,
@@ -95,9 +191,15 @@ fn bad_payload(error: &DecodeError) -> Fault {
     })
 }
 
+/// What runs for each request of a provider.
+pub(super) enum Service {
+    Call(Box<dyn Handler>),
+    Stream(Box<dyn StreamHandler>),
+}
+
 /// One provider: its handler, and how much it has to do.
 pub(crate) struct ProviderCell {
-    handler: Box<dyn Handler>,
+    service: Service,
     load: Mutex<Load>,
 }
 
@@ -134,8 +236,15 @@ enum Admission {
 }
 
 impl ProviderCell {
-    pub(super) fn new(handler: Box<dyn Handler>) -> Arc<Self> {
-        Arc::new(Self { handler, load: Mutex::default() })
+    pub(super) fn new(service: Service) -> Arc<Self> {
+        Arc::new(Self { service, load: Mutex::default() })
+    }
+
+    pub(super) fn kind(&self) -> EventKind {
+        match &self.service {
+            Service::Call(_) => EventKind::Call,
+            Service::Stream(handler) => handler.kind(),
+        }
     }
 
     fn admit(&self, job: Job) -> Admission {
@@ -172,7 +281,11 @@ pub(super) struct Tracked {
     request: RequestId,
     cell: Arc<ProviderCell>,
     ended: Arc<Ended>,
+    stream: Option<Served>,
 }
+
+/// A stream that runs: what its items are asked for with, and where those of the caller go.
+type Served = (Arc<Feed>, Option<Arc<ItemQueue>>);
 
 /// Tells a handler's task that its caller is gone.
 #[derive(Default)]
@@ -182,6 +295,9 @@ impl Tracked {
     /// Drops the handler's future, in its own task.
     pub(super) fn end(&self) {
         drop(self.cell.forget(self.request));
+        if let Some((feed, _)) = &self.stream {
+            feed.end();
+        }
         let waker = {
             let mut ended = lock(&self.ended.0);
             ended.0 = true;
@@ -190,6 +306,10 @@ impl Tracked {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    pub(super) fn stream(&self) -> Option<Served> {
+        self.stream.clone()
     }
 }
 
@@ -211,7 +331,7 @@ pub(super) fn take(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Jo
         Admission::Wait => {
             if let Some(request) = request {
                 let ended = Arc::default();
-                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended });
+                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended, stream: None });
             }
         }
         Admission::Refuse(job) => {
@@ -237,32 +357,58 @@ fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &m
                 let ended = Arc::<Ended>::default();
                 if let Some(request) = request {
                     let ended = Arc::clone(&ended);
-                    driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended });
+                    driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended, stream: None });
                 }
                 let (driver_, cell) = (Arc::clone(driver), Arc::clone(cell));
                 let task = HandlerTask { driver: driver_, cell, request, ended, future: Some(future) };
                 driver.runtime().spawn(Box::pin(task));
                 return;
             }
+            Begun::Streams(request, items, input) => {
+                let (feed, ended) = (Arc::<Feed>::default(), Arc::default());
+                let stream = Some((Arc::clone(&feed), input));
+                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), ended, stream });
+                reply(Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
+                let pump = Pump::new(Arc::clone(driver), StreamId::Request(request), feed, items);
+                let (driver_, cell) = (Arc::clone(driver), Arc::clone(cell));
+                driver.runtime().spawn(Box::pin(StreamTask { driver: driver_, cell, request, pump }));
+                return;
+            }
         }
     }
 }
 
+/// How much of a caller's own items may be on its way.
+const WINDOW: Credit = Credit { items: DEFAULT_CREDIT, bytes: DEFAULT_CREDIT_BYTES };
+
 enum Begun {
     Over(Answer),
     Waits(HandlerFuture),
+    Streams(RequestId, ItemStream, Option<Arc<ItemQueue>>),
 }
 
 fn begin(driver: &Arc<ClientDriver>, cell: &ProviderCell, job: Job) -> Begun {
-    let Job { request: _, incoming, deadline, idempotent } = job;
+    let Job { request, incoming, deadline, idempotent } = job;
     let (payload, about) = About::split(incoming, deadline, idempotent, driver.runtime());
-    let begun = catch_unwind(AssertUnwindSafe(|| match cell.handler.start(payload, about) {
-        Err(fault) => Begun::Over(Err(fault)),
-        // If it waits, its task polls it again at once, with that task's own waker.
-        Ok(mut future) => match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => Begun::Over(answer),
-            Poll::Pending => Begun::Waits(future),
+    let begun = catch_unwind(AssertUnwindSafe(|| match (&cell.service, request) {
+        (Service::Call(handler), _) => match handler.start(payload, about) {
+            Err(fault) => Begun::Over(Err(fault)),
+            // If it waits, its task polls it again at once, with that task's own waker.
+            Ok(mut future) => match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => Begun::Over(answer),
+                Poll::Pending => Begun::Waits(future),
+            },
         },
+        (Service::Stream(handler), Some(request)) => {
+            let input = (handler.kind() == EventKind::Exchange).then(|| ItemQueue::new(None));
+            let caller = input.clone().map(|queue| (Arc::clone(driver), queue, request));
+            match handler.start(payload, about, caller) {
+                Ok(items) => Begun::Streams(request, items, input),
+                Err(fault) => Begun::Over(Err(fault)),
+            }
+        }
+        // The hub sends nobody a stream that was not asked for.
+        (Service::Stream(_), None) => Begun::Over(Err(refused(Refusal::WrongKind))),
     }));
     begun.unwrap_or_else(|_| Begun::Over(panicked()))
 }
@@ -333,7 +479,35 @@ impl Future for HandlerTask {
     }
 }
 
-/// An event that is provided. Dropping it withdraws the event; requests that run go on.
+/// A stream that runs. Its end starts the next request.
+struct StreamTask {
+    driver: Arc<ClientDriver>,
+    cell: Arc<ProviderCell>,
+    request: RequestId,
+    pump: Pump,
+}
+
+impl Future for StreamTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if Pin::new(&mut this.pump).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        this.driver.sink().untrack(this.request);
+        if let Some(job) = this.cell.next() {
+            if let Some(request) = job.request {
+                this.driver.sink().untrack(request);
+            }
+            run(&this.driver, &this.cell, job, &mut |command| this.driver.issue(command));
+        }
+        Poll::Ready(())
+    }
+}
+
+/// An event that is provided. Dropping it withdraws the event; requests that run go on. If this client has provided the
+/// event anew, the newer one stands for it, and dropping this one withdraws nothing.
 #[must_use = "an event is withdrawn when its provider is dropped; keep it, or detach() it"]
 pub struct Provider {
     inner: Option<Inner>,

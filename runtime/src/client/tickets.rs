@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use commipc_protocol::client::{Answer, CallFailure, Command, Failure, Token};
 
 use super::desk::Undo;
+use super::items::ItemQueue;
 use super::listen::Queue;
 use super::provide::ProviderCell;
 
@@ -46,6 +47,7 @@ pub(super) enum Outcome {
 pub(super) enum Target {
     Provider(Arc<ProviderCell>),
     Listener(Arc<Queue>),
+    Items(Arc<ItemQueue>),
 }
 
 /// What is to be done, without the lock, after an event was entered.
@@ -61,6 +63,18 @@ impl Tickets {
     /// A token for something that `waker` waits for.
     pub(super) fn waiting(&mut self, waker: Option<Waker>, target: Option<Target>) -> Token {
         self.add(State::Waiting(waker), target)
+    }
+
+    /// A token for a stream, which stands from the start.
+    pub(super) fn standing(&mut self, target: Target) -> Token {
+        self.add(State::Standing, Some(target))
+    }
+
+    /// A stream is over.
+    pub(super) fn ended(&mut self, token: Token) -> Option<Target> {
+        let target = self.get(token)?.target.take();
+        self.release(token);
+        target
     }
 
     /// A token for something that nobody waits for.
@@ -125,7 +139,7 @@ impl Tickets {
     pub(super) fn provider(&mut self, token: Token) -> Option<Arc<ProviderCell>> {
         match self.get(token)?.target.as_ref()? {
             Target::Provider(cell) => Some(Arc::clone(cell)),
-            Target::Listener(_) => None,
+            Target::Listener(_) | Target::Items(_) => None,
         }
     }
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use commipc_protocol::Machine;
+use commipc_protocol::{Input, Instant, Machine};
+use rustix::io::Errno;
 
 use super::{Driver, Sink, refuse_foreign};
 use crate::runtime::{Acceptor, BoxFuture};
@@ -40,14 +41,18 @@ pub(super) struct AcceptLoop<M: Machine, S> {
     acceptor: Box<dyn Acceptor>,
     registered: bool,
     failures: u32,
+    warned: Option<Instant>,
     pause: Option<BoxFuture<'static, ()>>,
 }
 
 /// Connections taken in one poll, before other tasks get their turn.
 const ACCEPTS: usize = 16;
-/// The first pause after an error, doubled with each further one up to the longest.
-const PAUSE: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The first pause after an error, doubled with each further one up to the longest: who waits outside is let in soon after
+/// there is room again.
+const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How often errors are worth a word.
+const WARNINGS: Duration = Duration::from_secs(1);
 
 impl<M, S> AcceptLoop<M, S>
 where
@@ -57,18 +62,34 @@ where
     S: Sink<M>,
 {
     pub(super) fn new(driver: Arc<Driver<M, S>>, acceptor: Box<dyn Acceptor>) -> Self {
-        Self { driver, acceptor, registered: false, failures: 0, pause: None }
+        Self { driver, acceptor, registered: false, failures: 0, warned: None, pause: None }
     }
 
     fn failed(&mut self, error: &io::Error) {
         // The connection was gone before it was taken; the listener is well.
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::NotConnected
+                | io::ErrorKind::Interrupted
+        ) {
             return;
+        }
+        if is_shortage(error) {
+            self.driver.pump(true, |core, round, now| {
+                core.end_lingering(0, round);
+                core.machine.handle_input(now, Input::Shortage);
+            });
         }
         let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
         self.failures = self.failures.saturating_add(1);
-        tracing::warn!(listener = %self.acceptor.local(), %error, ?pause, "cannot take a connection; trying again");
-        self.pause = Some(self.driver.runtime.sleep_until(self.driver.runtime.now() + pause));
+        let now = self.driver.runtime.now();
+        if self.warned.is_none_or(|warned| warned + WARNINGS <= now) {
+            self.warned = Some(now);
+            tracing::warn!(listener = %self.acceptor.local(), %error, "cannot take a connection; trying again");
+        }
+        self.pause = Some(self.driver.runtime.sleep_until(now + pause));
     }
 }
 
@@ -111,4 +132,10 @@ where
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Whether the system has no files or no memory for another connection.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Waker;
 
 use bytes::Bytes;
-use commipc_protocol::{Input, Instant, LinkEnd, LinkId, Machine, Now, Output};
+use commipc_protocol::{Flush, Input, Instant, LinkEnd, LinkId, Machine, Now, Output};
 
 use super::round::{Flight, FlightEnd, Round};
 use crate::runtime::{Connection, Transport};
@@ -22,6 +22,8 @@ pub(super) const FLUSHED: u8 = 4;
 pub(super) const KILLED: u8 = 8;
 /// Nothing can be written any more; what came in before may still be read.
 pub(super) const BROKEN: u8 = 16;
+/// A closing link ends with its last byte, whatever its peer does.
+pub(super) const BRIEF: u8 = 32;
 
 /// What tasks need of a link without the lock.
 pub(super) struct Wire {
@@ -60,6 +62,8 @@ pub(super) struct Core<M: Machine> {
     free: Vec<u32>,
     /// A machine dials few links, and may reuse an index while the old link is still flushing.
     dialled: Vec<Link>,
+    /// Links that the machine has closed and that are not over, in the order in which they have to go.
+    lingering: VecDeque<LinkId>,
     events: VecDeque<M::Event>,
     delivering: bool,
     /// Tasks that stopped reading because too many events wait.
@@ -71,6 +75,8 @@ pub(super) struct Core<M: Machine> {
     spare_queues: Vec<VecDeque<Bytes>>,
 }
 
+/// How many links may be closing at a time. Each may hold what its outbox held: all of them less than a hub may hold.
+const LINGERING: usize = 64;
 /// How many empty queues are kept for links that have something to write.
 const SPARE_QUEUES: usize = 64;
 /// How many scratch objects are kept: one for each task that is likely to be at work.
@@ -84,6 +90,7 @@ impl<M: Machine> Core<M> {
             accepted: Vec::new(),
             free: Vec::new(),
             dialled: Vec::new(),
+            lingering: VecDeque::new(),
             events: VecDeque::new(),
             delivering: false,
             paused: Vec::new(),
@@ -243,16 +250,36 @@ impl<M: Machine> Core<M> {
         Some(link.closed)
     }
 
-    fn close(&mut self, id: LinkId, flush: bool, round: &mut Round<M>) {
+    fn close(&mut self, id: LinkId, flush: Flush, round: &mut Round<M>) {
         let Some(link) = find(&mut self.accepted, &mut self.dialled, id) else { return };
         link.closed = true;
-        if !flush {
-            round.garbage.extend(link.queue.drain(..));
-            link.raise(CLOSING | KILLED, round);
-        } else if link.queue.is_empty() && !link.writing {
-            link.raise(CLOSING | FLUSHED, round);
-        } else {
-            link.raise(CLOSING, round);
+        let rest = if link.queue.is_empty() && !link.writing { FLUSHED } else { 0 };
+        match flush {
+            Flush::Nothing => {
+                round.garbage.extend(link.queue.drain(..));
+                return link.raise(CLOSING | KILLED, round);
+            }
+            Flush::Written => {
+                link.raise(CLOSING | BRIEF | rest, round);
+                self.lingering.push_front(id);
+            }
+            Flush::Read => {
+                link.raise(CLOSING | rest, round);
+                self.lingering.push_back(id);
+            }
+        }
+        self.end_lingering(LINGERING, round);
+    }
+
+    /// Ends closing links until at most so many are left: first those that are not to wait for their peers, then those
+    /// that have waited longest. What is about to be written still is.
+    pub(super) fn end_lingering(&mut self, most: usize, round: &mut Round<M>) {
+        while self.lingering.len() > most
+            && let Some(oldest) = self.lingering.pop_front()
+        {
+            if let Some(link) = find(&mut self.accepted, &mut self.dialled, oldest) {
+                link.raise(KILLED, round);
+            }
         }
     }
 
@@ -285,10 +312,16 @@ impl<M: Machine> Core<M> {
         wire
     }
 
+    /// Whether a link that is being dialled is still asked for.
+    pub(super) fn is_wanted(&self, id: LinkId) -> bool {
+        self.dialled.iter().any(|link| link.id == id && !link.closed)
+    }
+
     /// A dial succeeded. `None` when the machine has closed the link meanwhile.
     pub(super) fn dialled(&mut self, id: LinkId, connection: Connection, now: Now) -> Option<Arc<Wire>> {
         let position = self.dialled.iter().position(|link| link.id == id)?;
         if self.dialled[position].closed {
+            self.lingering.retain(|lingering| *lingering != id);
             self.dialled.swap_remove(position);
             return None;
         }
@@ -310,6 +343,9 @@ impl<M: Machine> Core<M> {
             })
         };
         let Some(link) = gone else { return };
+        if link.closed {
+            self.lingering.retain(|lingering| *lingering != id);
+        }
         if !id.is_dialled() {
             self.free.push(u32::try_from(id.index()).unwrap_or(u32::MAX));
         }
@@ -393,5 +429,90 @@ fn find<'a>(accepted: &'a mut [Slot], dialled: &'a mut [Link], id: LinkId) -> Op
         dialled.iter_mut().find(|link| link.id == id)
     } else {
         accepted.get_mut(id.index()).and_then(|slot| slot.link.as_mut()).filter(|link| link.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+    use std::task::{Context, Poll};
+
+    use commipc_protocol::{Deadline, Peer, Transport as Kind};
+
+    use super::*;
+
+    /// Gives the outputs it holds.
+    struct Says(VecDeque<Output<()>>);
+
+    impl Machine for Says {
+        type Command = ();
+        type Event = ();
+
+        fn handle_input(&mut self, _: Now, _: Input<()>) {}
+
+        fn poll_output(&mut self) -> Option<Output<()>> {
+            self.0.pop_front()
+        }
+
+        fn poll_timeout(&self) -> Option<Deadline> {
+            None
+        }
+    }
+
+    /// A peer that neither says nor reads anything.
+    struct Silence;
+
+    impl Transport for Silence {
+        fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn try_write_vectored(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    fn take(core: &mut Core<Says>, count: usize) -> Vec<Arc<Wire>> {
+        let connection = || Connection { transport: Arc::new(Silence), peer: Peer::unknown(Kind::Unix) };
+        (0..count).map(|_| core.accepted(connection(), Now::default())).collect()
+    }
+
+    fn close(core: &mut Core<Says>, round: &mut Round<Says>, wires: &[Arc<Wire>], flush: Flush) {
+        core.machine.0.extend(wires.iter().map(|wire| Output::Close { link: wire.id, flush }));
+        core.drain(round, true);
+    }
+
+    fn killed(wires: &[Arc<Wire>]) -> Vec<usize> {
+        let flags = wires.iter().map(|wire| wire.flags.load(Ordering::Acquire));
+        flags.enumerate().filter(|(_, flags)| flags & KILLED != 0).map(|(index, _)| index).collect()
+    }
+
+    #[test]
+    fn closing_links_are_few_and_strangers_go_first_then_the_oldest() {
+        let (mut core, mut round) = (Core::new(Says(VecDeque::new())), Round::default());
+        let members = take(&mut core, LINGERING);
+        let strangers = take(&mut core, 100);
+        close(&mut core, &mut round, &members[..LINGERING - 10], Flush::Read);
+        close(&mut core, &mut round, &strangers, Flush::Written);
+        assert_eq!((killed(&members), killed(&strangers).len()), (vec![], 90));
+        // Who is over makes room.
+        core.ended(members[0].id, None, &mut round, Now::default());
+        close(&mut core, &mut round, &members[LINGERING - 10..], Flush::Read);
+        assert_eq!((killed(&members), killed(&strangers).len()), (vec![], 99));
+        let late = take(&mut core, 4);
+        close(&mut core, &mut round, &late, Flush::Read);
+        assert_eq!((killed(&members), killed(&strangers).len()), (vec![1, 2, 3], 100));
+        core.end_lingering(0, &mut round);
+        assert_eq!((killed(&members).len(), killed(&late).len()), (LINGERING - 1, 4));
     }
 }

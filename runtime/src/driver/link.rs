@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use commipc_protocol::{Input, LinkEnd, Machine};
 
-use super::core::{BLOCKED, BROKEN, CLOSING, FLUSHED, KILLED, Wire};
+use super::core::{BLOCKED, BRIEF, BROKEN, CLOSING, FLUSHED, KILLED, Wire};
 use super::{Driver, Sink, buffers};
 use crate::runtime::BoxFuture;
 
@@ -114,9 +114,16 @@ where
         Step::Continue(())
     }
 
-    /// The machine has closed the link: write the rest, say so, and wait a while for the peer, since closing with unread
-    /// bytes could destroy what it has not read yet.
+    /// The machine has closed the link: write the rest, say so, and where it is worth it wait a while for the peer, since
+    /// closing with unread bytes could destroy what it has not read yet.
     fn step_closing(&mut self, cx: &mut Context<'_>, flags: u8) -> Step {
+        if flags & (BRIEF | FLUSHED) == BRIEF | FLUSHED {
+            // What is there already is read in any case: most likely that is all.
+            if let Poll::Ready(Ok(())) = self.wire.transport.poll_readable(cx) {
+                let _ = self.read_unwanted();
+            }
+            return self.end(None);
+        }
         let driver = &self.driver;
         let linger = self.linger.get_or_insert_with(|| driver.runtime.sleep_until(driver.runtime.now() + LINGER));
         if linger.as_mut().poll(cx).is_ready() || flags & BROKEN != 0 {
@@ -130,10 +137,7 @@ where
             Poll::Ready(Err(_)) => return self.end(None),
             Poll::Pending => return Step::Break(Poll::Pending),
         }
-        let mut unwanted = buffers::take();
-        let result = self.wire.transport.try_read(&mut unwanted);
-        buffers::give(unwanted);
-        match result {
+        match self.read_unwanted() {
             // The peer has said all it had to say, but may still be reading.
             Ok(0) if flags & FLUSHED == 0 => Step::Break(Poll::Pending),
             Ok(0) => self.end(None),
@@ -141,6 +145,13 @@ where
             Err(e) if is_transient(&e) => Step::Continue(()),
             Err(_) => self.end(None),
         }
+    }
+
+    fn read_unwanted(&self) -> io::Result<usize> {
+        let mut unwanted = buffers::take();
+        let result = self.wire.transport.try_read(&mut unwanted);
+        buffers::give(unwanted);
+        result
     }
 
     fn end(&mut self, how: Option<LinkEnd>) -> Step {

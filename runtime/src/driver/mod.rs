@@ -25,6 +25,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
 use commipc_protocol::{Input, LinkEnd, LinkId, Machine, Now, Peer};
 
@@ -67,6 +68,8 @@ struct Inbox<C> {
     busy: bool,
 }
 
+/// Between two attempts to find a place in a listener's queue.
+const REDIAL: Duration = Duration::from_millis(5);
 /// How often one caller goes round before it leaves the rest to the tasks concerned.
 const TURNS: usize = 16;
 
@@ -116,6 +119,21 @@ where
         {
             let mut inbox = lock(&self.inbox);
             inbox.list.push(command);
+            if mem::replace(&mut inbox.busy, true) {
+                return;
+            }
+        }
+        self.work_inbox(false);
+    }
+
+    /// Hands over several commands at once, which the machine has carried out before anything is written.
+    pub(crate) fn issue_all(&self, commands: &mut Vec<M::Command>) {
+        if commands.is_empty() {
+            return;
+        }
+        {
+            let mut inbox = lock(&self.inbox);
+            inbox.list.append(commands);
             if mem::replace(&mut inbox.busy, true) {
                 return;
             }
@@ -242,7 +260,7 @@ where
         let endpoint = to.parse::<Endpoint>().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e));
         self.runtime.spawn(Box::pin(async move {
             let dialled = match endpoint {
-                Ok(endpoint) => me.runtime.dial(endpoint).await,
+                Ok(endpoint) => me.dial_endpoint(link, endpoint).await,
                 Err(error) => Err(error),
             };
             match dialled.and_then(refuse_foreign) {
@@ -258,6 +276,19 @@ where
                 }
             }
         }));
+    }
+
+    /// Dials until the listener has room for one more, or the machine wants the link no longer.
+    async fn dial_endpoint(&self, link: LinkId, to: Endpoint) -> io::Result<Connection> {
+        loop {
+            let dialled = self.runtime.dial(to.clone()).await;
+            // Of Unix sockets the system says so at once instead of waiting.
+            let is_full = dialled.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            if !is_full || !lock(&self.core).is_wanted(link) {
+                return dialled;
+            }
+            self.runtime.sleep_until(self.runtime.now() + REDIAL).await;
+        }
     }
 
     fn attach_dialled(self: &Arc<Self>, link: LinkId, connection: Connection) -> Option<LinkTask<M, S>> {

@@ -136,7 +136,7 @@ impl Machine for Mallory {
                 self.wires.remove(&link);
                 self.hub.handle_input(now, Input::Closed { link, how });
             }
-            Input::Received { .. } | Input::Dialled { .. } | Input::Command(_) | Input::Timeout => {
+            Input::Received { .. } | Input::Dialled { .. } | Input::Shortage | Input::Command(_) | Input::Timeout => {
                 self.hub.handle_input(now, input);
             }
         }

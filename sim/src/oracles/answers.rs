@@ -109,6 +109,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             }
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
@@ -143,6 +144,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
                 })
             }
             Event::DeriveKey { .. }
+            | Event::Stream(_)
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)

@@ -85,6 +85,7 @@ impl Deliveries {
             }
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
@@ -122,6 +123,7 @@ impl Deliveries {
             }
             Event::Message(message) => self.delivered(node, message),
             Event::DeriveKey { .. }
+            | Event::Stream(_)
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)

@@ -26,6 +26,7 @@ pub struct Endings<R = RequestId> {
 #[derive(Debug)]
 struct Call {
     content: Content,
+    asked: Instant,
     deadline: Instant,
     provider_gone: Option<Instant>,
 }
@@ -34,6 +35,7 @@ struct Call {
 struct Asking {
     caller: ClientId,
     content: Content,
+    since: Instant,
     caller_gone: Option<Instant>,
 }
 
@@ -71,7 +73,7 @@ impl Oracle for Endings {
             Sight::Fed(Input::Command(Asked::Client(command))) => self.asked(at, node, command),
             Sight::Gave(Output::Event(Told::Client(Event::Request(request)))) => {
                 let Request { id, message, .. } = request;
-                self.requested(node, *id, message);
+                self.requested(at, node, *id, message);
             }
             Sight::Gave(Output::Event(Told::Client(Event::RequestEnded { request, why }))) => {
                 return self.request_ended(at, node, *request, *why);
@@ -91,25 +93,30 @@ impl Oracle for Endings {
 impl<R: Copy + Ord + Debug> Endings<R> {
     fn asked(&mut self, at: Instant, node: NodeId, command: &Command) {
         if let Command::Call { token, outgoing, time_left } = command {
-            let call = Call { content: Content::said(outgoing), deadline: at + *time_left, provider_gone: None };
-            self.calls.insert((node, *token), call);
+            let (content, deadline) = (Content::said(outgoing), at + *time_left);
+            self.calls.insert((node, *token), Call { content, asked: at, deadline, provider_gone: None });
         }
         if let Command::Cancel { call } = command
-            && let Some(call) = self.calls.get(&(node, *call))
+            && let Some(given_up) = self.calls.get(&(node, *call))
             && let Some(id) = self.ids.get(&node)
         {
-            let asking = |asking: &&mut Asking| asking.caller == *id && asking.content == call.content;
+            let same = |((caller, _), call): &(&(NodeId, Token), &Call)| {
+                self.ids.get(caller) == Some(id) && call.content == given_up.content
+            };
             // Of two calls that say the same, either may be meant.
-            let mut meant: Vec<_> = self.requests.values_mut().filter(asking).collect();
-            if let [only] = meant.as_mut_slice() {
+            let alone = self.calls.iter().filter(same).count() == 1;
+            let mut meant: Vec<_> = self.requests.values_mut().filter(|asking| asking.is_of(id, given_up)).collect();
+            if let [only] = meant.as_mut_slice()
+                && alone
+            {
                 only.caller_gone.get_or_insert(at);
             }
         }
     }
 
-    fn requested(&mut self, node: NodeId, request: R, heard: &Incoming) {
+    fn requested(&mut self, at: Instant, node: NodeId, request: R, heard: &Incoming) {
         let (caller, content) = (heard.sender.client.clone(), Content::heard(heard));
-        self.requests.insert((node, request), Asking { caller, content, caller_gone: None });
+        self.requests.insert((node, request), Asking { caller, content, since: at, caller_gone: None });
     }
 
     /// A hub has told that a client's connection is over.
@@ -120,10 +127,8 @@ impl<R: Copy + Ord + Debug> Endings<R> {
                 asking.caller_gone.get_or_insert(at);
             }
             if *provider == client {
-                let of_it = |(node, _): &(NodeId, Token), call: &Call| {
-                    ids.get(node) == Some(&asking.caller) && call.content == asking.content
-                };
-                let mut meant: Vec<_> = calls.iter_mut().filter(|(key, call)| of_it(key, call)).collect();
+                let of_it = |node: &NodeId, call: &Call| ids.get(node).is_some_and(|id| asking.is_of(id, call));
+                let mut meant: Vec<_> = calls.iter_mut().filter(|((node, _), call)| of_it(node, call)).collect();
                 if let [(_, only)] = meant.as_mut_slice() {
                     only.provider_gone.get_or_insert(at);
                 }
@@ -152,6 +157,13 @@ impl<R: Copy + Ord + Debug> Endings<R> {
     }
 }
 
+impl Asking {
+    /// Whether it may be this call of this client: nothing is heard before it was asked.
+    fn is_of(&self, caller: &ClientId, call: &Call) -> bool {
+        self.caller == *caller && self.content == call.content && call.asked <= self.since
+    }
+}
+
 fn is_late(at: Instant, gone: Option<Instant>) -> bool {
     gone.is_some_and(|gone| at.saturating_since(gone) > NEWS)
 }
@@ -175,8 +187,14 @@ mod tests {
         let time_left = Duration::from_secs(60);
         let call = Command::Call { token: Token(1), outgoing: outgoing("q"), time_left };
         endings.asked(second(0), CALLER, &call);
-        endings.requested(PROVIDER, 7, &incoming(1, "q"));
+        endings.requested(second(1), PROVIDER, 7, &incoming(1, "q"));
         endings
+    }
+
+    /// Another call of the same words, which its provider has not heard of.
+    fn asked_again(endings: &mut Endings<u8>) {
+        let again = Command::Call { token: Token(2), outgoing: outgoing("q"), time_left: Duration::from_secs(60) };
+        endings.asked(second(2), CALLER, &again);
     }
 
     fn expires(endings: &mut Endings<u8>, at: u64) -> Verdict {
@@ -217,5 +235,22 @@ mod tests {
         let mut told = scene();
         told.lost(second(2), CALLER);
         assert!(told.request_ended(second(3), PROVIDER, 7, Failure::Refused(Refusal::CallerGone)).is_ok());
+    }
+
+    #[test]
+    fn one_call_given_up_is_not_another_of_the_same_words() {
+        let deadline = Failure::Refused(Refusal::Deadline);
+        let mut other = scene();
+        asked_again(&mut other);
+        other.asked(second(3), CALLER, &Command::Cancel { call: Token(2) });
+        assert!(other.request_ended(second(60), PROVIDER, 7, deadline).is_ok(), "it was the other one");
+        let mut answered = scene();
+        asked_again(&mut answered);
+        let done = CallFailure::Failed { failure: Failure::Local(Misuse::Cancelled), maybe_executed: true };
+        answered.told(second(3), CALLER, &Event::Answered { token: Token(1), result: Err(done) }).unwrap();
+        answered.lost(second(4), PROVIDER);
+        let late = CallFailure::Failed { failure: Failure::Local(Misuse::Deadline), maybe_executed: true };
+        let told = Event::Answered { token: Token(2), result: Err(late) };
+        assert!(answered.told(second(62), CALLER, &told).is_ok(), "that provider never heard of it");
     }
 }

@@ -118,6 +118,7 @@ impl Members {
             }
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::ChannelKeyFailed { .. }
             | Command::Reclaim { .. }
             | Command::Provide { .. }
@@ -151,6 +152,7 @@ impl Members {
             }
             Event::Dropped(why) => self.dropped(node, *why),
             Event::DeriveKey { .. }
+            | Event::Stream(_)
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
@@ -260,6 +262,7 @@ impl Members {
             | hub::Event::Rejected { .. }
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
+            | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),

@@ -155,6 +155,7 @@ impl Owners {
             Command::Leave { token, channel } => (token, channel, What::Leave),
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
             | Command::Provide { .. }
@@ -192,6 +193,7 @@ impl Owners {
                 })
             }
             Event::DeriveKey { .. }
+            | Event::Stream(_)
             | Event::DeriveChannelKey { .. }
             | Event::Gap(_)
             | Event::Closed(_)
@@ -387,14 +389,15 @@ impl Owners {
             [room.owner, room.drifted].contains(&Some(node)) || room.away.is_some_and(|away| away.0 == node)
         });
         let offered = room.is_some_and(|room| room.adrift || room.is_offered(at, AfterGrace::Promote));
-        let back = returns && !offered && self.claim_if_open(end, channel, What::Reclaim);
-        if returns && offered {
-            // By what it asked or by what it was asked cannot be told from outside.
+        let opened = room.is_some_and(|room| room.is_free(node) && !room.plain);
+        let back = returns && !(offered || opened) && self.claim_if_open(end, channel, What::Reclaim);
+        if returns && (offered || opened) {
+            // By what it asked, by what it was asked or by opening cannot be told from outside.
             let reclaims = |op: &&mut Op| op.end == end && op.channel == *channel && op.what == What::Reclaim;
             self.asked.iter_mut().filter(reclaims).for_each(|op| op.idle = true);
         }
         let room = self.rooms.entry((hub, channel.clone())).or_default();
-        let fine = back || offered || room.is_free(node) && !room.plain;
+        let fine = back || offered || opened;
         let member = room.members.contains(&node);
         let alone = room.owner.is_none_or(|before| before == node) && (fine && member);
         ensure(alone, || format!("{owner} became the owner of {channel} without a reason: {room:?}"))?;

@@ -86,6 +86,7 @@ impl Providers {
             Command::Close => self.forget(node, |_| true),
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
@@ -150,6 +151,7 @@ impl Providers {
             | hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::OwnerChanged { .. }
+            | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Command, Event, Token};
+use commipc_protocol::client::{Command, Event, StreamCommand, StreamEvent, Token};
 use commipc_protocol::{Input, Instant, Output};
 
 use super::{Oracle, Seen, Verdict, ensure};
@@ -25,6 +25,7 @@ enum Ending {
     Done,
     Sent,
     Answered,
+    Ended,
 }
 
 impl Oracle for Requests {
@@ -65,8 +66,10 @@ impl Requests {
             | Command::Unlisten { token, .. } => (*token, Ending::Done),
             Command::Send { token, .. } | Command::Broadcast { token, .. } => (*token, Ending::Sent),
             Command::Call { token, .. } => (*token, Ending::Answered),
+            Command::Stream(StreamCommand::Ask { token, .. }) => (*token, Ending::Ended),
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
             | Command::Cancel { .. }
@@ -83,12 +86,14 @@ impl Requests {
             Event::Done { token, .. } => self.ended(node, *token, Ending::Done),
             Event::Sent { token, .. } => self.ended(node, *token, Ending::Sent),
             Event::Answered { token, .. } => self.ended(node, *token, Ending::Answered),
+            Event::Stream(StreamEvent::Ended { token, .. }) => self.ended(node, *token, Ending::Ended),
             Event::Closed(_) => {
                 let mut open = self.open.range((node, Token(0))..=(node, Token(u64::MAX)));
                 let left = open.find(|(asked, _)| !self.fresh.contains(*asked));
                 ensure(left.is_none(), || format!("{node:?} was told Closed while {left:?} was open"))
             }
             Event::DeriveKey { .. }
+            | Event::Stream(_)
             | Event::DeriveChannelKey { .. }
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }

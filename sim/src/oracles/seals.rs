@@ -135,6 +135,7 @@ impl Seals {
             }
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Stream(_)
             | Command::ChannelKeyFailed { .. }
             | Command::Reclaim { .. }
             | Command::Terminate { .. }
@@ -238,6 +239,7 @@ impl Seals {
             Event::Message(message) => return self.hears(at, node, message),
             Event::Gap(gap) => return self.gaps.gap(node, gap),
             Event::DeriveKey { .. }
+            | Event::Stream(_)
             | Event::OwnerChanged { .. }
             | Event::RequestEnded { .. }
             | Event::Violation(_)

@@ -167,6 +167,7 @@ impl Swarm {
             (weather.transports, limits, owning.early) = ([0, 0, 1], Limits::default(), true);
             world = world.weather(weather).malicious_hub("h", Malice::all(), owning.hub);
         } else {
+            besiege(&mut weather, &mut world);
             world = world.weather(weather).hub_with_policy("h", limits.clone(), owning.hub);
         }
         let mut choose = world.engine().decisions().on(work);
@@ -376,6 +377,7 @@ impl Swarm {
                 Event::RequestEnded { request, .. } => believes.requests.retain(|other| other != request),
                 Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }
+                | Event::Stream(_)
                 | Event::OwnerChanged { .. }
                 | Event::Gap(_)
                 | Event::Sent { .. }
@@ -478,6 +480,16 @@ impl Swarm {
 /// Whether a run's hub is malicious: one of eight.
 pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
     choose.chance(1, 8)
+}
+
+/// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be.
+fn besiege(weather: &mut Weather, world: &mut World) {
+    let attack = world.engine().decisions().stream("attack");
+    let mut choose = world.engine().decisions().on(attack);
+    if choose.chance(1, 16) {
+        weather.transports = [0, 1, 0];
+        weather.assault = weather.assault.map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
+    }
 }
 
 /// Limits of which some are tight, so that they are met.

@@ -14,3 +14,4 @@ mod messages;
 mod payloads;
 mod protection;
 mod providers;
+mod streams;

@@ -11,6 +11,7 @@ use crate::scene::{Scene, make, over_all, watch};
 
 over_all! {
     s35_an_event_has_one_provider,
+    s35_the_same_client_provides_again_and_the_newer_handler_answers,
     s24_a_dropped_provider_is_withdrawn_and_finishes_what_it_began,
     a_detached_provider_stays_as_long_as_the_hub,
     s41_v26_calls_end_at_once_when_their_provider_goes,
@@ -27,8 +28,6 @@ async fn s35_an_event_has_one_provider(scene: Scene) {
     let first = cast.provided.provide_with("first", "who", name).await.unwrap();
     let refused = cast.math.provide_with("second", "who", name).await.unwrap_err();
     assert_eq!(refused, ProvideError::Failed(Failure::Refused(Refusal::ProviderExists)));
-    let again = cast.provided.provide_with("again", "who", name).await.unwrap_err();
-    assert_eq!(again, ProvideError::Failed(Failure::Local(Misuse::AlreadyProvided)));
     // What was refused has left nothing behind, neither here nor there.
     for channel in [&cast.math, &cast.provided] {
         let who: String = channel.call("who", &()).await.unwrap();
@@ -39,6 +38,37 @@ async fn s35_an_event_has_one_provider(scene: Scene) {
     let _second = cast.math.provide_with("second", "who", name).await.unwrap();
     let who: String = cast.provided.call("who", &()).await.unwrap();
     assert_eq!(who, "second");
+}
+
+async fn s35_the_same_client_provides_again_and_the_newer_handler_answers(scene: Scene) {
+    let cast = scene.cast().await;
+    let (open_gate, gate) = smol::channel::bounded::<()>(1);
+    let (running, runs) = smol::channel::unbounded();
+    let slow = async |(gate, running): (smol::channel::Receiver<()>, smol::channel::Sender<()>), _: Request<()>| {
+        running.send(()).await.unwrap();
+        gate.recv().await.unwrap();
+        Ok::<_, Fault>("older")
+    };
+    let older = cast.provided.provide_with((gate, running), "who", slow).await.unwrap();
+    let mut call = [cast.math.call::<String>("who", &()).into_future()];
+    make(&mut call).await;
+    runs.recv().await.unwrap();
+    let newer = cast.provided.provide_with("newer", "who", name).await.unwrap();
+    let asked = async || cast.math.call::<String>("who", &()).await;
+    assert_eq!(asked().await.unwrap(), "newer");
+    // What the older one has begun is its own; its handle stands for nothing.
+    open_gate.send(()).await.unwrap();
+    let [call] = call;
+    assert_eq!(call.await.unwrap(), "older");
+    drop(older);
+    settled(&cast.provided).await;
+    assert_eq!(asked().await.unwrap(), "newer");
+    // To others the event is taken as before, and free when the newer one goes.
+    let refused = cast.math.provide_with("other", "who", name).await.unwrap_err();
+    assert_eq!(refused, ProvideError::Failed(Failure::Refused(Refusal::ProviderExists)));
+    newer.withdraw();
+    settled(&cast.provided).await;
+    assert_eq!(asked().await.unwrap_err().code().0, Refusal::NoProvider.code());
 }
 
 async fn s24_a_dropped_provider_is_withdrawn_and_finishes_what_it_began(scene: Scene) {

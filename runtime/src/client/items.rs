@@ -1,0 +1,372 @@
+//! Streams as their receiver sees them: asked for with a builder, then one item after the other until they end.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::marker::PhantomData;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use commipc_protocol::client::{CallFailure, Command, Credit, Outgoing, Payload, StreamCommand, StreamId, Token};
+use commipc_protocol::{Misuse, client};
+use futures_core::Stream;
+
+use super::ClientHandle;
+use super::call::{DEFAULT_DEADLINE, Decode};
+use super::desk::ClientDriver;
+use super::feed::{Feed, ItemStream, Pump};
+use super::tickets::Target;
+use crate::error::CallError;
+use crate::sync::lock;
+
+/// How much of a stream may be on its way at a time, unless it says otherwise: so many items.
+pub const DEFAULT_CREDIT: u64 = 256;
+/// And so many bytes.
+pub const DEFAULT_CREDIT_BYTES: u64 = 256 << 10;
+
+/// What the driver is told of after so many bytes, while more items wait.
+const REPORT: u64 = 32 << 10;
+
+/// Items that have come and nobody has taken yet.
+pub(super) struct ItemQueue(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<(Payload, u64)>,
+    accepted: bool,
+    end: Option<Result<(), CallFailure>>,
+    waker: Option<Waker>,
+    /// Of an exchange that we asked for: what gives our own items.
+    feed: Option<Arc<Feed>>,
+}
+
+/// What comes out of a queue.
+enum Next {
+    Item(Payload, u64),
+    End(Result<(), CallFailure>),
+}
+
+impl ItemQueue {
+    pub(super) fn new(feed: Option<Arc<Feed>>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Waiting { feed, ..Waiting::default() })))
+    }
+
+    pub(super) fn push(&self, item: Payload, cost: u64) {
+        let waker = {
+            let mut waiting = lock(&self.0);
+            waiting.items.push_back((item, cost));
+            waiting.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// A provider has taken the request.
+    pub(super) fn accept(&self) {
+        let waker = {
+            let mut waiting = lock(&self.0);
+            waiting.accepted = true;
+            waiting.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nothing comes after what is there.
+    pub(super) fn end(&self, result: Result<(), CallFailure>) {
+        let (waker, feed) = {
+            let mut waiting = lock(&self.0);
+            waiting.end.get_or_insert(result);
+            (waiting.waker.take(), waiting.feed.take())
+        };
+        waker.into_iter().for_each(Waker::wake);
+        feed.into_iter().for_each(|feed| feed.end());
+    }
+
+    /// Our own items are wanted.
+    pub(super) fn demand(&self, amount: Credit) {
+        let feed = lock(&self.0).feed.clone();
+        feed.into_iter().for_each(|feed| feed.demand(amount));
+    }
+
+    /// Whether a provider has taken the request, or why none has.
+    fn poll_accepted(&self, cx: &Context<'_>) -> Poll<Result<(), CallFailure>> {
+        let mut waiting = lock(&self.0);
+        if waiting.accepted {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = waiting.end.clone() {
+            return Poll::Ready(end);
+        }
+        waiting.register(cx);
+        Poll::Pending
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Next> {
+        let mut waiting = lock(&self.0);
+        if let Some((payload, cost)) = waiting.items.pop_front() {
+            return Poll::Ready(Next::Item(payload, cost));
+        }
+        if let Some(end) = waiting.end.clone() {
+            return Poll::Ready(Next::End(end));
+        }
+        waiting.register(cx);
+        Poll::Pending
+    }
+}
+
+impl Waiting {
+    fn register(&mut self, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// The items of a stream, in order.
+///
+/// What waits here is bounded by the credit the stream was asked for with: a provider is slowed down to the speed at
+/// which items are taken. Dropping it cancels the stream: its provider's handler is dropped.
+#[must_use = "a stream that is dropped is cancelled"]
+pub struct Items<T> {
+    driver: Arc<ClientDriver>,
+    queue: Arc<ItemQueue>,
+    id: StreamId,
+    decode: Decode<T>,
+    /// Taken, and the driver not told.
+    taken: Credit,
+    /// Told at this many items at the latest.
+    half: u64,
+    over: bool,
+    /// Of a stream that we asked for.
+    _client: Option<Arc<ClientHandle>>,
+    marker: PhantomData<fn() -> T>,
+}
+
+impl<T> Items<T> {
+    /// What a caller sends in an exchange.
+    pub(super) fn of_caller(
+        driver: Arc<ClientDriver>,
+        queue: Arc<ItemQueue>,
+        request: client::RequestId,
+        decode: Decode<T>,
+    ) -> Self {
+        let (id, half) = (StreamId::Request(request), DEFAULT_CREDIT / 2);
+        let taken = Credit::NONE;
+        Self { driver, queue, id, decode, taken, half, over: false, _client: None, marker: PhantomData }
+    }
+
+    /// Waits for the next item; `None` when the stream has ended well and all of it was taken. An error is the last thing,
+    /// unless it is only that an item is of another type.
+    ///
+    /// Cancel safe: an item is either returned or still there.
+    pub async fn next(&mut self) -> Option<Result<T, CallError>> {
+        poll_fn(|cx| self.poll_item(cx)).await
+    }
+
+    /// Waits for the next item, with the error in front.
+    ///
+    /// # Errors
+    /// As [`Items::next`].
+    pub async fn try_next(&mut self) -> Result<Option<T>, CallError> {
+        self.next().await.transpose()
+    }
+
+    /// Polls for the next item, for hand-written futures.
+    pub fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        match self.queue.poll(cx) {
+            Poll::Ready(Next::Item(payload, cost)) => {
+                self.taken = self.taken.plus(Credit { items: 1, bytes: cost });
+                if self.taken.items >= self.half || self.taken.bytes >= REPORT {
+                    self.report();
+                }
+                Poll::Ready(Some((self.decode)(payload).map_err(CallError::from)))
+            }
+            Poll::Ready(Next::End(result)) => {
+                self.over = true;
+                Poll::Ready(result.err().map(|failure| Err(failure.into())))
+            }
+            Poll::Pending => {
+                // Everything is taken, so that nothing but this can make the provider go on.
+                self.report();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        if self.taken != Credit::NONE {
+            let amount = mem::take(&mut self.taken);
+            self.driver.issue(Command::Stream(StreamCommand::Consumed { stream: self.id, amount }));
+        }
+    }
+}
+
+impl<T> Stream for Items<T> {
+    type Item = Result<T, CallError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_item(cx)
+    }
+}
+
+impl<T> Drop for Items<T> {
+    fn drop(&mut self) {
+        match self.id {
+            StreamId::Call(token) => cancel(&self.driver, token, &self.queue),
+            // The request goes on without the caller's items.
+            StreamId::Request(_) => {}
+        }
+    }
+}
+
+fn cancel(driver: &ClientDriver, token: Token, queue: &ItemQueue) {
+    if lock(&queue.0).end.is_none() {
+        let target = lock(driver.sink().tickets()).disconnect(token);
+        driver.issue(Command::Cancel { call: token });
+        drop(target);
+    }
+    queue.end(Ok(()));
+}
+
+impl<T> fmt::Debug for Items<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Items").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A stream that is not asked for yet: await it. It is ready when a provider has taken the request.
+#[must_use = "nothing is asked for before this is awaited"]
+pub struct StreamCall<R> {
+    client: Arc<ClientHandle>,
+    outgoing: Result<Outgoing, CallError>,
+    deadline: Duration,
+    window: Credit,
+    input: Option<ItemStream>,
+    decode: Decode<R>,
+}
+
+impl<R> StreamCall<R> {
+    pub(super) fn new(
+        client: Arc<ClientHandle>,
+        outgoing: Result<Outgoing, CallError>,
+        input: Option<ItemStream>,
+        decode: Decode<R>,
+    ) -> Self {
+        let window = Credit { items: DEFAULT_CREDIT, bytes: DEFAULT_CREDIT_BYTES };
+        Self { client, outgoing, deadline: DEFAULT_DEADLINE, window, input, decode }
+    }
+
+    /// How long it may take until a provider has taken the request, at most a day. The stream itself has no deadline: to
+    /// give it up, drop its items.
+    pub fn deadline(mut self, time: Duration) -> Self {
+        self.deadline = time;
+        self
+    }
+
+    /// How many items may be on their way at a time, at least 1.
+    pub fn credit(mut self, items: u64) -> Self {
+        self.window.items = items.max(1);
+        self
+    }
+
+    /// How many bytes may be on their way at a time; less with many streams at once, and at least about 16 KiB.
+    pub fn credit_bytes(mut self, bytes: u64) -> Self {
+        self.window.bytes = bytes;
+        self
+    }
+
+    /// A CBOR map that goes with the request, for the provider to read.
+    pub fn metadata(mut self, map: Bytes) -> Self {
+        if let Ok(outgoing) = &mut self.outgoing {
+            outgoing.metadata = map;
+        }
+        self
+    }
+}
+
+impl<R> IntoFuture for StreamCall<R> {
+    type Output = Result<Items<R>, CallError>;
+    type IntoFuture = PendingStream<R>;
+
+    fn into_future(self) -> PendingStream<R> {
+        PendingStream { step: Step::Start(Box::new(self)) }
+    }
+}
+
+/// A stream that is being asked for. Dropping it before it is ready cancels the request.
+#[must_use = "a stream is asked for only while this is polled"]
+pub struct PendingStream<R> {
+    step: Step<R>,
+}
+
+enum Step<R> {
+    Start(Box<StreamCall<R>>),
+    Waiting(Items<R>),
+    Over,
+}
+
+impl<R> Future for PendingStream<R> {
+    type Output = Result<Items<R>, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let items = match mem::replace(&mut this.step, Step::Over) {
+            Step::Start(call) => match start(*call) {
+                Ok(items) => items,
+                Err(error) => return Poll::Ready(Err(error)),
+            },
+            Step::Waiting(items) => items,
+            Step::Over => return Poll::Pending,
+        };
+        match items.queue.poll_accepted(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(items)),
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(failure.into())),
+            Poll::Pending => {
+                this.step = Step::Waiting(items);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn start<R>(call: StreamCall<R>) -> Result<Items<R>, CallError> {
+    let StreamCall { client, outgoing, deadline: time_left, window, input, decode } = call;
+    let outgoing = outgoing?;
+    let driver = Arc::clone(&client.driver);
+    let feed = input.is_some().then(Arc::<Feed>::default);
+    let queue = ItemQueue::new(feed.clone());
+    let token = lock(driver.sink().tickets()).standing(Target::Items(Arc::clone(&queue)));
+    if let (Some(feed), Some(items)) = (feed, input) {
+        let pump = Pump::new(Arc::clone(&driver), StreamId::Call(token), feed, items);
+        driver.runtime().spawn(Box::pin(pump));
+    }
+    let exchange = lock(&queue.0).feed.is_some();
+    driver.issue(Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
+    let (id, half) = (StreamId::Call(token), window.items.div_ceil(2));
+    let (taken, over, marker) = (Credit::NONE, false, PhantomData);
+    Ok(Items { driver, queue, id, decode, taken, half, over, _client: Some(client), marker })
+}
+
+/// How the items of a caller ended, as its provider sees it.
+pub(super) fn caller_ended(result: Result<(), Misuse>) -> Result<(), CallFailure> {
+    let failed = |why| CallFailure::Failed { failure: client::Failure::Local(why), maybe_executed: false };
+    result.map_err(failed)
+}
+
+impl<R> fmt::Debug for StreamCall<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamCall").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for PendingStream<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingStream").finish_non_exhaustive()
+    }
+}
