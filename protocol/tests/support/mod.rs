@@ -342,10 +342,24 @@ pub fn recorded_calls(
     in_flight: u64,
     size: usize,
 ) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
+    recorded_calls_with(None, rounds, in_flight, size)
+}
+
+/// The same on a channel that may have a password.
+pub fn recorded_calls_with(
+    password: Option<&Secret>,
+    rounds: usize,
+    in_flight: u64,
+    size: usize,
+) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
     let mut world = World::new(&["caller", "provider"]);
     world.record = Some(Vec::new());
     world.connect_all();
     world.open(1, "math");
+    if let Some(password) = password {
+        world.protect(1, "math", password, 1);
+        world.join(0, "math", password);
+    }
     world.provide(1, 5, "math", "sum");
     let setup = world.record.replace(Vec::new()).unwrap();
     let body: &'static [u8] = vec![1; size].leak();

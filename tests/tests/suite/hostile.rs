@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ciborium::Value;
-use commipc_runtime::{CallError, Channel, Client, Fault, Hub, Items, OpenError, Request, Secret};
+use commipc_runtime::{CallError, Channel, Client, Fault, Hub, Items, OpenError, Refusal, Request, Secret};
 use smol::stream;
 
 use crate::scene::{Scene, TOKIO, Transport, run};
@@ -307,7 +307,7 @@ fn v4_v7_an_answer_is_the_providers_and_belongs_to_its_call() {
 }
 
 #[test]
-fn v2_v3_a_request_is_carried_out_once_and_as_it_was_asked() {
+fn s33_v2_v3_a_request_is_carried_out_once_and_as_it_was_asked() {
     hostile(|stage| async move {
         // The deceived one is the provider here.
         let victim = stage.victim().await;
@@ -407,6 +407,30 @@ fn d1_no_stream_is_cut_reordered_or_repeated_unnoticed() {
             let items = victim.vault.stream::<u32>("numbers", &8).deadline(SOON).await.unwrap();
             assert_eq!(all(items).await, (vec![0, 1, 2], false), "an end that is not the provider's is none");
         }
+    });
+}
+
+#[test]
+fn d2_v5_who_is_no_member_gets_no_stream_of_a_protected_channel() {
+    hostile(|stage| async move {
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let numbers = move |r: Request<u32>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            stream::iter((0..*r).map(Ok::<u32, Fault>))
+        };
+        let _numbers = stage.vault.provide_stream("numbers", numbers).await.unwrap();
+        let stranger = stage.client().await;
+        let refused = match stranger.stream::<u32>("vault", "numbers", &8).deadline(SOON).await {
+            Ok(mut items) => items.next().await.unwrap().unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(refused.code().0, Refusal::PasswordRequired.code(), "{refused}");
+        // A member does.
+        let victim = stage.victim().await;
+        let mut items = victim.vault.stream::<u32>("numbers", &1).deadline(SOON).await.unwrap();
+        assert_eq!(items.next().await.unwrap().unwrap(), 0);
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "and the provider is not even asked");
     });
 }
 
