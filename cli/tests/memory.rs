@@ -1,6 +1,7 @@
 //! What a hub's process holds of a channel's password, after members have proved it and talked: nothing.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 mod support;
 

@@ -64,9 +64,12 @@ async fn capture_and_verify(scene: Scene) {
     member.close().await;
 
     let frames = std::mem::take(&mut *frames.lock().unwrap());
-    let capture = scene.path("capture.json");
-    write(&capture, &frames);
-    let counts: BTreeMap<String, u64> = serde_json::from_slice(&verify(&capture, PASSWORD).unwrap()).unwrap();
+    verify_all(&scene.path("capture.json"), frames);
+}
+
+fn verify_all(capture: &Path, frames: Vec<Frame>) {
+    write(capture, &frames);
+    let counts: BTreeMap<String, u64> = serde_json::from_slice(&verify(capture, PASSWORD).unwrap()).unwrap();
     let count = |kind: &str| counts.get(kind).copied().unwrap_or(0);
     for (kind, least) in [
         ("call", 4),
@@ -84,13 +87,13 @@ async fn capture_and_verify(scene: Scene) {
     assert_eq!(counts.values().sum::<u64>(), messages as u64, "every one was verified");
 
     // It can say no.
-    let error = verify(&capture, "another password").unwrap_err();
+    let error = verify(capture, "another password").unwrap_err();
     assert!(error.contains("is wrong"), "{error}");
     let mut altered = frames;
     let answer = altered.iter_mut().find(|frame| frame.kind() == 36).unwrap();
     *answer.bytes.last_mut().unwrap() ^= 1;
-    write(&capture, &altered);
-    assert!(verify(&capture, PASSWORD).unwrap_err().contains("the tag of this answer is wrong"));
+    write(capture, &altered);
+    assert!(verify(capture, PASSWORD).unwrap_err().contains("the tag of this answer is wrong"));
 }
 
 fn write(path: &Path, frames: &[Frame]) {
