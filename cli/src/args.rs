@@ -220,6 +220,13 @@ pub(crate) struct Hub {
     /// What becomes of a channel when its owner goes: terminate, promote, or hold:30s (wait for it, then terminate)
     #[arg(long, value_name = "POLICY", default_value = "terminate", value_parser = parse_policy)]
     pub(crate) on_owner_leave: OwnerPolicy,
+    /// A file with a password for the hub's own channels: who listens to them, or asks for channels and members, must know it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) system_password_file: Option<PathBuf>,
+    /// Where to keep who owns the channels and what checks their passwords, so that both survive a restart of the hub;
+    /// made when absent, for this user only
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// Give a channel a password and stay as its owner

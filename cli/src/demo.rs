@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use commipc_tokio::{Channel, Client, ConnectError, Fault, FaultCode, Hub, Refusal, Request};
+use commipc_tokio::{Channel, Client, ConnectError, Fault, FaultCode, Hub, Refusal, Request, Secret};
 use futures_lite::stream;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::keygen;
+use crate::tamper::Tamper;
 
 /// A step that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,6 +71,7 @@ impl Demo {
         self.stream(&provided, &math).await?;
         self.broadcast(&provided, &math).await?;
         self.private_errors(&provided, &math).await?;
+        self.tampered(&service, &key, dir).await?;
         self.wrong_key(&url, dir).await?;
         self.end(hub, service, consumer).await
     }
@@ -148,6 +150,41 @@ impl Demo {
             return Err(Failure::new(Exit::Other, "the handler's private error text reached the caller"));
         }
         self.tell(&format!("a handler fails with \"{PRIVATE}\", and the caller learns no more than: {error}"));
+        Ok(())
+    }
+
+    /// What is altered on its way is not believed, whoever altered it.
+    async fn tampered(&self, service: &Client, key: &Path, dir: &Path) -> Outcome {
+        let password = Secret::parse(keygen::generate()?.as_bytes()).map_err(|e| wrong("the channel's key", &e))?;
+        let owned = service.open("vault").await.map_err(|e| wrong("opening the vault", &e))?;
+        owned.protect_with(password.clone()).await.map_err(|e| wrong("protecting the vault", &e))?;
+        self.tell("math_service gives the channel vault a password, which the hub never hears");
+
+        let line = dir.join("line.sock");
+        let tamper = Tamper::start(&line, &dir.join("hub.sock"), "meet at noon", "meet at nine")
+            .map_err(|e| Failure::io("putting a stranger on the line", &e))?;
+        let url = format!("unix:{}", line.display());
+        let member = connect(&url, key, "member").await.map_err(|e| wrong("the member's connection", &e))?;
+        let vault = member.open("vault").secret(password).await.map_err(|e| wrong("joining the vault", &e))?;
+        let mut news = vault.listen::<String>("news").await.map_err(|e| wrong("listening", &e))?;
+        for text in ["meet at dawn", "meet at noon", "meet at dusk"] {
+            owned.broadcast("news", text).await.map_err(|e| wrong("the broadcast", &e))?;
+        }
+        let mut heard = Vec::new();
+        for _ in 0..2 {
+            let Some(message) = news.next().await else {
+                return Err(Failure::new(Exit::Other, "the connection ended with the altered message"));
+            };
+            heard.push((message.clone(), message.lost()));
+        }
+        expect("what the member heard", &heard, &vec![("meet at dawn".into(), 0), ("meet at dusk".into(), 1)])?;
+        expect("the stranger's work", &tamper.has_changed(), &true)?;
+        expect("the altered messages", &member.refused_messages().altered, &1)?;
+        self.tell(
+            "a stranger between hub and member changes \"meet at noon\" to \"meet at nine\": the member refuses it, \
+             because its signature does not fit, and hears from the next message that one is missing",
+        );
+        member.close().await;
         Ok(())
     }
 

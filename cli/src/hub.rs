@@ -25,6 +25,12 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     if let Some(id) = &common.id {
         builder = builder.id(id);
     }
+    if let Some(file) = &args.system_password_file {
+        builder = builder.system_password_file(file);
+    }
+    if let Some(dir) = &args.state_dir {
+        builder = builder.state_dir(dir);
+    }
     if let Some(reloads) = &reloads {
         builder = builder.credentials(reloads.table().map_err(|error| not_started(&error))?);
     } else if let Some(file) = &common.secret_file {

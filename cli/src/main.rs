@@ -26,6 +26,7 @@ mod say;
 mod sim;
 mod stop;
 mod stream;
+mod tamper;
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};

@@ -1,6 +1,6 @@
 //! `commipc channels` and `commipc members`: what a hub holds.
 
-use commipc_tokio::{ChannelInfo, MemberInfo};
+use commipc_tokio::{Channel, ChannelInfo, Client, MemberInfo, OpenError, Refusal, SYSTEM_CHANNEL};
 use serde::Serialize;
 
 use crate::args::{Common, Members};
@@ -11,9 +11,17 @@ use crate::json;
 
 pub(crate) async fn channels(common: &Common) -> Outcome {
     let client = connect::client(common).await?;
+    let _own = own_channel(&client, common).await?;
     let channels = client.channels().await;
-    let channels =
-        channels.map_err(|error| errors::connection(&connect::url(common), error.code().0, &error.to_string()))?;
+    let own = channel_name(SYSTEM_CHANNEL)?;
+    let channels = channels.map_err(|error| {
+        let (hub, code, text) = (connect::url(common), error.code(), error.to_string());
+        if code.0 == Refusal::PasswordRequired.code() {
+            errors::operation(&hub, &own, None, code, &text)
+        } else {
+            errors::connection(&hub, code.0, &text)
+        }
+    })?;
     let row =
         |channel: &ChannelInfo| [channel.name.clone(), channel.members.to_string(), channel.providers.to_string()];
     show(&channels, ["CHANNEL", "MEMBERS", "PROVIDERS"], row, "the hub has no channels", common.json);
@@ -25,6 +33,7 @@ pub(crate) async fn members(args: &Members, common: &Common) -> Outcome {
     let hub = connect::url(common);
     let channel = channel_name(&args.channel)?;
     let client = connect::client(common).await?;
+    let _own = own_channel(&client, common).await?;
     let members = client.members(&channel).await;
     let members = members.map_err(|error| errors::operation(&hub, &channel, None, error.code(), &error.to_string()))?;
     let owner = |member: &MemberInfo| if member.owner { "yes" } else { "-" }.to_owned();
@@ -32,6 +41,18 @@ pub(crate) async fn members(args: &Members, common: &Common) -> Outcome {
     show(&members, ["CLIENT", "OWNER", "PROVIDES"], row, "the channel has no members", common.json);
     client.close().await;
     Ok(())
+}
+
+/// The hub's own channel, opened if the options name a password.
+async fn own_channel(client: &Client, common: &Common) -> Outcome<Option<Channel>> {
+    if common.password_file.is_none() {
+        return Ok(None);
+    }
+    let name = channel_name(SYSTEM_CHANNEL)?;
+    let opened = connect::opening(client, &name, common)?.await;
+    let failed =
+        |error: OpenError| errors::operation(&connect::url(common), &name, None, error.code(), &error.to_string());
+    opened.map(Some).map_err(failed)
 }
 
 /// A table for people or a line for each entry; that there are none is said beside stdout.

@@ -31,7 +31,7 @@ fn hmac(key: &[u8; 32], input: &[u8]) -> [u8; 32] {
 }
 
 #[test]
-fn v15_proof_relayed_to_another_hub_fails() {
+fn d5_v15_proof_relayed_to_another_hub_fails() {
     let secret = Secret::key([1; 32]);
     let (honest, other) = (
         Verifier::new(&secret, SALT, 0).unwrap(),

@@ -42,6 +42,31 @@ fn s19_the_first_to_open_a_channel_owns_it() {
 }
 
 #[test]
+fn s18_to_open_to_listen_and_to_provide_are_three_things() {
+    let mut world = World::ready(&["first", "listener", "provider", "outsider"]);
+    for client in 0..3 {
+        world.open(client, "ch");
+    }
+    world.listen(1, 5, "ch", Some("ev"));
+    world.provide(2, 6, "ch", "ev");
+    world.say(0, "ch", "ev", b"to all");
+    assert_eq!(&world.expect_message(1)[..], b"to all");
+    assert!(
+        world.events.iter().all(std::collections::VecDeque::is_empty),
+        "who opened or provides hears nothing by that"
+    );
+    world.command(0, Command::Send { token: Token(7), outgoing: support::outgoing("ch", "ev", b"to one") });
+    assert!(matches!(world.next(0), Event::Sent { result: Ok(()), .. }));
+    assert_eq!(&world.expect_message(2)[..], b"to one");
+    assert!(world.events[1].is_empty());
+    // Whoever is no member can do neither.
+    let event = commipc_protocol::EventName::new("ev").unwrap();
+    world.command(3, Command::Listen { token: Token(8), channel: name("ch"), event: Some(event) });
+    assert_eq!(world.expect_refused(3), Refusal::NotMember);
+    assert_eq!(owner(&world, "ch").as_deref(), Some("first"), "the first in the order of joining");
+}
+
+#[test]
 fn s20_with_the_owner_the_channel_ends_and_everybody_is_told_which() {
     let mut world = World::ready(&["owner", "provider", "caller"]);
     for client in 0..3 {

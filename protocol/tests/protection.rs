@@ -231,7 +231,7 @@ fn v20_guesses_of_a_channels_password_wait() {
 }
 
 #[test]
-fn v18_v19_d3_the_hub_never_hears_the_password_or_the_key_that_signs() {
+fn v18_v19_d3_s27_the_hub_never_hears_the_password_or_the_key_that_signs() {
     let secret = Secret::key([0x5a; 32]);
     for transport in [Transport::Memory, Transport::Tcp] {
         let mut world = World::new(&["owner", "member"]);
@@ -248,6 +248,13 @@ fn v18_v19_d3_the_hub_never_hears_the_password_or_the_key_that_signs() {
         let seen: Vec<&[u8]> = world.wire.values().flat_map(|(to, from)| [&to[..], &from[..]]).collect();
         let holds = |needle: &[u8]| seen.iter().any(|bytes| bytes.windows(needle.len()).any(|window| window == needle));
         assert!(!holds(&[0x5a; 32]), "the secret");
+        // All that a machine can know comes from its inputs and its seed: what neither holds is not in its state.
+        let (master, _) = hkdf::Hkdf::<sha2::Sha256>::extract(Some(&[3; 16]), &[0x5a; 32]);
+        let channel = hkdf::Hkdf::<sha2::Sha256>::new(Some(b"commipc/1 channel"), &master);
+        let mut end_to_end = [0; 32];
+        let context = [&b"e2e\0"[..], &[0, 0, 0, 2], b"ch", &[3; 16], &1_u64.to_be_bytes()];
+        channel.expand_multi_info(&context, &mut end_to_end).unwrap();
+        assert!(!holds(&master) && !holds(&end_to_end), "what is made of it");
         assert_eq!(holds(verifier.server_key()), transport == Transport::Memory, "masked on the network");
         assert_eq!(holds(verifier.stored_key()), transport == Transport::Memory);
         assert!(!format!("{:?}", world.hub).contains("5a5a5a") && !format!("{:?}", world.hub).contains("[90, 90"));

@@ -92,7 +92,7 @@ fn s72_d14_a_hub_that_has_forgotten_everything_is_told_again() {
     world.listen(1, 6, "vault", Some("up"));
     world.join(2, "vault", &secret);
     world.provide(2, 5, "vault", "sum");
-    world.restart(hub(Limits::default()));
+    world.replace_hub(hub(Limits::default()));
     // Members come first, and do not take what is not protected.
     for _ in 0..20_000 {
         world.pass(Duration::from_millis(5));
@@ -127,7 +127,7 @@ fn s72_v28_a_member_with_a_password_takes_no_channel_without() {
     world.protect(0, "vault", &secret, 1);
     world.join(1, "vault", &secret);
     world.hold_dials = true;
-    world.restart(hub(Limits::default()));
+    world.replace_hub(hub(Limits::default()));
     world.command(0, Command::Close);
     world.release_dials();
     world.events[1].clear();
@@ -275,7 +275,7 @@ fn s70_d18_five_refusals_in_a_row_that_nobody_has_proved_are_believed() {
         owner_policy: commipc_protocol::OwnerPolicy::default(),
     };
     other.limits.free_failures = 100;
-    world.restart(commipc_protocol::hub::Hub::new(other, &commipc_protocol::Seed::new([4; 32])));
+    world.replace_hub(commipc_protocol::hub::Hub::new(other, &commipc_protocol::Seed::new([4; 32])));
     for _ in 0..100 {
         world.pass(Duration::from_secs(5));
     }

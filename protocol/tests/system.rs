@@ -166,6 +166,19 @@ fn v20_failed_logins_do_not_flood_those_who_watch_and_none_is_dropped_in_silence
 }
 
 #[test]
+fn s61_an_error_ends_nobody_elses_link_and_is_told_to_those_who_listen_and_no_one_else() {
+    let mut world = World::ready(&["monitor", "a", "b"]);
+    let forwarded = |world: &World| world.hub.counters().forwarded;
+    world.inject(1, &[0, 0, 0, 2, 16, 0xff]);
+    assert!(!world.is_linked(1) && world.is_linked(2));
+    assert_eq!(forwarded(&world), 0, "nobody listens, so nothing is said");
+    world.open(0, ERRORS_CHANNEL);
+    world.listen(0, 7, ERRORS_CHANNEL, None);
+    world.inject(2, &[0, 0, 0, 2, 16, 0xff]);
+    assert_eq!((heard(&mut world, 0).len(), forwarded(&world)), (1, 1));
+}
+
+#[test]
 fn s65_what_the_hub_says_reaches_only_those_who_listen_and_is_numbered() {
     let mut world = monitored(SYSTEM_CHANNEL);
     world.open(2, SYSTEM_CHANNEL);
@@ -184,7 +197,7 @@ fn s65_what_the_hub_says_reaches_only_those_who_listen_and_is_numbered() {
 }
 
 #[test]
-fn v17_reserved_names_are_nobodys() {
+fn v17_s66_d17_reserved_names_are_nobodys() {
     let mut world = World::ready(&["a", "b"]);
     world.open(0, SYSTEM_CHANNEL);
     let provide = Command::Provide {
@@ -217,7 +230,7 @@ fn v17_reserved_names_are_nobodys() {
 }
 
 #[test]
-fn v33_a_monitor_that_leaves_takes_nothing_from_the_others() {
+fn v33_d12_a_monitor_that_leaves_takes_nothing_from_the_others() {
     let mut world = monitored(SYSTEM_CHANNEL);
     world.open(1, SYSTEM_CHANNEL);
     world.listen(1, 7, SYSTEM_CHANNEL, None);

@@ -12,7 +12,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::error::{HubError, SecretSourceError};
-use crate::runtime::{Runtime, random};
+use crate::runtime::Runtime;
 use crate::secret::{self, Unread};
 use crate::sync::blocking;
 
@@ -177,15 +177,13 @@ impl CredentialTable {
     }
 
     /// What a hub keeps of it. The secrets are forgotten.
-    pub(crate) async fn derive(self, runtime: &Arc<dyn Runtime>) -> Result<Credentials, HubError> {
+    pub(crate) async fn derive(self, runtime: &Arc<dyn Runtime>, hub_key: &[u8; 32]) -> Result<Credentials, HubError> {
         if self.entries.is_empty() {
             return Err(CredentialsError::Empty.into());
         }
-        let mut credentials = Credentials::new(*random(&**runtime).map_err(HubError::Seed)?);
+        let mut credentials = Credentials::new(*hub_key);
         for Entry { id, secret, capabilities, ids } in self.entries {
-            let salt = random(&**runtime).map_err(HubError::Seed)?;
-            let (salt, _) = salt.split_first_chunk::<16>().ok_or(HubError::RuntimeGone)?;
-            let salt = *salt;
+            let salt = credentials.salt(&id);
             let derived = blocking(&**runtime, move || Verifier::new(&secret, salt, DEFAULT_ITERATIONS)).await;
             let verifier = derived
                 .ok_or(HubError::RuntimeGone)?
@@ -250,10 +248,9 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<CredentialTable, CredentialsError> {
-        let folder = std::env::temp_dir().join(format!("commipc-credentials-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("{:x}", text.len() * 31 + text.bytes().map(usize::from).sum::<usize>()));
-        write(&folder.join("alice.key"), &format!("key:{}\n", "ab".repeat(32)), 0o600);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table");
+        write(&folder.path().join("alice.key"), &format!("key:{}\n", "ab".repeat(32)), 0o600);
         write(&path, text, 0o600);
         CredentialTable::read(&path)
     }

@@ -12,6 +12,7 @@ use crate::credentials::CredentialsError;
 use crate::endpoint::EndpointError;
 use crate::local::LocalError;
 use crate::payload::DecodeError;
+use crate::state::StateError;
 
 macro_rules! operation_error {
     ($(#[$meta:meta])* $name:ident { $($(#[$attr:meta])* $variant:ident($of:ty) => $code:expr,)* }) => {
@@ -333,6 +334,9 @@ pub enum HubError {
     /// The table of credentials cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// What the hub has stored cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The system gives no randomness.
     #[error("the system gives no randomness: {0}")]
     Seed(io::Error),
@@ -356,6 +360,7 @@ impl HubError {
         Code(match self {
             Self::BadName(_) => Misuse::BadName.code(),
             Self::Secret(_) | Self::Credentials(_) => Refusal::AuthFailed.code(),
+            Self::State(_) => Refusal::StorageFailed.code(),
             Self::Url(_) | Self::Local(_) | Self::Seed(_) | Self::Listen { .. } | Self::RuntimeGone => {
                 Misuse::Unreachable.code()
             }
@@ -366,13 +371,14 @@ impl HubError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Local(LocalError::AlreadyListening(_)) => true,
+            Self::Local(LocalError::AlreadyListening(_)) | Self::State(StateError::InUse(_)) => true,
             Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
             Self::Local(_)
             | Self::Url(_)
             | Self::BadName(_)
             | Self::Secret(_)
             | Self::Credentials(_)
+            | Self::State(_)
             | Self::Seed(_)
             | Self::RuntimeGone => false,
         }

@@ -5,13 +5,13 @@ use std::fmt;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::io;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use commipc_protocol::auth::Secret;
-use commipc_protocol::hub::{self, Command, Event, HubConfig};
+use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub, SystemPassword};
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed};
 use zeroize::Zeroizing;
 
@@ -22,7 +22,8 @@ use crate::error::{HubError, SecretSourceError};
 use crate::local::{Claim, LocalError, key_path};
 use crate::runtime::{Acceptor, BoxFuture, Runtime, random};
 use crate::secret::SecretSource;
-use crate::sync::lock;
+use crate::state::{Change, Dir, Disk, StateError, Store};
+use crate::sync::{blocking, lock};
 
 /// A hub that does not run yet: await it, or call [`HubBuilder::start`].
 #[must_use = "no hub runs before this is awaited"]
@@ -34,6 +35,14 @@ pub struct HubBuilder {
     credentials: Option<CredentialTable>,
     limits: Limits,
     owner_policy: OwnerPolicy,
+    state: Option<StatePlace>,
+    system_password: Option<Result<Secret, SecretSourceError>>,
+}
+
+/// Where a hub stores what it remembers over a restart.
+enum StatePlace {
+    Dir(PathBuf),
+    Disk(Arc<dyn Disk>),
 }
 
 impl HubBuilder {
@@ -47,6 +56,8 @@ impl HubBuilder {
             credentials: None,
             limits: Limits::default(),
             owner_policy: OwnerPolicy::default(),
+            state: None,
+            system_password: None,
         }
     }
 
@@ -94,6 +105,36 @@ impl HubBuilder {
         self
     }
 
+    /// What those must know, besides the hub's secret, who listen to the hub's own channels
+    /// ([`SYSTEM_CHANNEL`](crate::SYSTEM_CHANNEL) and the others) or ask it what it holds. Nobody can change it while the
+    /// hub runs. It opens these channels and nothing more: what the hub says there is not signed.
+    pub fn system_password(mut self, secret: Secret) -> Self {
+        self.system_password = Some(Ok(secret));
+        self
+    }
+
+    /// The file with what [`HubBuilder::system_password`] takes: `key:` and 64 hex digits, or else a password.
+    pub fn system_password_file(mut self, path: &Path) -> Self {
+        self.system_password = Some(crate::secret::read_secret_file(path));
+        self
+    }
+
+    /// A directory where the hub keeps what is to survive its restart: its id, who owns its channels, and what checks their
+    /// passwords. It is made when absent, is only for this user (0700), and serves one hub at a time.
+    ///
+    /// Every change is on the disk before anybody is told of it. Without such a directory, ownership and passwords of
+    /// channels last as long as the hub.
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state = Some(StatePlace::Dir(path.into()));
+        self
+    }
+
+    /// As [`HubBuilder::state_dir`], on a disk of one's own: for simulators.
+    pub fn state_disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.state = Some(StatePlace::Disk(disk));
+        self
+    }
+
     /// Bounds other than the default ones.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -103,12 +144,13 @@ impl HubBuilder {
     /// Starts the hub. When it returns, clients can connect.
     ///
     /// # Errors
-    /// When a URL or the id is none, another hub serves a path, there is no secret to ask for, or the system says no.
+    /// When a URL or the id is none, another hub serves a path or uses the state directory, what is stored there is
+    /// damaged, there is no secret to ask for, or the system says no.
     ///
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, id, secret, credentials, limits, owner_policy } = self;
+        let Self { runtime, mut urls, id, secret, credentials, limits, owner_policy, state, system_password } = self;
         let id = id.transpose()?;
         if urls.is_empty() {
             urls.push(endpoint::default_url());
@@ -126,10 +168,51 @@ impl HubBuilder {
             (None, Some(table)) => table,
             (None, None) => CredentialTable::new().with_shared(shared_key(&*runtime, &claims, &endpoints)?),
         };
-        let credentials = table.derive(&runtime).await?;
+        let Memory { hub, channels, store } = Memory::load(&runtime, id, state).await?;
+        let credentials = table.derive(&runtime, &hub.key).await?;
+        let system_password = match system_password.transpose()? {
+            Some(secret) => Some(derive_system(&runtime, secret, &hub.key).await?),
+            None => None,
+        };
         let acceptors = listen(&*runtime, endpoints, &mut claims).await?;
-        let config = HubConfig { id: Some(chosen_id(&*runtime, id)?), credentials, limits, owner_policy };
-        Hub::start(runtime, config, acceptors, claims)
+        let config = HubConfig { id: Some(hub.id.clone()), credentials, limits, owner_policy };
+        let journal = Journal::new(claims, store);
+        Hub::start(runtime, config, acceptors, journal, (hub, channels, system_password))
+    }
+}
+
+/// What the hub keeps of the password of its own channels.
+async fn derive_system(runtime: &Arc<dyn Runtime>, secret: Secret, key: &[u8; 32]) -> Result<SystemPassword, HubError> {
+    let kdf = secret.kdf();
+    let iterations = if kdf == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
+    // Of the hub's key, like the salts of credentials, under a name that no credential has.
+    let salt = Credentials::new(*key).salt("\0system");
+    let derive = move || ChannelMaster::new(&secret.derive(&salt, iterations)?);
+    let master = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
+    Ok(SystemPassword::new(kdf, salt, iterations, master.map_err(SecretSourceError::Secret)?))
+}
+
+/// What a hub remembers at its start.
+struct Memory {
+    hub: StoredHub,
+    channels: Vec<StoredChannel>,
+    store: Option<Arc<Store>>,
+}
+
+impl Memory {
+    async fn load(runtime: &Arc<dyn Runtime>, id: Option<HubId>, state: Option<StatePlace>) -> Result<Self, HubError> {
+        let key = random(&**runtime).map_err(HubError::Seed)?;
+        let new = StoredHub { id: chosen_id(&**runtime, id.clone())?, key };
+        let Some(place) = state else { return Ok(Self { hub: new, channels: Vec::new(), store: None }) };
+        let load = move || {
+            let store = Store::new(match place {
+                StatePlace::Dir(path) => Arc::new(Dir::take(&path)?),
+                StatePlace::Disk(disk) => disk,
+            });
+            let (hub, channels) = store.load(id, new)?;
+            Ok::<_, StateError>(Self { hub, channels, store: Some(Arc::new(store)) })
+        };
+        Ok(blocking(&**runtime, load).await.ok_or(HubError::RuntimeGone)??)
     }
 }
 
@@ -248,7 +331,7 @@ pub struct Hub {
 struct HubHandle {
     driver: Arc<Driver<hub::Hub, Journal>>,
     urls: Vec<String>,
-    id: HubId,
+    hub: StoredHub,
 }
 
 impl Hub {
@@ -256,19 +339,26 @@ impl Hub {
         runtime: Arc<dyn Runtime>,
         config: HubConfig,
         acceptors: Vec<(Endpoint, Box<dyn Acceptor>)>,
-        claims: Vec<Option<Claim>>,
+        journal: Journal,
+        (hub, channels, system_password): (StoredHub, Vec<StoredChannel>, Option<SystemPassword>),
     ) -> Result<Self, HubError> {
         let seed = random(&*runtime).map_err(HubError::Seed)?;
-        let id = config.id.clone().map_or_else(|| HubId::new("hub"), Ok)?;
         let machine = hub::Hub::new(config, &Seed::new(*seed));
-        let journal = Journal { stopped: Mutex::default(), claims: Mutex::new(claims.into_iter().flatten().collect()) };
+        let stores = lock(&journal.store).is_some();
         let driver = Driver::start(runtime, machine, journal);
+        if stores {
+            tracing::info!(hub = %hub.id, channels = channels.len(), "restored");
+            driver.issue(Command::Restore(channels));
+        }
+        if let Some(password) = system_password {
+            driver.issue(Command::SetSystemPassword(password));
+        }
         let urls = acceptors.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
         for (endpoint, acceptor) in acceptors {
-            tracing::info!(hub = %id, listener = %endpoint, "listening");
+            tracing::info!(hub = %hub.id, listener = %endpoint, "listening");
             driver.accept_from(acceptor);
         }
-        Ok(Self { handle: Arc::new(HubHandle { driver, urls, id }) })
+        Ok(Self { handle: Arc::new(HubHandle { driver, urls, hub }) })
     }
 
     /// Where clients can dial, in the order of [`HubBuilder::listen`], with the real port where 0 was asked for.
@@ -280,7 +370,7 @@ impl Hub {
     /// The hub's id.
     #[must_use]
     pub fn id(&self) -> &HubId {
-        &self.handle.id
+        &self.handle.hub.id
     }
 
     /// Who may connect from now on. Connections that stand are not touched.
@@ -291,7 +381,7 @@ impl Hub {
     /// # Cancel safety
     /// Dropped midway, the old table stays in force.
     pub async fn set_credentials(&self, table: CredentialTable) -> Result<(), HubError> {
-        let credentials = table.derive(self.handle.driver.runtime()).await?;
+        let credentials = table.derive(self.handle.driver.runtime(), &self.handle.hub.key).await?;
         self.handle.driver.issue(Command::SetCredentials(credentials));
         Ok(())
     }
@@ -333,13 +423,48 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// Turns a hub's events into log lines, and keeps its sockets until it has stopped.
+/// Turns a hub's events into log lines and files, and keeps its sockets until it has stopped.
 pub(crate) struct Journal {
     stopped: Mutex<(bool, Vec<Waker>)>,
     claims: Mutex<Vec<Claim>>,
+    store: Mutex<Option<Arc<Store>>>,
 }
 
 impl Journal {
+    fn new(claims: Vec<Option<Claim>>, store: Option<Arc<Store>>) -> Self {
+        let claims = Mutex::new(claims.into_iter().flatten().collect());
+        Self { stopped: Mutex::default(), claims, store: Mutex::new(store) }
+    }
+
+    /// Stores a change where it holds up nobody.
+    fn store(driver: &Arc<Driver<hub::Hub, Self>>, change: Change) {
+        let Some(store) = lock(&driver.sink().store).clone() else { return };
+        if store.add(change) {
+            let hub = Arc::clone(driver);
+            let work = move || {
+                while let Some(made) = store.work() {
+                    for (ticket, durable) in made {
+                        hub.issue(Command::Stored { ticket, durable });
+                    }
+                }
+                let closing = store.is_closing();
+                drop(store);
+                if closing {
+                    Self::stop(&hub);
+                }
+            };
+            driver.runtime().spawn_blocking(Box::new(work));
+        }
+    }
+
+    /// All links are closed. What is being stored comes to its end first.
+    fn stopped(driver: &Arc<Driver<hub::Hub, Self>>) {
+        let done = lock(&driver.sink().store).as_ref().is_none_or(|store| store.close());
+        if done {
+            Self::stop(driver);
+        }
+    }
+
     fn poll_stopped(&self, cx: &Context<'_>) -> Poll<()> {
         let mut stopped = lock(&self.stopped);
         if stopped.0 {
@@ -351,15 +476,19 @@ impl Journal {
         Poll::Pending
     }
 
-    fn stop(&self) {
-        let claims = mem::take(&mut *lock(&self.claims));
-        drop(claims);
+    fn stop(driver: &Arc<Driver<hub::Hub, Self>>) {
+        tracing::info!("stopped");
+        let journal = driver.sink();
+        let claims = mem::take(&mut *lock(&journal.claims));
+        let store = lock(&journal.store).take();
+        drop((claims, store));
         let wakers = {
-            let mut stopped = lock(&self.stopped);
+            let mut stopped = lock(&journal.stopped);
             stopped.0 = true;
             mem::take(&mut stopped.1)
         };
         wakers.into_iter().for_each(Waker::wake);
+        driver.stop();
     }
 }
 
@@ -384,11 +513,10 @@ impl Sink<hub::Hub> for Journal {
                 }
                 Event::Looped { client, channel } => tracing::warn!(%client, %channel, "a message came back"),
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),
-                Event::Stopped => {
-                    tracing::info!("stopped");
-                    driver.sink().stop();
-                    driver.stop();
+                Event::Store { ticket, channel, record } => {
+                    Self::store(driver, Change { ticket, channel, record });
                 }
+                Event::Stopped => Self::stopped(driver),
                 other => tracing::debug!(?other, "event"),
             }
         }

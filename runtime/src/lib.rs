@@ -16,14 +16,15 @@ mod payload;
 mod runtime;
 mod schema;
 mod secret;
+pub mod state;
 mod sync;
 
 pub use client::{
     BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, ConnectionState,
     DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, Handling, IntoChannel, IntoEvent, Items,
     LazyClient, Listen, Listener, MemberInfo, Message, Opening, Overflow, PendingCall, PendingHandling, PendingListen,
-    PendingOpen, PendingProvide, PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, Request, Sending, States,
-    StreamCall, Subscription, Tap, TapKind, Tapped, WAITING_MAX,
+    PendingOpen, PendingProvide, PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, RefusedMessages, Request,
+    Sending, States, StreamCall, Subscription, Tap, TapKind, Tapped, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Away, Failure, Payload, Reconnect, Unrestored, Welcome};
@@ -43,3 +44,4 @@ pub use hub::{Hub, HubBuilder, Starting};
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
 pub use schema::{Schema, Type, Types};
 pub use secret::read_secret_file;
+pub use state::StateError;

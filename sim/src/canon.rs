@@ -116,6 +116,16 @@ impl Canon for Asked {
         match self {
             Self::Client(command) => command.canon(out),
             Self::Hub(hub::Command::SetCredentials(_)) => out.extend_from_slice(b"credentials"),
+            Self::Hub(hub::Command::SetSystemPassword(_)) => out.extend_from_slice(b"system password"),
+            Self::Hub(hub::Command::Restore(channels)) => {
+                out.extend_from_slice(b"restore");
+                channels.iter().for_each(|channel| text(out, &channel.encode()));
+            }
+            Self::Hub(hub::Command::Stored { ticket, durable }) => {
+                out.extend_from_slice(b"stored");
+                number(out, *ticket);
+                out.push(u8::from(*durable));
+            }
             Self::Hub(hub::Command::Shutdown) => out.extend_from_slice(b"shutdown"),
             Self::Malice(order) => name(out, order),
         }

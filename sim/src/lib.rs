@@ -37,7 +37,7 @@ pub use attacker::{Assault, Attacker, Tampering};
 pub use canon::Canon;
 pub use commipc_protocol::canary::Canary;
 pub use engine::{Engine, Sight, Step, Witness};
-pub use host::{Joining, Process, Sim, Stalled};
+pub use host::{Joining, Process, Sim, SimDisk, Stalled};
 pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
 pub use rogue::Rogue;

@@ -1,7 +1,7 @@
 //! What a call costs must not depend on what it does not touch.
 //!
 //! A hub routes the same calls alone, beside 10,000 idle links, beside 10,000 channels, and beside a channel with 1,000
-//! members; a broadcast is delivered to 32 and to 1,000. Counted in instructions, which hold on a noisy machine, by
+//! members, or on a channel with a password, where they are signed; a broadcast is delivered to 32 and to 1,000. Counted in instructions, which hold on a noisy machine, by
 //! running this program again under valgrind. Fails where a cost is more than 10 % above that of the smallest hub.
 #![allow(clippy::unwrap_used, reason = "a bench may fail loudly")]
 #![allow(clippy::print_stdout, reason = "it prints a table")]
@@ -19,7 +19,7 @@ mod support;
 use support::{KEY, name};
 
 /// Worlds in which calls are routed, the smallest first.
-const CALLS: [&str; 4] = ["alone", "10,000 idle links", "10,000 channels", "1,000 members elsewhere"];
+const CALLS: [&str; 5] = ["alone", "signed", "10,000 idle links", "10,000 channels", "1,000 members elsewhere"];
 /// Worlds in which broadcasts are delivered, the smallest first.
 const DELIVERIES: [&str; 2] = ["32 listeners", "1,000 listeners"];
 /// Calls measured.
@@ -83,7 +83,9 @@ fn run(world: &str) {
         let (setup, _) = support::recorded_broadcasts(listeners, 0, 256);
         (setup, broadcasts(listeners))
     } else {
-        support::recorded_calls(10, ROUTED / 10, 64)
+        // What is signed by those who talk costs the hub nothing.
+        let password = (world == "signed").then(|| Secret::key([9; 32]));
+        support::recorded_calls_with(password.as_ref(), 10, ROUTED / 10, 64)
     };
     let mut hub = support::fed(setup);
     match world {

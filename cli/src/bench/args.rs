@@ -19,6 +19,7 @@ const RPC: &str = "\
 Examples:
   commipc bench rpc
   commipc bench rpc --size 65536 --in-flight 8
+  commipc bench rpc --protected                            what signing costs
   commipc bench rpc --hub-url unix:/run/user/1000/commipc.sock --secret-file hub.key
   commipc bench rpc --seconds 5 --rounds 5 --json";
 const STREAM: &str = "\
@@ -30,6 +31,7 @@ const FANOUT: &str = "\
 Examples:
   commipc bench fanout
   commipc bench fanout --size 64 --members 1000
+  commipc bench fanout --protected
   commipc bench fanout --raw --seconds 5 --rounds 5 --json";
 const CONNECT: &str = "\
 Examples:
@@ -72,6 +74,9 @@ pub(crate) struct BenchRpc {
     /// Send the payload as the application's own bytes instead of a CBOR value
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Measure a channel with a password, where every message is signed, against one without, instead of the floor
+    #[arg(long, conflicts_with = "hub_url")]
+    pub(crate) protected: bool,
     /// Measure through a hub that runs already (its CPU and switches are then unknown)
     #[arg(long, value_name = "URL")]
     pub(crate) hub_url: Option<String>,
@@ -125,6 +130,9 @@ pub(crate) struct BenchFanout {
     /// Send the payload as the application's own bytes instead of a CBOR value
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Measure a channel with a password, where every message is signed, against one without, instead of the floor
+    #[arg(long, conflicts_with = "hub_url")]
+    pub(crate) protected: bool,
     /// Measure through a hub that runs already (its CPU and switches are then unknown)
     #[arg(long, value_name = "URL")]
     pub(crate) hub_url: Option<String>,
@@ -237,6 +245,8 @@ pub(crate) enum Role {
     Connector,
     /// Connects and does nothing more.
     Idle,
+    /// Gives the channel a password and stays.
+    Owner,
 }
 
 /// How much an end does.
@@ -248,6 +258,9 @@ pub(crate) struct Load {
     /// Payloads as bytes instead of CBOR.
     #[arg(long)]
     pub(crate) raw: bool,
+    /// On a channel with a password.
+    #[arg(long)]
+    pub(crate) protected: bool,
     /// Requests in flight for each connection.
     #[arg(long, default_value_t = 1)]
     pub(crate) in_flight: u32,
@@ -262,13 +275,14 @@ pub(crate) struct Load {
 impl Load {
     /// The same as options.
     pub(super) fn options(&self) -> Vec<String> {
-        let Self { size, raw, in_flight, clients, seconds } = self;
+        let Self { size, raw, protected, in_flight, clients, seconds } = self;
         let mut options: Vec<String> =
             ["--size", &size.to_string(), "--in-flight", &in_flight.to_string(), "--clients", &clients.to_string()]
                 .map(str::to_owned)
                 .into();
         options.extend(["--seconds".to_owned(), seconds.to_string()]);
         options.extend(raw.then(|| "--raw".to_owned()));
+        options.extend(protected.then(|| "--protected".to_owned()));
         options
     }
 }

@@ -24,7 +24,7 @@ struct SetUps {
 pub(super) fn connect(args: &BenchConnect, common: &Common, dir: &Path) -> Outcome<Report> {
     let BenchConnect { clients, time, hub_url } = args;
     let targets = [Target::hub(common, dir, hub_url.as_deref())?, Target::raw(dir)?];
-    let load = Load { size: 0, raw: false, in_flight: 1, clients: *clients, seconds: time.seconds };
+    let load = Load { size: 0, raw: false, protected: false, in_flight: 1, clients: *clients, seconds: time.seconds };
     let rounds = rounds(&targets, time.rounds, |target| {
         let mut client = target.start(Role::Connector, load)?;
         let before = [target.usage(), client.usage()];
@@ -63,7 +63,7 @@ struct Memory {
 
 pub(super) fn idle(args: &BenchIdle, common: &Common) -> Outcome<Report> {
     let BenchIdle { clients, rounds } = args;
-    let load = Load { size: 0, raw: false, in_flight: 1, clients: *clients, seconds: 0.0 };
+    let load = Load { size: 0, raw: false, protected: false, in_flight: 1, clients: *clients, seconds: 0.0 };
     let mut measured = Vec::new();
     for _ in 0..*rounds {
         // Fresh ones each time: memory that was used once is used again.

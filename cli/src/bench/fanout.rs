@@ -19,14 +19,13 @@ use super::args::{BenchFanout, Load, Role};
 use super::load;
 use super::part::Part;
 use super::report::{Figure, Report, Row, Section, Unit};
-use super::target::{Target, rounds};
+use super::target::{self, CHANNEL, Target, rounds};
 use super::usage::{self, Usage};
 use crate::args::Common;
 use crate::connect;
 use crate::errors::About;
 use crate::failure::{Exit, Failure, Outcome};
 
-const CHANNEL: &str = "bench";
 const EVENT: &str = "news";
 /// What members tell the broadcaster with.
 const HEARD: &str = "heard";
@@ -65,19 +64,26 @@ impl Round {
 }
 
 pub(super) fn run(args: &BenchFanout, common: &Common, dir: &Path) -> Outcome<Report> {
-    let BenchFanout { size, members, in_flight, time, raw, hub_url } = args;
-    let targets = [Target::hub(common, dir, hub_url.as_deref())?, Target::raw(dir)?];
-    let load = Load { size: *size, raw: *raw, in_flight: *in_flight, clients: *members, seconds: time.seconds };
+    let BenchFanout { size, members, in_flight, time, raw, protected, hub_url } = args;
+    let targets = Target::pair(common, dir, *protected, hub_url.as_deref())?;
+    let load = Load {
+        size: *size,
+        raw: *raw,
+        protected: false,
+        in_flight: *in_flight,
+        clients: *members,
+        seconds: time.seconds,
+    };
     let rounds = rounds(&targets, time.rounds, |target| round(target, load))?;
     let content = if *raw { "raw bytes" } else { "CBOR" };
     let what = format!("Fan-out, {size} B as {content} to {members} members, {} s each", time.seconds);
     let setup = serde_json::json!({
         "size": size, "raw_payload": raw, "members": members, "in_flight": in_flight, "ahead": lag(*size),
-        "processes": PROCESSES, "seconds": time.seconds, "rounds": time.rounds, "hub_url": hub_url,
+        "protected": protected, "processes": PROCESSES, "seconds": time.seconds, "rounds": time.rounds, "hub_url": hub_url,
     });
     let title = format!("1 to {members}, {in_flight} in flight");
     let section = Section { key: "fanout".into(), title, rows: Row::all(&FIGURES, &rounds) };
-    Ok(Report::new("fanout", &what, rounds.len(), setup, vec![section]))
+    Ok(Report::new("fanout", &what, rounds.len(), setup, vec![section]).comparing(Target::columns(*protected)))
 }
 
 fn round(target: &Target, load: Load) -> Outcome<Round> {
@@ -185,7 +191,7 @@ pub(super) fn is_over(said: u64, size: u32, end: Instant) -> bool {
 pub(super) async fn broadcaster(common: &Common, load: Load) -> Outcome {
     let about = About::new(connect::url(common), CHANNEL, EVENT)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel = target::open(&client, &about, load).await?;
     let pace = Arc::new(Pace { ahead: Semaphore::new(lag(load.size) as usize), said: AtomicU64::new(0) });
     let slowest = Arc::new(Mutex::new((Slowest::<ClientId>::of(load.clients), 0)));
     let hear = async |(pace, slowest): Heard, request: Request<u64>| {
@@ -284,7 +290,7 @@ pub(super) async fn members(common: &Common, load: Load) -> Outcome {
     let hearing = Arc::new(Hearing { progress: Mutex::new(Progress::new(load)), heard: AtomicU64::new(0) });
     for member in 0..load.clients as usize {
         let client = connect::client(common).await?;
-        let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+        let channel = target::open(&client, &about, load).await?;
         let teller: Channel = teller.get_or_insert_with(|| channel.clone()).clone();
         let hearing = Arc::clone(&hearing);
         if load.raw {
@@ -336,7 +342,7 @@ mod tests {
             assert!(ahead <= QUEUE_MAX as u64, "no listener drops anything");
             assert!(ahead * (u64::from(size) + 256) <= 4 << 20, "no outbox overflows");
         }
-        let load = Load { size: 256, raw: false, in_flight: 64, clients: 2, seconds: 1.0 };
+        let load = Load { size: 256, raw: false, protected: false, in_flight: 64, clients: 2, seconds: 1.0 };
         let step = lag(256) / TELLINGS;
         let mut progress = Progress::new(load);
         let mut slowest = Slowest::of(2);

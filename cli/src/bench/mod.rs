@@ -51,6 +51,8 @@ pub(crate) async fn run_part(part: BenchPart, common: &Common) -> Outcome {
                 Role::Members => raw_fanout::members(&socket, load).await,
                 Role::Connector => raw_connections::connector(&socket, load).await,
                 Role::Idle => raw_connections::idle(&socket, load).await,
+                // Only a channel has an owner.
+                Role::Owner => Ok(()),
             };
             outcome.map_err(failed)
         }
@@ -63,6 +65,7 @@ pub(crate) async fn run_part(part: BenchPart, common: &Common) -> Outcome {
             Role::Members => fanout::members(common, load).await,
             Role::Connector => connections::connector(common, load).await,
             Role::Idle => connections::idle_clients(common, load).await,
+            Role::Owner => target::owner(common).await,
         },
     }
 }

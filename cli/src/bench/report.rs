@@ -6,8 +6,34 @@ use std::fmt::Write as _;
 pub(super) struct Report {
     bench: &'static str,
     title: String,
+    columns: Columns,
     setup: serde_json::Value,
     sections: Vec<Section>,
+}
+
+/// What is compared, in tables and as keys of JSON: the first is divided by the second.
+#[derive(Clone, Copy)]
+pub(super) enum Columns {
+    /// A hub and a relay without protocol.
+    Floor,
+    /// A channel with a password and one without.
+    Signed,
+}
+
+impl Columns {
+    const fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::Floor => ["commipc", "raw relay"],
+            Self::Signed => ["signed", "unsigned"],
+        }
+    }
+
+    const fn keys(self) -> [&'static str; 2] {
+        match self {
+            Self::Floor => ["commipc", "raw"],
+            Self::Signed => ["signed", "unsigned"],
+        }
+    }
 }
 
 /// Figures that belong together: the key in JSON, the heading of the table, the rows.
@@ -49,8 +75,13 @@ impl Report {
         setup: serde_json::Value,
         sections: Vec<Section>,
     ) -> Self {
-        let title = format!("{what}, medians of {rounds} rounds; a ratio is commipc / raw relay");
-        Self { bench, title, setup, sections }
+        let title = format!("{what}, medians of {rounds} rounds");
+        Self { bench, title, columns: Columns::Floor, setup, sections }
+    }
+
+    /// The same with other things compared.
+    pub(super) fn comparing(self, columns: Columns) -> Self {
+        Self { columns, ..self }
     }
 
     /// Prints it.
@@ -64,10 +95,11 @@ impl Report {
 
     /// Lines for people.
     fn table(&self) -> String {
-        let mut out = format!("{}\n", self.title);
+        let [one, other] = self.columns.names();
+        let mut out = format!("{}; a ratio is {one} / {other}\n", self.title);
         for Section { title, rows, .. } in &self.sections {
             // Writing to a string cannot fail, here and below.
-            let _ = writeln!(out, "\n{title:<42}{:>14}{:>14}{:>9}", "commipc", "raw relay", "ratio");
+            let _ = writeln!(out, "\n{title:<42}{one:>14}{other:>14}{:>9}", "ratio");
             for row in rows {
                 let ratio = row.ratio().map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"));
                 let [hub, raw] = row.medians().map(|median| row.unit.show(median));
@@ -79,12 +111,13 @@ impl Report {
 
     /// One line for programs. The keys tell the units; a figure that is not known is null.
     fn json(&self) -> String {
+        let [one, other] = self.columns.keys();
         let mut line = serde_json::json!({ "bench": self.bench, "setup": self.setup });
         for section in &self.sections {
             for row in &section.rows {
                 let [hub, raw] = row.medians();
                 line[section.key.as_str()][row.key] = serde_json::json!({
-                    "commipc": hub, "raw": raw, "ratio": row.ratio(), "rounds": row.rounds,
+                    one: hub, other: raw, "ratio": row.ratio(), "rounds": row.rounds,
                 });
             }
         }

@@ -11,14 +11,13 @@ use super::args::{BenchRpc, Load, Role};
 use super::load::{self, Samples, Summary};
 use super::part::Part;
 use super::report::{Figure, Report, Row, Section, Unit};
-use super::target::{Target, rounds};
+use super::target::{self, CHANNEL, Target, rounds};
 use super::usage::{self, Usage};
 use crate::args::Common;
 use crate::connect;
 use crate::errors::{self, About};
 use crate::failure::{Failure, Outcome};
 
-const CHANNEL: &str = "bench";
 const EVENT: &str = "echo";
 
 /// One consumer's result and what the processes used for it.
@@ -30,9 +29,9 @@ struct Phase {
 }
 
 pub(super) fn run(args: &BenchRpc, common: &Common, dir: &Path) -> Outcome<Report> {
-    let BenchRpc { size, in_flight, clients, time, raw, hub_url } = args;
-    let targets = [Target::hub(common, dir, hub_url.as_deref())?, Target::raw(dir)?];
-    let load = Load { size: *size, raw: *raw, in_flight: 1, clients: 1, seconds: time.seconds };
+    let BenchRpc { size, in_flight, clients, time, raw, protected, hub_url } = args;
+    let targets = Target::pair(common, dir, *protected, hub_url.as_deref())?;
+    let load = Load { size: *size, raw: *raw, protected: false, in_flight: 1, clients: 1, seconds: time.seconds };
     let [hub, relay] = &targets;
     let providers = [hub.start(Role::Provider, load)?, relay.start(Role::Provider, load)?];
     let (mut latencies, mut loads) = (Vec::new(), Vec::new());
@@ -49,7 +48,7 @@ pub(super) fn run(args: &BenchRpc, common: &Common, dir: &Path) -> Outcome<Repor
     let what = format!("RPC, {size} B as {content}, {} s each", time.seconds);
     let setup = serde_json::json!({
         "size": size, "raw_payload": raw, "in_flight": in_flight, "clients": clients,
-        "seconds": time.seconds, "rounds": time.rounds, "hub_url": hub_url,
+        "protected": protected, "seconds": time.seconds, "rounds": time.rounds, "hub_url": hub_url,
     });
     let under = format!("{in_flight} in flight on each of {clients} connections");
     let section = |key: &str, title: &str, phases: &[[Phase; 2]]| Section {
@@ -58,7 +57,7 @@ pub(super) fn run(args: &BenchRpc, common: &Common, dir: &Path) -> Outcome<Repor
         rows: Row::all(&FIGURES, phases),
     };
     let sections = vec![section("latency", "1 in flight", &latencies), section("load", &under, &loads)];
-    Ok(Report::new("rpc", &what, latencies.len(), setup, sections))
+    Ok(Report::new("rpc", &what, latencies.len(), setup, sections).comparing(Target::columns(*protected)))
 }
 
 /// Runs one consumer and counts what all three used meanwhile.
@@ -92,7 +91,7 @@ const FIGURES: [Figure<Phase>; 9] = [
 pub(super) async fn provider(common: &Common, load: Load) -> Outcome {
     let about = About::new(connect::url(common), CHANNEL, EVENT)?;
     let client = connect::client(common).await?;
-    let channel = client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?;
+    let channel = target::open(&client, &about, load).await?;
     let provider = if load.raw {
         channel.provide_raw(&about.event, async |request: Request<Bytes>| Ok::<_, Fault>(request.into_inner())).await
     } else {
@@ -110,7 +109,7 @@ pub(super) async fn consumer(common: &Common, load: Load) -> Outcome {
     let mut channels = Vec::new();
     for _ in 0..load.clients {
         let client = connect::client(common).await?;
-        channels.push(client.open(&about.channel).await.map_err(|error| about.failed(error.code(), &error))?);
+        channels.push(target::open(&client, &about, load).await?);
     }
     let failed = |error: std::io::Error| Failure::io("a consumer", &error);
     let calls_failed = |error: CallError| about.call_failed(&error);

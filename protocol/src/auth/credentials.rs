@@ -44,6 +44,15 @@ impl Credentials {
         self.table.keys()
     }
 
+    /// The salt for a credential's secret: `HMAC(hub key, "fake\0" ‖ lp(id))[..16]`, like that of one that does not exist.
+    ///
+    /// So a credential that comes or goes, or a hub that starts again, changes no salt that a stranger can see.
+    #[must_use]
+    pub fn salt(&self, id: &str) -> [u8; 16] {
+        let id = id.as_bytes();
+        half(&Prf::new(self.hub_key.bytes()).mac(&[b"fake\0", &len32(id), id]))
+    }
+
     /// What a client that names this credential is challenged with.
     ///
     /// An unknown id gets `salt = HMAC(hub key, "fake\0" ‖ lp(id))[..16]` with kdf and rounds of `default`, and then

@@ -26,6 +26,7 @@ pub use connection::{ConnectionKeys, ProvenClient, TranscriptHash, Verifier};
 pub use credentials::{Authenticated, Capabilities, Credential, Credentials, IdPattern, IdPatternError, Lookup};
 pub use message::{SenderKey, duplicate_digest, message_ref};
 pub use owner::{OwnerKey, OwnerKeys, OwnerTranscript, OwnerVerifier};
+pub(crate) use primitives::checksum;
 pub use record::{MaskKey, RECORD_TAG_LEN, RecordKeys, RecordTagger};
 pub use secret::{DEFAULT_ITERATIONS, Kdf, MAX_ITERATIONS, MIN_ITERATIONS, Salted, Secret, SecretError};
 pub use takeover::TakeoverSecret;

@@ -89,6 +89,11 @@ pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// What finds accidents in stored bytes.
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; 32] {
+    sha256(&[bytes])
+}
+
 /// The first half, where 128 bits are enough.
 pub(super) fn half(full: &[u8; 32]) -> [u8; 16] {
     let mut out = [0; 16];

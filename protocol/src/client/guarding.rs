@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use super::channels::{ChannelIx, Control, State};
 use super::seal::{Past, Seal};
 use super::{Client, Event, Failure, Token};
-use crate::auth::{ChannelKeys, ChannelMaster, JoinTranscript, Kdf, OwnerKey, OwnerTranscript};
+use crate::auth::{ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, OwnerTranscript};
 use crate::canary::Canary;
 use crate::error::{Misuse, Refusal, Violation};
 use crate::names::{ChannelName, ClientId};
@@ -48,6 +48,8 @@ pub struct ChannelSalt {
 pub(super) struct Guarded {
     /// The keys of the epoch that we are a member of.
     pub(super) seal: Option<Seal>,
+    /// We have proved the password of one of the hub's own channels, where nobody signs.
+    joined: bool,
     /// What was accepted in the last epoch that we were a member of.
     past: Option<Past>,
     /// The last epoch that was proved to us, and how it was derived.
@@ -114,7 +116,9 @@ pub(super) struct Challenged {
 pub(super) struct Proving {
     epoch: u64,
     salt: ChannelSalt,
-    keys: ChannelKeys,
+    join: JoinKeys,
+    /// What signs; on the hub's own channels nothing does.
+    keys: Option<ChannelKeys>,
     transcript: JoinTranscript,
     proof: [u8; 32],
 }
@@ -179,6 +183,7 @@ impl Client {
         if joining.is_some() {
             return Err(Violation::UnexpectedFrame);
         }
+        let own = channel.name.as_name().is_reserved();
         let rolled_back = channel
             .guarded
             .proved
@@ -186,7 +191,8 @@ impl Client {
         let refusal = match access.secret {
             None => Some(Refusal::PasswordRequired),
             Some(own) if own != kdf => Some(Refusal::KdfUnsupported),
-            Some(_) => (rolled_back && !Canary::RolledBack.sings()).then_some(Refusal::RolledBack),
+            // The hub's own passwords are the hub's to change.
+            Some(_) => (rolled_back && !own && !Canary::RolledBack.sings()).then_some(Refusal::RolledBack),
         };
         if let Some(refusal) = refusal {
             self.give_up_opening(asked.id, Failure::Refused(refusal));
@@ -224,13 +230,15 @@ impl Client {
         let State::Opening { joining, .. } = &mut channel.state else { return };
         let Some(Joining::Deriving(challenged)) = joining.take() else { return };
         let Challenged { id, epoch, salt, nonce: nonce_hub } = challenged;
-        let keys = master.keys(&channel.name, &salt.salt, epoch);
+        let own = channel.name.as_name().is_reserved();
+        let keys = (!own).then(|| master.keys(&channel.name, &salt.salt, epoch));
+        let join = master.join_keys(&channel.name, &salt.salt, epoch);
         let transcript = JoinTranscript::new(&ready.transcript, &channel.name, epoch, &nonce, &nonce_hub, &self.id);
         // Our own nonce is fresh, so it equals the hub's only if the hub knew it before.
         let Some(transcript) = transcript else { return self.violated(Violation::BadNonce) };
-        let proof = keys.join().proof(&transcript);
+        let proof = join.proof(&transcript);
         let name = channel.name.clone();
-        *joining = Some(Joining::Proving(Box::new(Proving { epoch, salt, keys, transcript, proof })));
+        *joining = Some(Joining::Proving(Box::new(Proving { epoch, salt, join, keys, transcript, proof })));
         self.resume_control(id);
         let join = wire::Join { id, channel: name.as_name(), epoch, nonce: &nonce, proof: &proof };
         self.outbox.push(&mut self.pool, FrameType::Join, |out| join.encode(out));
@@ -249,14 +257,17 @@ impl Client {
         let epoch = done.epoch.unwrap_or(0);
         match (joining.take(), access.secret) {
             (Some(Joining::Proving(proving)), _) => {
-                let Proving { epoch: asked, salt, keys, transcript, proof } = *proving;
-                let proved = done.proof.is_some_and(|hub| keys.join().verify_hub(&transcript, &proof, hub));
+                let Proving { epoch: asked, salt, join, keys, transcript, proof } = *proving;
+                let proved = done.proof.is_some_and(|hub| join.verify_hub(&transcript, &proof, hub));
                 if !proved || asked != epoch {
                     return Err(Violation::BadServerProof);
                 }
                 let guarded = &mut channel.guarded;
                 guarded.proved = Some((epoch, salt));
-                guarded.enter(Seal::new(epoch, keys, (&own.0, &own.1), hash));
+                guarded.joined = keys.is_none();
+                if let Some(keys) = keys {
+                    guarded.enter(Seal::new(epoch, keys, (&own.0, &own.1), hash));
+                }
             }
             // It is the one that we claimed just now, and protected as it was.
             (None, Some(_)) if done.owner == Some(true) && channel.guarded.has_claimed(epoch) => {}
@@ -475,9 +486,14 @@ impl Guarded {
         self.seal = Some(seal);
     }
 
+    /// Whether we are a member by having proved a password.
+    pub(super) const fn is_proved(&self) -> bool {
+        self.seal.is_some() || self.joined
+    }
+
     /// What ends with a membership. The keys of its epoch are erased.
     pub(super) fn close(&mut self) {
-        (self.owns, self.was_owner, self.record) = (false, false, None);
+        (self.owns, self.joined, self.was_owner, self.record) = (false, false, false, None);
         if let Some(seal) = self.seal.take() {
             self.past = Some(seal.leave());
         }

@@ -47,8 +47,8 @@ impl Client {
             target: Target::NONE,
             metadata: &outgoing.metadata,
         };
-        let signed = self.write_message(0, &header, &outgoing.payload.bytes).is_some();
-        if signed && bseq > 0 {
+        let _ = self.write_message(0, &header, &outgoing.payload.bytes);
+        if bseq > 0 && self.signs_on(&outgoing.channel) {
             self.remember_said(&outgoing.channel, &outgoing.event, bseq);
         }
         self.sends.push_back((self.frames_sent, token));

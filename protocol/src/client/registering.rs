@@ -18,7 +18,7 @@ impl Client {
         let ix = self.channels.index(&name);
         let Some(channel) = self.channels.get_mut(ix) else { return };
         match &mut channel.state {
-            State::Lost { times: 1.., .. } if access.secret.is_some() && channel.guarded.seal.is_none() => {
+            State::Lost { times: 1.., .. } if access.secret.is_some() && !channel.guarded.is_proved() => {
                 self.done(token, Err(Failure::Refused(Refusal::NotProtected)));
             }
             State::Lost { waiting, .. } => waiting.push(token),
@@ -26,7 +26,7 @@ impl Client {
                 channel.access = access;
                 channel.state = State::Lost { times: 0, waiting: alloc::vec![token] };
             }
-            State::Open(_) if access.secret.is_some() && channel.guarded.seal.is_none() => {
+            State::Open(_) if access.secret.is_some() && !channel.guarded.is_proved() => {
                 self.done(token, Err(Failure::Refused(Refusal::NotProtected)));
             }
             State::Open(times) => {

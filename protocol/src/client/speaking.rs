@@ -12,16 +12,20 @@ use crate::names::{Address, ClientId, HubId};
 use crate::wire::{self, Header, Hop, encoded_len_max, put_message};
 
 impl Client {
+    /// Whether what we say on a channel is signed.
+    pub(super) fn signs_on(&self, channel: &crate::ChannelName) -> bool {
+        self.channels.find(channel.as_name()).is_some_and(|channel| channel.guarded.seal.is_some())
+    }
+
     /// Whether one more message of this size may be queued now.
     pub(super) fn check_room(&self, outgoing: &Outgoing) -> Result<&HubId, Misuse> {
         let Phase::Ready(ready) = &self.phase else { return Err(Misuse::NotConnected) };
-        let sealed = || self.channels.find(outgoing.channel.as_name()).is_some_and(|it| it.guarded.seal.is_some());
         let coming_back =
             || self.channels.find(outgoing.channel.as_name()).is_some_and(channels::Channel::is_coming_back);
         if self.progress.is_some() && coming_back() {
             return Err(Misuse::NotConnected);
         }
-        if outgoing.guarded && !sealed() {
+        if outgoing.guarded && !self.signs_on(&outgoing.channel) {
             return Err(Misuse::UnknownToken);
         }
         if outgoing.metadata.len() > self.config.limits.metadata {
@@ -38,7 +42,7 @@ impl Client {
     }
 
     /// Writes one message, signed if its channel is protected. Number and time are those of the moment it enters the
-    /// outbox. Gives what an answer to it must name, on a protected channel.
+    /// outbox. Gives what an answer must name, to a call on a protected channel.
     ///
     /// What belongs to a signed call cannot be said any more when the keys are gone; whoever took them has ended the call.
     pub(super) fn write_message(&mut self, route: u32, header: &Header<'_>, payload: &Bytes) -> Option<[u8; 32]> {
@@ -69,7 +73,8 @@ impl Client {
             put_message(out, scratch, payload, tag);
         });
         self.frames_sent += 1;
-        (!tag.is_empty()).then(|| message_ref(scratch, tag))
+        // Only calls are answered, and a digest costs two thirds of a signature.
+        (header.kind == wire::Kind::Call && !tag.is_empty()).then(|| message_ref(scratch, tag))
     }
 
     /// Whether a message may count: of the epoch we are a member of, and signed under it; unsigned only where nothing is.

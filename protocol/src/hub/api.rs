@@ -1,5 +1,9 @@
 //! What an application may ask of a hub, and what it is told.
 
+use alloc::vec::Vec;
+
+use super::state::StoredChannel;
+use super::system::SystemPassword;
 use crate::auth::Credentials;
 use crate::error::{Refusal, Violation};
 use crate::limits::Limits;
@@ -25,6 +29,18 @@ pub struct HubConfig {
 pub enum Command {
     /// Replace the table of credentials. Connections that stand are not touched.
     SetCredentials(Credentials),
+    /// Let only those listen to the hub's own channels, and ask there, who know this password as well.
+    SetSystemPassword(SystemPassword),
+    /// Restore the channels that a hub of this id has stored, and store every change of ownership or protection from now on:
+    /// see [`Event::Store`]. The first thing a hub is told, if at all.
+    Restore(Vec<StoredChannel>),
+    /// What [`Event::Store`] asked for was done, or could not be.
+    Stored {
+        /// The number of the request.
+        ticket: u64,
+        /// Whether it will be there after a crash.
+        durable: bool,
+    },
     /// Refuse new connections, say goodbye to all and close. Ends with [`Event::Stopped`].
     Shutdown,
 }
@@ -118,6 +134,18 @@ pub enum Event {
     Terminated {
         /// Which channel.
         channel: ChannelName,
+    },
+    /// Keep this in place of what was kept of the channel, or nothing any more, and say how that went with
+    /// [`Command::Stored`]. Requests are carried out in the order of their numbers. Nobody is told of the change before.
+    ///
+    /// Only after [`Command::Restore`].
+    Store {
+        /// Names the request.
+        ticket: u64,
+        /// Which channel.
+        channel: ChannelName,
+        /// What there is to remember of it.
+        record: Option<StoredChannel>,
     },
     /// Every link is closed after [`Command::Shutdown`].
     Stopped,

@@ -174,8 +174,10 @@ impl Hub {
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         let result = self.registry.leave(&mut member.memberships, ix, leave.channel);
         let client = member.client.clone();
-        let result = result.map(|departure| self.departed(ix, &client, &departure, Leaving::Willing));
-        self.done(ix, leave.id, result);
+        match result {
+            Ok(departure) => self.departed(ix, &client, &departure, Leaving::Willing, self.asked(ix, leave.id)),
+            Err(refusal) => self.done(ix, leave.id, Err(refusal)),
+        }
         Ok(())
     }
 
@@ -320,14 +322,21 @@ impl Hub {
             | DisconnectReason::Violation(_) => Leaving::Lost,
         };
         for departure in self.registry.leave_all(memberships, ix) {
-            self.departed(ix, &member.client, &departure, leaving);
+            self.departed(ix, &member.client, &departure, leaving, None);
         }
         self.event(Event::Disconnected { link, client: member.client, why });
     }
 
-    fn departed(&mut self, ix: LinkIx, client: &ClientId, departure: &Departure, leaving: Leaving) {
+    fn departed(
+        &mut self,
+        ix: LinkIx,
+        client: &ClientId,
+        departure: &Departure,
+        leaving: Leaving,
+        asked: Option<super::changes::Asked>,
+    ) {
         self.tell_departure(client, departure);
-        self.member_left(ix, departure.ix, leaving);
+        self.member_left(ix, departure.ix, leaving, asked);
     }
 
     pub(super) fn tell_departure(&mut self, client: &ClientId, departure: &Departure) {

@@ -30,6 +30,8 @@ pub(crate) struct Guard {
     pub(crate) keeper: Option<CredentialId>,
     /// Of an offer, of a grace, or of a record that nobody has asked for.
     pub(crate) timer: Option<TimerId>,
+    /// The change that is being stored: until that is done there is no other.
+    pub(crate) pending: Option<u64>,
 }
 
 /// What the hub keeps of a channel's password: enough to check that a member knows it.
@@ -71,7 +73,7 @@ pub(crate) enum Owner {
 
 impl Guard {
     pub(crate) const fn new(owner: Owner, policy: OwnerPolicy) -> Self {
-        Self { last_epoch: 0, protection: None, owner, policy, keeper: None, timer: None }
+        Self { last_epoch: 0, protection: None, owner, policy, keeper: None, timer: None, pending: None }
     }
 
     /// The epoch that messages must carry: 0 while the channel is unprotected.

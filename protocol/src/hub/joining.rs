@@ -2,6 +2,7 @@
 
 use core::hash::BuildHasher as _;
 
+use super::changes::Change;
 use super::guard::{Guard, Owner, Protection};
 use super::registry::{ChannelIx, LinkIx};
 use super::session::{Joining, Member, Session};
@@ -20,15 +21,20 @@ enum Opened {
     Member(ChannelIx),
     /// The password has to be proved.
     Challenged,
+    /// Once that is stored, or at once where nothing is.
+    Claimed,
 }
 
 impl Hub {
     pub(super) fn handle_open(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let open = super::conversation::parse::<Open<'_>>(frame)?;
         let policy = open.policy.map(OwnerPolicy::try_from).transpose().map_err(|Malformed| Violation::BadControl)?;
+        if self.waits(ix, open.id, open.channel, frame) {
+            return Ok(());
+        }
         match self.open(ix, &open, policy) {
             Ok(Opened::Member(channel)) => self.opened(ix, open.id, channel, None),
-            Ok(Opened::Challenged) => {}
+            Ok(Opened::Challenged | Opened::Claimed) => {}
             Err(refusal) => self.done(ix, open.id, Err(refusal)),
         }
         Ok(())
@@ -53,7 +59,7 @@ impl Hub {
         if open.guarded == Some(true) && open.record.is_none() {
             return Err(Refusal::NotProtected);
         }
-        self.open_unprotected(ix, open, policy, found).map(Opened::Member)
+        self.open_unprotected(ix, open, policy, found)
     }
 
     /// Joins a channel without a password: owns it if nobody does, and protects it if that was asked for.
@@ -63,13 +69,14 @@ impl Hub {
         open: &Open<'_>,
         policy: Option<OwnerPolicy>,
         found: Option<ChannelIx>,
-    ) -> Result<ChannelIx, Refusal> {
+    ) -> Result<Opened, Refusal> {
         let channel = found.and_then(|channel| self.registry.channel(channel));
-        let free = channel.is_none_or(|channel| channel.guard.is_free() && channel.members() == 0);
+        let free = channel.is_none_or(|channel| channel.guard.is_free());
         let last_epoch = channel.map_or(0, |channel| channel.guard.last_epoch);
         let claims = open.owner.filter(|_| free && !open.channel.is_reserved());
         let protection = match (open.record, claims) {
             (None, _) => None,
+            (Some(_), None) if open.channel.is_reserved() => return Err(Refusal::HubOwned),
             (Some(_), None) => return Err(Refusal::NotOwner),
             (Some(record), Some(_)) => Some(self.first_protection(ix, open.owner, &record, last_epoch)?),
         };
@@ -85,32 +92,16 @@ impl Hub {
             Some(channel) => channel,
             None => self.registry.create(open.channel, Guard::new(Owner::Nobody, policy))?,
         };
-        let epoch = protection.as_ref().map(|(epoch, _)| *epoch);
-        if let Some([key]) = key
-            && let Some(entry) = self.registry.channel_mut(channel)
-        {
-            entry.guard.owner = Owner::Present { key: OwnerVerifier::from_bytes(key), link: ix };
-            entry.guard.policy = policy;
-        }
         if let Some(keeper) = keeper {
             self.keep_name(channel, &keeper);
         }
-        if let Some((epoch, protection)) = protection {
-            self.set_protection(channel, epoch, Some(protection));
+        if let (Some([key]), Some(asked)) = (key, self.asked(ix, open.id)) {
+            let key = OwnerVerifier::from_bytes(key);
+            self.change(channel, Change::Claim { asked, key, policy, protection });
+            return Ok(Opened::Claimed);
         }
         self.join(ix, channel);
-        // It is the only member, and learns it from the answer.
-        if key.is_some()
-            && let (Some(channel), Some(member)) =
-                (name_of(self, channel), self.links.get(ix).and_then(Session::member))
-        {
-            let owner = Some(member.client.clone());
-            self.event(Event::OwnerChanged { channel, owner });
-        }
-        if let Some(epoch) = epoch {
-            self.protection_changed(channel, epoch);
-        }
-        Ok(channel)
+        Ok(Opened::Member(channel))
     }
 
     /// The protection that comes with a claim.
@@ -257,7 +248,7 @@ impl Hub {
         (source, self.hash.hash_one(("join", credential, channel)))
     }
 
-    fn join(&mut self, ix: LinkIx, channel: ChannelIx) {
+    pub(super) fn join(&mut self, ix: LinkIx, channel: ChannelIx) {
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return };
         self.registry.join(&mut member.memberships, ix, channel);
         let client = member.client.clone();
@@ -271,7 +262,7 @@ impl Hub {
         self.event(Event::Joined { channel, client });
     }
 
-    fn opened(&mut self, ix: LinkIx, id: u64, channel: ChannelIx, proof: Option<&[u8; 32]>) {
+    pub(super) fn opened(&mut self, ix: LinkIx, id: u64, channel: ChannelIx, proof: Option<&[u8; 32]>) {
         let returns = self.returns(ix, channel);
         let guard = self.registry.channel(channel).map(|channel| &channel.guard);
         let epoch = Some(guard.map_or(0, Guard::epoch));

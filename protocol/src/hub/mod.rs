@@ -11,6 +11,7 @@
 
 mod api;
 mod calls;
+mod changes;
 mod conversation;
 mod fanout;
 mod guard;
@@ -22,6 +23,7 @@ mod ownership;
 mod registry;
 mod remembered;
 mod session;
+mod state;
 mod streams;
 mod system;
 mod takeover;
@@ -35,11 +37,13 @@ use bytes::{Bytes, BytesMut};
 
 pub use api::*;
 use calls::Calls;
+use changes::Changes;
 use links::Links;
 use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
+pub use state::{StateError, StoredChannel, StoredHub};
 use system::Spoken;
-pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
+pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL, SystemPassword};
 use throttle::{Source, Throttle};
 
 use crate::auth::Credentials;
@@ -71,6 +75,7 @@ pub struct Hub {
     /// How many names each credential makes the hub remember.
     names: BTreeMap<CredentialId, usize>,
     calls: Calls,
+    changes: Changes,
     timers: Timers<Due>,
     /// Links with something to send, each once.
     ready: VecDeque<LinkIx>,
@@ -142,6 +147,7 @@ impl Hub {
             records: BTreeMap::new(),
             names: BTreeMap::new(),
             calls: Calls::default(),
+            changes: Changes::default(),
             timers: Timers::new(),
             ready: VecDeque::new(),
             doomed: Vec::new(),
@@ -190,7 +196,7 @@ impl Hub {
     /// What the hub holds for its links, in bytes: frames as they are, tables as estimated.
     fn memory(&self) -> usize {
         let tables = self.links.len() * LINK_SIZE + self.calls.len() * CALL_SIZE + self.registry.size();
-        self.pool.retained() + self.partials + tables
+        self.pool.retained() + self.partials + self.changes.retained() + tables
     }
 
     /// Whether nothing more may be taken on.
@@ -214,6 +220,9 @@ impl Machine for Hub {
             Input::Closed { link, how } => self.handle_closed(link, how),
             Input::Shortage => self.handle_shortage(),
             Input::Command(Command::SetCredentials(credentials)) => self.credentials = credentials,
+            Input::Command(Command::SetSystemPassword(password)) => self.handle_system_password(&password),
+            Input::Command(Command::Restore(channels)) => self.handle_restore(channels),
+            Input::Command(Command::Stored { ticket, durable }) => self.handle_stored(ticket, durable),
             Input::Command(Command::Shutdown) => self.handle_shutdown(),
             Input::Timeout => self.handle_timeout(),
         }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::changes::{Asked, Change, Wanted};
 use super::guard::{Guard, Owner, Protection};
 use super::joining::name_of;
 use super::registry::{ChannelIx, Leaving, LinkIx};
@@ -22,10 +23,10 @@ use crate::wire::{
 
 /// How long a member may think about an offer.
 const OFFER: Duration = Duration::from_secs(5);
-/// How long a channel is held whose owner has taken over its own id, so that it can open the channel again.
-const TAKEOVER: Duration = Duration::from_secs(10);
 /// How many members are asked.
 const OFFERS_MAX: u8 = 8;
+/// How long a channel is held whose owner has taken over its own id, so that it can open the channel again.
+const TAKEOVER: Duration = Duration::from_secs(10);
 /// How long a record is kept that nobody asks for.
 const RECORD: Duration = Duration::from_secs(24 * 3_600);
 
@@ -40,18 +41,21 @@ struct Operation<'a> {
 impl Hub {
     pub(super) fn handle_protect(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let Protect { id, channel, stored, n, record, proof } = super::conversation::parse(frame)?;
-        let result = self.protect(ix, frame, &Operation { channel, stored, n, proof }, &record);
-        self.done(ix, id, result);
-        Ok(())
+        if self.waits(ix, id, channel, frame) {
+            return Ok(());
+        }
+        let wanted = self.protect(ix, id, frame, &Operation { channel, stored, n, proof }, &record);
+        self.carry_out(ix, id, channel, wanted)
     }
 
     fn protect(
         &mut self,
         ix: LinkIx,
+        id: u64,
         frame: &Frame,
         operation: &Operation<'_>,
         record: &Record<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Wanted {
         let channel = self.owner_operation(ix, frame, operation)?;
         let session = self.links.get(ix).ok_or(Refusal::NotOwner)?;
         let keys = session.unmasked([record.stored_key, record.server_key]);
@@ -60,7 +64,7 @@ impl Hub {
         let guard = self.guard_mut(channel).ok_or(Refusal::NotOwner)?;
         let again = guard.epoch() == record.epoch;
         if again && guard.protection.as_ref().is_some_and(|stored| stored.same(&protection)) {
-            return Ok(());
+            return Ok(None);
         }
         if operation.stored != guard.last_epoch || record.epoch != guard.last_epoch + 1 {
             return Err(Refusal::EpochMismatch);
@@ -69,30 +73,35 @@ impl Hub {
             self.has_record_room(&credential)?;
         }
         self.has_name_room(Some(channel), &credential)?;
-        self.rotate(ix, channel, record.epoch, Some(protection));
-        Ok(())
+        let asked = self.asked(ix, id);
+        Ok(asked.map(|asked| Change::Rotate { asked, epoch: record.epoch, protection: Some(protection) }))
     }
 
     pub(super) fn handle_unprotect(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let Unprotect { id, channel, stored, n, epoch, proof } = super::conversation::parse(frame)?;
-        let result = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof }).and_then(|channel| {
+        if self.waits(ix, id, channel, frame) {
+            return Ok(());
+        }
+        let operation = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof });
+        let wanted = operation.and_then(|channel| {
             let guard = self.guard_mut(channel).ok_or(Refusal::NotOwner)?;
             if guard.protection.is_none() && guard.last_epoch == epoch {
-                return Ok(());
+                return Ok(None);
             }
             let rises = stored == guard.last_epoch && epoch == guard.last_epoch + 1 && epoch <= EPOCH_MAX;
             if guard.protection.is_none() || !rises {
                 return Err(Refusal::EpochMismatch);
             }
-            self.rotate(ix, channel, epoch, None);
-            Ok(())
+            Ok(self.asked(ix, id).map(|asked| Change::Rotate { asked, epoch, protection: None }))
         });
-        self.done(ix, id, result);
-        Ok(())
+        self.carry_out(ix, id, channel, wanted)
     }
 
     pub(super) fn handle_reclaim(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let Reclaim { id, channel, stored, n, proof } = super::conversation::parse(frame)?;
+        if self.waits(ix, id, channel, frame) {
+            return Ok(());
+        }
         let result = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof }).map(|channel| {
             let mut timer = None;
             if let Some(guard) = self.guard_mut(channel)
@@ -127,18 +136,20 @@ impl Hub {
 
     pub(super) fn handle_terminate(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let Terminate { id, channel, stored, n, proof } = super::conversation::parse(frame)?;
-        let result = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof });
-        let ended = result.map(|channel| {
-            self.abandon(channel);
-            self.terminate(channel);
-        });
-        self.done(ix, id, ended);
-        Ok(())
+        if self.waits(ix, id, channel, frame) {
+            return Ok(());
+        }
+        let operation = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof });
+        let wanted = operation.map(|_| Some(Change::Abandon { asked: self.asked(ix, id) }));
+        self.carry_out(ix, id, channel, wanted)
     }
 
     /// Checks an operation's proof; the channel it is about, if this member owns it or may take it back.
     fn owner_operation(&mut self, ix: LinkIx, frame: &Frame, operation: &Operation<'_>) -> Result<ChannelIx, Refusal> {
         let Operation { channel, stored, n, proof } = *operation;
+        if channel.is_reserved() {
+            return Err(Refusal::HubOwned);
+        }
         let place = self.registry.find(channel).ok_or(Refusal::NotMember)?;
         let member = self.links.get_mut(ix).and_then(Session::member_mut).ok_or(Refusal::NotMember)?;
         if !member.memberships.has(place) {
@@ -164,14 +175,18 @@ impl Hub {
     }
 
     /// Changes a channel's protection: one step, after which nobody but the owner is a member.
-    fn rotate(&mut self, owner: LinkIx, channel: ChannelIx, epoch: u64, protection: Option<Protection>) {
+    pub(super) fn rotate(&mut self, channel: ChannelIx, epoch: u64, protection: Option<Protection>) {
         self.set_protection(channel, epoch, protection);
-        self.evict(channel, Some(owner), Refusal::Rekeyed);
+        let owner = self.guard_mut(channel).and_then(|guard| match &guard.owner {
+            Owner::Present { link, .. } => Some(*link),
+            Owner::Nobody | Owner::Away { .. } | Owner::Offered { .. } => None,
+        });
+        self.evict(channel, owner, Refusal::Rekeyed);
         self.protection_changed(channel, epoch);
     }
 
     /// Ends every call on a channel and every membership but one.
-    fn evict(&mut self, channel: ChannelIx, but: Option<LinkIx>, why: Refusal) {
+    pub(super) fn evict(&mut self, channel: ChannelIx, but: Option<LinkIx>, why: Refusal) {
         let on_channel: Vec<Key> =
             self.calls.iter().filter(|(_, call)| call.is_on(channel)).map(|(key, _)| key).collect();
         for key in on_channel {
@@ -199,7 +214,7 @@ impl Hub {
     }
 
     /// Ends a channel for all its members. What is to be remembered of it stays for a while.
-    fn terminate(&mut self, channel: ChannelIx) {
+    pub(super) fn terminate(&mut self, channel: ChannelIx) {
         self.evict(channel, None, Refusal::Terminated);
         if let Some(channel) = name_of(self, channel) {
             self.event(Event::Terminated { channel });
@@ -208,64 +223,88 @@ impl Hub {
     }
 
     /// A member has gone: what becomes of the channel if it was the owner, or the last.
-    pub(super) fn member_left(&mut self, ix: LinkIx, channel: ChannelIx, leaving: Leaving) {
-        let Some(guard) = self.guard_mut(channel) else { return };
+    ///
+    /// The member's request, if it was one, is answered here or later.
+    pub(super) fn member_left(&mut self, ix: LinkIx, channel: ChannelIx, leaving: Leaving, asked: Option<Asked>) {
+        let changing = self.is_changing(channel);
+        let Some(guard) = self.guard_mut(channel) else { return self.answer(asked, Ok(())) };
         match &guard.owner {
             Owner::Present { key, link } if *link == ix => {
-                let (key, policy) = (key.clone(), guard.policy);
-                self.owner_left(channel, key, policy, leaving);
+                let key = key.clone();
+                self.set_owner(channel, Owner::Away { key, held: None, heir: None }, None);
+                self.owner_left(channel, leaving, asked);
             }
-            Owner::Offered { to, joined, refused, .. } if *to == ix => {
-                let (joined, refused) = (*joined, *refused);
-                self.offer(channel, joined, refused + 1);
+            Owner::Offered { to, .. } if *to == ix => {
+                // One that has taken the offer and is gone by now is judged when its change is stored.
+                if !changing {
+                    self.offer_to_next(channel);
+                }
+                self.answer(asked, Ok(()));
             }
-            Owner::Nobody | Owner::Present { .. } | Owner::Away { .. } | Owner::Offered { .. } => {}
+            Owner::Nobody | Owner::Present { .. } | Owner::Away { .. } | Owner::Offered { .. } => {
+                self.answer(asked, Ok(()));
+            }
         }
         self.forget_or_keep(channel);
     }
 
-    fn owner_left(&mut self, channel: ChannelIx, key: OwnerVerifier, policy: OwnerPolicy, leaving: Leaving) {
-        let (grace, after) = match policy {
+    /// The owner is gone, and its key is kept: what the channel's policy makes of that.
+    pub(super) fn owner_gone(&mut self, channel: ChannelIx, leaving: Leaving, asked: Option<Asked>) {
+        let restarts = self.stopping && self.changes.are_stored();
+        let Some(guard) = self.guard_mut(channel) else { return };
+        let away = matches!(guard.owner, Owner::Away { .. });
+        // Who is away because the hub restarts finds everything as it was.
+        if !away || restarts {
+            return self.answer(asked, Ok(()));
+        }
+        let (grace, then) = match guard.policy {
             OwnerPolicy::Hold { grace, then } => (Some(grace), then),
             OwnerPolicy::Terminate => (None, AfterGrace::Terminate),
             OwnerPolicy::Promote => (None, AfterGrace::Promote),
         };
-        let is_kept = self.guard_mut(channel).is_some_and(|guard| guard.keeper.is_some());
         let (held, heir) = match leaving {
             Leaving::Willing => (None, None),
-            Leaving::Superseded { lineage } if is_kept => {
+            Leaving::Superseded { lineage } if guard.keeper.is_some() => {
                 (Some(grace.unwrap_or_default().max(TAKEOVER)), Some(lineage))
             }
             Leaving::Lost | Leaving::Superseded { .. } => (grace, None),
         };
         if let Some(time) = held {
-            let due = self.now.mono + time;
-            let timer = self.timers.insert(due, TimerReason::Ownership, Due::Ownership(channel));
-            self.set_owner(channel, Owner::Away { key, held: Some(after), heir }, Some(timer));
-            self.owner_changed(channel);
-            return;
+            return self.hold(channel, time, then, heir);
         }
-        match (after, leaving) {
-            (AfterGrace::Promote, _) => self.offer(channel, 0, 0),
+        match (then, leaving) {
+            (AfterGrace::Promote, _) => self.change(channel, Change::Disown { then, asked }),
             // By its own will: there is nobody any more who could come back to it.
-            (AfterGrace::Terminate, Leaving::Willing) => {
-                self.abandon(channel);
-                self.terminate(channel);
-            }
-            (AfterGrace::Terminate, Leaving::Lost | Leaving::Superseded { .. }) => self.lose_owner(channel, key),
+            (AfterGrace::Terminate, Leaving::Willing) => self.change(channel, Change::Abandon { asked }),
+            (AfterGrace::Terminate, Leaving::Lost | Leaving::Superseded { .. }) => self.lose_owner(channel),
         }
     }
 
+    fn hold(&mut self, channel: ChannelIx, grace: Duration, then: AfterGrace, heir: Option<u64>) {
+        let due = self.now.mono + grace;
+        let timer = self.timers.insert(due, TimerReason::Ownership, Due::Ownership(channel));
+        if let Some(guard) = self.guard_mut(channel)
+            && let Owner::Away { held, heir: who, .. } = &mut guard.owner
+        {
+            (*held, *who, guard.timer) = (Some(then), heir, Some(timer));
+        }
+        self.owner_changed(channel);
+    }
+
     /// The channel ends with its owner, who may come back to what is protected.
-    fn lose_owner(&mut self, channel: ChannelIx, key: OwnerVerifier) {
-        let protected = self.guard_mut(channel).is_some_and(|guard| guard.protection.is_some());
-        let owner = if protected { Owner::Away { key, held: None, heir: None } } else { Owner::Nobody };
-        self.set_owner(channel, owner, None);
+    fn lose_owner(&mut self, channel: ChannelIx) {
+        let Some(guard) = self.guard_mut(channel) else { return };
+        if guard.protection.is_none() {
+            return self.change(channel, Change::Disown { then: AfterGrace::Terminate, asked: None });
+        }
+        if let Owner::Away { held, heir, .. } = &mut guard.owner {
+            (*held, *heir) = (None, None);
+        }
         self.terminate(channel);
     }
 
     /// Asks the next member in the order of joining whether it wants to own the channel. The old owner's key is gone.
-    fn offer(&mut self, channel: ChannelIx, after: u64, refused: u8) {
+    pub(super) fn offer(&mut self, channel: ChannelIx, after: u64, refused: u8) {
         let next = self.registry.channel(channel).and_then(|channel| channel.members_after(after).next());
         let Some((joined, to)) = next.filter(|_| refused < OFFERS_MAX) else {
             self.set_owner(channel, Owner::Nobody, None);
@@ -282,19 +321,28 @@ impl Hub {
         self.check_outbox(to);
     }
 
+    pub(super) fn offer_to_next(&mut self, channel: ChannelIx) {
+        if let Some(guard) = self.guard_mut(channel)
+            && let Owner::Offered { joined, refused, .. } = &guard.owner
+        {
+            let (joined, refused) = (*joined, *refused);
+            self.offer(channel, joined, refused + 1);
+        }
+    }
+
     pub(super) fn handle_accept(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let accept = super::conversation::parse::<Accept<'_>>(frame)?;
         let Some(channel) = self.registry.find(accept.channel) else { return Ok(()) };
-        let key = self.links.get(ix).map(|session| session.unmasked([accept.owner]));
+        let taken = self.links.get(ix).map(|session| (session.link, session.unmasked([accept.owner])));
+        let changing = self.is_changing(channel);
         let guard = self.guard_mut(channel);
         let fits = guard.is_some_and(|guard| match &guard.owner {
             Owner::Offered { offer, to, .. } => *to == ix && offer == accept.offer,
             Owner::Nobody | Owner::Present { .. } | Owner::Away { .. } => false,
         });
         // Too late: it was offered to the next, who may have taken it.
-        if let Some([key]) = key.filter(|_| fits) {
-            self.set_owner(channel, Owner::Present { key: OwnerVerifier::from_bytes(key), link: ix }, None);
-            self.owner_changed(channel);
+        if let Some((link, [key])) = taken.filter(|_| fits && !changing) {
+            self.change(channel, Change::Accept { link, key: OwnerVerifier::from_bytes(key) });
         }
         Ok(())
     }
@@ -303,26 +351,34 @@ impl Hub {
     pub(super) fn ownership_due(&mut self, channel: ChannelIx) {
         let Some(guard) = self.guard_mut(channel) else { return };
         guard.timer = None;
+        if guard.pending.is_some() {
+            return self.look_again(channel);
+        }
         match &guard.owner {
-            Owner::Away { key, held: Some(then), .. } => {
-                let (key, then) = (key.clone(), *then);
+            Owner::Away { held: Some(AfterGrace::Terminate), .. } => {
                 self.waits_no_more(channel);
-                match then {
-                    AfterGrace::Terminate => self.lose_owner(channel, key),
-                    AfterGrace::Promote => self.offer(channel, 0, 0),
+                self.lose_owner(channel);
+            }
+            Owner::Away { held: Some(AfterGrace::Promote), .. } => {
+                self.waits_no_more(channel);
+                self.change(channel, Change::Disown { then: AfterGrace::Promote, asked: None });
+            }
+            Owner::Offered { .. } => self.offer_to_next(channel),
+            Owner::Nobody | Owner::Present { .. } | Owner::Away { held: None, .. } => {
+                if guard.is_kept() {
+                    self.store_nothing(channel);
                 }
+                self.forget_channel(channel);
             }
-            Owner::Offered { joined, refused, .. } => {
-                let (joined, refused) = (*joined, *refused);
-                self.offer(channel, joined, refused + 1);
-            }
-            Owner::Nobody | Owner::Present { .. } | Owner::Away { held: None, .. } => self.forget_channel(channel),
         }
     }
 
     /// Without members a channel is forgotten: at once, or after a day if there is something to remember.
-    fn forget_or_keep(&mut self, channel: ChannelIx) {
-        let Some(entry) = self.registry.channel(channel).filter(|entry| entry.members() == 0) else { return };
+    pub(super) fn forget_or_keep(&mut self, channel: ChannelIx) {
+        let unused = |entry: &&super::registry::Channel| {
+            entry.members() == 0 && entry.guard.pending.is_none() && !entry.is_permanent()
+        };
+        let Some(entry) = self.registry.channel(channel).filter(unused) else { return };
         if !entry.guard.is_kept() {
             return self.forget_channel(channel);
         }
@@ -336,7 +392,7 @@ impl Hub {
     }
 
     /// The owner gives a channel up: nobody owns it, and it needs no password any more.
-    fn abandon(&mut self, channel: ChannelIx) {
+    pub(super) fn abandon(&mut self, channel: ChannelIx) {
         let epoch = self.guard_mut(channel).map_or(0, |guard| guard.last_epoch);
         self.set_owner(channel, Owner::Nobody, None);
         self.set_protection(channel, epoch, None);
@@ -351,7 +407,7 @@ impl Hub {
 
     /// Whether a credential may protect one more channel.
     pub(super) fn has_record_room(&self, credential: &CredentialId) -> Result<(), Refusal> {
-        let held = self.records.get(credential).copied().unwrap_or(0);
+        let held = self.records.get(credential).copied().unwrap_or(0) + self.changes.records(credential);
         if held < self.limits.records { Ok(()) } else { Err(Refusal::TooManyRecords) }
     }
 
@@ -376,7 +432,7 @@ impl Hub {
         }
     }
 
-    fn set_owner(&mut self, channel: ChannelIx, owner: Owner, timer: Option<crate::timers::TimerId>) {
+    pub(super) fn set_owner(&mut self, channel: ChannelIx, owner: Owner, timer: Option<crate::timers::TimerId>) {
         let Some(guard) = self.guard_mut(channel) else { return };
         guard.owner = owner;
         if let Some(old) = core::mem::replace(&mut guard.timer, timer) {
@@ -384,7 +440,7 @@ impl Hub {
         }
     }
 
-    fn guard_mut(&mut self, channel: ChannelIx) -> Option<&mut Guard> {
+    pub(super) fn guard_mut(&mut self, channel: ChannelIx) -> Option<&mut Guard> {
         self.registry.channel_mut(channel).map(|channel| &mut channel.guard)
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Memberships {
     provides: usize,
     /// Over all channels.
     listens: usize,
+    /// Channels that it will be a member of once that is stored.
+    pub(crate) claims: usize,
 }
 
 impl Memberships {
@@ -171,7 +173,7 @@ impl Registry {
         channel: Option<ChannelIx>,
         limits: &Limits,
     ) -> Result<(), Refusal> {
-        if memberships.of.len() >= limits.channels {
+        if memberships.of.len() + memberships.claims >= limits.channels {
             return Err(Refusal::TooManyChannels);
         }
         let present = channel.and_then(|ix| self.channel(ix)).map_or(0, |channel| channel.members.len());
@@ -392,6 +394,11 @@ impl Registry {
 impl Channel {
     pub(crate) fn name(&self) -> &ChannelName {
         &self.name
+    }
+
+    /// Whether it is one of the hub's own with a password, which is not forgotten when nobody is a member.
+    pub(crate) fn is_permanent(&self) -> bool {
+        self.guard.protection.is_some() && self.name.as_name().is_reserved()
     }
 
     pub(crate) fn members(&self) -> usize {

@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) write_timer: Option<TimerId>,
     /// Since when no byte has left the driver's hands, while it holds any.
     pub(crate) stalled_since: Instant,
+    /// While a frame is handled that has waited: its number, if the link's frames are tagged.
+    pub(crate) recalled: Option<u64>,
 }
 
 /// How far the conversation is.
@@ -127,6 +129,8 @@ pub(crate) struct Member {
     pub(crate) memberships: Memberships,
     /// Channels it was challenged for, or failed to join, by the numbers of its requests.
     pub(crate) joins: BTreeMap<u64, Joining>,
+    /// Its requests that wait until another change of their channel is stored.
+    pub(crate) waiting: usize,
     /// The client's own calls, by the route numbers it chose.
     pub(crate) calls: Map<u32, Key>,
     /// How many of them are streams.
@@ -211,6 +215,7 @@ impl Session {
             partial_since: Instant::ZERO,
             write_timer: None,
             stalled_since: Instant::ZERO,
+            recalled: None,
         }
     }
 
@@ -339,6 +344,7 @@ impl Session {
             client,
             memberships: Memberships::default(),
             joins: BTreeMap::new(),
+            waiting: 0,
             calls: hash.map(),
             streams: 0,
             serving: None,
@@ -351,11 +357,16 @@ impl Session {
         }));
     }
 
-    /// The keys of the frame that was read last, which are masked where frames are tagged; in the order of the body.
+    /// The number of the frame that is being handled, on a link whose frames are tagged.
+    pub(crate) fn frame_counter(&self) -> u64 {
+        self.recalled.unwrap_or_else(|| self.inbox.last_counter())
+    }
+
+    /// The keys of the frame that is being handled, which are masked where frames are tagged; in the order of the body.
     pub(crate) fn unmasked<const N: usize>(&self, keys: [&[u8; 32]; N]) -> [[u8; 32]; N] {
         let mut keys = keys.map(|key| *key);
         if let Some(mask) = self.member().and_then(|member| member.mask.as_ref()) {
-            mask.apply(self.inbox.last_counter(), &mut keys);
+            mask.apply(self.frame_counter(), &mut keys);
         }
         keys
     }

@@ -8,12 +8,13 @@ use alloc::string::{String, ToString as _};
 use bytes::{BufMut as _, BytesMut};
 
 use super::calls::Passing;
+use super::guard::{Guard, Owner, Protection};
 use super::registry::LinkIx;
 use super::session::Session;
 use super::{DisconnectReason, Due, Event, Hub};
-use crate::auth::Capabilities;
+use crate::auth::{Capabilities, ChannelMaster, Kdf};
 use crate::error::{FaultCode, Refusal};
-use crate::names::{ClientId, Name, SYSTEM_SENDER};
+use crate::names::{ClientId, CredentialId, Name, SYSTEM_SENDER};
 use crate::time::{Instant, TimerReason};
 use crate::wire::cbor::{self, Malformed, Reader};
 use crate::wire::{
@@ -90,12 +91,56 @@ struct FailedLogins {
     left_out: u64,
 }
 
-/// Whether these are the hub's own channels that exist, rather than names kept for later.
-pub(super) fn is_system_channel(name: Name<'_>) -> bool {
-    [SYSTEM_CHANNEL, LOGS_CHANNEL, ERRORS_CHANNEL].contains(&name.as_str())
+/// The password of a hub's own channels, as far as a hub knows it: enough to check who joins. Nobody signs there, so there
+/// is no other key, and nobody can change it.
+#[derive(Clone, Debug)]
+pub struct SystemPassword {
+    kdf: Kdf,
+    salt: [u8; 16],
+    iterations: u32,
+    master: ChannelMaster,
 }
 
+impl SystemPassword {
+    /// `master` is the secret derived with this salt and so many rounds.
+    #[must_use]
+    pub const fn new(kdf: Kdf, salt: [u8; 16], iterations: u32, master: ChannelMaster) -> Self {
+        Self { kdf, salt, iterations, master }
+    }
+
+    fn protection(&self, channel: Name<'_>) -> Protection {
+        let Self { kdf, salt, iterations, master } = self;
+        let verifier = master.join_keys(channel.as_str(), salt, SYSTEM_EPOCH).verifier();
+        let credential = CredentialId::shared();
+        Protection { kdf: *kdf, salt: *salt, iterations: *iterations, verifier, credential }
+    }
+}
+
+/// The one epoch that a password of the hub's own channels has.
+const SYSTEM_EPOCH: u64 = 1;
+
+/// Whether these are the hub's own channels that exist, rather than names kept for later.
+pub(super) fn is_system_channel(name: Name<'_>) -> bool {
+    SYSTEM_CHANNELS.contains(&name.as_str())
+}
+
+const SYSTEM_CHANNELS: [&str; 3] = [SYSTEM_CHANNEL, LOGS_CHANNEL, ERRORS_CHANNEL];
+
 impl Hub {
+    /// From now on the hub's own channels, which then exist as long as it does, are for those who know the password.
+    pub(super) fn handle_system_password(&mut self, password: &SystemPassword) {
+        for name in SYSTEM_CHANNELS.map(Name::known) {
+            let found = self.registry.find(name);
+            let made =
+                found.map_or_else(|| self.registry.create(name, Guard::new(Owner::Nobody, self.owner_policy)), Ok);
+            let Ok(channel) = made else { continue };
+            self.evict(channel, None, Refusal::Rekeyed);
+            if let Some(guard) = self.guard_mut(channel) {
+                (guard.last_epoch, guard.protection) = (SYSTEM_EPOCH, Some(password.protection(name)));
+            }
+        }
+    }
+
     /// Tells the application, and whoever listens to the hub's own channels.
     pub(super) fn event(&mut self, event: Event) {
         self.tell(&event);
@@ -138,7 +183,7 @@ impl Hub {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
             // Strangers in numbers would flood those who listen, and so would what goes in circles.
-            Event::Rejected { .. } | Event::Looped { .. } | Event::Stopped => {}
+            Event::Rejected { .. } | Event::Looped { .. } | Event::Store { .. } | Event::Stopped => {}
         }
     }
 
@@ -302,6 +347,10 @@ impl Hub {
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return };
         if !member.capabilities.contains(Capabilities::OBSERVER) {
             return self.fail(ix, route, Refusal::NotAllowed);
+        }
+        let guarded = self.registry.by_name(call.header.channel).filter(|(_, it)| it.guard.protection.is_some());
+        if guarded.is_some_and(|(channel, _)| !member.memberships.has(channel)) {
+            return self.fail(ix, route, Refusal::PasswordRequired);
         }
         let client = member.client.clone();
         let asked = Message::parse(call.bytes).ok().and_then(|message| Question::parse(message.payload).ok());

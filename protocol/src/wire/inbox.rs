@@ -44,6 +44,11 @@ impl Frame {
         &self.bytes
     }
 
+    /// A copy that pins nothing but itself.
+    pub(crate) fn copied(&self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), assembled: true }
+    }
+
     /// A handle on a part of the frame that outlives it, where that is better than one copy.
     pub(crate) fn share(&self, part: &[u8]) -> Option<Bytes> {
         let share = part.len() > if self.assembled { SMALL } else { WORTH_PINNING };

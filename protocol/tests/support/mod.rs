@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
+mod disk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use commipc_protocol::{
     ChannelName, ClientId, CredentialId, EventName, HubId, Input, Instant, Limits, LinkEnd, LinkId, Machine, Now,
     Output, Peer, Seed, Transport, UnixMillis,
 };
+
+pub use disk::{Disk, Works};
 
 pub const KEY: [u8; 32] = [7; 32];
 
@@ -49,6 +53,8 @@ pub struct World {
     /// What clients gave and nobody has carried out yet.
     kept: Vec<(usize, Output<Event>)>,
     accepted: u32,
+    /// What the hub stores, if it stores anything.
+    pub disk: Option<Disk>,
     /// All bytes that each link carried, by direction: to the hub, to the client.
     pub wire: BTreeMap<LinkId, (Vec<u8>, Vec<u8>)>,
 }
@@ -133,6 +139,7 @@ impl World {
             held_dials: Vec::new(),
             kept: Vec::new(),
             accepted: 0,
+            disk: None,
             wire: BTreeMap::new(),
         }
     }
@@ -246,7 +253,7 @@ impl World {
     }
 
     /// The hub's process dies, and another takes its place.
-    pub fn restart(&mut self, hub: Hub) {
+    pub fn replace_hub(&mut self, hub: Hub) {
         self.hub = hub;
         self.kept.clear();
         for client in 0..self.clients.len() {
@@ -280,6 +287,13 @@ impl World {
 
     fn hub_output(&mut self, output: Output<hub::Event>) {
         match output {
+            Output::Event(hub::Event::Store { ticket, channel, record }) => {
+                let disk = self.disk.as_mut().expect("a hub without a store stores nothing");
+                disk.asked.push_back((ticket, channel.to_string(), record.map(|record| record.encode().to_vec())));
+                if disk.works != Works::Later {
+                    self.work_disk();
+                }
+            }
             Output::Event(event) => self.hub_events.push(event),
             Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
             Output::Transmit { link, data } => {
@@ -396,10 +410,24 @@ pub fn recorded_calls(
     in_flight: u64,
     size: usize,
 ) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
+    recorded_calls_with(None, rounds, in_flight, size)
+}
+
+/// The same on a channel that may have a password.
+pub fn recorded_calls_with(
+    password: Option<&Secret>,
+    rounds: usize,
+    in_flight: u64,
+    size: usize,
+) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
     let mut world = World::new(&["caller", "provider"]);
     world.record = Some(Vec::new());
     world.connect_all();
     world.open(1, "math");
+    if let Some(password) = password {
+        world.protect(1, "math", password, 1);
+        world.join(0, "math", password);
+    }
     world.provide(1, 5, "math", "sum");
     let setup = world.record.replace(Vec::new()).unwrap();
     let body: &'static [u8] = vec![1; size].leak();

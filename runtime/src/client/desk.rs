@@ -21,6 +21,7 @@ use super::items;
 use super::life::{Derived, Life};
 use super::opening;
 use super::provide::{self, Job, ProviderCell, Tracked};
+use super::refused::Refusals;
 use super::states::ConnectionState;
 use super::tap::Taps;
 use super::tickets::{Completed, Target, Tickets};
@@ -49,6 +50,7 @@ pub(crate) struct Desk {
     brake: Arc<Brake>,
     taps: Taps,
     troubles: Troubles,
+    refusals: Refusals,
 }
 
 /// A channel's password, as far as it is known.
@@ -100,6 +102,7 @@ impl Desk {
             brake: Arc::default(),
             taps: Taps::default(),
             troubles: Troubles::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -118,6 +121,10 @@ impl Desk {
 
     pub(super) const fn troubles(&self) -> &Troubles {
         &self.troubles
+    }
+
+    pub(super) const fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Keeps what a channel is to be opened with; what was derived of the same stays.
@@ -469,7 +476,7 @@ impl Desk {
                 tracing::warn!(%violation, "the hub broke the protocol");
             }
             Event::Dropped(why) => {
-                tracing::debug!(?why, "a frame was dropped");
+                driver.sink().refusals.note(why);
             }
             // Handed on already.
             Event::Answered { .. } | Event::Done { .. } | Event::Sent { .. } | Event::Message(_) | Event::Stream(_) => {

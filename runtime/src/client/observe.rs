@@ -49,7 +49,8 @@ impl Client {
     ///
     /// # Errors
     /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability
-    /// `observer`.
+    /// `observer`, [`Refusal::PasswordRequired`](crate::Refusal::PasswordRequired) where the hub's own channels have a
+    /// password and [`SYSTEM_CHANNEL`] is not open with it.
     ///
     /// # Cancel safety
     /// May be dropped at any time.
@@ -63,7 +64,8 @@ impl Client {
     ///
     /// # Errors
     /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability
-    /// `observer`, [`Refusal::NoSuchChannel`](crate::Refusal::NoSuchChannel) where nobody has it open.
+    /// `observer`, [`Refusal::NoSuchChannel`](crate::Refusal::NoSuchChannel) where nobody has it open,
+    /// [`Refusal::PasswordRequired`](crate::Refusal::PasswordRequired) as for [`Client::channels`].
     ///
     /// # Cancel safety
     /// May be dropped at any time.

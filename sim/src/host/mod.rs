@@ -10,6 +10,7 @@
 //! What falls on one moment goes in an order drawn from the seed; time jumps to the next moment when nothing is left
 //! to do. So an hour costs nothing, and one seed is one run.
 
+mod disk;
 mod net;
 mod process;
 mod state;
@@ -24,6 +25,7 @@ use std::task::{Context, Poll, Waker};
 use commipc_protocol::Instant;
 use core::time::Duration;
 
+pub use disk::SimDisk;
 pub use process::Process;
 use state::{Happening, Shared, State};
 pub use tasks::Joining;

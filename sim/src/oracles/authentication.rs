@@ -94,6 +94,7 @@ impl Authentication {
             | hub::Event::ProtectionChanged { .. }
             | hub::Event::Terminated { .. }
             | hub::Event::Looped { .. }
+            | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

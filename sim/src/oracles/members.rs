@@ -265,6 +265,7 @@ impl Members {
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
             | hub::Event::Looped { .. }
+            | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

@@ -157,6 +157,7 @@ impl Providers {
             | hub::Event::Left { .. }
             | hub::Event::OwnerChanged { .. }
             | hub::Event::Looped { .. }
+            | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

@@ -4,9 +4,12 @@
 
 mod conformance;
 mod corpus;
+mod cose;
+mod hostile;
 mod local;
 mod packages;
 mod readme;
 mod scene;
 mod tidy;
+mod wiretap;
 mod workspace;

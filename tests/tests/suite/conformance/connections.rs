@@ -7,7 +7,7 @@ use crate::scene::{KEY, Scene, Transport, over_all};
 over_all! {
     s8_ids_are_made_up_where_none_is_given,
     s9_a_taken_id_is_refused_and_its_holder_undisturbed,
-    v17_reserved_names_are_nobodys,
+    v17_s66_d17_reserved_names_are_nobodys,
     s14_a_wrong_secret_is_refused,
     s14_a_hub_on_tcp_needs_a_secret_that_is_named,
     s16_a_client_with_a_secret_refuses_a_hub_that_asks_for_none,
@@ -51,7 +51,7 @@ async fn s9_a_taken_id_is_refused_and_its_holder_undisturbed(scene: Scene) {
     assert_eq!(again.id().as_str(), "provider");
 }
 
-async fn v17_reserved_names_are_nobodys(scene: Scene) {
+async fn v17_s66_d17_reserved_names_are_nobodys(scene: Scene) {
     let cast = scene.cast().await;
     for id in ["system", "server", "__comm_ipc_bridge"] {
         let error = scene.client(&cast.hub, id).await.unwrap_err();

@@ -4,7 +4,8 @@ use std::future::IntoFuture as _;
 use std::time::Duration;
 
 use commipc_runtime::{
-    AfterGrace, CallError, Failure, Fault, OpenError, OwnerPolicy, ProtectError, Refusal, Request, Secret,
+    AfterGrace, CallError, Failure, Fault, OpenError, OwnerPolicy, ProtectError, Refusal, Request, SYSTEM_CHANNEL,
+    Secret,
 };
 
 use crate::scene::{Scene, over_all};
@@ -18,6 +19,8 @@ over_all! {
     s21_the_next_member_is_promoted_and_told,
     an_owner_that_leaves_its_handle_gives_the_channel_up,
     the_same_password_is_no_new_one,
+    v28_s72_owners_and_passwords_survive_a_restart_of_the_hub,
+    s34_d6_the_hubs_own_channels_open_with_their_password,
 }
 
 fn key(number: u8) -> Secret {
@@ -157,4 +160,44 @@ async fn the_same_password_is_no_new_one(scene: Scene) {
     let error = cast.provided.protect_with(key(1)).await.unwrap_err();
     assert!(matches!(error, ProtectError::Reused(_)), "{error}");
     cast.provided.protect_with(key(2)).await.unwrap();
+}
+
+async fn v28_s72_owners_and_passwords_survive_a_restart_of_the_hub(scene: Scene) {
+    let state = scene.path("state");
+    let first = scene.hub().state_dir(&state).await.unwrap();
+    let id = first.id().clone();
+    let owner = scene.client(&first, "owner").await.unwrap();
+    let (vault, open) = (owner.open("vault").await.unwrap(), owner.open("open").await.unwrap());
+    vault.protect_with(key(1)).await.unwrap();
+    let second = scene.bare_hub().listen(&scene.url("other.sock")).secret(key(9)).state_dir(&state).await;
+    assert!(second.unwrap_err().is_retryable(), "two hubs do not share what they remember");
+    first.shutdown().await;
+    drop((vault, open));
+    let again = scene.hub().state_dir(&state).await.unwrap();
+    assert_eq!(*again.id(), id);
+    let member = scene.client(&again, "member").await.unwrap();
+    assert_eq!(refused(member.open("vault").await), Refusal::PasswordRequired);
+    assert_eq!(refused(member.open("vault").secret(key(2)).await), Refusal::PasswordWrong);
+    let vault = member.open("vault").secret(key(1)).await.unwrap();
+    for channel in [vault, member.open("open").await.unwrap()] {
+        let error = channel.protect_with(key(3)).await.unwrap_err();
+        assert_eq!(error.code().0, Refusal::NotOwner.code(), "the owner is another");
+    }
+    again.shutdown().await;
+}
+
+async fn s34_d6_the_hubs_own_channels_open_with_their_password(scene: Scene) {
+    let hub = scene.hub().system_password(key(5)).await.unwrap();
+    let monitor = scene.client(&hub, "monitor").await.unwrap();
+    assert_eq!(refused(monitor.open(SYSTEM_CHANNEL).await), Refusal::PasswordRequired);
+    assert_eq!(monitor.channels().await.unwrap_err().code().0, Refusal::PasswordRequired.code());
+    let own = monitor.open(SYSTEM_CHANNEL).secret(key(5)).await.unwrap();
+    let mut events = own.listen_all::<serde_json::Value>().await.unwrap();
+    let worker = scene.client(&hub, "worker").await.unwrap();
+    let _math = worker.open("math").await.unwrap();
+    let told = events.next().await.unwrap();
+    assert_eq!((told.sender().client.as_str(), &told["client_id"]), ("system", &"worker".into()));
+    assert!(monitor.channels().await.unwrap().iter().any(|channel| channel.name == "math"));
+    let error = own.protect_with(key(6)).await.unwrap_err();
+    assert_eq!(error.code().0, Refusal::NotOwner.code());
 }

@@ -1,0 +1,168 @@
+//! What a hub's process holds of a channel's password, after members have proved it and talked: nothing.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use support::Scene;
+
+/// Nothing else in the world is likely to hold these.
+const PASSWORD: &str = "plover-xyzzy-1f0c6e53-plugh-97b2d4";
+const CHANNEL: &str = "cellar-6d1be0aa-control";
+
+/// Everything that a process may read of its own memory.
+struct Memory(Vec<Vec<u8>>);
+
+impl Memory {
+    fn of(pid: u32) -> Self {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+        let regions = maps.lines().filter_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (start, end) = range.split_once('-')?;
+            let address = |hex| u64::from_str_radix(hex, 16).unwrap();
+            let (start, end) = (address(start), address(end));
+            // What only the kernel can read, or nobody, is none of the process's.
+            let ours = rest.starts_with('r') && !rest.contains("[v");
+            ours.then(|| read(&memory, start, usize::try_from(end - start).unwrap()))
+        });
+        Self(regions.collect())
+    }
+
+    fn holds(&self, needle: &[u8]) -> bool {
+        self.0.iter().any(|region| find(region, needle))
+    }
+
+    fn size(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+}
+
+/// Reads what can be read, page by page where not all can.
+fn read(memory: &fs::File, start: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    if memory.read_exact_at(&mut bytes, start).is_err() {
+        for (page, at) in bytes.chunks_mut(4096).zip((start..).step_by(4096)) {
+            let _ = memory.read_exact_at(page, at);
+        }
+    }
+    bytes
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> bool {
+    let Some((&first, rest)) = needle.split_first() else { return false };
+    let mut from = 0;
+    while let Some(at) = haystack[from..].iter().position(|byte| *byte == first) {
+        from += at + 1;
+        if haystack[from..].starts_with(rest) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The ways in which a secret may lie around: as it is, in hex of either case, in base64 at any of three offsets. Half of it
+/// is enough.
+fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let half = &secret[..16];
+    let hex: String = half.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![("raw", half.to_vec()), ("hex", hex.to_uppercase().into_bytes()), ("hex", hex.into_bytes())];
+    for skip in 0..3 {
+        forms.push(("base64", base64(&half[skip..skip + 12])));
+    }
+    forms
+}
+
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |group: u32, place: u32| DIGITS[(group >> (18 - 6 * place) & 63) as usize];
+    bytes
+        .chunks_exact(3)
+        .flat_map(|three| {
+            let group = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+            [0, 1, 2, 3].map(|place| digit(group, place))
+        })
+        .collect()
+}
+
+/// What the hub has stored of the channel: salt, rounds, and the key that checks joins.
+fn stored(state: &Path) -> ([u8; 16], u32, [u8; 32]) {
+    let file = fs::read_dir(state).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.into_iter().find(|path| path.to_string_lossy().contains("channel-")).unwrap();
+    let bytes = fs::read(file).unwrap();
+    // Entry 5, an array of six: kdf 1, a salt of 16 bytes, rounds of 4, and the stored key of 32.
+    let at = bytes.windows(4).position(|window| window == [0x05, 0x86, 0x01, 0x50]).unwrap() + 4;
+    let salt = bytes[at..at + 16].try_into().unwrap();
+    assert_eq!((bytes[at + 16], &bytes[at + 21..at + 23]), (0x1a, &[0x58, 0x20][..]));
+    let rounds = u32::from_be_bytes(bytes[at + 17..at + 21].try_into().unwrap());
+    (salt, rounds, bytes[at + 23..at + 55].try_into().unwrap())
+}
+
+#[test]
+fn s27_v18_d3_the_memory_of_a_hub_holds_no_password_and_no_key_that_signs() {
+    let scene = Scene::new();
+    let state = scene.path("state");
+    let mut hub = scene.start(&["hub", "--state-dir", &state.display().to_string()]);
+    hub.line();
+    let file = scene.file("password", PASSWORD);
+    let wrong = scene.file("wrong", "another one altogether");
+    let mut owner = scene.start(&["protect", CHANNEL, "--password-file", &file]);
+    assert_eq!(owner.line(), format!("protecting {CHANNEL}"));
+    let mut provider = scene.start(&["provide", CHANNEL, "open", "--echo", "--password-file", &file]);
+    assert_eq!(provider.line(), format!("providing {CHANNEL}/open"));
+    scene
+        .run(&["call", CHANNEL, "open", "\"spoken in the cellar\"", "--password-file", &file])
+        .printed("\"spoken in the cellar\"");
+    assert_eq!(scene.run(&["call", CHANNEL, "open", "1", "--password-file", &wrong]).code, Some(6));
+
+    let (salt, rounds, stored_key) = stored(&state);
+    let mut master = [0; 32];
+    pbkdf2::pbkdf2_hmac::<Sha256>(PASSWORD.as_bytes(), &salt, rounds, &mut master);
+    let (prk, keys) = Hkdf::<Sha256>::extract(Some(b"commipc/1 channel"), &master);
+    let length = u32::try_from(CHANNEL.len()).unwrap().to_be_bytes();
+    let context = [&length[..], CHANNEL.as_bytes(), &salt, &1_u64.to_be_bytes()].concat();
+    let key = |label: &[u8]| {
+        let mut key = [0; 32];
+        keys.expand(&[label, &context].concat(), &mut key).unwrap();
+        key
+    };
+    let (join, end_to_end) = (key(b"join\0"), key(b"e2e\0"));
+
+    let memory = Memory::of(hub.child.id());
+    assert!(memory.size() > 1 << 20, "{} bytes are not a process", memory.size());
+    // The search finds what is there, or it would prove nothing: a name, and the key that checks joins.
+    assert!(memory.holds(CHANNEL.as_bytes()));
+    assert!(forms(&stored_key).iter().any(|(form, bytes)| *form == "raw" && memory.holds(bytes)));
+    for (name, secret) in [
+        ("password", PASSWORD.as_bytes()),
+        ("master", &master),
+        ("key of all keys", &prk),
+        ("key of joins", &join),
+        ("end-to-end key", &end_to_end),
+    ] {
+        for (form, bytes) in forms(secret) {
+            assert!(!memory.holds(&bytes), "the hub holds the {name}, {form}");
+        }
+    }
+    // The same search in a process that does know it.
+    let knowing = Memory::of(owner.child.id());
+    assert!(forms(&end_to_end).iter().any(|(_, bytes)| knowing.holds(bytes)), "the owner's key");
+}
+
+#[test]
+fn the_search_finds_every_form() {
+    let secret = b"0123456789abcdef0123456789abcdef";
+    let (raw, hex) = (&secret[..], b"30313233343536373839616263646566");
+    for text in [raw, hex, b"MDEyMzQ1Njc4OWFiY2RlZg==", b"x-MTIzNDU2Nzg5YWJjZGVm"] {
+        let memory = Memory(vec![[b"before ", text, b" after"].concat()]);
+        assert!(forms(secret).iter().any(|(_, bytes)| memory.holds(bytes)), "{}", String::from_utf8_lossy(text));
+    }
+    assert!(!Memory(vec![b"0123456789abcde".to_vec()]).holds(&forms(secret)[0].1));
+}

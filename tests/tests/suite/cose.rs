@@ -1,0 +1,112 @@
+//! What goes over a real hub's sockets, verified by another implementation, which shares no code with this one.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use commipc_runtime::{Fault, FaultCode, Request};
+use smol::stream;
+
+use crate::scene::{Scene, TOKIO, Transport, run};
+use crate::wiretap::{Frame, Wiretap};
+
+const VERIFIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/independent/cose.py");
+const PASSWORD: &str = "correct horse battery staple";
+
+#[test]
+fn s31_s32_every_message_of_a_running_hub_is_cose_to_another_implementation() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        // Past the test harness, which shows nothing of a test that passes.
+        let said = "\n!! python3 is missing: no message was verified by another implementation.\n";
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        return;
+    }
+    run(TOKIO, Transport::Unix, capture_and_verify);
+}
+
+async fn capture_and_verify(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let owner = scene.client(&hub, "owner").await.unwrap();
+    let vault = owner.open("vault").await.unwrap();
+    vault.protect(PASSWORD).await.unwrap();
+    let fails = async |r: Request<i64>| if *r < 0 { Err(Fault::from(FaultCode::BadPayload)) } else { Ok(*r * 2) };
+    let _double = vault.provide("double", fails).await.unwrap();
+    let _numbers =
+        vault.provide_stream("numbers", |r: Request<u32>| stream::iter((0..*r).map(Ok::<u32, Fault>))).await.unwrap();
+    let mut heard = vault.listen::<String>("news").await.unwrap();
+
+    let frames = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&frames);
+    let rule = move |frame: Frame| {
+        seen.lock().unwrap().push(frame.clone());
+        vec![frame]
+    };
+    let line = Wiretap::start(scene.path("line.sock"), &scene.path("hub.sock"), Box::new(rule));
+    let key = Path::new(&scene.path("hub.sock.key")).to_owned();
+    let member = scene.bare_client(&line.url()).id("member").secret_file(key).await.unwrap();
+    let joined = member.open("vault").password(PASSWORD).await.unwrap();
+    let mut news = joined.listen::<String>("news").await.unwrap();
+    assert_eq!(joined.call::<i64>("double", &21).await.unwrap(), 42);
+    assert!(joined.call::<i64>("double", &-1).await.is_err());
+    joined.send("double", &1).await.unwrap();
+    let mut items = joined.stream::<u32>("numbers", &3).await.unwrap();
+    while let Some(item) = items.next().await {
+        item.unwrap();
+    }
+    // One that is given up in the middle says so.
+    drop(joined.stream::<u32>("numbers", &1_000_000).credit(1).await.unwrap());
+    joined.broadcast("news", "from the member").await.unwrap();
+    assert_eq!(heard.next().await.unwrap().as_str(), "from the member");
+    vault.broadcast("news", "from the owner").await.unwrap();
+    assert_eq!(news.next().await.unwrap().as_str(), "from the owner");
+    member.close().await;
+
+    let frames = std::mem::take(&mut *frames.lock().unwrap());
+    verify_all(&scene.path("capture.json"), frames);
+}
+
+fn verify_all(capture: &Path, frames: Vec<Frame>) {
+    write(capture, &frames);
+    let counts: BTreeMap<String, u64> = serde_json::from_slice(&verify(capture, PASSWORD).unwrap()).unwrap();
+    let count = |kind: &str| counts.get(kind).copied().unwrap_or(0);
+    for (kind, least) in [
+        ("call", 4),
+        ("answer", 1),
+        ("fault", 1),
+        ("send", 1),
+        ("broadcast", 2),
+        ("item", 3),
+        ("end", 1),
+        ("cancel", 1),
+    ] {
+        assert!(count(kind) >= least, "{kind}: {counts:?}");
+    }
+    let messages = frames.iter().filter(|frame| (33..=41).contains(&frame.kind())).count();
+    assert_eq!(counts.values().sum::<u64>(), messages as u64, "every one was verified");
+
+    // It can say no.
+    let error = verify(capture, "another password").unwrap_err();
+    assert!(error.contains("is wrong"), "{error}");
+    let mut altered = frames;
+    let answer = altered.iter_mut().find(|frame| frame.kind() == 36).unwrap();
+    *answer.bytes.last_mut().unwrap() ^= 1;
+    write(capture, &altered);
+    assert!(verify(capture, PASSWORD).unwrap_err().contains("the tag of this answer is wrong"));
+}
+
+fn write(path: &Path, frames: &[Frame]) {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let entries = frames
+        .iter()
+        .map(|frame| serde_json::json!({ "to_client": frame.to_client, "frame": hex(&frame.bytes) }))
+        .collect::<Vec<_>>();
+    std::fs::write(path, serde_json::to_vec(&entries).unwrap()).unwrap();
+}
+
+fn verify(capture: &Path, password: &str) -> Result<Vec<u8>, String> {
+    let Output { status, stdout, stderr } =
+        Command::new("python3").arg(VERIFIER).arg(capture).arg(password).output().unwrap();
+    if status.success() { Ok(stdout) } else { Err(String::from_utf8_lossy(&stderr).into_owned()) }
+}
