@@ -50,7 +50,7 @@ pub(super) fn run(args: &BenchStream, common: &Common, dir: &Path) -> Outcome<Re
     let targets = [Target::hub(common, dir, hub_url.as_deref())?, Target::raw(dir)?];
     let mut sections = Vec::new();
     for &size in sizes {
-        let load = Load { size, raw: *raw, in_flight: 1, clients: *clients, seconds: time.seconds };
+        let load = Load { size, raw: *raw, in_flight: 1, clients: *clients, seconds: time.seconds, protected: false };
         let [hub, relay] = &targets;
         let providers = [hub.start(Role::Streamer, load)?, relay.start(Role::Streamer, load)?];
         let rounds = rounds(&targets, time.rounds, |target| {

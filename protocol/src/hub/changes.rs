@@ -104,11 +104,6 @@ impl Changes {
         };
         self.pending.values().filter(protects).count()
     }
-
-    /// Whether there is a store.
-    pub(super) const fn are_stored(&self) -> bool {
-        self.on
-    }
 }
 
 impl Hub {
@@ -236,15 +231,13 @@ impl Hub {
     fn handle_waiting(&mut self, link: LinkId, frame: &Frame, counter: u64) {
         self.changes.waiting -= WAITING_SIZE + frame.raw().len();
         let Some(ix) = self.links.find(link) else { return };
-        if let Some(session) = self.links.get_mut(ix) {
-            session.recalled = Some(counter);
-            if let Some(member) = session.member_mut() {
-                member.waiting -= 1;
-            }
+        if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
+            member.recalled = Some(counter);
+            member.waiting -= 1;
         }
         let handled = self.handle_frame(ix, frame);
-        if let Some(session) = self.links.get_mut(ix) {
-            session.recalled = None;
+        if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
+            member.recalled = None;
         }
         if let Err(why) = handled {
             self.doomed.push((ix, why));

@@ -250,11 +250,11 @@ impl Hub {
 
     /// The owner is gone, and its key is kept: what the channel's policy makes of that.
     pub(super) fn owner_gone(&mut self, channel: ChannelIx, leaving: Leaving, asked: Option<Asked>) {
-        let restarts = self.stopping && self.changes.are_stored();
+        let stops = self.stopping;
         let Some(guard) = self.guard_mut(channel) else { return };
         let away = matches!(guard.owner, Owner::Away { .. });
-        // Who is away because the hub restarts finds everything as it was.
-        if !away || restarts {
+        // Everybody goes with the hub; what it has stored is found as it was.
+        if !away || stops {
             return self.answer(asked, Ok(()));
         }
         let (grace, then) = match guard.policy {

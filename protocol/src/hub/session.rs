@@ -56,8 +56,6 @@ pub(crate) struct Session {
     pub(crate) write_timer: Option<TimerId>,
     /// Since when no byte has left the driver's hands, while it holds any.
     pub(crate) stalled_since: Instant,
-    /// While a frame is handled that has waited: its number, if the link's frames are tagged.
-    pub(crate) recalled: Option<u64>,
 }
 
 /// How far the conversation is.
@@ -142,6 +140,8 @@ pub(crate) struct Member {
     /// Whether nothing was heard since it was asked.
     pub(crate) asked: bool,
     pub(crate) heartbeat_timer: Option<TimerId>,
+    /// While a frame is handled that has waited: its number, if the link's frames are tagged.
+    pub(crate) recalled: Option<u64>,
     /// Message frames taken.
     pub(crate) taken: u64,
     /// Those refused since the last ACK.
@@ -215,7 +215,6 @@ impl Session {
             partial_since: Instant::ZERO,
             write_timer: None,
             stalled_since: Instant::ZERO,
-            recalled: None,
         }
     }
 
@@ -351,6 +350,7 @@ impl Session {
             heard: Instant::ZERO,
             asked: false,
             heartbeat_timer: None,
+            recalled: None,
             taken: 0,
             refused: Vec::new(),
             ack_due: false,
@@ -359,7 +359,7 @@ impl Session {
 
     /// The number of the frame that is being handled, on a link whose frames are tagged.
     pub(crate) fn frame_counter(&self) -> u64 {
-        self.recalled.unwrap_or_else(|| self.inbox.last_counter())
+        self.member().and_then(|member| member.recalled).unwrap_or_else(|| self.inbox.last_counter())
     }
 
     /// The keys of the frame that is being handled, which are masked where frames are tagged; in the order of the body.

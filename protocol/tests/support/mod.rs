@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
+mod away;
 mod disk;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -231,36 +232,6 @@ impl World {
         }
         if let Some(link) = self.dialled[client].take() {
             self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
-        }
-        self.run();
-    }
-
-    /// The hub can be reached again.
-    pub fn release_dials(&mut self) {
-        self.hold_dials = false;
-        for (client, link) in std::mem::take(&mut self.held_dials) {
-            self.client_output(client, Output::Dial { link, to: Arc::from("memory:") });
-        }
-        self.run();
-    }
-
-    /// Nobody listens at the hub's address.
-    pub fn refuse_dials(&mut self) {
-        for (client, link) in std::mem::take(&mut self.held_dials) {
-            self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Refused });
-        }
-        self.run();
-    }
-
-    /// The hub's process dies, and another takes its place.
-    pub fn replace_hub(&mut self, hub: Hub) {
-        self.hub = hub;
-        self.kept.clear();
-        for client in 0..self.clients.len() {
-            self.links[client] = None;
-            if let Some(link) = self.dialled[client].take() {
-                self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
-            }
         }
         self.run();
     }

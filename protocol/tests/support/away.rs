@@ -1,0 +1,41 @@
+//! Hubs that cannot be reached for a while, or are replaced by others.
+
+use std::sync::Arc;
+
+use commipc_protocol::hub::Hub;
+use commipc_protocol::{Input, LinkEnd, Machine as _, Output};
+
+use super::World;
+
+/// Connections that are away.
+impl World {
+    /// The hub can be reached again.
+    pub fn release_dials(&mut self) {
+        self.hold_dials = false;
+        for (client, link) in std::mem::take(&mut self.held_dials) {
+            self.client_output(client, Output::Dial { link, to: Arc::from("memory:") });
+        }
+        self.run();
+    }
+
+    /// Nobody listens at the hub's address.
+    pub fn refuse_dials(&mut self) {
+        for (client, link) in std::mem::take(&mut self.held_dials) {
+            self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Refused });
+        }
+        self.run();
+    }
+
+    /// The hub's process dies, and another takes its place.
+    pub fn replace_hub(&mut self, hub: Hub) {
+        self.hub = hub;
+        self.kept.clear();
+        for client in 0..self.clients.len() {
+            self.links[client] = None;
+            if let Some(link) = self.dialled[client].take() {
+                self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Reset });
+            }
+        }
+        self.run();
+    }
+}
