@@ -21,7 +21,7 @@ pub(crate) fn url(common: &Common) -> String {
 /// Connects as the options say.
 pub(crate) async fn client(common: &Common) -> Outcome<Client> {
     let url = url(common);
-    let mut builder = commipc_tokio::client(&url);
+    let mut builder = commipc_tokio::client(&url).no_reconnect();
     if let Some(id) = &common.id {
         builder = builder.id(id);
     }

@@ -343,17 +343,9 @@ impl Hub {
             return self.owner_gone(channel, Leaving::Lost, None);
         };
         self.set_owner(channel, Owner::Present { key, link: ix }, None);
-        if epoch.is_some() {
-            // Whoever is there has proved nothing.
-            self.evict(channel, Some(ix), Refusal::Rekeyed);
-        }
-        let others = self.registry.channel(channel).is_some_and(|channel| channel.members() > 0);
         self.join(ix, channel);
-        if others {
-            self.owner_changed(channel);
-        } else if let (Some(channel), Some(member)) =
-            (name_of(self, channel), self.links.get(ix).and_then(Session::member))
-        {
+        // It is the only member, and learns it from the answer.
+        if let (Some(channel), Some(member)) = (name_of(self, channel), self.links.get(ix).and_then(Session::member)) {
             let owner = Some(member.client.clone());
             self.event(Event::OwnerChanged { channel, owner });
         }

@@ -71,7 +71,7 @@ impl Hub {
         found: Option<ChannelIx>,
     ) -> Result<Opened, Refusal> {
         let channel = found.and_then(|channel| self.registry.channel(channel));
-        let free = channel.is_none_or(|channel| channel.guard.is_free());
+        let free = channel.is_none_or(|channel| channel.guard.is_free() && channel.members() == 0);
         let last_epoch = channel.map_or(0, |channel| channel.guard.last_epoch);
         let claims = open.owner.filter(|_| free && !open.channel.is_reserved());
         let protection = match (open.record, claims) {
