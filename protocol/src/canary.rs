@@ -1,7 +1,7 @@
 //! Bugs that are planted on purpose, to know that the simulator finds such ones.
 //!
 //! They are there only in builds with `--cfg commipc_canary`, which no feature of Cargo turns on; in all others
-//! [`Canary::sings`] is the constant `false`. Which one is planted is said at run time, for the whole process.
+//! `Canary::sings` is the constant `false`. Which one is planted is said at run time, for the whole process.
 
 macro_rules! canaries {
     ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal,)+) => {

@@ -1,0 +1,132 @@
+//! Programs whose hub is killed under load, again and again.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use commipc_tokio::{Away, Channel, Client, ConnectionState, Fault, Reconnect, Request};
+use rustix::process::Signal;
+use support::{Process, Scene};
+
+/// What the provider and the callers know of each call, by its number.
+#[derive(Default)]
+struct History {
+    executed: Mutex<HashMap<u64, u32>>,
+    /// Whether it was answered, and if not, whether it may have been executed.
+    ended: Mutex<HashMap<u64, Result<(), bool>>>,
+    last: AtomicU64,
+    over: AtomicBool,
+}
+
+impl History {
+    /// No call was executed twice, none that was answered was not executed, and none that was said not to be was.
+    fn check(&self) -> (usize, usize) {
+        let (executed, ended) = (self.executed.lock().unwrap(), self.ended.lock().unwrap());
+        assert_eq!(ended.len() as u64, self.last.load(Ordering::Relaxed), "every call ended");
+        let times = |number: &u64| executed.get(number).copied().unwrap_or(0);
+        for (number, outcome) in ended.iter() {
+            let fine = match outcome {
+                Ok(()) => times(number) == 1,
+                Err(true) => times(number) <= 1,
+                Err(false) => times(number) == 0,
+            };
+            assert!(fine, "call {number} ended with {outcome:?} and was executed {} times", times(number));
+        }
+        (ended.len(), ended.values().filter(|outcome| outcome.is_ok()).count())
+    }
+}
+
+fn hub(scene: &Scene, key: &str) -> Process {
+    let state = scene.path("state").display().to_string();
+    let mut hub = scene.start(&["hub", "--state-dir", &state, "--secret-file", key]);
+    hub.line();
+    hub
+}
+
+async fn client(scene: &Scene, key: &str, id: &str) -> Client {
+    let mut soon = Reconnect::default();
+    (soon.first, soon.longest) = (Duration::from_millis(20), Duration::from_millis(200));
+    commipc_tokio::client(&scene.url()).id(id).secret_file(key).reconnect(soon).await.unwrap()
+}
+
+/// Calls without a pause, each call once, until it is over.
+async fn call(vault: Channel, history: Arc<History>) {
+    while !history.over.load(Ordering::Relaxed) {
+        let number = history.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let answer = vault.call::<u64>("count", &number).while_away(Away::Wait).await;
+        let outcome = answer.map(drop).map_err(|error| error.maybe_executed());
+        assert!(history.ended.lock().unwrap().insert(number, outcome).is_none(), "call {number} ended twice");
+    }
+}
+
+#[test]
+fn s71_s72_d9_programs_go_on_when_their_hub_is_killed_under_load() {
+    let rounds = std::env::var("COMMIPC_KILLS").map_or(5, |rounds| rounds.parse().unwrap());
+    let scene = Scene::new();
+    let key = scene.file("hub.key", &format!("key:{}\n", "1a".repeat(32)));
+    let secret = commipc_tokio::Secret::parse(format!("key:{}", "5a".repeat(32)).as_bytes()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut running = hub(&scene, &key);
+        let (owner, provider) = (client(&scene, &key, "owner").await, client(&scene, &key, "provider").await);
+        let owned = owner.open("vault").await.unwrap();
+        owned.protect_with(secret.clone()).await.unwrap();
+        let history = Arc::<History>::default();
+        let provided = provider.open("vault").secret(secret.clone()).await.unwrap();
+        let executed = Arc::clone(&history);
+        let count = async move |history: Arc<History>, r: Request<u64>| {
+            *history.executed.lock().unwrap().entry(*r).or_default() += 1;
+            Ok::<_, Fault>(*r)
+        };
+        let _count = provided.provide_with(executed, "count", count).await.unwrap();
+        let (mut callers, mut tasks) = (Vec::new(), Vec::new());
+        for number in 0..3 {
+            let caller = client(&scene, &key, &format!("caller-{number}")).await;
+            let vault = caller.open("vault").secret(secret.clone()).await.unwrap();
+            tasks.push(tokio::spawn(call(vault.clone(), Arc::clone(&history))));
+            callers.push((caller, vault));
+        }
+        for round in 1..=rounds {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let mut states: Vec<_> = [&owner, &provider].into_iter().chain(callers.iter().map(|(it, _)| it)).collect();
+            let mut states: Vec<_> = states.drain(..).map(Client::states).collect();
+            for states in &mut states {
+                states.next().await;
+            }
+            running.signal(Signal::KILL);
+            running.end();
+            running = hub(&scene, &key);
+            let started = Instant::now();
+            for states in &mut states {
+                while states.next().await.unwrap() != ConnectionState::Ready {}
+            }
+            println!("round {round}: everybody is back after {:?}", started.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(10));
+            for (_, vault) in &callers {
+                let number = history.last.fetch_add(1, Ordering::Relaxed) + 1;
+                let answer = vault.call::<u64>("count", &number).while_away(Away::Wait).await;
+                assert_eq!(answer, Ok(number), "calls succeed again");
+                history.ended.lock().unwrap().insert(number, Ok(()));
+            }
+            // The channel is protected as before.
+            scene.run(&["call", "vault", "count", "1", "--secret-file", &key]).failed(6, &["code 209"]);
+            let members = scene.run(&["members", "vault", "--secret-file", &key]);
+            assert!(members.stdout.contains("owner"), "{members:?}");
+        }
+        history.over.store(true, Ordering::Relaxed);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let (calls, answered) = history.check();
+        println!("{calls} calls over {rounds} kills, {answered} answered");
+        assert!(answered * 2 > calls, "most of {calls} calls are answered, not {answered}");
+        // The owner owns: nobody else could change the password.
+        owned.protect("battery staple").await.unwrap();
+        assert!(callers[0].1.closed().await.code().0 > 0);
+        running.signal(Signal::TERM);
+        running.end();
+    });
+}
