@@ -1,22 +1,24 @@
 //! Programs whose hub is killed under load, again and again.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
 mod support;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use commipc_tokio::{Away, Channel, Client, ConnectionState, Fault, Reconnect, Request};
+use commipc_tokio::{Away, Channel, Client, ConnectionState, Fault, Reconnect, Request, States};
 use rustix::process::Signal;
 use support::{Process, Scene};
 
 /// What the provider and the callers know of each call, by its number.
 #[derive(Default)]
 struct History {
-    executed: Mutex<HashMap<u64, u32>>,
+    executed: Mutex<BTreeMap<u64, u32>>,
     /// Whether it was answered, and if not, whether it may have been executed.
-    ended: Mutex<HashMap<u64, Result<(), bool>>>,
+    ended: Mutex<BTreeMap<u64, Result<(), bool>>>,
     last: AtomicU64,
     over: AtomicBool,
 }
@@ -62,6 +64,23 @@ async fn call(vault: Channel, history: Arc<History>) {
     }
 }
 
+/// Waits until everybody was away and is back.
+async fn back(states: &mut [States]) -> Duration {
+    let started = Instant::now();
+    for states in states {
+        while states.next().await.unwrap() != ConnectionState::Ready {}
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+    started.elapsed()
+}
+
+/// The channel is protected as before, and its owner is there.
+fn is_protected(scene: &Scene, key: &str) {
+    scene.run(&["call", "vault", "count", "1", "--secret-file", key]).failed(6, &["code 209"]);
+    let members = scene.run(&["members", "vault", "--secret-file", key]);
+    assert!(members.stdout.contains("owner"), "{members:?}");
+}
+
 #[test]
 fn s71_s72_d9_programs_go_on_when_their_hub_is_killed_under_load() {
     let rounds = std::env::var("COMMIPC_KILLS").map_or(5, |rounds| rounds.parse().unwrap());
@@ -91,30 +110,22 @@ fn s71_s72_d9_programs_go_on_when_their_hub_is_killed_under_load() {
         }
         for round in 1..=rounds {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            let mut states: Vec<_> = [&owner, &provider].into_iter().chain(callers.iter().map(|(it, _)| it)).collect();
-            let mut states: Vec<_> = states.drain(..).map(Client::states).collect();
+            let clients = [&owner, &provider].into_iter().chain(callers.iter().map(|(it, _)| it));
+            let mut states: Vec<_> = clients.map(Client::states).collect();
             for states in &mut states {
                 states.next().await;
             }
             running.signal(Signal::KILL);
             running.end();
             running = hub(&scene, &key);
-            let started = Instant::now();
-            for states in &mut states {
-                while states.next().await.unwrap() != ConnectionState::Ready {}
-            }
-            println!("round {round}: everybody is back after {:?}", started.elapsed());
-            assert!(started.elapsed() < Duration::from_secs(10));
+            println!("round {round}: everybody is back after {:?}", back(&mut states).await);
             for (_, vault) in &callers {
                 let number = history.last.fetch_add(1, Ordering::Relaxed) + 1;
                 let answer = vault.call::<u64>("count", &number).while_away(Away::Wait).await;
                 assert_eq!(answer, Ok(number), "calls succeed again");
                 history.ended.lock().unwrap().insert(number, Ok(()));
             }
-            // The channel is protected as before.
-            scene.run(&["call", "vault", "count", "1", "--secret-file", &key]).failed(6, &["code 209"]);
-            let members = scene.run(&["members", "vault", "--secret-file", &key]);
-            assert!(members.stdout.contains("owner"), "{members:?}");
+            is_protected(&scene, &key);
         }
         history.over.store(true, Ordering::Relaxed);
         for task in tasks {
