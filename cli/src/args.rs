@@ -202,9 +202,10 @@ pub(crate) enum Command {
 ///     monitor       key:<64 hex digits>  ids=monitor-*          can=observer
 ///     default       password:<no spaces> ids=*
 ///
-/// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes bridge, observer and admin,
-/// separated by commas; an observer may ask for channels and members, and listen to the hub's own channels. Clients name
-/// their entry with --credential; those that name none prove `default`, which --secret-file may give instead of a line.
+/// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes observer, who may ask for
+/// channels and members and listen to the hub's own channels, and bridge and admin, which nothing needs yet, separated by
+/// commas. Clients name their entry with --credential; those that name none prove `default`, which --secret-file may give
+/// instead of a line.
 ///
 /// SIGHUP reads the table and the secret file anew: new connections are asked by the new table, those that stand are not
 /// touched. A table that makes no sense is reported on stderr, and the old one stays in force.

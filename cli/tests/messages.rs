@@ -218,7 +218,8 @@ fn s64_the_system_channel_tells_who_comes_opens_provides_and_goes() {
     assert_eq!((&gone["event"], &gone["data"]["client_id"]), (&value!("client_disconnected"), &value!("p")), "{gone}");
     assert!(told.iter().all(|told| told["event"] == "registration_ended"), "{told:?}");
     let ended: Vec<_> = told.iter().map(|told| &told["data"]).collect();
-    assert_eq!(ended, [&registration(Some("twice")), &registration(None)]);
+    let over = |event: Option<&str>| value!({ "channel": "math", "event": event, "is_provider": event.is_some(), "client_id": "p" });
+    assert_eq!(ended, [&over(Some("twice")), &over(None)]);
 }
 
 #[test]

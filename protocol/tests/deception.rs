@@ -6,6 +6,7 @@ mod support;
 
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, ChannelSalt, Command, Event, Failure, Token};
+use commipc_protocol::hub::{self, DisconnectReason};
 use commipc_protocol::wire::{Channel, Control as _, Done, FrameType, JoinChallenge, MAGIC, Open};
 use commipc_protocol::{Input, LinkId, Machine as _, Misuse, Output, Refusal, Violation};
 use support::{World, name, payload};
@@ -162,4 +163,28 @@ fn v14_an_opening_whose_hub_proves_nothing_ends_with_the_link() {
         other => panic!("{other:?}"),
     });
     assert_eq!(ended.collect::<Vec<_>>(), [(4, lost), (5, lost)], "everything that was asked for has its end");
+}
+
+#[test]
+fn what_is_no_message_is_one_neither_to_a_hub_nor_to_a_client() {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors/vectors.json")).unwrap();
+    for case in vectors["envelope_refused"].as_array().unwrap() {
+        let hex = case[1].as_str().unwrap();
+        let digits = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+        let message: Vec<u8> = digits.collect();
+        for (kind, route) in (33_u8..=41).flat_map(|kind| [0_u32, 1, 0x8000_0001].map(|route| (kind, route))) {
+            let body = [&route.to_be_bytes()[..], &[0, 0], &message].concat();
+            let length = u32::try_from(body.len() + 1).unwrap();
+            let mut world = World::ready(&["client"]);
+            world.inject(0, &[&length.to_be_bytes()[..], &[kind], &body].concat());
+            let bad = DisconnectReason::Violation(Violation::BadMessage);
+            let ended =
+                world.hub_events.iter().any(|it| matches!(it, hub::Event::Disconnected { why, .. } if *why == bad));
+            assert!(ended, "a hub takes {} as frame {kind}: {:?}", case[0], world.hub_events.last());
+            let mut world = World::ready(&["client"]);
+            let told = show(&mut world, 0, FrameType::from_number(kind).unwrap(), &body);
+            let bad = |event: &Event| matches!(event, Event::Violation(Violation::BadMessage));
+            assert!(told.iter().any(bad), "a client takes {} as frame {kind}: {told:?}", case[0]);
+        }
+    }
 }

@@ -395,3 +395,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_leaves_while_the_channel_ends_is_answered_too() {
+    for alone in [false, true] {
+        let mut world = World::storing(&["owner", "member"]);
+        world.open(0, "ch");
+        if !alone {
+            world.open(1, "ch");
+        }
+        world.disk().works = Works::Later;
+        world.command(0, Command::Terminate { token: Token(5), channel: name("ch") });
+        world.command(0, Command::Leave { token: Token(6), channel: name("ch") });
+        world.catch_up();
+        for token in [5, 6] {
+            let done = |event: &&Event| matches!(event, Event::Done { token: of, .. } if *of == Token(token));
+            assert_eq!(world.events[0].iter().filter(done).count(), 1, "{token}: {:?}", world.events[0]);
+        }
+    }
+}

@@ -87,6 +87,23 @@ fn s64_every_registration_is_told_and_every_end_of_one() {
 }
 
 #[test]
+fn s64_a_stream_is_told_as_one_and_so_is_an_event_that_becomes_one() {
+    use commipc_protocol::client::EventKind;
+    let mut world = monitored(SYSTEM_CHANNEL);
+    world.open(1, "math");
+    let event = commipc_protocol::EventName::new("sum").unwrap();
+    for (token, kind) in [(5, EventKind::Call), (6, EventKind::Stream), (7, EventKind::Exchange)] {
+        let (channel, event) = (support::name("math"), event.clone());
+        world.command(1, Command::Provide { token: Token(token), channel, event, kind });
+        world.expect_done(1, token);
+    }
+    let heard = heard(&mut world, 0);
+    let streams = heard.iter().filter(|(event, value)| event == "new_registration" && text(value, "event") == "sum");
+    let streams: Vec<_> = streams.map(|(_, value)| field(value, "is_stream")).collect();
+    assert_eq!(streams, [Value::Bool(false), Value::Bool(true), Value::Bool(true)]);
+}
+
+#[test]
 fn s63_logs_say_who_came_and_went() {
     let mut world = monitored(LOGS_CHANNEL);
     world.cut(1);

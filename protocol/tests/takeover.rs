@@ -409,3 +409,26 @@ fn d9_taking_over_fills_no_hub_with_names() {
     world.open(0, "kept too");
     world.protect(0, "kept too", &Secret::key([1; 32]), 2);
 }
+
+#[test]
+fn d9_an_owner_that_comes_back_while_its_going_is_stored_is_too_late() {
+    let mut world = World::storing(&["owner", "member"]);
+    let access = Access { secret: None, policy: Some(OwnerPolicy::Promote), plain: false };
+    world.command(0, Command::Open { token: Token(1), channel: name("ch"), access });
+    world.expect_done(0, 1);
+    let key = Secret::key([1; 32]);
+    world.protect(0, "ch", &key, 1);
+    world.join(1, "ch", &key);
+    back(&mut world);
+    assert_eq!(world.expect_owner(1), None, "held");
+    // It asks to open, and derives for so long that its time is over.
+    let access = Access { secret: Some(key.kdf()), policy: None, plain: false };
+    world.command(0, Command::Open { token: Token(2), channel: name("ch"), access });
+    world.disk.as_mut().unwrap().works = support::Works::Later;
+    world.pass(SECOND * 10);
+    world.derive(0, &key);
+    world.catch_up();
+    assert_eq!(world.expect_owner(1).as_deref(), Some("member"), "nobody is told that the owner is back");
+    let backs = |event: &Event| matches!(event, Event::OwnerChanged { owner: Some(owner), .. } if **owner == *"owner");
+    assert!(!world.events.iter().flatten().any(backs));
+}

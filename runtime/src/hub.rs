@@ -160,6 +160,9 @@ impl HubBuilder {
         for endpoint in &endpoints {
             claims.push(claim(endpoint)?);
         }
+        if secret.is_insecure() {
+            tracing::warn!("this hub asks for no secret: anybody who reaches it gets in");
+        }
         let table = match (secret.explicit()?, credentials) {
             (Some(_), Some(table)) if table.has(&CredentialId::shared()) => {
                 return Err(SecretSourceError::TwoDefaults.into());
@@ -505,7 +508,9 @@ impl Sink<hub::Hub> for Journal {
                 Event::Rejected { link, why } => tracing::info!(?link, %why, "turned away"),
                 Event::Joined { channel, client } => tracing::debug!(%channel, %client, "joined"),
                 Event::Left { channel, client } => tracing::debug!(%channel, %client, "left"),
-                Event::Provided { channel, event, client } => tracing::debug!(%channel, %event, %client, "provided"),
+                Event::Provided { channel, event, client, kind } => {
+                    tracing::debug!(%channel, %event, %client, ?kind, "provided");
+                }
                 Event::Withdrawn { channel, event, client } => tracing::debug!(%channel, %event, %client, "withdrawn"),
                 Event::OwnerChanged { channel, owner } => tracing::debug!(%channel, ?owner, "owner changed"),
                 Event::ProtectionChanged { channel, epoch, protected } => {

@@ -37,6 +37,10 @@ impl SecretSource {
         self.given = Some(Given::File(path));
     }
 
+    pub(crate) const fn is_insecure(&self) -> bool {
+        self.insecure
+    }
+
     pub(crate) fn set_insecure(&mut self) {
         self.insecure = true;
     }

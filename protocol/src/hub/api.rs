@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::state::StoredChannel;
 use super::system::SystemPassword;
 use crate::auth::Credentials;
+use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::limits::Limits;
 use crate::machine::LinkId;
@@ -96,6 +97,8 @@ pub enum Event {
         event: EventName,
         /// By whom.
         client: ClientId,
+        /// How it is asked for.
+        kind: EventKind,
     },
     /// An event is no longer provided.
     Withdrawn {

@@ -192,13 +192,14 @@ impl Hub {
         } else if full {
             Err(Refusal::Overloaded)
         } else if let Some(kind) = EventKind::from_number(provide.kind) {
-            self.registry.provide(&mut member.memberships, ix, names, kind, &self.limits)
+            let provided = self.registry.provide(&mut member.memberships, ix, names, kind, &self.limits);
+            provided.map(|event| event.map(|event| (event, kind)))
         } else {
             Err(Refusal::WrongKind)
         };
-        let result = result.map(|event| {
-            if let (Some(event), Ok(channel)) = (event, crate::ChannelName::new(provide.channel.as_str())) {
-                self.event(Event::Provided { channel, event, client });
+        let result = result.map(|provided| {
+            if let (Some((event, kind)), Ok(channel)) = (provided, crate::ChannelName::new(provide.channel.as_str())) {
+                self.event(Event::Provided { channel, event, client, kind });
             }
         });
         self.done(ix, provide.id, result);

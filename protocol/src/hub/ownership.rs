@@ -123,8 +123,10 @@ impl Hub {
     /// Whether a member that has joined is the owner, who has taken over from the link that was.
     pub(super) fn returns(&mut self, ix: LinkIx, channel: ChannelIx) -> bool {
         let lineage = self.links.get(ix).and_then(Session::member).map(|member| member.lineage);
+        // Too late where it is being stored that the owner has gone.
+        let late = self.is_changing(channel);
         let key = match self.guard_mut(channel).map(|guard| &guard.owner) {
-            Some(Owner::Away { key, heir, .. }) if heir.is_some() && *heir == lineage => key.clone(),
+            Some(Owner::Away { key, heir, .. }) if heir.is_some() && *heir == lineage && !late => key.clone(),
             Some(Owner::Nobody | Owner::Present { .. } | Owner::Away { .. } | Owner::Offered { .. }) | None => {
                 return false;
             }
@@ -251,7 +253,7 @@ impl Hub {
     /// The owner is gone, and its key is kept: what the channel's policy makes of that.
     pub(super) fn owner_gone(&mut self, channel: ChannelIx, leaving: Leaving, asked: Option<Asked>) {
         let stops = self.stopping;
-        let Some(guard) = self.guard_mut(channel) else { return };
+        let Some(guard) = self.guard_mut(channel) else { return self.answer(asked, Ok(())) };
         let away = matches!(guard.owner, Owner::Away { .. });
         // Everybody goes with the hub; what it has stored is found as it was.
         if !away || stops {

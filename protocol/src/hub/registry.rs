@@ -249,11 +249,13 @@ impl Registry {
             None if provided >= limits.providers => return Err(Refusal::TooManyProviders),
             Some(_) | None => {}
         }
-        channel.providers.insert(event.clone(), Provider { link, kind });
+        let before = channel.providers.insert(event.clone(), Provider { link, kind });
         let new = membership.provides.insert(event.clone());
         memberships.provides += usize::from(new);
         self.entries += usize::from(new);
-        Ok(new.then_some(event))
+        // What is asked for in another way from now on is worth telling.
+        let other = before.is_none_or(|before| before.kind != kind);
+        Ok(other.then_some(event))
     }
 
     /// Undoes `provide`.

@@ -13,8 +13,9 @@ use super::registry::LinkIx;
 use super::session::Session;
 use super::{DisconnectReason, Due, Event, Hub};
 use crate::auth::{Capabilities, ChannelMaster, Kdf};
+use crate::client::EventKind;
 use crate::error::{FaultCode, Refusal};
-use crate::names::{ClientId, CredentialId, Name, SYSTEM_SENDER};
+use crate::names::{ClientId, CredentialId, EventName, Name, SYSTEM_SENDER};
 use crate::time::{Instant, TimerReason};
 use crate::wire::cbor::{self, Malformed, Reader};
 use crate::wire::{
@@ -149,14 +150,12 @@ impl Hub {
 
     fn tell(&mut self, event: &Event) {
         match event {
-            Event::Joined { channel, client } => self.tell_registration(Told::NewRegistration, channel, None, client),
-            Event::Left { channel, client } => self.tell_registration(Told::RegistrationEnded, channel, None, client),
-            Event::Provided { channel, event, client } => {
-                self.tell_registration(Told::NewRegistration, channel, Some(event), client);
+            Event::Joined { channel, client } => self.tell_registration(channel, None, client),
+            Event::Left { channel, client } => self.tell_registration_ended(channel, None, client),
+            Event::Provided { channel, event, client, kind } => {
+                self.tell_registration(channel, Some((event, *kind)), client);
             }
-            Event::Withdrawn { channel, event, client } => {
-                self.tell_registration(Told::RegistrationEnded, channel, Some(event), client);
-            }
+            Event::Withdrawn { channel, event, client } => self.tell_registration_ended(channel, Some(event), client),
             Event::Connected { client, credential, .. } => {
                 let fields = [("client_id", Value::Text(client)), ("credential", Value::Text(credential))];
                 self.announce(Told::ClientConnected, &fields);
@@ -187,15 +186,25 @@ impl Hub {
         }
     }
 
-    fn tell_registration(&mut self, told: Told, channel: &str, event: Option<&str>, client: &ClientId) {
+    fn tell_registration(&mut self, channel: &str, event: Option<(&EventName, EventKind)>, client: &ClientId) {
+        let fields = [
+            ("channel", Value::Text(channel)),
+            ("event", event.map_or(Value::Null, |(event, _)| Value::Text(event))),
+            ("is_provider", Value::Bool(event.is_some())),
+            ("is_stream", Value::Bool(event.is_some_and(|(_, kind)| kind.streams()))),
+            ("client_id", Value::Text(client)),
+        ];
+        self.announce(Told::NewRegistration, &fields);
+    }
+
+    fn tell_registration_ended(&mut self, channel: &str, event: Option<&str>, client: &ClientId) {
         let fields = [
             ("channel", Value::Text(channel)),
             ("event", event.map_or(Value::Null, Value::Text)),
             ("is_provider", Value::Bool(event.is_some())),
-            ("is_stream", Value::Bool(false)),
             ("client_id", Value::Text(client)),
         ];
-        self.announce(told, &fields);
+        self.announce(Told::RegistrationEnded, &fields);
     }
 
     fn tell_disconnected(&mut self, client: &ClientId, why: DisconnectReason) {

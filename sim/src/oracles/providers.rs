@@ -130,7 +130,7 @@ impl Providers {
 
     fn claims(&mut self, node: NodeId, event: &hub::Event) -> Verdict {
         match event {
-            hub::Event::Provided { channel, event, client } => {
+            hub::Event::Provided { channel, event, client, kind: _ } => {
                 let before = self.claimed.insert((node, (channel.clone(), event.clone())), client.clone());
                 ensure(before.is_none(), || format!("{client:?} and {before:?} both provide {channel}/{event}"))
             }
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn provided(node: u32) -> hub::Event {
-        hub::Event::Provided { channel: channel(), event: event(), client: id(node) }
+        hub::Event::Provided { channel: channel(), event: event(), client: id(node), kind: EventKind::Call }
     }
 
     fn withdrawn(node: u32) -> hub::Event {
