@@ -188,3 +188,35 @@ fn what_is_no_message_is_one_neither_to_a_hub_nor_to_a_client() {
         }
     }
 }
+
+#[test]
+fn v13_what_an_ex_member_answers_is_no_answer() {
+    let mut world = protected(&["owner", "provider", "caller"]);
+    world.provide(1, 5, "ch", "ev");
+    world.call(2, 9, "ch", "ev", b"");
+    let request = world.expect_request(1);
+    let route = last_said(&world, 2, FrameType::Call)[..4].to_vec();
+    // Its answer is on its way when the password changes.
+    let answer = Command::Answer { request: request.id, result: Ok(payload(b"mine")) };
+    world.clients[1].handle_input(world.now, Input::Command(answer));
+    let mut said = Vec::new();
+    while let Some(output) = world.clients[1].poll_output() {
+        if let Output::Transmit { data, .. } = output {
+            said.extend_from_slice(&data);
+        }
+    }
+    world.protect(0, "ch", &key(2), 2);
+    let failure = Failure::Refused(Refusal::Rekeyed);
+    assert_eq!(world.expect_answered(2).1, Err(CallFailure::Failed { failure, maybe_executed: true }));
+    world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+    world.inject(1, &said);
+    assert!(world.is_linked(1) && world.events[2].is_empty(), "the hub passes it to nobody");
+    // A hub that does convinces nobody, whether the caller knows the new password or not.
+    let frame = said.windows(5).position(|head| head[4] == FrameType::Answer.number()).unwrap();
+    let body = [&route, &said[frame + 9..]].concat();
+    for _ in 0..2 {
+        let told = show(&mut world, 2, FrameType::Answer, &body);
+        assert!(told.iter().all(|event| matches!(event, Event::Dropped(_))) && !told.is_empty(), "{told:?}");
+        world.join(2, "ch", &key(2));
+    }
+}
