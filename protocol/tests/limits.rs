@@ -379,6 +379,8 @@ fn v25_what_waits_for_one_who_was_ended_counts_until_the_driver_lets_go_of_it() 
         left.retain(of_sleeper);
         let held = (before + most).saturating_sub(world.hub.load().memory);
         assert!(most > 200_000 && held < 10_000, "{held} of {most} bytes are no longer counted");
+        let bound = 200_000 + 50_000 + size + 2_048;
+        assert!(most <= bound, "{most} bytes wait for one who does not read, of at most {bound}");
         drop(left);
         assert!(world.hub.load().memory <= before, "{} and before {before}", world.hub.load().memory);
     }
