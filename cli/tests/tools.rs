@@ -88,9 +88,10 @@ fn a_benchmark_of_streams_tells_items_and_bytes() {
 #[test]
 fn a_benchmark_of_broadcasts_loses_none() {
     let scene = Scene::new();
-    for (raw, size) in [(&[][..], "256"), (&["--raw"], "1"), (&[], "262144")] {
-        let short =
-            ["bench", "fanout", "--seconds", "0.1", "--rounds", "1", "--members", "5", "--size", size, "--json"];
+    for (raw, size, members) in
+        [(&[][..], "256", "--members"), (&["--raw"], "1", "--clients"), (&[], "262144", "--members")]
+    {
+        let short = ["bench", "fanout", "--seconds", "0.1", "--rounds", "1", members, "5", "--size", size, "--json"];
         let done = scene.run(&[&short[..], raw].concat());
         let [report] = &done.json_lines()[..] else { panic!("{done:?}") };
         let figure = |key: &str, target: &str| report["fanout"][key][target].as_f64().unwrap();
