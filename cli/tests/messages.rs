@@ -281,4 +281,8 @@ fn s67_nothing_is_said_unless_asked() {
     }
     let asked = scene.run(&["demo", "--json", "-vv"]);
     assert!(!asked.stderr.is_empty() && asked.stderr.lines().all(|line| json(line)["level"].is_string()), "{asked:?}");
+    let said: Vec<_> = asked.stderr.lines().map(|line| json(line)["fields"]["message"].clone()).collect();
+    for happened in ["joined", "provided", "disconnected"] {
+        assert!(said.iter().any(|message| message == happened), "{happened}: {asked:?}");
+    }
 }

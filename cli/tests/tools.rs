@@ -88,9 +88,10 @@ fn a_benchmark_of_streams_tells_items_and_bytes() {
 #[test]
 fn a_benchmark_of_broadcasts_loses_none() {
     let scene = Scene::new();
-    for (raw, size) in [(&[][..], "256"), (&["--raw"], "1"), (&[], "262144")] {
-        let short =
-            ["bench", "fanout", "--seconds", "0.1", "--rounds", "1", "--members", "5", "--size", size, "--json"];
+    for (raw, size, members) in
+        [(&[][..], "256", "--members"), (&["--raw"], "1", "--clients"), (&[], "262144", "--members")]
+    {
+        let short = ["bench", "fanout", "--seconds", "0.1", "--rounds", "1", members, "5", "--size", size, "--json"];
         let done = scene.run(&[&short[..], raw].concat());
         let [report] = &done.json_lines()[..] else { panic!("{done:?}") };
         let figure = |key: &str, target: &str| report["fanout"][key][target].as_f64().unwrap();
@@ -120,6 +121,8 @@ fn a_benchmark_of_connections_counts_those_that_come_and_those_that_stay() {
         assert!((figure("kib_per_connection") - grown / 200.0).abs() < 1e-6, "{memory}");
         assert!(grown > 0.0 && figure("before_kib") > 500.0, "{memory}");
     }
+    // Two or three as a rule; with a read buffer of its own for each it would be more than fifty.
+    assert!(memory["idle"]["kib_per_connection"]["commipc"].as_f64().unwrap() < 16.0, "{memory}");
     // Each process takes as many files as it may have.
     let few =
         format!("ulimit -Sn 100; exec {} bench idle --rounds 1 --clients 300 --json", env!("CARGO_BIN_EXE_commipc"));

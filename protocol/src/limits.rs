@@ -27,7 +27,8 @@ pub struct Limits {
     pub partial_frame: Duration,
     /// Bytes of one link that are with the driver. More waits in the outbox.
     pub in_flight: usize,
-    /// Retained bytes in one link's outbox. At a hub the link ends with [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer);
+    /// Retained bytes in one link's outbox, so that a link that stops reading costs at most its outbox and what is in flight.
+    /// At a hub the link ends with [`Refusal::SlowConsumer`](crate::Refusal::SlowConsumer);
     /// at a client the command fails with [`Misuse::Busy`](crate::Misuse::Busy), and at twice as much, which only answers
     /// can make, the link ends with [`Violation::Flood`](crate::Violation::Flood).
     pub outbox: usize,

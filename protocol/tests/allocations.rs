@@ -10,10 +10,13 @@
 mod support;
 
 use bytes::{Bytes, BytesMut};
-use commipc_protocol::hub::Hub;
+use commipc_protocol::client::{Command, Token};
+use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::wire::{Control as _, Hello, MAGIC, VERSION};
-use commipc_protocol::{Input, Instant, Limits, LinkId, Machine as _, Name, Now, Output, Peer, Transport, UnixMillis};
-use support::{fed, feed, recorded_calls};
+use commipc_protocol::{
+    Input, Instant, Limits, LinkId, Machine as _, Name, Now, Output, Peer, READ_BUFFER, Transport, UnixMillis,
+};
+use support::{World, fed, feed, outgoing, recorded_calls};
 
 #[test]
 fn a_routed_call_allocates_nothing() {
@@ -77,4 +80,50 @@ fn v24_a_stranger_costs_two_kibibytes() {
         let estimated = i64::try_from(hub.load().memory).unwrap();
         assert!(cost.bytes_current <= estimated, "more than the {estimated} bytes that the hub counts");
     }
+}
+
+/// What a hub is fed by so many clients that connect, are members of one channel, and each say and hear one message.
+fn members(count: usize) -> Vec<Input<hub::Command>> {
+    let names: Vec<String> = (0..count).map(|number| format!("client-{number}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    world.record = Some(Vec::new());
+    world.connect_all();
+    for client in 0..count {
+        world.open(client, "news");
+    }
+    for client in 0..count {
+        world.listen(client, 5, "news", Some("up"));
+        let say = Command::Broadcast { token: Token(7), outgoing: outgoing("news", "up", &[1; 64]) };
+        world.command((client + 1) % count, say);
+        assert!(world.events[client].iter().any(|event| format!("{event:?}").starts_with("Message")));
+        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+    }
+    world.record.unwrap()
+}
+
+#[test]
+fn an_idle_member_costs_three_kibibytes_and_no_buffer() {
+    const COUNT: usize = 256;
+    let inputs = members(COUNT);
+    let mut hub = support::hub(Limits::default());
+    let cost = allocation_counter::measure(|| {
+        for input in &inputs {
+            let input = match input {
+                // As a driver reads: a buffer of its own, of which the frame is a small part, and which nobody keeps.
+                Input::Received { link, data } => {
+                    let mut read = Vec::with_capacity(READ_BUFFER);
+                    read.extend_from_slice(data);
+                    Input::Received { link: *link, data: Bytes::from(read) }
+                }
+                Input::Accepted { link, peer } => Input::Accepted { link: *link, peer: peer.clone() },
+                Input::Written { link, bytes } => Input::Written { link: *link, bytes: *bytes },
+                other => panic!("{other:?}"),
+            };
+            feed(&mut hub, vec![input]);
+        }
+    });
+    assert_eq!((hub.load().links, hub.load().calls), (COUNT, 0));
+    let each = cost.bytes_current / i64::try_from(COUNT).unwrap();
+    println!("{each} bytes kept for a member that is idle");
+    assert!(each <= 3_072, "{each} bytes for a member that is idle");
 }

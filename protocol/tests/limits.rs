@@ -107,6 +107,21 @@ fn s1_a_frame_has_a_limit_that_hub_and_client_know() {
 }
 
 #[test]
+fn the_defaults_are_those_of_the_protocol() {
+    let it = Limits::default();
+    let times = [it.handshake, it.partial_frame, it.write, it.failure_delay, it.failure_delay_max];
+    assert_eq!(times.map(|time| time.as_secs()), [5, 10, 10, 1, 300]);
+    let frames = [it.handshake_frame, it.frame, commipc_protocol::FRAME_CAP];
+    assert_eq!(frames, [1 << 10, 1 << 20, 64 << 20]);
+    assert_eq!([it.outbox, it.memory, it.metadata], [8 << 20, 1 << 30, 4 << 10]);
+    assert_eq!([it.unauthenticated, it.unauthenticated_per_source, it.free_failures as usize], [256, 32, 5]);
+    assert_eq!(
+        [it.channels, it.members, it.providers, it.pending_calls, it.streams],
+        [1_024, 10_000, 4_096, 1_024, 256]
+    );
+}
+
+#[test]
 fn no_limit_allows_a_frame_beyond_the_cap() {
     let mut world = world(&["a"], |limits| limits.frame = u32::MAX);
     world.inject(0, &(commipc_protocol::FRAME_CAP + 1).to_be_bytes());
@@ -379,6 +394,8 @@ fn v25_what_waits_for_one_who_was_ended_counts_until_the_driver_lets_go_of_it() 
         left.retain(of_sleeper);
         let held = (before + most).saturating_sub(world.hub.load().memory);
         assert!(most > 200_000 && held < 10_000, "{held} of {most} bytes are no longer counted");
+        let bound = 200_000 + 50_000 + size + 2_048;
+        assert!(most <= bound, "{most} bytes wait for one who does not read, of at most {bound}");
         drop(left);
         assert!(world.hub.load().memory <= before, "{} and before {before}", world.hub.load().memory);
     }

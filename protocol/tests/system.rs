@@ -121,6 +121,25 @@ fn s63_logs_say_who_came_and_went() {
 }
 
 #[test]
+fn s63_a_password_that_is_set_or_changed_is_told_and_logged() {
+    let mut world = monitored(LOGS_CHANNEL);
+    world.open(0, SYSTEM_CHANNEL);
+    world.listen(0, 8, SYSTEM_CHANNEL, None);
+    world.open(1, "vault");
+    for epoch in 1..=2 {
+        world.events[0].clear();
+        world.protect(1, "vault", &Secret::key([9; 32]), epoch);
+        let heard = heard(&mut world, 0);
+        let [(told, change), (logged, line)] = &heard[..] else { panic!("{heard:?}") };
+        assert_eq!((told.as_str(), logged.as_str()), ("protection_changed", "server_log"));
+        assert_eq!(text(change, "channel"), "vault");
+        assert_eq!((field(change, "epoch"), field(change, "protected")), (Value::from(epoch), Value::Bool(true)));
+        assert_eq!(text(line, "level"), "info");
+        assert_eq!(text(line, "message"), "the password of channel vault was changed");
+    }
+}
+
+#[test]
 fn s62_errors_have_numbers_and_names() {
     let mut world = monitored(ERRORS_CHANNEL);
     world.inject(1, &[0, 0, 0, 2, 16, 0xff]);

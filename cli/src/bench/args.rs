@@ -31,6 +31,7 @@ const FANOUT: &str = "\
 Examples:
   commipc bench fanout
   commipc bench fanout --size 64 --members 1000
+  commipc bench fanout --clients 100                       the same as --members 100
   commipc bench fanout --protected
   commipc bench fanout --raw --seconds 5 --rounds 5 --json";
 const CONNECT: &str = "\
@@ -120,7 +121,8 @@ pub(crate) struct BenchFanout {
     #[arg(long, value_name = "B", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=262_144))]
     pub(crate) size: u32,
     /// Members, in two processes
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, visible_alias = "clients", value_name = "N", default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) members: u32,
     /// Broadcasts in flight that the hub has not taken yet
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
