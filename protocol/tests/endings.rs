@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// What happens to a request, by the name that the table gives it, and how.
-const CAUSES: [(&str, fn(EventKind) -> Scene); 17] = [
+const CAUSES: [(&str, fn(EventKind) -> Scene); 20] = [
     ("the caller gives it up", |kind| {
         let mut scene = Scene::running(kind, None);
         scene.world.command(CALLER, Command::Cancel { call: REQUEST });
@@ -59,6 +59,22 @@ const CAUSES: [(&str, fn(EventKind) -> Scene); 17] = [
     ("the hub dies", |kind| {
         let mut scene = Scene::running(kind, None);
         scene.world.replace_hub(support::hub(Limits::default()));
+        scene
+    }),
+    ("the caller closes its connection", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.command(CALLER, Command::Close);
+        scene
+    }),
+    ("the provider closes its connection", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.command(PROVIDER, Command::Close);
+        scene
+    }),
+    ("the hub is shut down", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.hub.handle_input(scene.world.now, Input::Command(hub::Command::Shutdown));
+        scene.world.run();
         scene
     }),
     ("the channel's password changes", |kind| {

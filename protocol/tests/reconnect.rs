@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
-    Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+    self, Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
 };
 use commipc_protocol::{CloseReason, EventName, Limits, Misuse, Refusal};
 use support::{World, hub, lasting, name, outgoing, payload};
@@ -507,7 +507,7 @@ fn v29_a_refused_try_leaves_no_zombie() {
     for (case, refuse, relent) in cases {
         let clients = vec![
             lasting("zombie", Reconnect::default()),
-            support::client("zombie", Secret::key([7; 32])),
+            impostor("zombie"),
             lasting("caller", Reconnect::default()),
         ];
         let mut world = World::with(hub(Limits::default()), clients);
@@ -547,6 +547,19 @@ fn v29_a_refused_try_leaves_no_zombie() {
         world.command(0, Command::Answer { request, result: Ok(payload(b"3")) });
         assert_eq!(world.expect_answered(2).1.unwrap().payload, payload(b"3"), "{case}");
     }
+}
+
+/// Another client with this id, which cannot take it over.
+fn impostor(id: &str) -> client::Client {
+    let config = client::ClientConfig {
+        hub: "memory:".into(),
+        id: Some(commipc_protocol::ClientId::new(id).unwrap()),
+        credential: commipc_protocol::CredentialId::shared(),
+        secret: Secret::key([7; 32]),
+        limits: Limits::default(),
+        reconnect: None,
+    };
+    client::Client::new(config, &commipc_protocol::Seed::new([9; 32]))
 }
 
 const fn is_refused(event: &Event) -> bool {
