@@ -193,7 +193,8 @@ pub(crate) enum Command {
 
 /// Run a hub until SIGTERM or Ctrl-C
 ///
-/// Prints one line `listening on URL` for each listener when it is ready.
+/// Prints one line `listening on URL` for each listener when it is ready. SIGTERM or Ctrl-C drains it: it takes no new
+/// connections and requests, finishes what runs, and ends with 0, or with 4 if --drain was over before.
 ///
 /// With --credentials, who may connect is read from a table, one line for each, # for comments:
 ///
@@ -228,6 +229,8 @@ pub(crate) struct Hub {
     /// made when absent, for this user only
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) draining: crate::stop::Draining,
 }
 
 /// Give a channel a password and stay as its owner
@@ -303,7 +306,8 @@ pub(crate) struct Stream {
 
 /// Answer calls of an event until SIGTERM, Ctrl-C or the loss of the hub
 ///
-/// Prints `providing CHANNEL/EVENT` when ready.
+/// Prints `providing CHANNEL/EVENT` when ready. SIGTERM or Ctrl-C withdraws the event and finishes what runs; it ends with 0,
+/// or with 4 if --drain was over before.
 ///
 /// With --stream every request is answered with a stream: --echo gives one item, --reply the elements of an array, or
 /// whatever else it is as the only item, and --exec each line that CMD prints (JSON, else text) as it comes. CMD is read
@@ -319,6 +323,8 @@ pub(crate) struct Provide {
     /// Answer with a stream
     #[arg(long)]
     pub(crate) stream: bool,
+    #[command(flatten)]
+    pub(crate) draining: crate::stop::Draining,
 }
 
 /// Say something to an event's provider, without an answer
@@ -515,7 +521,7 @@ fn parse_policy(text: &str) -> Result<OwnerPolicy, String> {
 }
 
 /// `2s`, `500ms`, `1.5m`, `1h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time; write 2s, 500ms, 1m or 1h");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

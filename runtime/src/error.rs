@@ -406,7 +406,12 @@ const fn failure_is_retryable(failure: Failure) -> bool {
         Failure::RefusedCode(_) => false,
         Failure::Local(misuse) => matches!(
             misuse,
-            Misuse::NotConnected | Misuse::Disconnected | Misuse::Busy | Misuse::TooMany | Misuse::Unreachable
+            Misuse::NotConnected
+                | Misuse::Disconnected
+                | Misuse::Busy
+                | Misuse::TooMany
+                | Misuse::Unreachable
+                | Misuse::Draining
         ),
     }
 }

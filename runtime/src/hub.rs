@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
 use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub, SystemPassword};
@@ -16,6 +17,7 @@ use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed
 use zeroize::Zeroizing;
 
 use crate::credentials::CredentialTable;
+use crate::drain::{DrainError, Progress};
 use crate::driver::{Driver, Sink};
 use crate::endpoint::{self, Endpoint};
 use crate::error::{HubError, SecretSourceError};
@@ -398,6 +400,34 @@ impl Hub {
         self.stopped().await;
     }
 
+    /// Comes to an end in good order: takes no more connections, turns down what is new with
+    /// [`Refusal::Draining`](crate::Refusal::Draining), lets what runs be finished, then says goodbye to all, writes what is
+    /// queued and closes. Returns when that is done. Clients that come back by themselves try until a hub is there again.
+    ///
+    /// What runs are calls and streams; whoever works on one may still call, send and broadcast. What is not finished
+    /// after `within` is cut off: both sides are told [`Refusal::ShuttingDown`](crate::Refusal::ShuttingDown).
+    /// [`Hub::shutdown`] meanwhile ends it at once.
+    ///
+    /// # Errors
+    /// When something had to be cut off.
+    ///
+    /// # Cancel safety
+    /// The hub drains from the first poll on, also if this is dropped. Called again, the time counts anew.
+    pub async fn drain(&self, within: Duration) -> Result<(), DrainError> {
+        let driver = &self.handle.driver;
+        driver.stop_accepting();
+        driver.issue(Command::Drain { time: within });
+        self.stopped().await;
+        driver.links_over().await;
+        driver.sink().drained.result()
+    }
+
+    /// How many requests still run that [`Hub::drain`] waits for; `None` before it was called.
+    #[must_use]
+    pub fn draining(&self) -> Option<usize> {
+        self.handle.driver.sink().drained.left()
+    }
+
     /// Waits until the hub has stopped and its sockets are gone.
     ///
     /// # Cancel safety
@@ -429,6 +459,7 @@ impl fmt::Debug for Hub {
 /// Turns a hub's events into log lines and files, and keeps its sockets until it has stopped.
 pub(crate) struct Journal {
     stopped: Mutex<(bool, Vec<Waker>)>,
+    drained: Progress,
     claims: Mutex<Vec<Claim>>,
     store: Mutex<Option<Arc<Store>>>,
 }
@@ -436,7 +467,7 @@ pub(crate) struct Journal {
 impl Journal {
     fn new(claims: Vec<Option<Claim>>, store: Option<Arc<Store>>) -> Self {
         let claims = Mutex::new(claims.into_iter().flatten().collect());
-        Self { stopped: Mutex::default(), claims, store: Mutex::new(store) }
+        Self { stopped: Mutex::default(), drained: Progress::default(), claims, store: Mutex::new(store) }
     }
 
     /// Stores a change where it holds up nobody.
@@ -520,6 +551,17 @@ impl Sink<hub::Hub> for Journal {
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),
                 Event::Store { ticket, channel, record } => {
                     Self::store(driver, Change { ticket, channel, record });
+                }
+                Event::SlowConsumer { link, client, waiting } => {
+                    tracing::warn!(?link, %client, waiting, "reads too slowly");
+                }
+                Event::Draining { running } => {
+                    tracing::info!(running, "draining");
+                    driver.sink().drained.running(running);
+                }
+                Event::Drained { cut } => {
+                    tracing::info!(cut, "drained");
+                    driver.sink().drained.cut(cut);
                 }
                 Event::Stopped => Self::stopped(driver),
                 other => tracing::debug!(?other, "event"),

@@ -6,6 +6,7 @@
 mod client;
 pub mod clock;
 mod credentials;
+mod drain;
 mod driver;
 mod endpoint;
 mod error;
@@ -35,6 +36,7 @@ pub use commipc_protocol::{
     Violation,
 };
 pub use credentials::{CredentialTable, CredentialsError, LineError};
+pub use drain::DrainError;
 pub use endpoint::{Endpoint, EndpointError, default_url};
 pub use error::{
     CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProtectError, ProvideError,

@@ -30,8 +30,16 @@ pub(super) struct Pending {
     pub(super) reference: Option<[u8; 32]>,
     /// Where items are wanted instead of an answer.
     pub(super) stream: Option<Box<Stream>>,
-    /// What to say again if the link goes, and until when.
-    again: Option<Box<(Outgoing, crate::Instant)>>,
+    again: Option<Box<Again>>,
+}
+
+/// What to say again on the next link, and until when.
+#[derive(Debug)]
+struct Again {
+    outgoing: Outgoing,
+    due: crate::Instant,
+    /// Also if it may have been executed.
+    repeats: bool,
 }
 
 impl Client {
@@ -61,8 +69,10 @@ impl Client {
         let request = self.requests;
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
         let streams = stream.is_some();
-        let repeats = outgoing.away == Away::Repeat && outgoing.idempotent && !streams;
-        let again = repeats.then(|| Box::new((outgoing.clone(), self.now.mono + time_left)));
+        let repeats = outgoing.away == Away::Repeat && outgoing.idempotent;
+        let due = self.now.mono + time_left;
+        let comes_back = outgoing.away != Away::Fail && !streams && self.config.reconnect.is_some();
+        let again = comes_back.then(|| Box::new(Again { outgoing: outgoing.clone(), due, repeats }));
         let pending = Pending { token, request, channel, event, deadline: None, reference: None, stream, again };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let waits = if Canary::CallDeadline.sings() { time_left * 2 } else { time_left };
@@ -226,10 +236,17 @@ impl Client {
         let failure = refusal.map_or(Failure::RefusedCode(code), Failure::Refused);
         if route & ROUTE_BY_HUB != 0 {
             self.end_request(route, None, failure);
-        } else if let Some(pending) = self.end_call(Key::from_bits(route)) {
+        } else if let Some(mut pending) = self.end_call(Key::from_bits(route)) {
             // On a protected channel the hub's word is no proof that the provider has not seen the call.
             let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.reference.is_some();
-            self.over(&pending, CallFailure::Failed { failure, maybe_executed });
+            let leaves = matches!(refusal, Some(Refusal::Draining | Refusal::ShuttingDown));
+            match pending.again.take() {
+                // The hub goes, and the call waits for the next one.
+                Some(again) if leaves && (again.repeats || !maybe_executed) => {
+                    self.make_again(pending.token, *again, maybe_executed);
+                }
+                _ => self.over(&pending, CallFailure::Failed { failure, maybe_executed }),
+            }
         } else {
             self.event(Event::Dropped(Dropped::EndedRoute));
         }
@@ -247,16 +264,18 @@ impl Client {
                 self.forget_stream(pending.token, stream);
             }
             match pending.again {
-                Some(again) if comes_back => {
-                    let (outgoing, due) = *again;
-                    self.park_again(pending.token, outgoing, due.saturating_since(self.now.mono));
-                }
+                Some(again) if comes_back && again.repeats => self.make_again(pending.token, *again, true),
                 Some(_) | None => self.over(&pending, lost(Failure::Local(gone))),
             }
         }
         self.flowing.clear();
         // The table goes on, so that the next link's routes differ from this one's.
         self.calls = calls;
+    }
+
+    fn make_again(&mut self, token: Token, again: Again, repeated: bool) {
+        let Again { outgoing, due, repeats: _ } = again;
+        self.park_again(token, outgoing, due.saturating_since(self.now.mono), repeated);
     }
 
     /// The next number of a message in a channel.

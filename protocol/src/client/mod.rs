@@ -11,6 +11,7 @@ mod api;
 mod beacons;
 mod calls;
 mod channels;
+mod drain;
 mod familiar;
 mod flow;
 mod guarding;
@@ -42,6 +43,8 @@ use bytes::{Bytes, BytesMut};
 pub use api::*;
 use calls::Pending;
 use channels::{ChannelIx, Channels, Control};
+pub use drain::DrainCommand;
+use drain::Drains;
 use familiar::Familiar;
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
@@ -124,6 +127,7 @@ pub struct Client {
     /// Messages that wait for the connection.
     parked: VecDeque<Parked>,
     parks: u64,
+    drains: Drains,
     /// For the times between tries.
     waits: Stream,
     scratch: BytesMut,
@@ -147,6 +151,8 @@ enum Due {
     Redial,
     Restore(ChannelIx),
     Parked(u64),
+    /// Of one provider, or of all.
+    Drain(Option<Token>),
 }
 
 impl Client {
@@ -200,6 +206,7 @@ impl Client {
             progress: None,
             parked: VecDeque::new(),
             parks: 0,
+            drains: Drains::default(),
             waits: seed.stream(Purpose::Reconnect),
             scratch: BytesMut::new(),
             nonces: seed.stream(Purpose::Handshake),
@@ -252,11 +259,14 @@ impl Machine for Client {
             Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
             Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } | Input::Shortage => {}
             Input::Command(command) => {
-                self.handle_command(command);
+                if let Some(command) = self.turn_down_new(command) {
+                    self.handle_command(command);
+                }
                 self.pump();
             }
             Input::Timeout => self.handle_timeout(),
         }
+        self.watch_drains();
     }
 
     fn poll_output(&mut self) -> Option<Output<Event>> {
@@ -298,6 +308,7 @@ impl Client {
             Command::Broadcast { token, outgoing } => self.handle_broadcast(token, &outgoing),
             Command::Answer { request, result } => self.handle_answer(request, result),
             Command::Stream(command) => self.handle_stream(command),
+            Command::Drain(command) => self.handle_drain(command),
             Command::Close => self.handle_close(),
         }
     }
@@ -388,6 +399,7 @@ impl Client {
                 }
                 Due::Restore(channel) => self.restore_channel(channel),
                 Due::Parked(serial) => self.parked_expired(serial),
+                Due::Drain(provider) => self.drain_due(provider),
                 Due::Serving(request) => {
                     self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
                 }
@@ -439,6 +451,7 @@ impl Client {
     }
 
     fn handle_close(&mut self) {
+        self.cut_drain();
         if let Phase::Ready(_) = &self.phase {
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code: 0 }.encode(out));
         }
@@ -497,6 +510,7 @@ impl Client {
         }
         self.lose_parked(gone);
         self.lose_channels(gone);
+        self.end_drains();
         self.event(Event::Closed(reason));
     }
 

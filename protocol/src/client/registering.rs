@@ -150,17 +150,30 @@ impl Client {
         self.undo(token, listener);
     }
 
+    /// Undoes what a token stands for, unless that is done already; nobody waits for it.
+    pub(super) fn take_back(&mut self, standing: Token) {
+        let Some((standing, tell_hub)) = self.channels.remove(standing) else { return };
+        self.channels.forget_numbers(&standing);
+        if tell_hub && self.is_open(&standing) {
+            self.tell_undone(Control::Late(None), standing);
+        }
+    }
+
     fn undo(&mut self, token: Token, standing: Token) {
         let Some((standing, tell_hub)) = self.channels.remove(standing) else {
             return self.done(token, Err(self.or_not_ready(Failure::Local(Misuse::UnknownToken))));
         };
         self.channels.forget_numbers(&standing);
-        let (Standing::Provider(ix, _) | Standing::Listener(ix, _)) = &standing;
-        let open = self.channels.get(*ix).is_some_and(|channel| matches!(channel.state, State::Open(_)));
-        if !tell_hub || !open {
+        if !tell_hub || !self.is_open(&standing) {
             return self.done(token, Ok(()));
         }
         self.tell_undone(Control::Undo(token), standing);
+    }
+
+    /// Whether the channel is open that something stands in.
+    fn is_open(&self, standing: &Standing) -> bool {
+        let (Standing::Provider(ix, _) | Standing::Listener(ix, _)) = standing;
+        self.channels.get(*ix).is_some_and(|channel| matches!(channel.state, State::Open(_)))
     }
 
     fn tell_undone(&mut self, control: Control, standing: Standing) {

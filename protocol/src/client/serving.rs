@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::flow::Ending;
 use super::streams::Stream;
-use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId, StreamId};
+use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId, StreamId, Token};
 use crate::auth::message_ref;
 use crate::canary::Canary;
 use crate::error::{Fault, FaultCode, Misuse, Refusal, Violation};
@@ -21,6 +21,8 @@ use crate::wire::{Flags, Frame, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target
 #[derive(Debug)]
 pub(super) struct Serving {
     pub(super) serial: u64,
+    /// Whose it is, if anybody's.
+    pub(super) provider: Option<Token>,
     pub(super) request: u64,
     pub(super) channel: ChannelName,
     pub(super) event: EventName,
@@ -74,8 +76,18 @@ impl Client {
         let request = header.request;
         let exchange = provided.is_ok_and(|(_, kind)| kind == EventKind::Exchange);
         let stream = streams.then(|| Stream::served(exchange));
-        let serving =
-            Serving { serial: id.serial, request, channel, event, caller, deadline: Some(timer), reference, stream };
+        let provider = provided.ok().map(|(token, _)| token);
+        let serving = Serving {
+            serial: id.serial,
+            provider,
+            request,
+            channel,
+            event,
+            caller,
+            deadline: Some(timer),
+            reference,
+            stream,
+        };
         self.serving.insert(hop.route, serving);
         if accepted.is_err() {
             self.event(Event::Dropped(Dropped::Stale));

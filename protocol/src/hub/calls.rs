@@ -122,18 +122,18 @@ impl Hub {
         }
         let streams = call.header.flags.has(Flags::STREAM);
         let full = member.calls.len() >= self.limits.pending_calls
-            || (streams && member.streams >= self.limits.streams)
-            || self.is_full();
-        match self.choose_provider(ix, &call.header, full) {
+            || (streams && member.streams >= self.limits.streams);
+        let refused = if full { Some(Refusal::Overloaded) } else { self.turns_down(ix) };
+        match self.choose_provider(ix, &call.header, refused) {
             Ok((channel, provider)) => self.start_call(ix, channel, provider, call),
             Err(refusal) => self.fail(ix, route, refusal),
         }
         Ok(())
     }
 
-    fn choose_provider(&self, ix: LinkIx, header: &Header<'_>, full: bool) -> Result<(ChannelIx, LinkIx), Refusal> {
-        if full {
-            return Err(Refusal::Overloaded);
+    fn choose_provider(&self, ix: LinkIx, header: &Header<'_>, refused: Option<Refusal>) -> Result<(ChannelIx, LinkIx), Refusal> {
+        if let Some(refusal) = refused {
+            return Err(refusal);
         }
         let (place, channel) = self.admit_message(ix, header)?.ok_or(Refusal::NoProvider)?;
         let Provider { link, kind } = channel.provider(header.event).ok_or(Refusal::NoProvider)?;

@@ -106,6 +106,13 @@ impl Changes {
     }
 }
 
+impl Changes {
+    /// How many are being stored.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+}
+
 impl Hub {
     pub(super) fn handle_restore(&mut self, channels: Vec<StoredChannel>) {
         self.changes.on = true;

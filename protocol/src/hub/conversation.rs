@@ -183,14 +183,14 @@ impl Hub {
 
     fn handle_provide(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let provide = parse::<Provide<'_>>(frame)?;
-        let full = self.is_full();
+        let refused = self.turns_down(ix);
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         let client = member.client.clone();
         let names = (provide.channel, provide.event);
         let result = if provide.channel.is_reserved() {
             Err(Refusal::HubOwned)
-        } else if full {
-            Err(Refusal::Overloaded)
+        } else if let Some(refusal) = refused {
+            Err(refusal)
         } else if let Some(kind) = EventKind::from_number(provide.kind) {
             let provided = self.registry.provide(&mut member.memberships, ix, names, kind, &self.limits);
             provided.map(|event| event.map(|event| (event, kind)))
@@ -222,10 +222,10 @@ impl Hub {
 
     fn handle_listen(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let listen = parse::<Listen<'_>>(frame)?;
-        let full = self.is_full();
+        let refused = self.turns_down(ix);
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
-        let result = if full {
-            Err(Refusal::Overloaded)
+        let result = if let Some(refusal) = refused {
+            Err(refusal)
         } else {
             self.registry.listen(&mut member.memberships, ix, listen.channel, listen.event, &self.limits)
         };

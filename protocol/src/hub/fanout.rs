@@ -20,8 +20,8 @@ impl Hub {
             self.taken(ix, Some(Refusal::HubOwned));
             return Ok(());
         }
-        let provider = match self.admit_message(ix, &send.header) {
-            _ if self.is_full() => Err(Refusal::Overloaded),
+        let admitted = self.turns_down(ix).map_or_else(|| self.admit_message(ix, &send.header), Err);
+        let provider = match admitted {
             Ok(channel) => match channel.and_then(|(_, channel)| channel.provider(send.header.event)) {
                 Some(provider) if provider.kind.streams() => Err(Refusal::WrongKind),
                 provider => provider.ok_or(Refusal::NoProvider),
@@ -45,8 +45,8 @@ impl Hub {
         }
         let admitted = if broadcast.header.channel.is_reserved() {
             Err(Refusal::HubOwned)
-        } else if self.is_full() {
-            Err(Refusal::Overloaded)
+        } else if let Some(refusal) = self.turns_down(ix) {
+            Err(refusal)
         } else {
             self.admit_message(ix, &broadcast.header).map(drop)
         };
@@ -86,6 +86,9 @@ impl Hub {
             if !session.ready {
                 session.ready = true;
                 self.ready.push_back(to);
+            }
+            if session.slows(&self.limits) {
+                self.slowed.push(to);
             }
             if session.outbox.waiting() > self.limits.outbox {
                 self.doomed.push((to, DisconnectReason::Refused(Refusal::SlowConsumer)));

@@ -41,15 +41,15 @@ impl Hub {
     }
 
     fn open(&mut self, ix: LinkIx, open: &Open<'_>, policy: Option<OwnerPolicy>) -> Result<Opened, Refusal> {
-        let full = self.is_full();
+        let refused = self.turns_down(ix);
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return Err(Refusal::NotMember) };
         may_open(member, open.channel)?;
         let found = self.registry.find(open.channel);
         if let Some(channel) = found.filter(|channel| member.memberships.has(*channel)) {
             return Ok(Opened::Member(channel));
         }
-        if full {
-            return Err(Refusal::Overloaded);
+        if let Some(refusal) = refused {
+            return Err(refusal);
         }
         self.registry.has_room(&member.memberships, found, &self.limits)?;
         let guard = found.and_then(|channel| self.registry.channel(channel)).map(|channel| &channel.guard);

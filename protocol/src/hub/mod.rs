@@ -13,6 +13,7 @@ mod api;
 mod calls;
 mod changes;
 mod conversation;
+mod drain;
 mod fanout;
 mod guard;
 mod heartbeat;
@@ -23,6 +24,7 @@ mod ownership;
 mod registry;
 mod remembered;
 mod session;
+mod slow;
 mod state;
 mod streams;
 mod system;
@@ -38,6 +40,7 @@ use bytes::{Bytes, BytesMut};
 pub use api::*;
 use calls::Calls;
 use changes::Changes;
+use drain::Drain;
 use links::Links;
 use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
@@ -81,6 +84,8 @@ pub struct Hub {
     ready: VecDeque<LinkIx>,
     /// Links to be ended when the input at hand is done with.
     doomed: Vec<(LinkIx, DisconnectReason)>,
+    /// Links that have begun to read too slowly and that nobody was told of.
+    slowed: Vec<LinkIx>,
     outputs: VecDeque<Output<Event>>,
     pool: Pool,
     /// Scratch space for a frame that many links get.
@@ -97,6 +102,7 @@ pub struct Hub {
     sessions: u64,
     pings: u64,
     counters: Counters,
+    drain: Option<Drain>,
     /// No link is taken any more.
     stopping: bool,
     /// All are gone, and that was told.
@@ -116,6 +122,7 @@ enum Due {
     Ownership(ChannelIx),
     Summary,
     Call(Key),
+    Drain,
 }
 
 /// What a link takes beside its frames: its session, timers, names and places in tables. Measured, and rounded up.
@@ -151,6 +158,7 @@ impl Hub {
             timers: Timers::new(),
             ready: VecDeque::new(),
             doomed: Vec::new(),
+            slowed: Vec::new(),
             outputs: VecDeque::new(),
             pool: Pool::default(),
             image: BytesMut::new(),
@@ -164,6 +172,7 @@ impl Hub {
             sessions: 0,
             pings: 0,
             counters: Counters::default(),
+            drain: None,
             stopping: false,
             stopped: false,
         }
@@ -223,10 +232,15 @@ impl Machine for Hub {
             Input::Command(Command::SetSystemPassword(password)) => self.handle_system_password(&password),
             Input::Command(Command::Restore(channels)) => self.handle_restore(channels),
             Input::Command(Command::Stored { ticket, durable }) => self.handle_stored(ticket, durable),
+            Input::Command(Command::Drain { time }) => self.handle_drain(time),
             Input::Command(Command::Shutdown) => self.handle_shutdown(),
             Input::Timeout => self.handle_timeout(),
         }
         self.end_doomed();
+        if self.drain.is_some() {
+            self.watch_drain();
+            self.end_doomed();
+        }
         if self.stopping && !self.stopped && self.links.len() == 0 {
             self.stopped = true;
             self.event(Event::Stopped);
@@ -279,7 +293,7 @@ impl Hub {
         let due = self.now.mono + self.limits.handshake;
         session.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake(link)));
         if let Some(ix) = self.links.insert(session)
-            && self.stopping
+            && self.is_closing()
         {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::ShuttingDown)));
         }
@@ -339,6 +353,7 @@ impl Hub {
     }
 
     fn end_doomed(&mut self) {
+        self.tell_slow();
         while let Some((ix, why)) = self.doomed.pop() {
             self.end_link(ix, why);
         }
@@ -349,6 +364,7 @@ impl Hub {
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.written(&mut self.pool, bytes);
             session.stalled_since = self.now.mono;
+            session.recovers(&self.limits);
             if session.outbox.waiting() > 0 || session.member().is_some_and(|member| member.ack_due) {
                 self.mark_ready(ix);
             }
@@ -367,6 +383,8 @@ impl Hub {
     }
 
     fn handle_shutdown(&mut self) {
+        self.end_drain();
+        self.cut_calls();
         self.stopping = true;
         let reason = DisconnectReason::Refused(Refusal::ShuttingDown);
         self.doomed.extend(self.links.indices().map(|ix| (ix, reason)));
@@ -385,6 +403,7 @@ impl Hub {
                 Due::Ownership(channel) => self.ownership_due(channel),
                 Due::Summary => self.summarise(),
                 Due::Call(key) => self.call_expired(key),
+                Due::Drain => self.handle_shutdown(),
             }
         }
     }
@@ -458,7 +477,11 @@ impl Hub {
     /// Ends a link if more waits for it than it may leave unread.
     fn check_outbox(&mut self, ix: LinkIx) {
         self.mark_ready(ix);
-        let waiting = self.links.get(ix).map_or(0, |session| session.outbox.waiting());
+        let Some(session) = self.links.get_mut(ix) else { return };
+        if session.slows(&self.limits) {
+            self.slowed.push(ix);
+        }
+        let waiting = session.outbox.waiting();
         if waiting > self.limits.outbox {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::SlowConsumer)));
         } else if waiting > MUCH && self.is_full() {

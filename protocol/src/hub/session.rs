@@ -54,6 +54,8 @@ pub(crate) struct Session {
     /// When the frame began whose rest has not come.
     pub(crate) partial_since: Instant,
     pub(crate) write_timer: Option<TimerId>,
+    /// It reads too slowly, and that was told.
+    pub(crate) slow: bool,
     /// Since when no byte has left the driver's hands, while it holds any.
     pub(crate) stalled_since: Instant,
 }
@@ -214,6 +216,7 @@ impl Session {
             partial_timer: None,
             partial_since: Instant::ZERO,
             write_timer: None,
+            slow: false,
             stalled_since: Instant::ZERO,
         }
     }

@@ -181,8 +181,18 @@ impl Hub {
             Event::Terminated { channel } => {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
+            Event::SlowConsumer { client, waiting, .. } => {
+                let waiting = *waiting;
+                self.log("warning", Some(client), || {
+                    alloc::format!("client {client} reads too slowly: {waiting} bytes wait for it")
+                });
+            }
             // Strangers in numbers would flood those who listen, and so would what goes in circles.
-            Event::Rejected { .. } | Event::Looped { .. } | Event::Store { .. } | Event::Stopped => {}
+            Event::Rejected { .. } | Event::Looped { .. }
+            | Event::Store { .. }
+            | Event::Draining { .. }
+            | Event::Drained { .. }
+            | Event::Stopped => {}
         }
     }
 

@@ -18,6 +18,22 @@ impl World {
         self.run();
     }
 
+    /// A client's process dies.
+    pub fn dies(&mut self, client: usize) {
+        self.dead = Some(client);
+        self.cut(client);
+        self.events[client].clear();
+    }
+
+    /// Whoever had stopped reading reads everything.
+    pub fn release_stalled(&mut self) {
+        self.stalled = None;
+        for (link, data) in std::mem::take(&mut self.held_back) {
+            self.hub_output(Output::Transmit { link, data });
+        }
+        self.run();
+    }
+
     /// Nobody listens at the hub's address.
     pub fn refuse_dials(&mut self) {
         for (client, link) in std::mem::take(&mut self.held_dials) {

@@ -44,6 +44,9 @@ pub struct World {
     pub chunk: usize,
     /// A client whose driver has stopped reading: what the hub transmits to it stays with the hub's driver.
     pub stalled: Option<usize>,
+    held_back: Vec<(LinkId, Bytes)>,
+    /// A client that is no more.
+    pub dead: Option<usize>,
     /// A client from which the hub keeps everything back.
     pub deceived: Option<usize>,
     /// A client of which nothing arrives at the hub.
@@ -134,6 +137,8 @@ impl World {
             record: None,
             chunk: usize::MAX,
             stalled: None,
+            held_back: Vec::new(),
+            dead: None,
             deceived: None,
             mute: None,
             hold_dials: false,
@@ -266,7 +271,9 @@ impl World {
                 }
             }
             Output::Event(event) => self.hub_events.push(event),
-            Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
+            Output::Transmit { link, data } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {
+                self.held_back.push((link, data));
+            }
             Output::Transmit { link, data } => {
                 self.feed_hub(Input::Written { link, bytes: data.len() });
                 self.wire.entry(link).or_default().1.extend_from_slice(&data);

@@ -5,6 +5,7 @@ mod builder;
 mod call;
 mod channel;
 mod desk;
+mod drain;
 mod errors;
 mod feed;
 mod handlers;

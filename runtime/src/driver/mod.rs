@@ -20,6 +20,7 @@ mod round;
 mod service;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -162,6 +163,11 @@ where
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Waits until no link is left: what was transmitted before they were closed is written, or cannot be.
+    pub(crate) async fn links_over(&self) {
+        poll_fn(|cx| lock(&self.core).poll_empty(cx.waker())).await;
     }
 
     fn now(&self) -> Now {

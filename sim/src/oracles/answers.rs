@@ -125,6 +125,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             | Command::Answer { .. }
             | Command::Send { .. }
             | Command::Broadcast { .. }
+            | Command::Drain(_)
             | Command::Close => {}
         }
     }
@@ -150,6 +151,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Ready(_)
             | Event::Done { .. }
             | Event::Sent { .. }

@@ -131,6 +131,7 @@ impl Members {
             | Command::Send { .. }
             | Command::Broadcast { .. }
             | Command::Answer { .. }
+            | Command::Drain(_)
             | Command::Close => {}
         }
     }
@@ -158,6 +159,7 @@ impl Members {
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Ready(_)
             | Event::Sent { .. }
             | Event::Answered { .. }

@@ -155,7 +155,7 @@ impl Owners {
                 self.opens.entry((node, channel.clone())).or_default().push((*token, end, *access));
                 return;
             }
-            Command::Close => {
+            Command::Close | Command::Drain(_) => {
                 self.certain.retain(|(owner, _)| *owner != node);
                 return;
             }
@@ -209,6 +209,7 @@ impl Owners {
             | Event::Reconnect(_)
             | Event::DeriveChannelKey { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Closed(_)
             | Event::Ready(_)
             | Event::Sent { .. }

@@ -85,7 +85,7 @@ impl Providers {
                 self.forget(node, |(held, _)| held == channel);
                 self.asked.retain(|key, place| !here(key, place));
             }
-            Command::Close => self.forget(node, |_| true),
+            Command::Close | Command::Drain(_) => self.forget(node, |_| true),
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)

@@ -145,6 +145,7 @@ impl Seals {
             | Command::Listen { .. }
             | Command::Unlisten { .. }
             | Command::Cancel { .. }
+            | Command::Drain(_)
             | Command::Close => return,
         };
         self.asked.insert((node, *token), (channel.clone(), what));
@@ -240,6 +241,7 @@ impl Seals {
             Event::Message(message) => return self.hears(at, node, message),
             Event::Gap(gap) => return self.gaps.gap(node, gap),
             Event::DeriveKey { .. }
+            | Event::Draining { .. }
             | Event::Stream(_)
             | Event::Reconnect(_)
             | Event::OwnerChanged { .. }

@@ -401,6 +401,7 @@ impl Swarm {
                 | Event::Reconnect(_)
                 | Event::OwnerChanged { .. }
                 | Event::Gap(_)
+                | Event::Draining { .. }
                 | Event::Sent { .. }
                 | Event::Message(_)
                 | Event::Violation(_)

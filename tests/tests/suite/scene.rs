@@ -107,6 +107,11 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// Another scene of the same kind.
+    pub(crate) fn again(&self) -> Self {
+        Self { adapter: self.adapter, transport: self.transport, dir: tempfile::tempdir().unwrap() }
+    }
+
     /// A file of this scene.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -9,6 +9,7 @@
 mod calls;
 mod clients;
 mod connections;
+mod draining;
 mod handlers;
 mod listeners;
 mod load;
