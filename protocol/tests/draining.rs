@@ -137,10 +137,10 @@ fn what_is_new_is_refused_by_a_hub_that_drains_and_may_be_tried_again() {
     assert_eq!(world.expect_refused(CALLER), Refusal::Draining);
     world.command(CALLER, Command::Listen { token: Token(5), channel: listened.0, event: listened.1 });
     assert_eq!(world.expect_refused(CALLER), Refusal::Draining);
-    for say in [Command::Send { token: Token(6), outgoing: outgoing("math", "sum", b"") }, Command::Broadcast {
-        token: Token(6),
-        outgoing: outgoing("math", "up", b""),
-    }] {
+    for say in [
+        Command::Send { token: Token(6), outgoing: outgoing("math", "sum", b"") },
+        Command::Broadcast { token: Token(6), outgoing: outgoing("math", "up", b"") },
+    ] {
         world.command(2, say);
         assert_eq!(world.expect_refused(2), Refusal::Draining);
     }
@@ -240,6 +240,17 @@ fn a_hub_that_drains_stops_at_once_when_told_to() {
     assert_eq!(world.drain_events()[1..], [hub::Event::Drained { cut: 1 }, hub::Event::Stopped]);
 }
 
+/// A hub that goes ends all that it has taken, so that what it has not taken is known not to have run.
+#[test]
+fn what_crosses_with_the_goodbye_of_a_hub_has_not_run() {
+    let mut world = math();
+    world.mute = Some(CALLER);
+    world.call(CALLER, 2, "math", "sum", b"");
+    world.drain_hub(TEN);
+    assert_eq!(world.expect_failed(CALLER), (Failure::Local(Misuse::Disconnected), false));
+    assert_eq!(world.expect_over(CALLER), SHUTTING_DOWN);
+}
+
 #[test]
 fn a_client_that_comes_back_by_itself_waits_for_the_next_hub() {
     let names = ["provider", "caller"];
@@ -316,7 +327,8 @@ fn calls_that_may_wait_are_made_at_the_next_hub() {
     for request in asked {
         world.answer(PROVIDER, request);
     }
-    let mut answered: Vec<_> = (0..3).map(|_| world.expect_answered(CALLER)).map(|(token, it)| (token, it.is_ok())).collect();
+    let mut answered: Vec<_> =
+        (0..3).map(|_| world.expect_answered(CALLER)).map(|(token, it)| (token, it.is_ok())).collect();
     answered.sort_unstable();
     assert_eq!(answered, [2, 3, 4].map(|token| (Token(token), true)));
 }

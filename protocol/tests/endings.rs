@@ -159,10 +159,13 @@ impl Scene {
 
     fn finish(&mut self) {
         let request = self.request.unwrap();
-        self.world.command(PROVIDER, match self.kind {
-            EventKind::Call => Command::Answer { request, result: Ok(payload(b"3")) },
-            _ => Command::Stream(StreamCommand::Finish { stream: StreamId::Request(request) }),
-        });
+        self.world.command(
+            PROVIDER,
+            match self.kind {
+                EventKind::Call => Command::Answer { request, result: Ok(payload(b"3")) },
+                _ => Command::Stream(StreamCommand::Finish { stream: StreamId::Request(request) }),
+            },
+        );
     }
 
     fn drain(&mut self, who: usize) {

@@ -502,14 +502,14 @@ fn v29_a_refused_try_leaves_no_zombie() {
         world.replace_hub(commipc_protocol::hub::Hub::new(config, &commipc_protocol::Seed::new([4; 32])));
     };
     let fresh = |world: &mut World| world.replace_hub(hub(Limits::default()));
-    let cases: [(&str, &dyn Fn(&mut World), &dyn Fn(&mut World)); 3] =
-        [("its id is taken", &id_taken, &id_free), ("no room", &full, &fresh), ("another secret", &other_secret, &fresh)];
+    let cases: [(&str, &dyn Fn(&mut World), &dyn Fn(&mut World)); 3] = [
+        ("its id is taken", &id_taken, &id_free),
+        ("no room", &full, &fresh),
+        ("another secret", &other_secret, &fresh),
+    ];
     for (case, refuse, relent) in cases {
-        let clients = vec![
-            lasting("zombie", Reconnect::default()),
-            impostor("zombie"),
-            lasting("caller", Reconnect::default()),
-        ];
+        let clients =
+            vec![lasting("zombie", Reconnect::default()), impostor("zombie"), lasting("caller", Reconnect::default())];
         let mut world = World::with(hub(Limits::default()), clients);
         for client in [0, 2] {
             world.command(client, Command::Connect);

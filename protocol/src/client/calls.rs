@@ -9,7 +9,7 @@ use super::{Answer, Away, CallFailure, Client, Due, Event, Failure, Outgoing, St
 use crate::TIME_LEFT_MAX;
 use crate::canary::Canary;
 use crate::client::{Dropped, Payload};
-use crate::error::{FaultCode, Misuse, Refusal, Violation};
+use crate::error::{CloseReason, FaultCode, Misuse, Refusal, Violation};
 use crate::names::{ChannelName, EventName, HubId};
 use crate::slots::Key;
 use crate::time::TimerReason;
@@ -254,18 +254,27 @@ impl Client {
     }
 
     /// The link is gone. With `comes_back`, calls that may be made again wait for the next one.
-    pub(super) fn lose_calls(&mut self, gone: Misuse, comes_back: bool) {
+    ///
+    /// A hub that shuts down ends all that it has taken before it says so: what is left then has not reached it.
+    pub(super) fn lose_calls(&mut self, gone: Misuse, reason: CloseReason, comes_back: bool) {
+        let left = reason == CloseReason::Goodbye(Refusal::ShuttingDown);
         let mut calls = core::mem::take(&mut self.calls);
-        for pending in calls.drain() {
+        for mut pending in calls.drain() {
             if let Some(deadline) = pending.deadline {
                 self.timers.cancel(deadline);
             }
             if let Some(stream) = &pending.stream {
                 self.forget_stream(pending.token, stream);
             }
-            match pending.again {
-                Some(again) if comes_back && again.repeats => self.make_again(pending.token, *again, true),
-                Some(_) | None => self.over(&pending, lost(Failure::Local(gone))),
+            // On a protected channel the hub's word is no proof.
+            let maybe_executed = !left || pending.reference.is_some();
+            match pending.again.take() {
+                Some(again) if comes_back && (again.repeats || !maybe_executed) => {
+                    self.make_again(pending.token, *again, maybe_executed);
+                }
+                Some(_) | None => {
+                    self.over(&pending, CallFailure::Failed { failure: Failure::Local(gone), maybe_executed });
+                }
             }
         }
         self.flowing.clear();

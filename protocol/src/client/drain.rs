@@ -105,9 +105,7 @@ impl Client {
                 self.turn_down(command, Misuse::Draining, false);
                 None
             }
-            Command::Open { token, .. }
-            | Command::Provide { token, .. }
-            | Command::Listen { token, .. } => {
+            Command::Open { token, .. } | Command::Provide { token, .. } | Command::Listen { token, .. } => {
                 self.done(token, Err(Failure::Local(Misuse::Draining)));
                 None
             }

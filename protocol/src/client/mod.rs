@@ -501,7 +501,7 @@ impl Client {
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
         core::mem::take(&mut self.outbox).discard(&mut self.pool);
         self.frames_sent = 0;
-        self.lose_calls(gone, comes_back.is_some());
+        self.lose_calls(gone, reason, comes_back.is_some());
         self.lose_sends(gone);
         self.lose_serving(gone);
         if let Some(wait) = comes_back {

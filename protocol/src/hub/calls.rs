@@ -121,8 +121,8 @@ impl Hub {
             return Ok(());
         }
         let streams = call.header.flags.has(Flags::STREAM);
-        let full = member.calls.len() >= self.limits.pending_calls
-            || (streams && member.streams >= self.limits.streams);
+        let full =
+            member.calls.len() >= self.limits.pending_calls || (streams && member.streams >= self.limits.streams);
         let refused = if full { Some(Refusal::Overloaded) } else { self.turns_down(ix) };
         match self.choose_provider(ix, &call.header, refused) {
             Ok((channel, provider)) => self.start_call(ix, channel, provider, call),
@@ -131,7 +131,12 @@ impl Hub {
         Ok(())
     }
 
-    fn choose_provider(&self, ix: LinkIx, header: &Header<'_>, refused: Option<Refusal>) -> Result<(ChannelIx, LinkIx), Refusal> {
+    fn choose_provider(
+        &self,
+        ix: LinkIx,
+        header: &Header<'_>,
+        refused: Option<Refusal>,
+    ) -> Result<(ChannelIx, LinkIx), Refusal> {
         if let Some(refusal) = refused {
             return Err(refusal);
         }

@@ -188,7 +188,8 @@ impl Hub {
                 });
             }
             // Strangers in numbers would flood those who listen, and so would what goes in circles.
-            Event::Rejected { .. } | Event::Looped { .. }
+            Event::Rejected { .. }
+            | Event::Looped { .. }
             | Event::Store { .. }
             | Event::Draining { .. }
             | Event::Drained { .. }

@@ -356,7 +356,9 @@ impl Desk {
         match target {
             Some(Target::Listener(queue)) => queue.push(message, more, || driver.runtime().now()),
             Some(Target::Provider(cell)) => {
-                provide::take(driver, &cell, Job::send(message.message, SendGuard::new(driver)), &mut |command| replies.push(command));
+                provide::take(driver, &cell, Job::send(message.message, SendGuard::new(driver)), &mut |command| {
+                    replies.push(command)
+                });
             }
             Some(Target::Items(_) | Target::Asked(_)) | None => {
                 tracing::debug!(channel = %message.message.channel, event = %message.message.event, "nobody listens any more")

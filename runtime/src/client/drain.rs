@@ -104,14 +104,15 @@ impl Drains {
 
     /// Drops the handlers of sends where they wait, of one provider or of all. Tells how many.
     fn cut_sends(&self, of: Option<&Arc<ProviderCell>>) -> usize {
-        let handlers: Vec<Arc<Facts>> = {
+        let handlers: Vec<(Arc<ProviderCell>, Arc<Facts>)> = {
             let waiting = lock(&self.waiting);
             let all = waiting.handlers.values();
-            let wanted = all.filter(|(cell, _)| of.is_none_or(|of| Arc::ptr_eq(of, cell)));
-            wanted.map(|(_, facts)| Arc::clone(facts)).collect()
+            all.filter(|(cell, _)| of.is_none_or(|of| Arc::ptr_eq(of, cell))).cloned().collect()
         };
-        handlers.iter().for_each(|facts| facts.ended.end());
-        handlers.len()
+        // Those that wait for their turn first, or they would get it.
+        let forgotten: usize = handlers.iter().map(|(cell, _)| cell.forget_sends()).sum();
+        handlers.iter().for_each(|(_, facts)| facts.ended.end());
+        handlers.len() + forgotten
     }
 }
 

@@ -113,6 +113,17 @@ impl ProviderCell {
         next
     }
 
+    /// Forgets the sends that wait for their turn. Tells how many.
+    pub(super) fn forget_sends(&self) -> usize {
+        let sends: VecDeque<Job> = {
+            let mut load = lock(&self.load);
+            let (requests, sends) = mem::take(&mut load.waiting).into_iter().partition(|job| job.request.is_some());
+            load.waiting = requests;
+            sends
+        };
+        sends.len()
+    }
+
     /// Waits until nothing runs.
     pub(super) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
         let mut load = lock(&self.load);
