@@ -229,7 +229,11 @@ impl At<'_> {
         self
     }
 
-    fn asks(&mut self, command: impl FnOnce(Token) -> Command) -> Ticket {
+    pub(crate) const fn world(&mut self) -> &mut World {
+        self.world
+    }
+
+    pub(crate) fn asks(&mut self, command: impl FnOnce(Token) -> Command) -> Ticket {
         self.last = self.world.token();
         self.world.ask(self.node, command(self.last));
         self.ticket()
@@ -307,7 +311,7 @@ impl At<'_> {
         self.asks(|token| Command::Listen { token, channel, event })
     }
 
-    fn confirmed(self, ticket: Ticket) -> Self {
+    pub(crate) fn confirmed(self, ticket: Ticket) -> Self {
         let ended = self.world.done(ticket);
         assert_eq!(ended, Ok(()), "{} is refused what it asks for", self.world.engine.name(self.node));
         self
@@ -366,7 +370,7 @@ fn raw(text: &str) -> Payload {
     Payload { bytes: Bytes::copy_from_slice(text.as_bytes()), raw: true }
 }
 
-fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
+pub(crate) fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
     let (channel, event) = (channel_name(channel), event_name(event));
     Outgoing {
         channel,
@@ -376,17 +380,5 @@ fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
         idempotent: false,
         guarded: false,
         away: commipc_protocol::client::Away::Fail,
-    }
-}
-
-impl Drop for World {
-    #[expect(clippy::print_stderr, reason = "a failing test must tell its seed, whatever it was that failed")]
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for line in self.trace().lines() {
-                eprintln!("{line}");
-            }
-            eprintln!("this world followed from {}; its trace is {}", self.origin, self.trace().hash());
-        }
     }
 }

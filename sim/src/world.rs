@@ -7,14 +7,18 @@ use std::sync::Arc;
 use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
 use commipc_protocol::client::{self, Client, ClientConfig, Request, RequestId};
 use commipc_protocol::hub::{self, Hub, HubConfig};
-use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, OwnerPolicy, Seed};
+use commipc_protocol::{
+    ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Machine as _, Output, OwnerPolicy, Seed,
+};
 use core::time::Duration;
 
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
+use crate::feeding::Feeding;
 use crate::mallory::{Malice, Mallory};
 use crate::node::{Clocks, Habits, NodeId};
 use crate::oracles::{self, Census, Oracle, Password, Resident, Salt, Seen, Verdict};
+use crate::overheard::Overheard;
 use crate::station::{Asked, Station, Told};
 use crate::suite::{Answering, Reply};
 use crate::trace::Trace;
@@ -47,6 +51,8 @@ pub(crate) struct Watch {
     pub(crate) oracles: Vec<Box<dyn Oracle>>,
     pub(crate) names: Vec<String>,
     pub(crate) failures: Vec<Failure>,
+    /// Where somebody listens who should not.
+    pub(crate) overheard: Option<Overheard>,
 }
 
 /// More failures than this of one run are the same failure again.
@@ -75,6 +81,11 @@ impl Witness<Twins<Station>> for Watch {
             let (node, what) = (name.to_owned(), what.to_owned());
             self.failures.push(Failure { oracle: "contract", at, node, what });
         }
+        if let (Some(overheard), Sight::Gave(Output::Transmit { link, data })) = (&mut self.overheard, &sight)
+            && !link.is_dialled()
+        {
+            overheard.hear(node, *link, data);
+        }
         self.judge(at, node, |oracle| oracle.saw(at, node, &sight));
     }
 }
@@ -96,11 +107,14 @@ pub struct World {
     pub(crate) watch: Watch,
     pub(crate) origin: String,
     pub(crate) serving: BTreeMap<NodeId, Answering>,
+    pub(crate) feeding: Feeding,
     pub(crate) plans: BTreeMap<u64, Plan>,
     plan_serial: u64,
     pub(crate) tokens: u64,
     /// Protections so far.
     pub(crate) salts: u64,
+    /// Of each protection, its password.
+    pub(crate) passwords: BTreeMap<Salt, Password>,
     /// Passwords that clients derive keys from by themselves, where a suite told them.
     pub(crate) keyring: BTreeMap<(NodeId, ChannelName), Password>,
     /// What every client was told, in order.
@@ -115,6 +129,8 @@ pub struct World {
     verifiers: BTreeMap<NodeId, [u8; 32]>,
     pub(crate) habits: bool,
     twins: bool,
+    /// Everybody has left, and what was left was looked at.
+    pub(crate) ended: bool,
 }
 
 /// What the world does when it wakes.
@@ -123,6 +139,8 @@ pub(crate) enum Plan {
     Answer { node: NodeId, request: RequestId, result: Result<client::Payload, commipc_protocol::Fault> },
     Derive { node: NodeId, channel: ChannelName, salt: Salt, password: Password },
     DeriveNothing { node: NodeId, channel: ChannelName },
+    Stream { node: NodeId, command: client::StreamCommand },
+    Cancel { node: NodeId, call: client::Token },
     Own(u64),
 }
 
@@ -151,16 +169,24 @@ impl World {
     }
 
     pub(crate) fn new(decisions: Decisions, origin: String) -> Self {
-        let watch = Watch { trace: Trace::default(), oracles: oracles::all(), names: Vec::new(), failures: Vec::new() };
+        let watch = Watch {
+            trace: Trace::default(),
+            oracles: oracles::all(),
+            names: Vec::new(),
+            failures: Vec::new(),
+            overheard: None,
+        };
         Self {
             engine: Engine::new(decisions, Weather::fair()),
             watch,
             origin,
             serving: BTreeMap::new(),
+            feeding: Feeding::default(),
             plans: BTreeMap::new(),
             plan_serial: 0,
             tokens: 0,
             salts: 0,
+            passwords: BTreeMap::new(),
             keyring: BTreeMap::new(),
             told: BTreeMap::new(),
             hub_told: BTreeMap::new(),
@@ -170,6 +196,7 @@ impl World {
             verifiers: BTreeMap::new(),
             habits: false,
             twins: false,
+            ended: false,
         }
     }
 
@@ -419,6 +446,14 @@ impl World {
                     self.ask(node, client::Command::Answer { request, result });
                     Moment::Ran
                 }
+                Some(Plan::Stream { node, command }) => {
+                    self.ask(node, client::Command::Stream(command));
+                    Moment::Ran
+                }
+                Some(Plan::Cancel { node, call }) => {
+                    self.ask(node, client::Command::Cancel { call });
+                    Moment::Ran
+                }
                 Some(Plan::Derive { node, channel, salt, password }) => {
                     self.derive(node, channel, salt, password);
                     Moment::Ran
@@ -441,7 +476,10 @@ impl World {
                 Told::Withheld { .. } => {}
                 Told::Hub(event) => self.hub_told.entry(node).or_default().push(event),
                 Told::Client(event) => {
-                    if let client::Event::Request(request) = &event {
+                    let fed = self.feed(node, &event);
+                    if let client::Event::Request(request) = &event
+                        && !fed
+                    {
                         self.serve(node, request);
                     }
                     if let client::Event::DeriveChannelKey { channel, salt } = &event
@@ -489,6 +527,12 @@ impl World {
         self.watch.judge(self.engine.now(), NodeId::new(u32::MAX), |oracle| oracle.settled());
     }
 
+    /// Asks every oracle whether a machine of which nothing is asked any more holds nothing of what was.
+    pub fn judge_rested(&mut self, node: NodeId) {
+        let census = self.census(node);
+        self.watch.judge(self.engine.now(), node, |oracle| oracle.rested(node, &census));
+    }
+
     /// Asks every oracle whether a machine without peers holds nothing.
     pub fn judge_empty(&mut self, node: NodeId) {
         let census = self.census(node);
@@ -506,12 +550,17 @@ fn credentials(key: [u8; 32]) -> Credentials {
 }
 
 fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
-    let client::Load { calls, serving, controls, sends, streams, parked } = client.load();
-    let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)];
-    tables.into_iter().chain([("streams", streams), ("parked", parked)]).collect()
+    let client::Load { calls, serving, controls, sends, streams, parked, windows, flowing, unwritten } = client.load();
+    let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends), ("parked", parked)];
+    let streams = [("streams", streams), ("windows", windows), ("flowing", flowing), ("unwritten", unwritten)];
+    let timers = [("timers", usize::from(client.poll_timeout().is_some()))];
+    tables.into_iter().chain(streams).chain(timers).collect()
 }
 
 fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
-    let hub::Load { links, clients, channels, calls, memory } = hub.load();
-    vec![("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("memory", memory)]
+    let hub::Load { links, clients, channels, calls, routes, streams, joins, buffered, memory } = hub.load();
+    let tables = [("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("routes", routes)];
+    let others = [("streams", streams), ("joins", joins), ("buffered", buffered), ("memory", memory)];
+    let timers = [("timers", usize::from(hub.poll_timeout().is_some()))];
+    tables.into_iter().chain(others).chain(timers).collect()
 }

@@ -590,4 +590,10 @@ pub struct Load {
     pub parked: usize,
     /// Streams that we asked for.
     pub streams: usize,
+    /// Bytes that may be on their way to us in them.
+    pub windows: usize,
+    /// Streams with something to send.
+    pub flowing: usize,
+    /// Bytes that wait for the link or are with its driver.
+    pub unwritten: usize,
 }

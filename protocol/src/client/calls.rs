@@ -272,6 +272,7 @@ impl Client {
                 Some(again) if comes_back && (again.repeats || !maybe_executed) => {
                     self.make_again(pending.token, *again, maybe_executed);
                 }
+                Some(_) | None if pending.stream.is_some() && Canary::StreamLost.sings() => {}
                 Some(_) | None => {
                     self.over(&pending, CallFailure::Failed { failure: Failure::Local(gone), maybe_executed });
                 }

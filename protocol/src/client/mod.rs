@@ -232,6 +232,10 @@ impl Client {
             sends: self.sends.len(),
             streams: self.streams.len(),
             parked: self.parked.len(),
+            // Within the limit on outboxes, so it fits.
+            windows: self.windows as usize,
+            flowing: self.flowing.len(),
+            unwritten: self.outbox.outstanding(),
         }
     }
 }

@@ -24,6 +24,7 @@ use super::serving::Serving;
 use super::{
     Client, Credit, Dropped, Event, Failure, Outgoing, Payload, RequestId, StreamCommand, StreamEvent, StreamId, Token,
 };
+use crate::canary::Canary;
 use crate::error::{Misuse, Refusal, Violation};
 use crate::hash::Map;
 use crate::names::{Address, ChannelName, EventName, HubId};
@@ -135,7 +136,9 @@ impl Client {
 
     /// Forgets what the tables hold of a stream of ours.
     pub(super) fn forget_stream(&mut self, token: Token, stream: &Stream) {
-        self.streams.remove(&token);
+        if !Canary::StreamKept.sings() {
+            self.streams.remove(&token);
+        }
         self.windows -= stream.inflow.as_ref().map_or(0, Inflow::window);
     }
 
@@ -337,7 +340,7 @@ impl Client {
             return self.event(Event::Dropped(Dropped::Mismatch));
         };
         let Header { index, flags, .. } = message.header;
-        let (last, raw) = (!flags.has(Flags::CONTINUED), flags.has(Flags::RAW));
+        let (last, raw) = (!flags.has(Flags::CONTINUED) || Canary::Continued.sings(), flags.has(Flags::RAW));
         // Raw bytes are what the application gets and may keep for long; a value is decoded and its bytes are let go of.
         let keep = || if raw { frame.keep(message.payload) } else { scraps.keep(frame, message.payload) };
         let taken = inflow.take(index, last, message.payload, limit, keep);
@@ -367,6 +370,9 @@ impl Client {
                 self.stream_over(key, Err(super::calls::lost(Failure::Local(Misuse::Truncated))));
             }
             (Place::Request(request), _) => {
+                if Canary::CallerEnd.sings() {
+                    return;
+                }
                 if stream.inflow.take().is_none() {
                     return self.event(Event::Dropped(Dropped::Mismatch));
                 }

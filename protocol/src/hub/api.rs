@@ -240,6 +240,14 @@ pub struct Load {
     pub channels: usize,
     /// Calls on their way.
     pub calls: usize,
+    /// What links know calls by: as many as there are calls.
+    pub routes: usize,
+    /// How many of them are streams.
+    pub streams: usize,
+    /// Joins that wait for a proof, or that failed and are remembered.
+    pub joins: usize,
+    /// Bytes of frames that came in part, or wait to be sent, or are with the driver.
+    pub buffered: usize,
     /// Bytes of memory: frames under way as they are, tables as estimated.
     pub memory: usize,
 }

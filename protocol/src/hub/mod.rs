@@ -193,11 +193,16 @@ impl Hub {
     /// What the hub holds at the moment.
     #[must_use]
     pub fn load(&self) -> Load {
+        let members = || self.clients.values().filter_map(|ix| self.links.get(*ix)?.member());
         Load {
             links: self.links.len(),
             clients: self.clients.len(),
             channels: self.registry.len(),
             calls: self.calls.len(),
+            routes: members().map(|member| member.calls.len()).sum(),
+            streams: members().map(|member| member.streams).sum(),
+            joins: members().map(|member| member.joins.len()).sum(),
+            buffered: self.buffered(),
             memory: self.memory(),
         }
     }
@@ -205,7 +210,11 @@ impl Hub {
     /// What the hub holds for its links, in bytes: frames as they are, tables as estimated.
     fn memory(&self) -> usize {
         let tables = self.links.len() * LINK_SIZE + self.calls.len() * CALL_SIZE + self.registry.size();
-        self.pool.retained() + self.partials + self.changes.retained() + tables
+        self.buffered() + self.changes.retained() + tables
+    }
+
+    fn buffered(&self) -> usize {
+        self.pool.retained() + self.partials
     }
 
     /// Whether nothing more may be taken on.

@@ -6,6 +6,7 @@ use super::calls::{Call, Passing};
 use super::registry::LinkIx;
 use super::session::Session;
 use super::{DisconnectReason, Hub};
+use crate::canary::Canary;
 use crate::error::{Refusal, Violation};
 use crate::slots::Key;
 use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Kind, Known, ROUTE_BY_HUB, Target};
@@ -109,7 +110,8 @@ impl Hub {
         let first = end == End::Provider && call.deadline.is_some();
         let Some(meter) = call.stream.as_mut().map(|stream| stream.received_by(end)) else { return Ok(()) };
         let granted = meter.granted.max(total);
-        if granted == meter.granted && !first {
+        let again = meter.granted != Credit::NONE && Canary::GrantOnce.sings();
+        if (granted == meter.granted && !first) || again {
             return Ok(());
         }
         meter.granted = granted;
@@ -162,6 +164,9 @@ impl Hub {
 
     /// The provider has taken a request: it has no deadline any more.
     fn begun(&mut self, key: Key) {
+        if Canary::Begun.sings() {
+            return;
+        }
         if let Some(deadline) = self.calls.get_mut(key).and_then(|call| call.deadline.take()) {
             self.timers.cancel(deadline);
         }

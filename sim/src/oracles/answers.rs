@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use commipc_protocol::client::{Answer, CallFailure, Command, Event, Incoming, Payload, Request, RequestId, Token};
+use commipc_protocol::client::{
+    Answer, CallFailure, Command, Event, EventKind, Incoming, Payload, Request, RequestId, Token,
+};
 use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input, Instant, Output};
 
 use super::{Content, Oracle, Resident, SYSTEM, Seen, Verdict, ensure, is_hubs_own};
@@ -18,13 +20,15 @@ pub struct Answers<R = RequestId> {
     /// The ids clients ask for: a hub gives no other.
     ids: BTreeMap<NodeId, ClientId>,
     calls: BTreeMap<(NodeId, Token), Content>,
-    provided: BTreeMap<(NodeId, Token), (ChannelName, EventName)>,
+    provided: BTreeMap<(NodeId, Token), (ChannelName, EventName, EventKind)>,
     /// Of each caller and content: how often it was called and may have been executed, and how often requested.
     counts: BTreeMap<(ClientId, Content), Count>,
     requests: BTreeMap<(NodeId, R), (ClientId, Content)>,
     /// Requests on a channel that their provider has left meanwhile: they go on without it.
     detached: BTreeSet<(NodeId, R)>,
     given: Vec<Given>,
+    /// Requests for streams, which are judged elsewhere.
+    streams: BTreeSet<(NodeId, R)>,
     /// Answered since all outputs were taken: the end of such a request may have been on its way.
     fresh: BTreeSet<(NodeId, R)>,
 }
@@ -54,6 +58,7 @@ impl<R> Default for Answers<R> {
             requests: BTreeMap::new(),
             detached: BTreeSet::new(),
             given: Vec::new(),
+            streams: BTreeSet::new(),
             fresh: BTreeSet::new(),
         }
     }
@@ -92,8 +97,8 @@ impl Oracle for Answers {
 impl<R: Copy + Ord + Debug> Answers<R> {
     fn asked(&mut self, node: NodeId, command: &Command) {
         match command {
-            Command::Provide { token, channel, event, .. } => {
-                self.provided.insert((node, *token), (channel.clone(), event.clone()));
+            Command::Provide { token, channel, event, kind } => {
+                self.provided.insert((node, *token), (channel.clone(), event.clone(), *kind));
             }
             Command::Call { token, outgoing, .. } => {
                 let content = Content::said(outgoing);
@@ -173,14 +178,20 @@ impl<R: Copy + Ord + Debug> Answers<R> {
     }
 
     fn request_ended(&mut self, node: NodeId, request: R) -> Verdict {
-        let known = self.requests.remove(&(node, request)).is_some() || self.fresh.remove(&(node, request));
+        let known = self.requests.remove(&(node, request)).is_some()
+            || self.fresh.remove(&(node, request))
+            || self.streams.contains(&(node, request));
         ensure(known, || format!("{node:?} was told the end of {request:?}, which it did not have"))
     }
 
     fn requested(&mut self, node: NodeId, request: R, provider: Token, heard: &Incoming) -> Verdict {
         let wanted = self.provided.get(&(node, provider));
-        let fits = wanted.is_some_and(|(channel, event)| *channel == heard.channel && *event == heard.event);
+        let fits = wanted.is_some_and(|(channel, event, _)| *channel == heard.channel && *event == heard.event);
         ensure(fits, || format!("{node:?} was asked {heard:?} as {provider:?}, which is {wanted:?}"))?;
+        if wanted.is_some_and(|(_, _, kind)| kind.streams()) {
+            self.streams.insert((node, request));
+            return Ok(());
+        }
         let key = (heard.sender.client.clone(), Content::heard(heard));
         let count = self.counts.entry(key.clone()).or_default();
         count.requested += 1;
@@ -237,7 +248,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use commipc_protocol::Refusal;
-    use commipc_protocol::client::{EventKind, Failure};
+    use commipc_protocol::client::Failure;
 
     const CALLER: NodeId = NodeId::new(1);
     const PROVIDER: NodeId = NodeId::new(2);

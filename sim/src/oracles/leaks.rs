@@ -1,4 +1,5 @@
-//! When all peers are gone, a machine holds what it held before the first came.
+//! When everything asked has ended, a machine holds nothing of it; and when all peers are gone, what it held before the
+//! first came.
 
 use commipc_protocol::Instant;
 
@@ -17,9 +18,12 @@ impl Census {
     }
 }
 
-/// Holds that nothing is left behind. Fed by the world after the last peer has gone.
+/// Holds that nothing is left behind. Fed by the world when nothing is under way, and after the last peer has gone.
 #[derive(Debug, Default)]
 pub struct Leaks;
+
+/// What stays for as long as peers do; who asks whether they are there has something to send.
+const STAYS: [&str; 7] = ["links", "clients", "channels", "memory", "timers", "buffered", "unwritten"];
 
 impl Oracle for Leaks {
     fn name(&self) -> &'static str {
@@ -28,6 +32,12 @@ impl Oracle for Leaks {
 
     fn saw(&mut self, _: Instant, _: NodeId, _: &Seen<'_>) -> Verdict {
         Ok(())
+    }
+
+    fn rested(&mut self, node: NodeId, census: &Census) -> Verdict {
+        let mut held = census.0.iter().filter(|(what, count)| *count > 0 && !STAYS.contains(what)).peekable();
+        let any = held.peek().is_some();
+        ensure(!any, || format!("{node:?} is asked for nothing and holds {:?}", held.collect::<Vec<_>>()))
     }
 
     fn emptied(&mut self, node: NodeId, census: &Census) -> Verdict {
@@ -44,5 +54,8 @@ mod tests {
         let mut leaks = Leaks;
         leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("calls", 0)])).unwrap();
         assert!(leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("calls", 1)])).is_err());
+        assert!(leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("timers", 1)])).is_err());
+        leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("calls", 0), ("timers", 1)])).unwrap();
+        assert!(leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("streams", 1)])).is_err());
     }
 }

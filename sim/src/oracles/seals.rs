@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Command, Event, Failure, Message, Outgoing, Payload, Token};
+use commipc_protocol::client::{Command, Event, Failure, Message, Outgoing, Payload, StreamCommand, Token};
 use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
 
 use super::exchanges::Exchanges;
+use super::flows::Flows;
 use super::gaps::Gaps;
 use super::{Content, Oracle, Password, Resident, Salt, Seen, Verdict, ensure};
 use crate::engine::Sight;
@@ -34,6 +35,7 @@ pub struct Seals {
     unsigned: BTreeSet<(NodeId, Token)>,
     withheld: BTreeSet<(ClientId, Withheld)>,
     exchanges: Exchanges,
+    flows: Flows,
     gaps: Gaps,
 }
 
@@ -81,6 +83,7 @@ impl Oracle for Seals {
 
     fn joined(&mut self, node: NodeId, who: &Resident) {
         self.ids.extend(who.id.clone().map(|id| (node, id)));
+        self.flows.ids.extend(who.id.clone().map(|id| (node, id)));
         self.gaps.joined(node, who);
     }
 
@@ -90,7 +93,11 @@ impl Oracle for Seals {
 
     fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         match sight {
-            Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
+            Sight::Fed(Input::Command(Asked::Client(command))) => {
+                let Self { flows, handles, .. } = self;
+                flows.asks(at, node, command, |channel| sealed(handles, node, channel));
+                self.asks(node, command);
+            }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(at, node, event),
             Sight::Gave(Output::Event(Told::Withheld { from, what })) => {
                 self.withheld.insert((from.clone(), what.clone()));
@@ -128,6 +135,9 @@ impl Seals {
                 self.exchanges.called(node, *token, Content::said(outgoing), sealed);
                 return self.says(node, *token, Way::Call, outgoing);
             }
+            Command::Stream(StreamCommand::Ask { token, outgoing, .. }) => {
+                return self.says(node, *token, Way::Call, outgoing);
+            }
             Command::Answer { request, result } => {
                 let channel = self.exchanges.channel_of(node, *request);
                 let sealed = channel.and_then(|channel| self.sealed(node, &channel));
@@ -152,7 +162,7 @@ impl Seals {
     }
 
     fn sealed(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
-        self.handles.get(&(node, channel.clone())).and_then(|handle| handle.sealed)
+        sealed(&self.handles, node, channel)
     }
 
     fn says(&mut self, node: NodeId, token: Token, way: Way, outgoing: &Outgoing) {
@@ -181,6 +191,7 @@ impl Seals {
             }
         }
         self.exchanges.sealed(node, channel, sealed);
+        self.flows.sealed(node, channel, sealed);
         self.gaps.sealed(node, channel);
     }
 
@@ -201,12 +212,15 @@ impl Seals {
         }
         self.fresh.retain(|(who, ..)| *who != node);
         self.exchanges.drained(node);
+        self.flows.drained(node);
     }
 }
 
 /// What clients are told.
 impl Seals {
     fn told(&mut self, at: Instant, node: NodeId, event: &Event) -> Verdict {
+        let Self { flows, handles, .. } = self;
+        flows.told(at, node, event, |channel| sealed(handles, node, channel))?;
         match event {
             Event::Ready(welcome) => {
                 self.hubs.insert(node, welcome.hub.clone());
@@ -349,4 +363,9 @@ impl Seals {
         let withheld = self.withheld.contains(&(id.clone(), what));
         ensure(!withheld, || format!("{node:?} got {payload:?} of {sender}, of which it was given a changed copy only"))
     }
+}
+
+/// What a client signs and verifies under on a channel.
+fn sealed(handles: &BTreeMap<(NodeId, ChannelName), Handle>, node: NodeId, channel: &ChannelName) -> Option<Salt> {
+    handles.get(&(node, channel.clone())).and_then(|handle| handle.sealed)
 }
