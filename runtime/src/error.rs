@@ -276,7 +276,7 @@ impl ConnectError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { how, .. } => !matches!(how, LinkEnd::Denied),
-            Self::Refused(refusal) => refusal.is_retryable(),
+            Self::Refused(refusal) | Self::Closed(CloseReason::Goodbye(refusal)) => refusal.is_retryable(),
             Self::Closed(reason) => matches!(reason, CloseReason::Lost),
             Self::Url(_) | Self::BadName(_) | Self::Secret(_) | Self::Seed(_) | Self::Violation(_) => false,
         }

@@ -391,7 +391,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes no more connections, says goodbye to all clients, and waits until all links are closed.
+    /// Takes no more connections, ends what runs with [`Refusal::ShuttingDown`](crate::Refusal::ShuttingDown) for both its
+    /// sides, says goodbye to all clients, and waits until all links are closed. [`Hub::drain`] finishes what runs first.
     ///
     /// # Cancel safety
     /// The hub shuts down from the first poll on, also if this is dropped.

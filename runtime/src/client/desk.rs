@@ -16,7 +16,7 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, Instant};
 use commipc_protocol::{Fault, Misuse, Refusal, client};
 
 use super::brake::Brake;
-use super::drain::{DRAINING, Drains, SendGuard};
+use super::drain::{self, Drains, SendGuard};
 use super::errors::Troubles;
 use super::items;
 use super::life::{Derived, Life};
@@ -326,16 +326,6 @@ impl Desk {
         tracing::debug!(%reason, "connection closed");
     }
 
-    /// So much still runs. Nothing more is listened to by whole clients that drain.
-    fn draining(driver: &ClientDriver, provider: Option<client::Token>, running: usize, cut: usize) {
-        let desk = driver.sink();
-        if provider.is_none() {
-            let listeners = lock(&desk.tickets).listeners();
-            listeners.iter().for_each(|queue| queue.close(DRAINING));
-        }
-        desk.drains.note(provider, running, cut);
-    }
-
     fn request(driver: &Arc<ClientDriver>, request: Request, replies: &mut Vec<Command>) {
         let target = lock(&driver.sink().tickets).provider(request.provider);
         match target {
@@ -460,8 +450,7 @@ impl Desk {
                 }
             }
             Event::Draining { provider, running, cut } => {
-                tracing::debug!(?provider, running, cut, "draining");
-                Self::draining(driver, provider, running, cut);
+                drain::told(driver, provider, running, cut);
             }
             Event::DeriveKey { salt, iterations } => {
                 Self::derive(driver, salt, iterations);

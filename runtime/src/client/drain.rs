@@ -71,7 +71,7 @@ impl Drop for SendGuard {
 
 impl Drains {
     /// The machine tells how much runs.
-    pub(super) fn note(&self, provider: Option<Token>, running: usize, cut: usize) {
+    fn note(&self, provider: Option<Token>, running: usize, cut: usize) {
         match provider {
             None => {
                 self.whole.running(running);
@@ -207,5 +207,13 @@ impl Provider {
     }
 }
 
-/// Why what comes too late is turned down.
-pub(super) const DRAINING: Failure = Failure::Local(Misuse::Draining);
+/// The machine tells that so much still runs. Nothing more is listened to by whole clients that drain.
+pub(super) fn told(driver: &ClientDriver, provider: Option<Token>, running: usize, cut: usize) {
+    tracing::debug!(?provider, running, cut, "draining");
+    let desk = driver.sink();
+    if provider.is_none() {
+        let listeners = lock(desk.tickets()).listeners();
+        listeners.iter().for_each(|queue| queue.close(Failure::Local(Misuse::Draining)));
+    }
+    desk.drains().note(provider, running, cut);
+}
