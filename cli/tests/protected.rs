@@ -28,6 +28,12 @@ fn s26_s28_members_with_the_password_file_get_in_and_others_are_told_what_to_do(
         members.lines().map(|line| line.split_whitespace().nth(1)).collect::<Vec<_>>(),
         [Some("OWNER"), Some("yes"), Some("-")]
     );
+    let owner = &members.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let channels = scene.run(&["channels", "--json"]).json_lines();
+    assert_eq!((channels[0]["owner"].as_str(), &channels[0]["protected"]), (Some(owner.as_str()), &true.into()));
+    let channels = scene.run(&["channels"]).stdout;
+    let row: Vec<_> = channels.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["vault", owner, "yes", "2", "1"]);
     scene.run(&["call", "vault", "open", "7"]).failed(6, &["code 209", "--password-file"]);
     scene.run(&["call", "vault", "open", "7", "--password-file", &other]).failed(6, &["code 210", "--password-file"]);
     let nowhere = ["call", "other", "open", "--password-file", &key];

@@ -9,7 +9,7 @@ use std::time::Duration;
 use commipc_protocol::auth::{Credential, Kdf, Secret, Verifier};
 use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::{AfterGrace, CredentialId, Input, Limits, Machine as _, OwnerPolicy, Refusal, TimerReason};
-use support::{KEY, World, client, client_as, hub, master, name};
+use support::{KEY, Works, World, client, client_as, hub, master, name};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -153,6 +153,45 @@ fn names_that_wait_for_their_owner_are_few_for_each_credential() {
         );
     }
     world.cut(1);
+    assert_eq!(world.hub.load().channels, 3);
+}
+
+#[test]
+fn names_whose_protection_is_being_stored_count_already() {
+    let mut limits = Limits::default();
+    limits.names = 3;
+    let mut world = World::storing_with(&["other", "owner"], limits);
+    for number in 0..10 {
+        opened(&mut world, &format!("c{number}"), OwnerPolicy::Terminate).unwrap();
+    }
+    for (round, durable) in [(1, false), (2, true)] {
+        world.disk().works = Works::Later;
+        for number in 0..10 {
+            // The last one is asked for twice: it counts once.
+            world.try_to_protect(1, number, &format!("c{}", number.min(8)), &key(round), round);
+        }
+        world.settle(durable);
+        let mut done: Vec<(Token, Result<(), Refusal>)> = Vec::new();
+        while let Some(event) = world.events[1].pop_front() {
+            let Event::Done { token, result } = event else { panic!("{event:?}") };
+            done.push((token, result.map_err(|why| if let Failure::Refused(why) = why { why } else { panic!() })));
+        }
+        assert_eq!(done.len(), 10);
+        for (Token(number), result) in done {
+            let expected = match (number, durable) {
+                (0..3, true) => Ok(()),
+                (0..3, false) => Err(Refusal::StorageFailed),
+                _ => Err(Refusal::TooManyNames),
+            };
+            assert_eq!(result, expected, "round {round}, number {number}");
+        }
+    }
+    // One that counts may be protected again, and no other has taken a place.
+    world.protect(1, "c0", &key(3), 3);
+    assert_eq!(opened(&mut world, "waits", HOLD), Err(Refusal::TooManyNames));
+    for number in 0..10 {
+        leave(&mut world, &format!("c{number}"));
+    }
     assert_eq!(world.hub.load().channels, 3);
 }
 

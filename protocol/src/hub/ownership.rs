@@ -283,13 +283,13 @@ impl Hub {
     }
 
     fn hold(&mut self, channel: ChannelIx, grace: Duration, then: AfterGrace, heir: Option<u64>) {
+        let key = match self.guard_mut(channel).map(|guard| &guard.owner) {
+            Some(Owner::Away { key, .. }) => key.clone(),
+            Some(Owner::Nobody | Owner::Present { .. } | Owner::Offered { .. }) | None => return,
+        };
         let due = self.now.mono + grace;
         let timer = self.timers.insert(due, TimerReason::Ownership, Due::Ownership(channel));
-        if let Some(guard) = self.guard_mut(channel)
-            && let Owner::Away { held, heir: who, .. } = &mut guard.owner
-        {
-            (*held, *who, guard.timer) = (Some(then), heir, Some(timer));
-        }
+        self.set_owner(channel, Owner::Away { key, held: Some(then), heir }, Some(timer));
         self.owner_changed(channel);
     }
 
@@ -409,7 +409,7 @@ impl Hub {
 
     /// Whether a credential may protect one more channel.
     pub(super) fn has_record_room(&self, credential: &CredentialId) -> Result<(), Refusal> {
-        let held = self.records.get(credential).copied().unwrap_or(0) + self.changes.records(credential);
+        let held = self.records.get(credential).copied().unwrap_or(0) + self.changes.protects(credential).count();
         if held < self.limits.records { Ok(()) } else { Err(Refusal::TooManyRecords) }
     }
 
