@@ -69,7 +69,7 @@ impl Hub {
         if operation.stored != guard.last_epoch || record.epoch != guard.last_epoch + 1 {
             return Err(Refusal::EpochMismatch);
         }
-        if guard.protection.is_none() {
+        if guard.protection.as_ref().is_none_or(|stored| stored.credential != credential) {
             self.has_record_room(&credential)?;
         }
         self.has_name_room(Some(channel), &credential)?;
@@ -409,7 +409,12 @@ impl Hub {
 
     /// Whether a credential may protect one more channel.
     pub(super) fn has_record_room(&self, credential: &CredentialId) -> Result<(), Refusal> {
-        let held = self.records.get(credential).copied().unwrap_or(0) + self.changes.protects(credential).count();
+        let counts = |channel: &ChannelIx| {
+            let protection = self.registry.channel(*channel).and_then(|channel| channel.guard.protection.as_ref());
+            protection.is_some_and(|protection| protection.credential == *credential)
+        };
+        let soon = self.changes.protects(credential).filter(|channel| !counts(channel));
+        let held = self.records.get(credential).copied().unwrap_or(0) + soon.count();
         if held < self.limits.records { Ok(()) } else { Err(Refusal::TooManyRecords) }
     }
 
