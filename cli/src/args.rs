@@ -239,8 +239,9 @@ pub(crate) struct Hub {
 ///
 /// The channel must be new, or without members: who opens it first owns it. The hub never hears the password, and every
 /// message is signed from end to end. Prints `protecting CHANNEL` when the password is in force. SIGHUP reads the file anew
-/// and changes the password: everybody else has to join again. The channel ends with this command, or as
-/// `hub --on-owner-leave` says.
+/// and changes the password: everybody else has to join again. The channel ends with this command, and is anybody's then, or
+/// goes on as `hub --on-owner-leave` says. A hub that goes is waited for. Where this command is killed, the password stays with
+/// the name for a day.
 #[derive(Args, Debug)]
 #[command(before_help = PROTECT)]
 pub(crate) struct Protect {

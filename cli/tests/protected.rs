@@ -63,6 +63,21 @@ fn s26_a_hangup_changes_the_password_and_shows_the_others_out() {
 }
 
 #[test]
+fn s20_s34_whoever_stops_protecting_gives_the_name_free_and_whoever_is_killed_does_not() {
+    let scene = Scene::new();
+    let _hub = scene.hub();
+    for round in 0..2 {
+        let key = scene.file(&format!("key-{round}"), &format!("key:{}\n", format!("5{round}").repeat(32)));
+        let mut owner = scene.start(&["protect", "vault", "--password-file", &key]);
+        assert_eq!(owner.line(), "protecting vault", "with another password each time");
+        owner.signal(if round == 0 { Signal::INT } else { Signal::KILL });
+        owner.end();
+    }
+    let again = scene.run(&["protect", "vault", "--password-file", &scene.path("key-1").display().to_string()]);
+    again.failed(6, &["code 209", "for a day", "commipc clear vault"]);
+}
+
+#[test]
 fn s20_s21_what_becomes_of_the_channel_is_the_hubs_choice() {
     for (policy, survives) in [("terminate", false), ("promote", true)] {
         let scene = Scene::new();
