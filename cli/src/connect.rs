@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use commipc_tokio::{
-    Channel, ChannelName, Client, ClientBuilder, ConnectError, Misuse, Opening, Refusal, Secret, SecretSourceError, local::LocalError,
+    Channel, ChannelName, Client, ClientBuilder, ConnectError, Misuse, Opening, Refusal, Secret, SecretSourceError,
+    local::LocalError,
 };
 
 use crate::args::Common;
