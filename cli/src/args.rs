@@ -78,6 +78,10 @@ const MEMBERS: &str = "\
 Examples:
   commipc members math
   commipc members math --json | jq -r .client";
+const CLEAR: &str = "\
+Examples:
+  commipc clear vault --credential boss --secret-file boss.key
+  commipc channels --json | jq -r 'select(.members == 0).name'     passwords that outlive their members";
 const PROTECT: &str = "\
 Examples:
   commipc protect vault --password-file vault.key          a file with a password, or what keygen makes
@@ -180,6 +184,7 @@ pub(crate) enum Command {
     Listen(Listen),
     Channels(Channels),
     Members(Members),
+    Clear(Clear),
     Protect(Protect),
     Keygen(Keygen),
     Demo(Demo),
@@ -203,10 +208,10 @@ pub(crate) enum Command {
 ///     monitor       key:<64 hex digits>  ids=monitor-*          can=observer
 ///     default       password:<no spaces> ids=*
 ///
-/// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes observer, who may ask for
-/// channels and members and listen to the hub's own channels, and bridge and admin, which nothing needs yet, separated by
-/// commas. Clients name their entry with --credential; those that name none prove `default`, which --secret-file may give
-/// instead of a line.
+/// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes, separated by commas, observer,
+/// who may ask for channels and members and listen to the hub's own channels, admin, who may end channels of others
+/// (`commipc clear`), and bridge, which nothing needs yet. Clients name their entry with --credential; those that name none
+/// prove `default`, which --secret-file may give instead of a line.
 ///
 /// SIGHUP reads the table and the secret file anew: new connections are asked by the new table, those that stand are not
 /// touched. A table that makes no sense is reported on stderr, and the old one stays in force.
@@ -237,8 +242,9 @@ pub(crate) struct Hub {
 ///
 /// The channel must be new, or without members: who opens it first owns it. The hub never hears the password, and every
 /// message is signed from end to end. Prints `protecting CHANNEL` when the password is in force. SIGHUP reads the file anew
-/// and changes the password: everybody else has to join again. The channel ends with this command, or as
-/// `hub --on-owner-leave` says.
+/// and changes the password: everybody else has to join again. The channel ends with this command, and is anybody's then, or
+/// goes on as `hub --on-owner-leave` says. A hub that goes is waited for. Where this command is killed, the password stays with
+/// the name for a day.
 #[derive(Args, Debug)]
 #[command(before_help = PROTECT)]
 pub(crate) struct Protect {
@@ -377,7 +383,7 @@ pub(crate) struct Listen {
     pub(crate) count: Option<u64>,
 }
 
-/// List the channels of a hub
+/// List the channels of a hub: who owns them, whether they have a password, how many members and providers they have
 ///
 /// Needs the hub's own secret, or a credential with can=observer.
 #[derive(Args, Debug)]
@@ -390,6 +396,18 @@ pub(crate) struct Channels {}
 #[derive(Args, Debug)]
 #[command(before_help = MEMBERS)]
 pub(crate) struct Members {
+    /// The channel
+    #[arg(value_name = "CHANNEL")]
+    pub(crate) channel: String,
+}
+
+/// End a channel of others for all its members, and make the hub forget its password
+///
+/// For who proves a credential with can=admin: where a password has outlived everybody who knows it (a day without members
+/// ends it as well), or an owner does harm. Prints `cleared CHANNEL`. Whoever opens the channel next owns it.
+#[derive(Args, Debug)]
+#[command(before_help = CLEAR)]
+pub(crate) struct Clear {
     /// The channel
     #[arg(value_name = "CHANNEL")]
     pub(crate) channel: String,

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use support::{Process, Scene, json};
 
 const ALICE: &str = "alice password:wonder ids=alice,alice-*\n";
+const BOSS: &str = "boss password:crown ids=* can=admin\n";
 const MONITOR: &str = "monitor password:glass ids=monitor-* can=observer # who may look\n";
 
 /// A hub with a table, and files with the passwords of its entries.
@@ -21,7 +22,7 @@ impl Table {
     fn new(text: &str) -> Self {
         let scene = Scene::new();
         let file = scene.file("table", text);
-        for (name, password) in [("alice", "wonder"), ("monitor", "glass"), ("default", "hatter")] {
+        for (name, password) in [("alice", "wonder"), ("monitor", "glass"), ("boss", "crown"), ("default", "hatter")] {
             scene.file(name, password);
         }
         Self { scene, file }
@@ -145,4 +146,41 @@ fn sighup_reads_the_table_anew_and_leaves_connections_alone() {
         let done = hub.end();
         assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (Some(0), "", ""));
     }
+}
+
+#[test]
+fn an_admin_clears_a_channel_whose_password_nobody_knows_any_more() {
+    let table = Table::new(&[ALICE, BOSS, MONITOR].concat());
+    let _hub = table.hub(&["--secret-file", &table.scene.path("default").display().to_string()]);
+    let run = |credential: &str, id: &str, args: &[&str]| {
+        let secret = table.scene.path(credential).display().to_string();
+        table.scene.run(&[args, &["--credential", credential, "--secret-file", &secret, "--id", id]].concat())
+    };
+    let password = table.scene.file("vault.key", &format!("key:{}\n", "5a".repeat(32)));
+    let protect = ["protect", "vault", "--password-file", &password, "--credential", "alice"];
+    let secret = table.scene.path("alice").display().to_string();
+    let mut owner = table.scene.start(&[&protect[..], &["--secret-file", &secret, "--id", "alice"]].concat());
+    assert_eq!(owner.line(), "protecting vault");
+    owner.signal(Signal::KILL);
+    owner.end();
+    run("monitor", "monitor-1", &["channels"]).printed(
+        "CHANNEL  OWNER  PASSWORD  MEMBERS  PROVIDERS\n\
+         vault    -      yes       0        0",
+    );
+    run("default", "x", &["call", "vault", "open"]).failed(6, &["code 209"]);
+    for (credential, id) in [("alice", "alice-2"), ("monitor", "monitor-1"), ("default", "x")] {
+        run(credential, id, &["clear", "vault"]).failed(6, &["code 218", "can=admin"]);
+    }
+    run("boss", "b", &["channels"]).failed(6, &["code 218", "can=observer"]);
+    run("boss", "b", &["clear", "vault"]).printed("cleared vault");
+    run("default", "x", &["call", "vault", "open"]).failed(3, &["commipc provide vault open"]);
+    run("boss", "b", &["clear", "nowhere"]).failed(1, &["nowhere: there is no such channel", "commipc channels"]);
+    run("boss", "b", &["clear", "__comm_ipc_logs"]).failed(6, &["code 215"]);
+    // One that is in use ends for those who have it open.
+    let mut heard =
+        table.scene.start(&["listen", "news", "--credential", "alice", "--secret-file", &secret, "--id", "alice"]);
+    assert_eq!(heard.line_beside(), "listening to news");
+    let cleared = run("boss", "b", &["clear", "news", "--json"]);
+    assert_eq!(cleared.json_lines(), [serde_json::json!({ "cleared": "news" })]);
+    heard.end().failed(6, &["the channel was closed"]);
 }

@@ -549,6 +549,7 @@ impl Sink<hub::Hub> for Journal {
                     tracing::info!(%channel, epoch, protected, "protection changed");
                 }
                 Event::Looped { client, channel } => tracing::warn!(%client, %channel, "a message came back"),
+                Event::Cleared { channel, client } => tracing::info!(%channel, %client, "channel cleared"),
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),
                 Event::Store { ticket, channel, record } => {
                     Self::store(driver, Change { ticket, channel, record });

@@ -276,7 +276,8 @@ impl Client {
             (Some(Joining::Deriving(_)) | None, None) if epoch != 0 => return Ok(Err(Refusal::PasswordRequired)),
             (Some(Joining::Deriving(_)) | None, None) => channel.guarded.seal = None,
         }
-        channel.guarded.last_epoch = channel.guarded.last_epoch.max(epoch);
+        let last = done.last_epoch.filter(|last| *last <= EPOCH_MAX).unwrap_or(0);
+        channel.guarded.last_epoch = channel.guarded.last_epoch.max(epoch).max(last);
         channel.guarded.owns = done.owner == Some(true);
         Ok(Ok(()))
     }

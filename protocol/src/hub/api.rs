@@ -147,6 +147,13 @@ pub enum Event {
         /// Which channel.
         channel: ChannelName,
     },
+    /// An admin ended a channel for all its members, and its password with it.
+    Cleared {
+        /// Which channel.
+        channel: ChannelName,
+        /// Who did.
+        client: ClientId,
+    },
     /// Keep this in place of what was kept of the channel, or nothing any more, and say how that went with
     /// [`Command::Stored`]. Requests are carried out in the order of their numbers. Nobody is told of the change before.
     ///

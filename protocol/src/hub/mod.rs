@@ -12,6 +12,7 @@
 mod api;
 mod calls;
 mod changes;
+mod clearing;
 mod conversation;
 mod drain;
 mod fanout;

@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 mod away;
+mod deceit;
 mod disk;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -162,6 +163,13 @@ impl World {
             self.command(client, Command::Connect);
             assert!(matches!(self.next(client), Event::Ready(_)));
         }
+    }
+
+    /// Connects once more; the client must be let in.
+    pub fn connect_again(&mut self, client: usize) {
+        self.events[client].clear();
+        self.command(client, Command::Connect);
+        assert!(matches!(self.next(client), Event::Ready(_)));
     }
 
     pub fn command(&mut self, client: usize, command: Command) {

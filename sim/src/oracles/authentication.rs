@@ -93,6 +93,7 @@ impl Authentication {
             | hub::Event::Withdrawn { .. }
             | hub::Event::ProtectionChanged { .. }
             | hub::Event::Terminated { .. }
+            | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),

@@ -266,6 +266,7 @@ impl Members {
             | hub::Event::Rejected { .. }
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
+            | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),

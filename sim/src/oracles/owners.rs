@@ -318,6 +318,9 @@ impl Owners {
                 self.opens.values_mut().for_each(|opens| opens.retain(|(_, end, _)| *end != gone));
                 Ok(())
             }
+            hub::Event::Cleared { channel, client } => {
+                Err(format!("{client} has cleared {channel}, and nobody here is an admin"))
+            }
             hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::Connected { .. }

@@ -164,6 +164,7 @@ impl Providers {
             | hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::OwnerChanged { .. }
+            | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
             | hub::Event::Stopped => Ok(()),

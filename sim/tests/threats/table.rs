@@ -46,6 +46,8 @@ const STRANGER: &[&str] = &[
     "a2_anothers_login_opens_nothing_when_it_is_repeated",
 ];
 const OUTSIDE: &[&str] = &["a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing"];
+const NEITHER_OWNER_NOR_ADMIN: &[&str] =
+    &["a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing", "nobody_else_clears_anything"];
 const MEMBER: &[&str] = &["a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing"];
 const NOT_THE_OWNER: &[&str] = &[
     "a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing",
@@ -251,7 +253,7 @@ const TRUST: &[Row] = &[
             fails("G", STRANGER),
             both(
                 "G; N after a restart without state",
-                OUTSIDE,
+                NEITHER_OWNER_NOR_ADMIN,
                 &["a3_after_a_restart_without_state_a_channel_is_the_first_openers"],
             ),
             fails("G", NOT_THE_OWNER),
