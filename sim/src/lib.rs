@@ -18,10 +18,12 @@ pub mod decisions;
 mod engine;
 pub mod fuzzing;
 mod host;
+mod lives;
 mod mallory;
 mod node;
 pub mod oracles;
 mod passwords;
+mod returning;
 mod rogue;
 mod run;
 mod station;
@@ -38,12 +40,13 @@ pub use canon::Canon;
 pub use commipc_protocol::canary::Canary;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use host::{Joining, Process, Sim, SimDisk, Stalled};
+pub use lives::DiskHabits;
 pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
 pub use rogue::Rogue;
 pub use run::{
-    Found, Outcome, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_choices, run_seed,
-    run_seeds,
+    Found, Outcome, Profile, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_as,
+    run_choices, run_seed, run_seed_as, run_seeds, run_seeds_as,
 };
 pub use station::{Asked, Station, Told, Withheld};
 pub use suite::{At, Reply, Ticket};

@@ -82,8 +82,6 @@ pub(super) struct Provided {
     pub(super) event: EventName,
     pub(super) token: Token,
     pub(super) kind: EventKind,
-    /// Whether the hub has said yes to this kind, whichever provider asked it.
-    pub(super) granted: bool,
     /// Whether it took another's place, to whom the hub may have said yes.
     pub(super) replaces: bool,
 }

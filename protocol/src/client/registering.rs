@@ -97,9 +97,7 @@ impl Client {
         };
         let open = matches!(channel.state, State::Open(_));
         let older = channel.providers.remove(&event);
-        // To the hub nothing changes then.
-        let granted = older.as_ref().is_some_and(|older| older.granted && older.kind == kind);
-        let provided = Provided { event: event.clone(), token, kind, granted, replaces: older.is_some() };
+        let provided = Provided { event: event.clone(), token, kind, replaces: older.is_some() };
         channel.providers.insert(event.clone(), provided);
         if !open {
             channel.coming_back.asked.push(token);
@@ -111,9 +109,7 @@ impl Client {
         if !open {
             return;
         }
-        if granted {
-            return self.done(token, Ok(()));
-        }
+        // Also where it is provided already: the hub may have ended that, and the news of it be on its way.
         let id = self.control(Control::Stand(token));
         let provide = wire::Provide { id, channel: name.as_name(), event: event.as_name(), kind: kind.number() };
         self.outbox.push(&mut self.pool, FrameType::Provide, |out| provide.encode(out));
@@ -260,9 +256,8 @@ impl Client {
     pub(super) fn stood(&mut self, token: Token, granted: bool) {
         let mut replaces = false;
         if let Some(Standing::Provider(ix, event)) = self.channels.standing.get(&token).cloned()
-            && let Some(provided) = self.channels.get_mut(ix).and_then(|channel| channel.providers.get_mut(&event))
+            && let Some(provided) = self.channels.get(ix).and_then(|channel| channel.providers.get(&event))
         {
-            provided.granted = granted;
             replaces = provided.replaces;
         }
         if !granted

@@ -87,6 +87,9 @@ pub trait Oracle {
     /// When it cannot be.
     fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict;
 
+    /// The process of a node died without a word, and what it held is gone.
+    fn died(&mut self, _node: NodeId) {}
+
     /// Every peer of a node is gone; this is what it still holds.
     ///
     /// # Errors
@@ -115,6 +118,20 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Providers::default()),
         Box::new(Owners::default()),
         Box::new(Members::default()),
+        Box::new(Seals::default()),
+        Box::new(Authentication::default()),
+        Box::new(Outputs::default()),
+        Box::new(Leaks),
+    ]
+}
+
+/// Every oracle whose truth does not depend on what clients ask by themselves when their connections come back.
+#[must_use]
+pub fn of_returning() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(Requests::default()),
+        Box::new(Deliveries::default()),
+        Box::new(Answers::default()),
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
