@@ -467,8 +467,7 @@ impl Client {
             return Ok(());
         }
         let why = Refusal::from_code(told.code).map_or(Failure::RefusedCode(told.code), Failure::Refused);
-        self.close_channel(ix);
-        self.event(Event::ChannelClosed { channel: name, why });
+        self.channel_over(ix, name, why);
         Ok(())
     }
 }
