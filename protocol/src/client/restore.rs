@@ -139,7 +139,8 @@ impl Client {
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.tries = 0;
         let lacks_owner = channel.guarded.was_owner && !channel.guarded.owns();
-        channel.guarded.was_owner = false;
+        // What was not confirmed when a link goes is asked for on the next one.
+        channel.guarded.was_owner = lacks_owner;
         let name = channel.name.clone();
         if lacks_owner {
             self.reclaim(ix, &name);
@@ -156,6 +157,7 @@ impl Client {
             return;
         }
         if let Some(channel) = self.channels.get_mut(ix) {
+            channel.guarded.was_owner = false;
             channel.guarded.set_owns(result.is_ok());
             let name = channel.name.clone();
             if let Err(why) = result {

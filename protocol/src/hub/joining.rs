@@ -267,7 +267,8 @@ impl Hub {
         let guard = self.registry.channel(channel).map(|channel| &channel.guard);
         let epoch = Some(guard.map_or(0, Guard::epoch));
         let owner = Some(guard.is_some_and(|guard| guard.is_owned_by(ix)));
-        let done = Done { id, code: 0, epoch, owner, proof };
+        let last = guard.filter(|guard| guard.epoch() < guard.last_epoch).map(|guard| guard.last_epoch);
+        let done = Done { id, code: 0, epoch, owner, last, proof };
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }

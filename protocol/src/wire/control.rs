@@ -172,6 +172,8 @@ controls! {
         2 epoch: Option<u64>,
         /// Of a channel that was opened: whether this client owns it.
         3 owner: Option<bool>,
+        /// Of a channel that was opened and is unprotected: the last epoch that the hub remembers, if it remembers one.
+        4 last: Option<u64>,
         /// Of a join: the hub's own proof.
         23 proof: Option<&'a [u8; 32]>,
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Command, Event, Failure, Message, Outgoing, Payload, Token};
+use commipc_protocol::client::{Away, Command, Event, Failure, Message, Outgoing, Payload, Token};
 use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
 
 use super::exchanges::Exchanges;
@@ -28,6 +28,8 @@ pub struct Seals {
     asked: BTreeMap<(NodeId, Token), (ChannelName, What)>,
     handles: BTreeMap<(NodeId, ChannelName), Handle>,
     said: BTreeMap<(ClientId, Way, Content), Vec<Said>>,
+    /// What may wait for a connection, and so be said under whatever holds then.
+    waiting: Vec<(NodeId, (ClientId, Way, Content), usize)>,
     /// What was said since its node's outputs were drained: a change that is told now may be older than it.
     fresh: Vec<(NodeId, (ClientId, Way, Content), usize)>,
     /// Of messages that must be signed or go nowhere: those that were said where nothing is signed.
@@ -44,6 +46,8 @@ struct Handle {
     challenged: Option<Salt>,
     /// What it signs and verifies under.
     sealed: Option<Salt>,
+    /// The same, perhaps: it was asked to derive with this when its connection came back.
+    returns: Option<Salt>,
     /// The place of the latest protection it has proved.
     newest: u64,
 }
@@ -70,6 +74,8 @@ struct Said {
     by: NodeId,
     /// Under which protection, or none. More than one where that changed at the same time.
     under: Vec<Option<Salt>>,
+    /// It may be said again where a connection goes before its answer.
+    repeats: bool,
     /// When a node accepted it, and for whom.
     accepted: BTreeMap<NodeId, (Instant, BTreeSet<Token>)>,
 }
@@ -126,6 +132,9 @@ impl Seals {
             Command::Call { token, outgoing, .. } => {
                 let sealed = self.sealed(node, &outgoing.channel);
                 self.exchanges.called(node, *token, Content::said(outgoing), sealed);
+                if outgoing.away != Away::Fail {
+                    self.exchanges.waits(node, *token);
+                }
                 return self.says(node, *token, Way::Call, outgoing);
             }
             Command::Answer { request, result } => {
@@ -154,6 +163,19 @@ impl Seals {
         self.handles.get(&(node, channel.clone())).and_then(|handle| handle.sealed)
     }
 
+    fn returns(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
+        self.handles.get(&(node, channel.clone())).and_then(|handle| handle.returns)
+    }
+
+    /// What waits to be said on a channel that comes back may be said under this.
+    fn waits_under(&mut self, node: NodeId, channel: &ChannelName, salt: Salt) {
+        for (_, key, index) in self.waiting.iter().filter(|(who, key, _)| *who == node && key.2.channel == *channel) {
+            if let Some(said) = self.said.get_mut(key).and_then(|list| list.get_mut(*index)) {
+                said.under.push(Some(salt));
+            }
+        }
+    }
+
     fn says(&mut self, node: NodeId, token: Token, way: Way, outgoing: &Outgoing) {
         let Some(id) = self.ids.get(&node) else { return };
         let sealed = self.sealed(node, &outgoing.channel);
@@ -161,16 +183,22 @@ impl Seals {
             self.unsigned.insert((node, token));
         }
         let key = (id.clone(), way, Content::said(outgoing));
+        let (returns, accepted) = (self.returns(node, &outgoing.channel), BTreeMap::new());
+        let repeats = outgoing.idempotent && outgoing.away == Away::Repeat;
+        let under = [sealed].into_iter().chain(returns.map(Some)).collect();
         let list = self.said.entry(key.clone()).or_default();
-        list.push(Said { by: node, under: vec![sealed], accepted: BTreeMap::new() });
+        list.push(Said { by: node, under, repeats, accepted });
+        if outgoing.away != Away::Fail {
+            self.waiting.push((node, key.clone(), list.len() - 1));
+        }
         self.fresh.push((node, key, list.len() - 1));
     }
 
     /// A handle changes; what was said just now may have been said after it.
     fn seal(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
         let handle = self.handles.entry((node, channel.clone())).or_default();
-        handle.sealed = sealed;
-        for (who, key, index) in &self.fresh {
+        (handle.sealed, handle.returns) = (sealed, None);
+        for (who, key, index) in self.fresh.iter().chain(&self.waiting) {
             if *who == node
                 && key.2.channel == *channel
                 && let Some(said) = self.said.get_mut(key).and_then(|list| list.get_mut(*index))
@@ -211,7 +239,13 @@ impl Seals {
                 self.hubs.insert(node, welcome.hub.clone());
             }
             Event::DeriveChannelKey { channel, salt } => {
-                self.handles.entry((node, channel.clone())).or_default().challenged = Some(salt.salt);
+                let handle = self.handles.entry((node, channel.clone())).or_default();
+                handle.challenged = Some(salt.salt);
+                if handle.sealed.is_some() {
+                    handle.returns = Some(salt.salt);
+                    self.exchanges.sealed(node, channel, Some(salt.salt));
+                    self.waits_under(node, channel, salt.salt);
+                }
             }
             Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
             Event::Closed(_) => self.closed(node),
@@ -327,10 +361,11 @@ impl Seals {
         key: (ClientId, Way, Content),
         (salt, hub): (Salt, &HubId),
     ) -> Verdict {
-        let hubs = &self.hubs;
+        let (hubs, returns) = (&self.hubs, self.returns(node, &key.2.channel));
         let new = |said: &&mut Said| {
             let again = said.accepted.get(&node).is_some_and(|(when, tokens)| *when != at || tokens.contains(&to));
-            said.under.contains(&Some(salt)) && !again && hubs.get(&said.by) == Some(hub)
+            let under = said.under.contains(&Some(salt)) || returns.is_some() && said.under.contains(&returns);
+            under && (!again || said.repeats) && hubs.get(&said.by) == Some(hub)
         };
         match self.said.get_mut(&key).and_then(|list| list.iter_mut().find(new)) {
             Some(said) => {

@@ -66,6 +66,17 @@ pub(super) enum Asked {
     Protect { channel: ChannelName, opening: u64 },
 }
 
+impl Asked {
+    pub(super) const fn channel(&self) -> &ChannelName {
+        match self {
+            Self::Open { channel, .. }
+            | Self::Provide { place: (channel, _), .. }
+            | Self::Listen { channel, .. }
+            | Self::Protect { channel, .. } => channel,
+        }
+    }
+}
+
 impl Belief {
     pub(super) fn new(node: NodeId, id: ClientId) -> Self {
         Self {

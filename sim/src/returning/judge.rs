@@ -57,7 +57,7 @@ impl Returning {
         let bound = back_within(&self.limits, &self.policy) + self.faults.turned_back;
         self.pass(world, bound);
         self.judge_links(world);
-        if !self.is_consistent(world).is_ok_and(|()| true) {
+        if self.is_consistent(world).is_err() {
             // What the hub has done a moment ago may be on its way.
             self.pass(world, NEWS);
         }
@@ -70,7 +70,6 @@ impl Returning {
         self.judge_links(world);
         self.judge_dials(world, quiet, 0);
         self.judge_owners(world);
-        world.judge_settled();
     }
 
     /// Whether a client waits for a channel that nobody can give back its password: its owner is gone for good.
@@ -140,8 +139,13 @@ impl Returning {
             let missing = self.missing(actor);
             let provided = belief.provided.keys().filter(|(channel, _)| !missing.contains(channel));
             believed.extend(provided.map(|place| (place.clone(), belief.id.clone())));
-            if !belief.asked.is_empty() {
-                return Err(format!("{} still waits for {:?}", belief.id, belief.asked));
+            let waits = belief.asked.values().filter(|asked| !missing.contains(asked.channel())).collect::<Vec<_>>();
+            if !waits.is_empty() || !belief.calls.is_empty() {
+                return Err(format!("{} still waits for {waits:?} and {:?}", belief.id, belief.calls));
+            }
+            let left = world.census(belief.node);
+            if missing.is_empty() && !left.is_empty() {
+                return Err(format!("{} still holds {left:?}", belief.id));
             }
         }
         believed.sort();
