@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Away, Command, Event, Failure, Message, Outgoing, Payload, Token};
+use commipc_protocol::client::{Away, Command, Event, Failure, Message, Outgoing, Payload, ReconnectEvent, Token};
 use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
 
 use super::exchanges::Exchanges;
@@ -34,6 +34,8 @@ pub struct Seals {
     fresh: Vec<(NodeId, (ClientId, Way, Content), usize)>,
     /// Of messages that must be signed or go nowhere: those that were said where nothing is signed.
     unsigned: BTreeSet<(NodeId, Token)>,
+    /// Whose connection is away, or not yet as it was: what they leave is left at once.
+    away: BTreeSet<NodeId>,
     withheld: BTreeSet<(ClientId, Withheld)>,
     exchanges: Exchanges,
     gaps: Gaps,
@@ -132,8 +134,11 @@ impl Seals {
             Command::Call { token, outgoing, .. } => {
                 let sealed = self.sealed(node, &outgoing.channel);
                 self.exchanges.called(node, *token, Content::said(outgoing), sealed);
-                if outgoing.away != Away::Fail {
+                if outgoing.away != Away::Fail || self.away.contains(&node) {
                     self.exchanges.waits(node, *token);
+                }
+                if let Some(salt) = self.returns(node, &outgoing.channel) {
+                    self.exchanges.sealed(node, &outgoing.channel, Some(salt));
                 }
                 return self.says(node, *token, Way::Call, outgoing);
             }
@@ -249,6 +254,10 @@ impl Seals {
             }
             Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
             Event::Closed(_) => self.closed(node),
+            Event::Reconnect(ReconnectEvent::Lost { .. }) => {
+                self.away.insert(node);
+            }
+            Event::Reconnect(ReconnectEvent::Restored { .. }) => self.restored(node),
             Event::Done { token, result } => return self.done(node, *token, *result),
             Event::Sent { token, result } => {
                 let unsigned = self.unsigned.remove(&(node, *token));
@@ -284,7 +293,19 @@ impl Seals {
         Ok(())
     }
 
+    /// What came back is under what it was asked to derive with.
+    fn restored(&mut self, node: NodeId) {
+        self.away.remove(&node);
+        let returned = self.handles.iter().filter(|((who, _), _)| *who == node);
+        let returned = returned.filter_map(|((_, channel), handle)| Some((channel.clone(), handle.returns?)));
+        let returned: Vec<(ChannelName, Salt)> = returned.collect();
+        for (channel, salt) in returned {
+            self.seal(node, &channel, Some(salt));
+        }
+    }
+
     fn closed(&mut self, node: NodeId) {
+        self.away.remove(&node);
         let open = self.handles.iter().filter(|((who, _), handle)| *who == node && handle.sealed.is_some());
         let open: Vec<ChannelName> = open.map(|((_, channel), _)| channel.clone()).collect();
         open.iter().for_each(|channel| self.seal(node, channel, None));
@@ -315,6 +336,10 @@ impl Seals {
                 Ok(())
             }
             (What::Unprotect, Ok(())) => {
+                self.seal(node, &channel, None);
+                Ok(())
+            }
+            (What::Leave, Ok(())) if self.away.contains(&node) => {
                 self.seal(node, &channel, None);
                 Ok(())
             }
