@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use commipc_tokio::{AfterGrace, OwnerPolicy};
 
@@ -110,7 +110,8 @@ Examples:
 const SIM_RUN: &str = "\
 Examples:
   commipc sim run                                          a thousand worlds; nothing is found
-  commipc sim run --seeds 200000 --from 1000000            more of them, others";
+  commipc sim run --seeds 200000 --from 1000000            more of them, others
+  commipc sim run --seeds 20000 --profile reconnect        connections that come back, and what befell them";
 const SIM_SELFTEST: &str = "\
 Examples:
   commipc sim selftest                                     every planted bug is found, and in how many seeds
@@ -485,6 +486,28 @@ pub(crate) struct SimRun {
     /// End when so many seeds have failed
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) enough: u64,
+    /// Which worlds
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: SimProfile,
+}
+
+/// Which worlds to make.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum SimProfile {
+    /// As each seed says
+    #[default]
+    Any,
+    /// Such in which links are cut or half-open, hubs die and clocks jump, and connections come back
+    Reconnect,
+}
+
+impl From<SimProfile> for commipc_sim::Profile {
+    fn from(profile: SimProfile) -> Self {
+        match profile {
+            SimProfile::Any => Self::Any,
+            SimProfile::Reconnect => Self::Reconnect,
+        }
+    }
 }
 
 /// Run one world again and print all that is said in it; ends with 1 if something is found
@@ -496,6 +519,9 @@ pub(crate) struct SimReplay {
     /// Write the run's choices to a new file, for --choices
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+    /// Which world the seed stands for
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: SimProfile,
 }
 
 /// Plant bugs and see that each is found; ends with 1 if one is not

@@ -565,3 +565,39 @@ fn impostor(id: &str) -> client::Client {
 const fn is_refused(event: &Event) -> bool {
     matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Refused(_) | CloseReason::Lost, .. }))
 }
+
+/// A provider that is replaced, or given up, before the hub has heard of it.
+#[test]
+fn what_is_provided_while_away_has_its_end_also_if_it_is_replaced_or_withdrawn() {
+    let mut world = world(&["provider"]);
+    world.open(0, "math");
+    world.hold_dials = true;
+    world.cut(0);
+    expect_lost(&mut world, 0);
+    let provide = |token, event| Command::Provide {
+        token: Token(token),
+        channel: name("math"),
+        event: EventName::new(event).unwrap(),
+        kind: commipc_protocol::client::EventKind::Call,
+    };
+    for (token, event) in [(5, "sum"), (6, "sum"), (7, "product"), (8, "product")] {
+        world.command(0, provide(token, event));
+    }
+    world.command(0, Command::Withdraw { token: Token(9), provider: Token(8) });
+    world.command(0, Command::Listen { token: Token(10), channel: name("math"), event: None });
+    world.command(0, Command::Unlisten { token: Token(11), listener: Token(10) });
+    world.release_dials();
+    let told = restored(&mut world, 0);
+    let ended = |token| {
+        let ends = |event: &&Event| matches!(event, Event::Done { token: Token(of), .. } if *of == token);
+        assert_eq!(told.iter().filter(ends).count(), 1, "{token}: {told:?}");
+        told.iter().find_map(|event| match event {
+            Event::Done { token: Token(of), result } if *of == token => Some(*result),
+            _ => None,
+        })
+    };
+    let cancelled = Err(Failure::Local(Misuse::Cancelled));
+    assert_eq!([5, 6].map(ended), [Some(Ok(())); 2], "as the hub says");
+    assert_eq!([7, 8, 10].map(ended), [Some(cancelled); 3], "nobody asked for it in the end");
+    assert_eq!([9, 11].map(ended), [Some(Ok(())); 2]);
+}

@@ -20,11 +20,13 @@ mod feeding;
 pub mod fuzzing;
 mod host;
 mod leaving;
+mod lives;
 mod mallory;
 mod node;
 pub mod oracles;
 mod overheard;
 mod passwords;
+mod returning;
 mod rogue;
 mod run;
 mod station;
@@ -42,12 +44,13 @@ pub use commipc_protocol::canary::Canary;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use feeding::Feed;
 pub use host::{Joining, Process, Sim, SimDisk, Stalled};
+pub use lives::DiskHabits;
 pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
 pub use rogue::Rogue;
 pub use run::{
-    Found, Outcome, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_choices, run_seed,
-    run_seeds,
+    Found, Outcome, Profile, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_as,
+    run_choices, run_seed, run_seed_as, run_seeds, run_seeds_as,
 };
 pub use station::{Asked, Station, Told, Withheld};
 pub use suite::{At, Reply, Ticket};

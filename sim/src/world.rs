@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
-use commipc_protocol::client::{self, Client, ClientConfig, Request, RequestId};
+use commipc_protocol::client::{self, Client, ClientConfig, Reconnect, Request, RequestId};
 use commipc_protocol::hub::{self, Hub, HubConfig};
 use commipc_protocol::{
     ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Machine as _, Output, OwnerPolicy, Seed,
@@ -15,6 +15,7 @@ use core::time::Duration;
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
 use crate::feeding::Feeding;
+use crate::lives::{Disk, Writing};
 use crate::mallory::{Malice, Mallory};
 use crate::node::{Clocks, Habits, NodeId};
 use crate::oracles::{self, Census, Oracle, Password, Resident, Salt, Seen, Verdict};
@@ -46,6 +47,7 @@ impl fmt::Display for Failure {
 }
 
 /// Sees everything: records it and lets the oracles judge it.
+#[derive(Default)]
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
     pub(crate) oracles: Vec<Box<dyn Oracle>>,
@@ -53,6 +55,8 @@ pub(crate) struct Watch {
     pub(crate) failures: Vec<Failure>,
     /// Where somebody listens who should not.
     pub(crate) overheard: Option<Overheard>,
+    /// Who dialled when.
+    pub(crate) dials: Vec<(Instant, NodeId)>,
 }
 
 /// More failures than this of one run are the same failure again.
@@ -75,6 +79,9 @@ impl Witness<Twins<Station>> for Watch {
     fn saw(&mut self, at: Instant, node: NodeId, sight: Seen<'_>) {
         let name = self.names.get(node.index()).map_or("?", String::as_str);
         self.trace.record(at, node, name, &sight);
+        if let Sight::Gave(Output::Dial { .. }) = sight {
+            self.dials.push((at, node));
+        }
         if let Sight::Broke(what) = sight
             && self.failures.len() < FAILURES
         {
@@ -131,7 +138,15 @@ pub struct World {
     twins: bool,
     /// Everybody has left, and what was left was looked at.
     pub(crate) ended: bool,
+    /// How clients added from now on come back.
+    reconnect: Option<Reconnect>,
+    /// How each node's machine is made, again and again.
+    pub(crate) builds: BTreeMap<NodeId, Build>,
+    /// What hubs store, where they do.
+    pub(crate) disks: BTreeMap<NodeId, Disk>,
 }
+
+pub(crate) type Build = Box<dyn Fn(&Seed) -> Station>;
 
 /// What the world does when it wakes.
 #[derive(Debug)]
@@ -141,6 +156,7 @@ pub(crate) enum Plan {
     DeriveNothing { node: NodeId, channel: ChannelName },
     Stream { node: NodeId, command: client::StreamCommand },
     Cancel { node: NodeId, call: client::Token },
+    Store(NodeId, Writing),
     Own(u64),
 }
 
@@ -169,13 +185,7 @@ impl World {
     }
 
     pub(crate) fn new(decisions: Decisions, origin: String) -> Self {
-        let watch = Watch {
-            trace: Trace::default(),
-            oracles: oracles::all(),
-            names: Vec::new(),
-            failures: Vec::new(),
-            overheard: None,
-        };
+        let watch = Watch { oracles: oracles::all(), ..Watch::default() };
         Self {
             engine: Engine::new(decisions, Weather::fair()),
             watch,
@@ -197,6 +207,9 @@ impl World {
             habits: false,
             twins: false,
             ended: false,
+            reconnect: None,
+            builds: BTreeMap::new(),
+            disks: BTreeMap::new(),
         }
     }
 
@@ -218,6 +231,19 @@ impl World {
     #[must_use]
     pub const fn with_twins(mut self) -> Self {
         self.twins = true;
+        self
+    }
+
+    /// Has these judges alone.
+    pub(crate) fn with_oracles(mut self, oracles: Vec<Box<dyn Oracle>>) -> Self {
+        self.watch.oracles = oracles;
+        self
+    }
+
+    /// Lets connections of clients added from now on come back by themselves.
+    #[must_use]
+    pub const fn reconnecting(mut self, policy: Reconnect) -> Self {
+        self.reconnect = Some(policy);
         self
     }
 
@@ -255,7 +281,7 @@ impl World {
 
     fn add_hub(self, name: &str, limits: Limits, owner_policy: OwnerPolicy, malice: Option<Malice>) -> Self {
         let key = [u8::try_from(self.watch.names.len()).unwrap_or(u8::MAX); 32];
-        self.keyed_hub(name, key, credentials(key), |id, credentials| {
+        self.keyed_hub(name, key, credentials(key), move |id, credentials| {
             (HubConfig { id, credentials, limits: limits.clone(), owner_policy }, malice.clone())
         })
     }
@@ -279,14 +305,15 @@ impl World {
         name: &str,
         key: [u8; 32],
         credentials: Credentials,
-        config: impl Fn(Option<HubId>, Credentials) -> (HubConfig, Option<Malice>),
+        config: impl Fn(Option<HubId>, Credentials) -> (HubConfig, Option<Malice>) + 'static,
     ) -> Self {
-        let config = || config(HubId::new(name).ok(), credentials.clone());
+        let id = HubId::new(name).ok();
+        let config = move || config(id.clone(), credentials.clone());
         let stream = self.engine.decisions().stream("malice");
         let (HubConfig { owner_policy, .. }, malice) = config();
         let malice = malice.map(|malice| (malice, self.engine.decisions().on(stream).seed()));
         let resident = Resident { id: None, honest: true, policy: Some(owner_policy) };
-        let node = self.add(name, resident, |seed| {
+        let node = self.add(name, resident, move |seed| {
             let hub = Hub::new(config().0, seed);
             match &malice {
                 None => Station::Hub(Box::new(hub)),
@@ -337,24 +364,25 @@ impl World {
         let (credential, key) = self.login.take().unwrap_or_else(|| (CredentialId::shared(), shared));
         let hub: Arc<str> = format!("sim:{}", hub.map_or("nowhere", |hub| self.engine.name(hub))).into();
         let resident = Resident { id: ClientId::new(id).ok(), honest, policy: None };
-        let config = || ClientConfig {
+        let (id, reconnect) = (ClientId::new(id).ok(), self.reconnect);
+        let config = move || ClientConfig {
             hub: Arc::clone(&hub),
-            id: ClientId::new(id).ok(),
+            id: id.clone(),
             credential: credential.clone(),
             secret: Secret::key(key),
             limits: limits.clone(),
-            reconnect: None,
+            reconnect,
         };
-        self.add(name, resident, |seed| station(Client::new(config(), seed)));
+        self.add(name, resident, move |seed| station(Client::new(config(), seed)));
         self
     }
 
-    fn add(&mut self, name: &str, who: Resident, build: impl Fn(&Seed) -> Station) -> NodeId {
+    fn add(&mut self, name: &str, who: Resident, build: impl Fn(&Seed) -> Station + 'static) -> NodeId {
         let stream = self.engine.decisions().stream(&format!("node/{name}"));
         let seed = Seed::new(self.engine.decisions().on(stream).seed());
-        let machine = build(&seed);
-        let twins = if self.twins { Twins::of(machine, build(&seed)) } else { Twins::single(machine) };
+        let twins = self.machine(&build, &seed);
         let node = self.engine.add(name, twins);
+        self.builds.insert(node, Box::new(build));
         if self.habits {
             let habits = Habits::drawn(self.engine.choose(node));
             let mut choose = self.engine.choose(node);
@@ -365,6 +393,10 @@ impl World {
         self.watch.names.push(name.to_owned());
         self.watch.oracles.iter_mut().for_each(|oracle| oracle.joined(node, &who));
         node
+    }
+
+    pub(crate) fn machine(&self, build: &dyn Fn(&Seed) -> Station, seed: &Seed) -> Twins<Station> {
+        if self.twins { Twins::of(build(seed), build(seed)) } else { Twins::single(build(seed)) }
     }
 
     /// Every client, in the order of adding.
@@ -404,6 +436,20 @@ impl World {
     #[must_use]
     pub fn failures(&self) -> &[Failure] {
         &self.watch.failures
+    }
+
+    /// Who dialled when, all clients together.
+    #[must_use]
+    pub fn dials(&self) -> &[(Instant, NodeId)] {
+        &self.watch.dials
+    }
+
+    /// Somebody who plays in this world finds something that cannot be.
+    pub(crate) fn fails(&mut self, oracle: &'static str, node: NodeId, what: String) {
+        let (at, name) = (self.engine.now(), self.engine.name(node).to_owned());
+        if self.watch.failures.len() < FAILURES {
+            self.watch.failures.push(Failure { oracle, at, node: name, what });
+        }
     }
 
     /// Hands a client a command.
@@ -462,6 +508,10 @@ impl World {
                     self.ask(node, client::Command::ChannelKeyFailed { channel });
                     Moment::Ran
                 }
+                Some(Plan::Store(node, writing)) => {
+                    self.write(node, writing);
+                    Moment::Ran
+                }
                 None => Moment::Ran,
             },
         };
@@ -474,7 +524,10 @@ impl World {
         while let Some((node, told)) = self.engine.told() {
             match told {
                 Told::Withheld { .. } => {}
-                Told::Hub(event) => self.hub_told.entry(node).or_default().push(event),
+                Told::Hub(event) => {
+                    self.store(node, &event);
+                    self.hub_told.entry(node).or_default().push(event);
+                }
                 Told::Client(event) => {
                     let fed = self.feed(node, &event);
                     if let client::Event::Request(request) = &event

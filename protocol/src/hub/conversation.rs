@@ -189,7 +189,9 @@ impl Hub {
         let names = (provide.channel, provide.event);
         let result = if provide.channel.is_reserved() {
             Err(Refusal::HubOwned)
-        } else if let Some(refusal) = refused {
+        } else if let Some(refusal) = refused
+            && !self.registry.provides(&member.memberships, names)
+        {
             Err(refusal)
         } else if let Some(kind) = EventKind::from_number(provide.kind) {
             let provided = self.registry.provide(&mut member.memberships, ix, names, kind, &self.limits);

@@ -66,7 +66,9 @@ impl Hub {
         if again && guard.protection.as_ref().is_some_and(|stored| stored.same(&protection)) {
             return Ok(None);
         }
-        if operation.stored != guard.last_epoch || record.epoch != guard.last_epoch + 1 {
+        // A hub that knows nothing of the name takes any: members may know of later ones than it.
+        let rises = guard.last_epoch == 0 || record.epoch == guard.last_epoch + 1;
+        if operation.stored != guard.last_epoch || !rises {
             return Err(Refusal::EpochMismatch);
         }
         if guard.protection.as_ref().is_none_or(|stored| stored.credential != credential) {

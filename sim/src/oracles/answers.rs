@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use commipc_protocol::client::{
-    Answer, CallFailure, Command, Event, EventKind, Incoming, Payload, Request, RequestId, Token,
+    Answer, Away, CallFailure, Command, Event, EventKind, Incoming, Payload, Request, RequestId, Token,
 };
 use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input, Instant, Output};
 
@@ -36,8 +36,16 @@ pub struct Answers<R = RequestId> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     called: u32,
+    /// It may be asked again where a connection goes before its answer.
+    repeats: bool,
     unexecuted: u32,
     requested: u32,
+}
+
+impl Count {
+    const fn is_fine(self) -> bool {
+        self.repeats || self.requested + self.unexecuted <= self.called
+    }
 }
 
 #[derive(Debug)]
@@ -103,7 +111,9 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             Command::Call { token, outgoing, .. } => {
                 let content = Content::said(outgoing);
                 if let Some(id) = self.ids.get(&node) {
-                    self.counts.entry((id.clone(), content.clone())).or_default().called += 1;
+                    let count = self.counts.entry((id.clone(), content.clone())).or_default();
+                    count.called += 1;
+                    count.repeats |= outgoing.idempotent && outgoing.away == Away::Repeat;
                 }
                 self.calls.insert((node, *token), content);
             }
@@ -195,7 +205,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
         let key = (heard.sender.client.clone(), Content::heard(heard));
         let count = self.counts.entry(key.clone()).or_default();
         count.requested += 1;
-        ensure(count.requested + count.unexecuted <= count.called, || {
+        ensure(count.is_fine(), || {
             format!("{node:?} was asked twice, in vain or what nobody called: {heard:?} ({count:?})")
         })?;
         let before = self.requests.insert((node, request), key);
@@ -220,7 +230,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
                 let Some(id) = self.ids.get(&node) else { return Ok(()) };
                 let Some(count) = self.counts.get_mut(&(id.clone(), call)) else { return Ok(()) };
                 count.unexecuted += 1;
-                ensure(count.requested + count.unexecuted <= count.called, || {
+                ensure(count.is_fine(), || {
                     format!("{token:?} of {node:?} ended unexecuted ({failure}), but its provider was asked")
                 })
             }

@@ -36,6 +36,10 @@ impl Oracle for Authentication {
         }
     }
 
+    fn died(&mut self, node: NodeId) {
+        self.present.retain(|(hub, _)| *hub != node);
+    }
+
     fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         match sight {
             Sight::Linked { with, as_link, .. } => {

@@ -102,6 +102,9 @@ pub trait Oracle {
         Ok(())
     }
 
+    /// The process of a node died without a word, and what it held is gone.
+    fn died(&mut self, _node: NodeId) {}
+
     /// Every peer of a node is gone; this is what it still holds.
     ///
     /// # Errors
@@ -133,6 +136,20 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Members::default()),
         Box::new(Seals::default()),
         Box::new(Forgeries),
+        Box::new(Authentication::default()),
+        Box::new(Outputs::default()),
+        Box::new(Leaks),
+    ]
+}
+
+/// Every oracle whose truth does not depend on what clients ask by themselves when their connections come back.
+#[must_use]
+pub fn of_returning() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(Requests::default()),
+        Box::new(Deliveries::default()),
+        Box::new(Answers::default()),
+        Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks),

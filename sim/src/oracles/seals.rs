@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Command, Event, Failure, Message, Outgoing, Payload, StreamCommand, Token};
+use commipc_protocol::client::{
+    Away, Command, Event, Failure, Message, Outgoing, Payload, ReconnectEvent, StreamCommand, Token,
+};
 use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
 
 use super::exchanges::Exchanges;
@@ -29,10 +31,14 @@ pub struct Seals {
     asked: BTreeMap<(NodeId, Token), (ChannelName, What)>,
     handles: BTreeMap<(NodeId, ChannelName), Handle>,
     said: BTreeMap<(ClientId, Way, Content), Vec<Said>>,
+    /// What may wait for a connection, and so be said under whatever holds then.
+    waiting: Vec<(NodeId, (ClientId, Way, Content), usize)>,
     /// What was said since its node's outputs were drained: a change that is told now may be older than it.
     fresh: Vec<(NodeId, (ClientId, Way, Content), usize)>,
     /// Of messages that must be signed or go nowhere: those that were said where nothing is signed.
     unsigned: BTreeSet<(NodeId, Token)>,
+    /// Whose connection is away, or not yet as it was: what they leave is left at once.
+    away: BTreeSet<NodeId>,
     withheld: BTreeSet<(ClientId, Withheld)>,
     exchanges: Exchanges,
     flows: Flows,
@@ -46,6 +52,8 @@ struct Handle {
     challenged: Option<Salt>,
     /// What it signs and verifies under.
     sealed: Option<Salt>,
+    /// The same, perhaps: it was asked to derive with this when its connection came back.
+    returns: Option<Salt>,
     /// The place of the latest protection it has proved.
     newest: u64,
 }
@@ -72,6 +80,8 @@ struct Said {
     by: NodeId,
     /// Under which protection, or none. More than one where that changed at the same time.
     under: Vec<Option<Salt>>,
+    /// It may be said again where a connection goes before its answer.
+    repeats: bool,
     /// When a node accepted it, and for whom.
     accepted: BTreeMap<NodeId, (Instant, BTreeSet<Token>)>,
 }
@@ -133,6 +143,12 @@ impl Seals {
             Command::Call { token, outgoing, .. } => {
                 let sealed = self.sealed(node, &outgoing.channel);
                 self.exchanges.called(node, *token, Content::said(outgoing), sealed);
+                if outgoing.away != Away::Fail || self.away.contains(&node) {
+                    self.exchanges.waits(node, *token);
+                }
+                if let Some(salt) = self.returns(node, &outgoing.channel) {
+                    self.exchanges.sealed(node, &outgoing.channel, Some(salt));
+                }
                 return self.says(node, *token, Way::Call, outgoing);
             }
             Command::Stream(StreamCommand::Ask { token, outgoing, .. }) => {
@@ -165,6 +181,19 @@ impl Seals {
         sealed(&self.handles, node, channel)
     }
 
+    fn returns(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
+        self.handles.get(&(node, channel.clone())).and_then(|handle| handle.returns)
+    }
+
+    /// What waits to be said on a channel that comes back may be said under this.
+    fn waits_under(&mut self, node: NodeId, channel: &ChannelName, salt: Salt) {
+        for (_, key, index) in self.waiting.iter().filter(|(who, key, _)| *who == node && key.2.channel == *channel) {
+            if let Some(said) = self.said.get_mut(key).and_then(|list| list.get_mut(*index)) {
+                said.under.push(Some(salt));
+            }
+        }
+    }
+
     fn says(&mut self, node: NodeId, token: Token, way: Way, outgoing: &Outgoing) {
         let Some(id) = self.ids.get(&node) else { return };
         let sealed = self.sealed(node, &outgoing.channel);
@@ -172,16 +201,22 @@ impl Seals {
             self.unsigned.insert((node, token));
         }
         let key = (id.clone(), way, Content::said(outgoing));
+        let (returns, accepted) = (self.returns(node, &outgoing.channel), BTreeMap::new());
+        let repeats = outgoing.idempotent && outgoing.away == Away::Repeat;
+        let under = [sealed].into_iter().chain(returns.map(Some)).collect();
         let list = self.said.entry(key.clone()).or_default();
-        list.push(Said { by: node, under: vec![sealed], accepted: BTreeMap::new() });
+        list.push(Said { by: node, under, repeats, accepted });
+        if outgoing.away != Away::Fail {
+            self.waiting.push((node, key.clone(), list.len() - 1));
+        }
         self.fresh.push((node, key, list.len() - 1));
     }
 
     /// A handle changes; what was said just now may have been said after it.
     fn seal(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
         let handle = self.handles.entry((node, channel.clone())).or_default();
-        handle.sealed = sealed;
-        for (who, key, index) in &self.fresh {
+        (handle.sealed, handle.returns) = (sealed, None);
+        for (who, key, index) in self.fresh.iter().chain(&self.waiting) {
             if *who == node
                 && key.2.channel == *channel
                 && let Some(said) = self.said.get_mut(key).and_then(|list| list.get_mut(*index))
@@ -226,10 +261,20 @@ impl Seals {
                 self.hubs.insert(node, welcome.hub.clone());
             }
             Event::DeriveChannelKey { channel, salt } => {
-                self.handles.entry((node, channel.clone())).or_default().challenged = Some(salt.salt);
+                let handle = self.handles.entry((node, channel.clone())).or_default();
+                handle.challenged = Some(salt.salt);
+                if handle.sealed.is_some() {
+                    handle.returns = Some(salt.salt);
+                    self.exchanges.sealed(node, channel, Some(salt.salt));
+                    self.waits_under(node, channel, salt.salt);
+                }
             }
             Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
             Event::Closed(_) => self.closed(node),
+            Event::Reconnect(ReconnectEvent::Lost { .. }) => {
+                self.away.insert(node);
+            }
+            Event::Reconnect(ReconnectEvent::Restored { .. }) => self.restored(node),
             Event::Done { token, result } => return self.done(node, *token, *result),
             Event::Sent { token, result } => {
                 let unsigned = self.unsigned.remove(&(node, *token));
@@ -266,7 +311,19 @@ impl Seals {
         Ok(())
     }
 
+    /// What came back is under what it was asked to derive with.
+    fn restored(&mut self, node: NodeId) {
+        self.away.remove(&node);
+        let returned = self.handles.iter().filter(|((who, _), _)| *who == node);
+        let returned = returned.filter_map(|((_, channel), handle)| Some((channel.clone(), handle.returns?)));
+        let returned: Vec<(ChannelName, Salt)> = returned.collect();
+        for (channel, salt) in returned {
+            self.seal(node, &channel, Some(salt));
+        }
+    }
+
     fn closed(&mut self, node: NodeId) {
+        self.away.remove(&node);
         let open = self.handles.iter().filter(|((who, _), handle)| *who == node && handle.sealed.is_some());
         let open: Vec<ChannelName> = open.map(|((_, channel), _)| channel.clone()).collect();
         open.iter().for_each(|channel| self.seal(node, channel, None));
@@ -297,6 +354,10 @@ impl Seals {
                 Ok(())
             }
             (What::Unprotect, Ok(())) => {
+                self.seal(node, &channel, None);
+                Ok(())
+            }
+            (What::Leave, Ok(())) if self.away.contains(&node) => {
                 self.seal(node, &channel, None);
                 Ok(())
             }
@@ -343,10 +404,11 @@ impl Seals {
         key: (ClientId, Way, Content),
         (salt, hub): (Salt, &HubId),
     ) -> Verdict {
-        let hubs = &self.hubs;
+        let (hubs, returns) = (&self.hubs, self.returns(node, &key.2.channel));
         let new = |said: &&mut Said| {
             let again = said.accepted.get(&node).is_some_and(|(when, tokens)| *when != at || tokens.contains(&to));
-            said.under.contains(&Some(salt)) && !again && hubs.get(&said.by) == Some(hub)
+            let under = said.under.contains(&Some(salt)) || returns.is_some() && said.under.contains(&returns);
+            under && (!again || said.repeats) && hubs.get(&said.by) == Some(hub)
         };
         match self.said.get_mut(&key).and_then(|list| list.iter_mut().find(new)) {
             Some(said) => {
