@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use commipc_blocking::Wait as _;
 use commipc_tokio::{
-    Away, CallError, Channel, ClientBuilder, Fault, FaultCode, HubBuilder, Reconnect, Request, Secret,
+    Away, CallError, Channel, ClientBuilder, Fault, FaultCode, HubBuilder, OwnerPolicy, Reconnect, Request, Secret,
 };
 
 /// All of a play share a key, so that no files have to be carried about.
@@ -60,7 +60,8 @@ fn hub(adapter: &str) -> HubBuilder {
         "blocking" => commipc_blocking::hub(),
         other => panic!("no adapter '{other}'"),
     };
-    hub.secret(Secret::key(KEY))
+    // A provider that is away for a moment must not end the channel.
+    hub.secret(Secret::key(KEY)).on_owner_leave(OwnerPolicy::Promote)
 }
 
 fn client(adapter: &str, url: &str) -> ClientBuilder {

@@ -55,8 +55,11 @@ async fn everybody_calls_everybody(scene: &Scene, name: &str) {
                 assert_eq!(items.try_next().await.unwrap(), Some(expected));
             }
             assert_eq!(items.try_next().await.unwrap(), None);
-            others.broadcast("news", other).await.unwrap();
-            assert_eq!(*heard.next().await.unwrap(), **other);
+            // Whoever says something does not hear it.
+            if other != own {
+                others.broadcast("news", other).await.unwrap();
+                assert_eq!(*heard.next().await.unwrap(), **other);
+            }
         }
     }
     hub.shutdown().await;
@@ -155,7 +158,7 @@ fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: 
     for (puppet, before) in [&mut hub, &mut provider, &mut consumer].into_iter().zip(before) {
         loop {
             let after = puppet.holdings();
-            let leaked = after.files > before.files || after.kilobytes > before.kilobytes + GROWTH;
+            let leaked = after.sockets > before.sockets || after.kilobytes > before.kilobytes + GROWTH;
             if !leaked {
                 break;
             }
@@ -171,7 +174,7 @@ struct Puppet(Child, BufReader<ChildStdout>);
 /// What a process holds.
 #[derive(Debug)]
 struct Holdings {
-    files: usize,
+    sockets: usize,
     kilobytes: u64,
 }
 
@@ -199,7 +202,10 @@ impl Puppet {
         let status = fs::read_to_string(format!("{process}/status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kilobytes = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        Holdings { files: fs::read_dir(format!("{process}/fd")).unwrap().count(), kilobytes }
+        let lead =
+            |file: std::io::Result<fs::DirEntry>| Some(fs::read_link(file.ok()?.path()).ok()?.display().to_string());
+        let files = fs::read_dir(format!("{process}/fd")).unwrap().filter_map(lead);
+        Holdings { sockets: files.filter(|file| file.starts_with("socket:")).count(), kilobytes }
     }
 }
 
