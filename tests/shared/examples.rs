@@ -34,5 +34,10 @@ fn start(name: &str, url: &str) -> (Child, String) {
 fn program(name: &str) -> PathBuf {
     let adapter = env!("CARGO_PKG_NAME").trim_start_matches("commipc-").replace('-', "_");
     let tests = std::env::current_exe().unwrap();
-    tests.parent().and_then(Path::parent).unwrap().join("examples").join(format!("{adapter}_{name}"))
+    let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join(format!("{adapter}_{name}"));
+    assert!(
+        program.exists(),
+        "the examples are not built: `cargo test` does it, with `--test examples` say `--examples` too"
+    );
+    program
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::workspace;
 
@@ -87,7 +88,12 @@ fn outside_world(packages: &BTreeSet<String>) -> Vec<&'static str> {
 }
 
 /// The packages of a user's program: a workspace of its own, so that no feature of ours is switched on for it.
-fn client(index: usize) -> BTreeSet<String> {
+fn client(index: usize) -> &'static BTreeSet<String> {
+    static CLIENTS: [OnceLock<BTreeSet<String>>; PROGRAMS.len()] = [const { OnceLock::new() }; PROGRAMS.len()];
+    CLIENTS[index].get_or_init(|| resolve(index))
+}
+
+fn resolve(index: usize) -> BTreeSet<String> {
     let (directory, name, dependency) = PROGRAMS[index];
     let folder = tempfile::tempdir().unwrap();
     let adapter = workspace::root().join(directory);

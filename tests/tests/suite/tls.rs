@@ -24,7 +24,7 @@ use futures_rustls::{TlsAcceptor, TlsConnector};
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::{TcpListener, TcpStream};
 
-use crate::scene::{KEY, Scene};
+use crate::scene::{KEY, Scene, TOKIO, Transport, run};
 
 crate::scene::over_adapters! {
     s84_hub_and_client_talk_over_tls,
@@ -226,6 +226,23 @@ async fn a_connection_that_was_handed_over_is_the_only_one(scene: Scene) {
     assert!(client.is_closed());
     let unknown = scene.bare_client("memory:nowhere").secret(Secret::key(KEY)).await.unwrap_err();
     assert!(matches!(unknown, ConnectError::Unreachable { .. }), "{unknown:?}");
+}
+
+#[test]
+fn streams_of_tokio_carry_a_connection() {
+    run(TOKIO, Transport::Tcp, |scene| async move {
+        let hub = scene.bare_hub().listen_nowhere().secret(Secret::key(KEY)).await.unwrap();
+        let connect = |id: &str| {
+            let (ours, theirs) = tokio::io::duplex(1_000);
+            hub.attach(commipc_tokio::stream(theirs));
+            let client = scene.bare_client("memory:duplex").id(id).secret(Secret::key(KEY));
+            client.over(commipc_tokio::stream(ours))
+        };
+        let (provider, consumer) = (connect("provider").await.unwrap(), connect("consumer").await.unwrap());
+        converse(&provider, &consumer).await;
+        hub.shutdown().await;
+        consumer.closed().await;
+    });
 }
 
 /// Two ends of a pair of pipes of small pieces, each of which is flushed late: a stream that is as awkward as it may be.
