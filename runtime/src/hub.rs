@@ -30,11 +30,12 @@ use crate::sync::{blocking, lock};
 /// A hub that does not run yet: await it, or call [`HubBuilder::start`].
 #[must_use = "no hub runs before this is awaited"]
 pub struct HubBuilder {
-    runtime: Arc<dyn Runtime>,
+    pub(crate) runtime: Arc<dyn Runtime>,
     urls: Vec<String>,
+    pub(crate) nowhere: bool,
     id: Option<Result<HubId, NameError>>,
-    secret: SecretSource,
-    credentials: Option<CredentialTable>,
+    pub(crate) secret: SecretSource,
+    pub(crate) credentials: Option<CredentialTable>,
     limits: Limits,
     owner_policy: OwnerPolicy,
     state: Option<StatePlace>,
@@ -53,6 +54,7 @@ impl HubBuilder {
         Self {
             runtime,
             urls: Vec::new(),
+            nowhere: false,
             id: None,
             secret: SecretSource::default(),
             credentials: None,
@@ -152,9 +154,10 @@ impl HubBuilder {
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, id, secret, credentials, limits, owner_policy, state, system_password } = self;
+        let Self { runtime, mut urls, nowhere, id, secret, credentials, limits, owner_policy, state, system_password } =
+            self;
         let id = id.transpose()?;
-        if urls.is_empty() {
+        if urls.is_empty() && !nowhere {
             urls.push(endpoint::default_url());
         }
         let endpoints = urls.iter().map(|url| url.parse()).collect::<Result<Vec<Endpoint>, _>>()?;
@@ -243,8 +246,8 @@ fn shared_key(runtime: &dyn Runtime, claims: &[Option<Claim>], endpoints: &[Endp
     let fresh = random(runtime).map_err(HubError::Seed)?;
     let mut claims = claims.iter().flatten();
     let Some(first) = claims.next() else {
-        let url = endpoints.first().map(ToString::to_string).unwrap_or_default();
-        return Err(SecretSourceError::Needed(url).into());
+        let what = endpoints.first().map_or_else(|| "a hub that listens nowhere".to_owned(), ToString::to_string);
+        return Err(SecretSourceError::Needed(what).into());
     };
     let text = first.key(&fresh)?;
     let bytes = key_bytes(&text);
@@ -330,11 +333,11 @@ impl fmt::Debug for Starting {
 #[derive(Clone)]
 #[must_use = "the hub is shut down when its last handle is dropped"]
 pub struct Hub {
-    handle: Arc<HubHandle>,
+    pub(crate) handle: Arc<HubHandle>,
 }
 
-struct HubHandle {
-    driver: Arc<Driver<hub::Hub, Journal>>,
+pub(crate) struct HubHandle {
+    pub(crate) driver: Arc<Driver<hub::Hub, Journal>>,
     urls: Vec<String>,
     hub: StoredHub,
 }

@@ -3,21 +3,26 @@
 //! Applications use an adapter (`commipc_tokio`, `commipc_smol`), which re-exports all of this and adds `client(url)`
 //! and `hub()`. Here is what an adapter, or a simulator, implements: [`Runtime`], [`Transport`] and [`Acceptor`].
 
+mod attach;
+mod buffers;
 mod client;
 pub mod clock;
 mod credentials;
+mod dialer;
 mod drain;
 mod driver;
 mod endpoint;
 mod error;
 mod hub;
 pub mod local;
+mod loopback;
 pub mod memory;
 mod payload;
 mod runtime;
 mod schema;
 mod secret;
 pub mod state;
+mod stream;
 mod sync;
 
 pub use client::{
@@ -43,7 +48,9 @@ pub use error::{
     SecretSourceError, SendError,
 };
 pub use hub::{Hub, HubBuilder, Starting};
+pub use loopback::Loopback;
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
 pub use schema::{Schema, Type, Types};
 pub use secret::read_secret_file;
 pub use state::StateError;
+pub use sync::offload;

@@ -13,7 +13,6 @@
 //! What a socket refuses waits for that link's own task. Events are delivered by one task at a time, in order.
 
 mod accept;
-mod buffers;
 mod core;
 mod link;
 mod round;
@@ -306,6 +305,14 @@ where
         let mut wire = None;
         self.pump(true, |core, _, now| wire = core.dialled(link, connection, now));
         wire.map(|wire| LinkTask::new(Arc::clone(self), wire))
+    }
+
+    /// Takes a connection, unless it is another user's.
+    pub(crate) fn attach(self: &Arc<Self>, connection: Connection) {
+        match refuse_foreign(connection) {
+            Ok(connection) => self.accepted(connection),
+            Err(error) => tracing::warn!(%error, "refused a connection"),
+        }
     }
 
     fn accepted(self: &Arc<Self>, connection: Connection) {

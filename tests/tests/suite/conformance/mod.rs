@@ -1,9 +1,9 @@
 //! What users are promised, over every adapter and transport: hub, provider and consumer on real sockets.
 //!
 //! ```text
-//!   consumer ──┐            ┌── provider          tokio │ smol
-//!              ├── hub ─────┤                    ───────┼──────
-//!   stranger ──┘            └── listeners         unix  │ tcp
+//!   consumer ──┐            ┌── provider          tokio │ smol │ async-std │ threads
+//!              ├── hub ─────┤                    ───────┴──────┼───────────┴────────
+//!   stranger ──┘            └── listeners               unix   │   tcp
 //! ```
 
 mod calls;
