@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use commipc_sim::decisions::Choices;
 use commipc_sim::{
-    Canary, Failure as Finding, Found, Outcome as Run, Profile, Source, Tally, find_canary, replay_command, report_seed,
-    run_seeds_as,
+    Canary, Failure as Finding, Found, Outcome as Run, Profile, Source, Tally, find_canary, replay_command,
+    report_seed, run_seeds_as,
 };
 use serde_json::json;
 

@@ -12,5 +12,7 @@ fn main() {
     let started = std::time::Instant::now();
     let tally = run_seeds_as(from, count, args.get(4).map_or(10, |n| n.parse().unwrap()), profile);
     println!("{tally}; {:.0} seeds/s", tally.seeds as f64 / started.elapsed().as_secs_f64());
-    for (mark, count) in &tally.marks { println!("{count:>8}  {mark}"); }
+    for (mark, count) in &tally.marks {
+        println!("{count:>8}  {mark}");
+    }
 }

@@ -242,7 +242,14 @@ impl Hub {
     }
 
     pub(super) fn done(&mut self, ix: LinkIx, id: u64, result: Result<(), Refusal>) {
-        let done = Done { id, code: result.map_or_else(Refusal::code, |()| 0), epoch: None, owner: None, last: None, proof: None };
+        let done = Done {
+            id,
+            code: result.map_or_else(Refusal::code, |()| 0),
+            epoch: None,
+            owner: None,
+            last: None,
+            proof: None,
+        };
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use commipc_protocol::client::{Answer, Away, CallFailure, Command, Event, Incoming, Payload, Request, RequestId, Token};
+use commipc_protocol::client::{
+    Answer, Away, CallFailure, Command, Event, Incoming, Payload, Request, RequestId, Token,
+};
 use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input, Instant, Output};
 
 use super::{Content, Oracle, Resident, SYSTEM, Seen, Verdict, ensure, is_hubs_own};

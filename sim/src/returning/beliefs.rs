@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use commipc_protocol::auth::Kdf;
-use commipc_protocol::client::{Access, Command, Event, EventKind, Message, ReconnectEvent, RequestId, Token, Unrestored};
+use commipc_protocol::client::{
+    Access, Command, Event, EventKind, Message, ReconnectEvent, RequestId, Token, Unrestored,
+};
 use commipc_protocol::{ChannelName, ClientId, EventName};
 
 use crate::node::NodeId;

@@ -40,7 +40,8 @@ pub(super) fn back_within(limits: &Limits, policy: &Reconnect) -> Duration {
 /// How often a client dials in such a time at most. A try is followed by a wait drawn between nothing and the longest; that
 /// so many in a row come to so little is less likely than one in a thousand million.
 pub(super) fn dials_within(time: Duration, policy: &Reconnect) -> usize {
-    let doublings = (policy.longest.as_secs() / policy.first.as_secs().max(1)).checked_ilog2().unwrap_or(0) as usize + 1;
+    let doublings =
+        (policy.longest.as_secs() / policy.first.as_secs().max(1)).checked_ilog2().unwrap_or(0) as usize + 1;
     let fits = time.as_secs_f64() / policy.longest.as_secs_f64();
     // (time / longest)ⁿ / n!
     let (mut waits, mut chance) = (0, 1.0);
@@ -85,9 +86,8 @@ impl Returning {
     /// The channels that an application believes to be open and cannot have.
     fn missing(&self, actor: usize) -> BTreeSet<ChannelName> {
         let rooms = self.beliefs[actor].rooms.iter();
-        let missing = rooms.filter(|(channel, room)| {
-            room.guarded && self.is_orphaned(channel) && !self.is_member(actor, channel)
-        });
+        let missing = rooms
+            .filter(|(channel, room)| room.guarded && self.is_orphaned(channel) && !self.is_member(actor, channel));
         missing.map(|(channel, _)| channel.clone()).collect()
     }
 

@@ -18,7 +18,9 @@ mod marks;
 mod work;
 
 use bytes::Bytes;
-use commipc_protocol::client::{CallFailure, ChannelSalt, Command, Event, Failure, Payload, Reconnect, ReconnectEvent, RequestId};
+use commipc_protocol::client::{
+    CallFailure, ChannelSalt, Command, Event, Failure, Payload, Reconnect, ReconnectEvent, RequestId,
+};
 use commipc_protocol::{AfterGrace, ChannelName, ClientId, CloseReason, Limits, Misuse, OwnerPolicy, Refusal};
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -103,7 +105,7 @@ pub(crate) fn is_drawn(decisions: &mut Decisions) -> bool {
 impl Returning {
     /// A world of one hub and some clients that come back, all drawn.
     pub(crate) fn drawn(decisions: Decisions, origin: String, talking: bool) -> (World, Self) {
-        let mut world = World::new(decisions, origin).with_habits().with_oracles(crate::oracles::of_returning());
+        let mut world = World::new(decisions, origin).with_habits();
         if talking {
             world = world.talking();
         }
@@ -125,7 +127,7 @@ impl Returning {
         let weights = work::drawn_weights(&mut choose);
         let (operations, longest_pause) = (choose.log_uniform(8, 120), choose.log_uniform(1_000_000, 20_000_000_000));
         let (count, impostor) = (2 + choose.below(5), choose.chance(1, 6));
-        world = world.weather(weather).hub_with_policy("h", limits.clone(), owners).reconnecting(policy);
+        world = world.weather(weather).reconnecting(policy).hub_with_policy("h", limits.clone(), owners);
         if let Some(habits) = stores {
             world = world.storing(habits);
         }
@@ -370,15 +372,13 @@ impl Returning {
                 CloseReason::Refused(_) | CloseReason::Violation(_) | CloseReason::Local | _ => "a link ends otherwise",
             }),
             Event::Reconnect(ReconnectEvent::Restored { channels: 1.. }) => self.marks.met("channels are restored"),
-            Event::Reconnect(ReconnectEvent::Unrestored { .. }) => self.marks.met("something is told not to be restored"),
+            Event::Reconnect(ReconnectEvent::Unrestored { .. }) => {
+                self.marks.met("something is told not to be restored")
+            }
             Event::ChannelClosed { .. } => self.marks.met("a channel is told to be closed"),
             Event::Answered { result: Ok(_), .. } => self.marks.met("a call is answered"),
             Event::Answered {
-                result:
-                    Err(CallFailure::Failed {
-                        failure: Failure::Local(Misuse::Disconnected),
-                        ..
-                    }),
+                result: Err(CallFailure::Failed { failure: Failure::Local(Misuse::Disconnected), .. }),
                 ..
             } => self.marks.met("a call ends with its link"),
             _ => {}
