@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
-    self, Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+    Access, Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
 };
-use commipc_protocol::{CloseReason, EventName, Limits, Misuse, Refusal};
+use commipc_protocol::{CloseReason, EventName, Limits, Misuse, OwnerPolicy, Refusal};
 use support::{World, hub, lasting, name, outgoing, payload};
 
 /// Clients whose connections come back, connected.
@@ -600,4 +600,58 @@ fn what_is_provided_while_away_has_its_end_also_if_it_is_replaced_or_withdrawn()
     assert_eq!([5, 6].map(ended), [Some(Ok(())); 2], "as the hub says");
     assert_eq!([7, 8, 10].map(ended), [Some(cancelled); 3], "nobody asked for it in the end");
     assert_eq!([9, 11].map(ended), [Some(Ok(())); 2]);
+}
+
+#[test]
+fn d14_a_promoted_owner_brings_its_channel_back_to_a_hub_that_has_forgotten_it() {
+    let mut world = world(&["owner", "member", "third"]);
+    let secret = Secret::key([1; 32]);
+    let access = Access { policy: Some(OwnerPolicy::Promote), ..Access::default() };
+    world.command(0, Command::Open { token: Token(1), channel: name("vault"), access });
+    world.expect_done(0, 1);
+    world.protect(0, "vault", &secret, 1);
+    world.join(1, "vault", &secret);
+    world.join(2, "vault", &secret);
+    world.listen(2, 6, "vault", Some("up"));
+    world.command(0, Command::Close);
+    assert_eq!(world.expect_owner(1).as_deref(), Some("member"));
+    world.replace_hub(hub(Limits::default()));
+    let mut back = [false; 2];
+    for _ in 0..20_000 {
+        world.pass(Duration::from_millis(5));
+        for client in [1, 2] {
+            derive(&mut world, client, &secret);
+            let restored = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
+            back[client - 1] |= world.events[client].iter().any(restored);
+        }
+    }
+    assert_eq!(back, [true; 2]);
+    world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+    world.say(1, "vault", "up", b"signed");
+    assert_eq!(world.expect_message(2), "signed");
+    world.protect(1, "vault", &Secret::key([2; 32]), 2);
+    assert_eq!(world.expect_closed(2, "vault"), Refusal::Rekeyed);
+}
+
+/// One that the hub remembers, and one that only its owner and its members do.
+#[test]
+fn d14_whoever_owns_a_channel_that_had_a_password_can_protect_it() {
+    let secret = Secret::key([1; 32]);
+    for forgets in [false, true] {
+        let mut world = world(&["owner", "next"]);
+        world.open(0, "vault");
+        world.protect(0, "vault", &secret, 1);
+        world.join(1, "vault", &secret);
+        world.command(0, Command::Terminate { token: Token(3), channel: name("vault") });
+        assert_eq!(world.expect_closed(1, "vault"), Refusal::Terminated);
+        if forgets {
+            world.replace_hub(hub(Limits::default()));
+        }
+        world.pass(Duration::from_secs(2));
+        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        world.open(1, "vault");
+        world.protect(1, "vault", &Secret::key([2; 32]), 2);
+        // Whoever knows the earlier one does not take it for a step back.
+        world.join(0, "vault", &Secret::key([2; 32]));
+    }
 }

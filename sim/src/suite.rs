@@ -151,6 +151,12 @@ impl World {
         self.told.get(&self.node(name)).map_or(&[], Vec::as_slice)
     }
 
+    /// The same of the client at this node.
+    #[must_use]
+    pub fn told_at(&self, node: NodeId) -> &[Event] {
+        self.told.get(&node).map_or(&[], Vec::as_slice)
+    }
+
     /// Everything a hub told so far.
     #[must_use]
     pub fn hub_told(&self, name: &str) -> &[commipc_protocol::hub::Event] {

@@ -234,15 +234,11 @@ impl World {
         self
     }
 
-    /// Has these judges alone.
-    pub(crate) fn with_oracles(mut self, oracles: Vec<Box<dyn Oracle>>) -> Self {
-        self.watch.oracles = oracles;
-        self
-    }
-
-    /// Lets connections of clients added from now on come back by themselves.
+    /// Lets connections of clients added from now on come back by themselves. From now on only those oracles judge that
+    /// need not know what clients ask without their applications.
     #[must_use]
-    pub const fn reconnecting(mut self, policy: Reconnect) -> Self {
+    pub fn reconnecting(mut self, policy: Reconnect) -> Self {
+        self.watch.oracles = oracles::of_returning();
         self.reconnect = Some(policy);
         self
     }

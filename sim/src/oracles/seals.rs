@@ -60,10 +60,15 @@ struct Handle {
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Open { guarded: bool },
+    Open {
+        guarded: bool,
+    },
     Protect(Salt),
     Unprotect,
-    Leave,
+    /// With `away` it is left at once, whatever the hub says.
+    Leave {
+        away: bool,
+    },
 }
 
 /// How something is said.
@@ -134,7 +139,7 @@ impl Seals {
                 (token, channel, What::Protect(salt.salt))
             }
             Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
-            Command::Leave { token, channel } => (token, channel, What::Leave),
+            Command::Leave { token, channel } => (token, channel, What::Leave { away: self.away.contains(&node) }),
             Command::Broadcast { token, outgoing } => {
                 self.gaps.broadcast(node, outgoing);
                 return self.says(node, *token, Way::Broadcast, outgoing);
@@ -234,7 +239,7 @@ impl Seals {
         // A channel that is left once of several times says so at once; otherwise the keys are gone already.
         let mut left = Vec::new();
         for ((_, token), (channel, what)) in self.asked.range((node, Token(0))..=(node, Token(u64::MAX))) {
-            if matches!(what, What::Leave) {
+            if matches!(what, What::Leave { .. }) {
                 left.push((*token, channel.clone()));
             }
         }
@@ -357,11 +362,11 @@ impl Seals {
                 self.seal(node, &channel, None);
                 Ok(())
             }
-            (What::Leave, Ok(())) if self.away.contains(&node) => {
+            (What::Leave { away: true }, Ok(())) => {
                 self.seal(node, &channel, None);
                 Ok(())
             }
-            (What::Leave, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
+            (What::Leave { .. }, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
         }
     }
 

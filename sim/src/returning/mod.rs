@@ -105,7 +105,7 @@ pub(crate) fn is_drawn(decisions: &mut Decisions) -> bool {
 impl Returning {
     /// A world of one hub and some clients that come back, all drawn.
     pub(crate) fn drawn(decisions: Decisions, origin: String, talking: bool) -> (World, Self) {
-        let mut world = World::new(decisions, origin).with_habits().with_oracles(crate::oracles::of_returning());
+        let mut world = World::new(decisions, origin).with_habits();
         if talking {
             world = world.talking();
         }
@@ -126,20 +126,13 @@ impl Returning {
         });
         let weights = work::drawn_weights(&mut choose);
         let (operations, longest_pause) = (choose.log_uniform(8, 120), choose.log_uniform(1_000_000, 20_000_000_000));
-        let (count, impostor) = (2 + choose.below(5), choose.chance(1, 6));
-        world = world.weather(weather).hub_with_policy("h", limits.clone(), owners).reconnecting(policy);
+        let (count, impostor) = (2 + choose.below(5), choose.chance(1, 3));
+        world = world.weather(weather).reconnecting(policy).hub_with_policy("h", limits.clone(), owners);
         if let Some(habits) = stores {
             world = world.storing(habits);
         }
         let hub = world.hubs()[0];
-        let names: Vec<String> = (0..count).map(|number| format!("c{number}")).collect();
-        for name in &names {
-            world = world.client(name);
-        }
-        let mut beliefs = Vec::new();
-        for (name, node) in names.iter().zip(world.clients()) {
-            beliefs.extend(ClientId::new(name).ok().map(|id| Belief::new(node, id)));
-        }
+        let (mut world, beliefs) = with_clients(world, count);
         if impostor {
             world = world.client_with("impostor", "c0", limits.clone(), true);
         }
@@ -384,6 +377,19 @@ impl Returning {
             _ => {}
         }
     }
+}
+
+/// So many clients, and what each believes before it was told anything.
+fn with_clients(mut world: World, count: u64) -> (World, Vec<Belief>) {
+    let names: Vec<String> = (0..count).map(|number| format!("c{number}")).collect();
+    for name in &names {
+        world = world.client(name);
+    }
+    let mut beliefs = Vec::new();
+    for (name, node) in names.iter().zip(world.clients()) {
+        beliefs.extend(ClientId::new(name).ok().map(|id| Belief::new(node, id)));
+    }
+    (world, beliefs)
 }
 
 fn drawn_policy(choose: &mut Chooser<'_>) -> OwnerPolicy {
