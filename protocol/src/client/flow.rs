@@ -90,6 +90,11 @@ impl Outflow {
         self.ending.get_or_insert(ending);
     }
 
+    /// Whether something was sent.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.pieces > 0
+    }
+
     /// Whether anything waits to be sent.
     pub(super) fn has_more(&self) -> bool {
         !self.queue.is_empty() || self.ending.is_some()

@@ -404,9 +404,7 @@ impl Client {
                 Due::Restore(channel) => self.restore_channel(channel),
                 Due::Parked(serial) => self.parked_expired(serial),
                 Due::Drain(provider) => self.drain_due(provider),
-                Due::Serving(request) => {
-                    self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
-                }
+                Due::Serving(request) => self.request_expired(request),
             }
         }
     }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::flow::Ending;
+use super::flow::{Ending, Outflow};
 use super::streams::Stream;
 use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId, StreamId, Token};
 use crate::auth::message_ref;
@@ -183,6 +183,18 @@ impl Client {
             None => self.event(Event::Dropped(Dropped::EndedRoute)),
         }
         Ok(())
+    }
+
+    /// The time of a request is over. Who has got something of a stream already waits for more without a deadline: it is
+    /// told.
+    pub(super) fn request_expired(&mut self, request: RequestId) {
+        let (refusal, serial) = (Refusal::Deadline, Some(request.serial));
+        let stream = self.serving.get(&request.route).and_then(|serving| serving.stream.as_ref());
+        let begun = stream.and_then(|stream| stream.outflow.as_ref()).is_some_and(Outflow::has_begun);
+        if begun {
+            return self.break_request(request, refusal, Failure::Refused(refusal));
+        }
+        self.end_request(request.route, serial, Failure::Refused(refusal));
     }
 
     /// Ends a request without an answer, if it is still the one meant.

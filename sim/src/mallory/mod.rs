@@ -181,6 +181,7 @@ impl Mallory {
             self.wires.get_mut(&link).filter(|wire| wire.greeted).and_then(|wire| next(&mut wire.from_client))
         {
             if self.passes_to_hub(link, &frame) {
+                let frame = self.grants(&frame).unwrap_or(frame);
                 self.hub.handle_input(now, Input::Received { link, data: frame });
             }
         }

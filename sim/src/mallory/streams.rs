@@ -83,18 +83,16 @@ impl Mallory {
         }
     }
 
-    /// Grants ten times what was granted.
-    pub(super) fn grants(&mut self, link: LinkId, frame: &Bytes) -> bool {
-        let granted = frame.get(9..).map(Credit::parse);
-        let (Some(route), Some(Ok(total))) = (forgery::route(frame), granted) else { return false };
+    /// Grants ten times what a client has granted, in its name.
+    pub(super) fn grants(&mut self, frame: &Bytes) -> Option<Bytes> {
+        let kind = frame.get(4).copied().and_then(FrameType::from_number);
+        let total = frame.get(9..).filter(|_| kind == Some(FrameType::Credit)).map(Credit::parse)?.ok()?;
         if total.items == 0 || !self.draws(Trick::Grant) {
-            return false;
+            return None;
         }
-        let mut body = BytesMut::from(&route.to_be_bytes()[..]);
+        let mut body = BytesMut::from(&forgery::route(frame)?.to_be_bytes()[..]);
         Credit { items: total.items * 10, bytes: total.bytes.saturating_mul(10) }.encode(&mut body);
-        let Some(more) = forgery::frame(FrameType::Credit, &body) else { return false };
         self.play(Trick::Grant.name());
-        self.emit(link, &more);
-        true
+        forgery::frame(FrameType::Credit, &body).map(Bytes::from)
     }
 }

@@ -169,9 +169,6 @@ impl Mallory {
         if kind == Some(FrameType::Done) && self.proves(link, &frame) {
             return;
         }
-        if kind == Some(FrameType::Credit) && self.grants(link, &frame) {
-            return;
-        }
         if kind == Some(FrameType::AuthFailed) && self.draws(Trick::Admit) {
             return self.welcomes(link);
         }

@@ -15,7 +15,7 @@ use crate::node::NodeId;
 use crate::station::{Asked, Told};
 
 /// Holds that a stream is what was given, at the pace of whoever takes it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Streams {
     flows: Flows,
     /// Of each caller and content: how often it was asked and may have been heard, and how often it was.
@@ -27,6 +27,12 @@ struct Count {
     asked: u32,
     unexecuted: u32,
     requested: u32,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { flows: Flows::trusting(), counts: BTreeMap::new() }
+    }
 }
 
 /// Past an honest hub everything counts as if one key had signed it.

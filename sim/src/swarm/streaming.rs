@@ -341,7 +341,8 @@ impl Swarm {
         let calm = self.streaming.calm;
         let plan = match (ends, stream) {
             (Some(Ends::Fault), StreamId::Request(request)) => fault(node, request),
-            (Some(Ends::Late | Ends::WithCaller), _) if !calm => return,
+            (Some(Ends::Late), _) if !calm => return,
+            (Some(Ends::WithCaller), _) => return,
             (Some(_), _) => Plan::Stream { node, command: StreamCommand::Finish { stream } },
             (None, _) => return,
         };

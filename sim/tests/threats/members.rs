@@ -140,11 +140,12 @@ pub(crate) fn a4_nobody_gives_or_ends_a_stream_but_its_two_ends() {
         let (keys, _) = member_keys(&world, "x", ONE);
         let told = |world: &World| ["o", "m"].map(|name| world.told(name).len());
         let before = told(&world);
-        let kinds = [Kind::Item, Kind::End, Kind::Fault, Kind::Cancel];
+        let pieces = [(Kind::Item, false), (Kind::Item, true), (Kind::End, false), (Kind::End, true)];
+        let kinds = pieces.into_iter().chain([(Kind::Fault, false), (Kind::Cancel, false)]);
         for sender in ["x", "o", "m"] {
             let key = keys.sender(&[0x77; 16], sender);
             for route in [1, 2, hop.route, handed_on] {
-                for (kind, as_caller) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+                for (kind, as_caller) in kinds.clone() {
                     let (key, request, event, index) = (Some(&key), header.request, "both", 1);
                     let of = Words::of(sender, channel, header.epoch);
                     let words = Words { key, request, route, event, index, as_caller, ..of };
