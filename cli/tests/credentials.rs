@@ -9,7 +9,6 @@ use rustix::process::Signal;
 use support::{Process, Scene, json};
 
 const ALICE: &str = "alice password:wonder ids=alice,alice-*\n";
-const BOSS: &str = "boss password:crown ids=* can=admin\n";
 const MONITOR: &str = "monitor password:glass ids=monitor-* can=observer # who may look\n";
 
 /// A hub with a table, and files with the passwords of its entries.
@@ -20,10 +19,14 @@ struct Table {
 
 impl Table {
     fn new(text: &str) -> Self {
+        Self::with(text, [("alice", "wonder"), ("monitor", "glass"), ("default", "hatter")])
+    }
+
+    fn with<const N: usize>(text: &str, secrets: [(&str, &str); N]) -> Self {
         let scene = Scene::new();
         let file = scene.file("table", text);
-        for (name, password) in [("alice", "wonder"), ("monitor", "glass"), ("boss", "crown"), ("default", "hatter")] {
-            scene.file(name, password);
+        for (name, secret) in secrets {
+            scene.file(name, secret);
         }
         Self { scene, file }
     }
@@ -150,7 +153,10 @@ fn sighup_reads_the_table_anew_and_leaves_connections_alone() {
 
 #[test]
 fn an_admin_clears_a_channel_whose_password_nobody_knows_any_more() {
-    let table = Table::new(&[ALICE, BOSS, MONITOR].concat());
+    let key = |number: u8| format!("key:{}", format!("{number:02x}").repeat(32));
+    let [alice, monitor, boss, default] = [1, 2, 3, 4].map(key);
+    let text = format!("alice {alice} ids=*\nmonitor {monitor} ids=* can=observer\nboss {boss} ids=* can=admin\n");
+    let table = Table::with(&text, [("alice", &alice), ("monitor", &monitor), ("boss", &boss), ("default", &default)]);
     let _hub = table.hub(&["--secret-file", &table.scene.path("default").display().to_string()]);
     let run = |credential: &str, id: &str, args: &[&str]| {
         let secret = table.scene.path(credential).display().to_string();
