@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A suite speaks to a [`World`]; `commipc sim` runs seeds with [`run_seeds`]; a fuzzer runs bytes with
-//! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`Sim`].
+//! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`SimNet`],
+//! which searches seeds and plans faults, or in a bare [`Sim`].
 
 mod agenda;
 mod attacker;
@@ -37,7 +38,7 @@ pub use attacker::{Assault, Attacker, Tampering};
 pub use canon::Canon;
 pub use commipc_protocol::canary::Canary;
 pub use engine::{Engine, Sight, Step, Witness};
-pub use host::{Joining, Process, Sim, SimDisk, Stalled};
+pub use host::{Broken, Joining, Process, Report, Sim, SimDisk, SimNet, SimNetBuilder, Stalled, Storm};
 pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
 pub use rogue::Rogue;
