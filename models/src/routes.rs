@@ -54,6 +54,8 @@ pub struct Routes {
     pub cuts: u8,
     /// Whether somebody calls.
     pub calls: bool,
+    /// Nothing changes before all is said of the change before.
+    pub waits: bool,
 }
 
 /// The hubs between, the next one first and the provider's last.
@@ -224,7 +226,7 @@ impl Model for Routes {
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        if state.changed < self.changes {
+        if state.changed < self.changes && !(self.waits && !Self::quiet(state)) {
             steps.push(Step::Change);
         }
         let carrying = state.lines.iter().enumerate().filter(|(_, line)| !line.carries.is_empty());
@@ -294,10 +296,10 @@ impl Model for Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bound, ever_ends, search};
+    use crate::{bound, ever_ends, mishap, search};
 
     fn routes(graph: &Graph, provider: u8, rules: Rules) -> Routes {
-        Routes { graph: graph.clone(), provider, rules, changes: 2, cuts: 0, calls: false }
+        Routes { graph: graph.clone(), provider, rules, changes: 2, cuts: 0, calls: false, waits: false }
     }
 
     fn broken(model: Routes) -> Vec<&'static str> {
@@ -339,6 +341,18 @@ mod tests {
     }
 
     #[test]
+    fn measure() {
+        for graph in (2..=4).flat_map(Graph::connected) {
+            for wait in [true, false] {
+                let begun = std::time::Instant::now();
+                let model = Routes { waits: wait, ..routes(&graph, 0, Rules::WRITTEN) };
+                let checker = stateright::Checker::join(model.checker().timeout(std::time::Duration::from_secs(40)).spawn_bfs());
+                println!("{graph:?} {wait} {} {:?} {}", stateright::Checker::unique_state_count(&checker), begun.elapsed(), stateright::Checker::is_done(&checker));
+            }
+        }
+    }
+
+    #[test]
     fn a_hub_that_takes_routes_through_itself_believes_in_them_for_ever() {
         let rules = Rules { refuses_itself: false, horizon: Horizon::None, ..Rules::WRITTEN };
         assert!(broken(routes(&Graph::ring(3), 0, rules)).contains(&SIMPLE));
@@ -354,11 +368,8 @@ mod tests {
     #[test]
     fn a_horizon_that_says_nothing_leaves_what_it_said_before() {
         let rules = Rules { horizon: Horizon::Silent, ..Rules::WRITTEN };
-        let broken = (2..=4).flat_map(Graph::connected).flat_map(|graph| {
-            let models = graph.distinct_hubs().into_iter().map(move |hub| routes(&graph, hub, rules));
-            models.flat_map(broken).collect::<Vec<_>>()
-        });
-        let found: std::collections::BTreeSet<_> = broken.collect();
-        assert!(found.contains(STALE) || found.contains(SHORTEST), "{found:?}");
+        let found = mishap(routes(&Graph::ring(4), 0, rules), STALE);
+        println!("{found:?}");
+        assert!(found.is_some());
     }
 }

@@ -59,7 +59,7 @@ pub use subscription::{Handling, PendingHandling, Subscription};
 pub use tap::{Tap, TapKind, Tapped};
 
 use self::channel::ChannelHandle;
-use crate::runtime::{BoxFuture, Runtime as _};
+use crate::runtime::BoxFuture;
 use self::desk::{ClientDriver, State};
 use crate::error::{CallError, SendError};
 use crate::payload;

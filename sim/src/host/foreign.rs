@@ -43,6 +43,7 @@ impl Woken {
 }
 
 thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
     static WATCHED: Cell<u32> = const { Cell::new(0) };
     static REACHED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -64,7 +65,9 @@ pub(super) fn watch() -> Watch {
             {
                 REACHED.set(Some(format!("it says: {text}")));
             }
-            previous(panic);
+            if !QUIET.get() {
+                previous(panic);
+            }
         }));
     });
     REACHED.set(None);
@@ -76,6 +79,14 @@ impl Drop for Watch {
     fn drop(&mut self) {
         WATCHED.set(WATCHED.get() - 1);
     }
+}
+
+/// Does something again whose panics were printed before.
+pub(super) fn quietly<T>(act: impl FnOnce() -> T) -> T {
+    QUIET.set(true);
+    let output = act();
+    QUIET.set(false);
+    output
 }
 
 /// What a panic of this thread said of a real runtime.

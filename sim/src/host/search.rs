@@ -81,7 +81,7 @@ impl SimNetBuilder {
             report.simulated += run.took;
             report.trace = Some(run.trace);
             let Err(why) = run.result else { continue };
-            let second = once(&plan, seed, &scenario, true);
+            let second = foreign::quietly(|| once(&plan, seed, &scenario, true));
             return Err(Box::new(Broken {
                 seed,
                 after: run.took,

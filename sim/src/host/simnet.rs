@@ -19,12 +19,12 @@ use crate::weather::Weather;
 /// A simulated network, as a scenario sees it: names, and what can be done to them. Clones are the same network.
 ///
 /// ```
-/// use commipc_runtime::{ClientBuilder, ClientError, Fault, Request};
+/// use commipc_runtime::{ClientBuilder, Fault, Request};
 /// use commipc_sim::SimNet;
 /// use std::time::Duration;
 ///
 /// // A user's program: on a real runtime it is given `commipc_tokio::client(url)`.
-/// async fn adder(hub: ClientBuilder) -> Result<(), ClientError> {
+/// async fn adder(hub: ClientBuilder) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 ///     let client = hub.connect().await?;
 ///     let sum = async |numbers: Request<(i64, i64)>| Ok::<_, Fault>(numbers.0 + numbers.1);
 ///     client.open("math").await?.provide("sum", sum).await?.detach();
@@ -227,7 +227,9 @@ impl SimNet {
 impl SimNet {
     /// Ends a hub or program as `kill -9` does: connections break, nothing is flushed or said.
     pub fn crash(&self, name: &str) {
-        self.node(name).kill();
+        if self.living().iter().any(|living| living == name) {
+            self.node(name).kill();
+        }
         let disk = lock(&self.disks).get(name).cloned();
         if let Some(disk) = disk {
             disk.restart();

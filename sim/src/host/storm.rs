@@ -88,7 +88,9 @@ impl Storm {
             if left.is_zero() {
                 break;
             }
-            let (hub, victim) = (pick(&hubs), pick(&net.living()));
+            let hub = pick(&hubs);
+            let others: Vec<_> = net.living().into_iter().filter(|name| *name != hub).collect();
+            let victim = pick(&others);
             match net.kind(&self.weights) {
                 Some(0) => net.cut(&victim, &hub),
                 Some(1) if net.hurt(2) == 0 => net.mute(&victim, &hub),
@@ -99,6 +101,7 @@ impl Storm {
                     net.heal();
                 }
                 Some(3) => {
+                    let victim = if net.hurt(3) == 0 { hub } else { victim };
                     net.pause(&victim);
                     net.sleep(holds.min(left)).await;
                     net.resume(&victim);
