@@ -130,14 +130,8 @@ impl Model for Flooding {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        let mut state = State {
-            sent: [0; HUBS_MAX],
-            here: 0,
-            heard: [0; HUBS_MAX],
-            copies: Vec::new(),
-            lost: 0,
-            sends: 0,
-        };
+        let mut state =
+            State { sent: [0; HUBS_MAX], here: 0, heard: [0; HUBS_MAX], copies: Vec::new(), lost: 0, sends: 0 };
         self.take(&mut state, self.origin, None);
         vec![state]
     }
@@ -190,14 +184,15 @@ mod tests {
         broken.into_iter().map(|(name, _)| name).collect()
     }
 
-    /// All 30 with two to five hubs, or, with six, all 142.
+    /// All 30 with two to five hubs; with six, those of at most ten bridges as well.
     #[test]
     fn v31_in_every_graph_of_hubs_everybody_hears_everything_once() {
         let (mut graphs, mut states) = (0, 0);
-        for graph in (2..=bound(5)).flat_map(Graph::connected) {
+        for graph in (2..=bound(5)).flat_map(Graph::connected).filter(|graph| graph.bridges() <= 10) {
             graphs += 1;
             for origin in graph.distinct_hubs() {
-                let (broken, found) = search(Flooding { graph: graph.clone(), origin, rules: Rules::WRITTEN, losses: 0 });
+                let (broken, found) =
+                    search(Flooding { graph: graph.clone(), origin, rules: Rules::WRITTEN, losses: 0 });
                 assert!(broken.is_empty(), "{graph:?}, said at {origin}: {broken:?}");
                 states += found;
             }

@@ -105,8 +105,7 @@ impl Graph {
     }
 
     fn renumbered(&self, order: &[u8]) -> Self {
-        let bridges: Vec<_> =
-            (0..self.hubs).flat_map(|one| self.beside(one).map(move |other| (one, other))).collect();
+        let bridges: Vec<_> = (0..self.hubs).flat_map(|one| self.beside(one).map(move |other| (one, other))).collect();
         let bridges: Vec<_> =
             bridges.iter().map(|(one, other)| (order[usize::from(*one)], order[usize::from(*other)])).collect();
         Self::new(self.hubs, &bridges)

@@ -123,9 +123,8 @@ mod tests {
 
     #[test]
     fn v34_relays_of_the_python_library_stay_and_go_round() {
-        let broken = |graph| -> Vec<_> {
-            search(Relays { graph, provider: 0 }).0.into_iter().map(|(name, _)| name).collect()
-        };
+        let broken =
+            |graph| -> Vec<_> { search(Relays { graph, provider: 0 }).0.into_iter().map(|(name, _)| name).collect() };
         assert_eq!(broken(Graph::new(2, &[(0, 1)])), [routes::STALE], "what was withdrawn stays");
         assert_eq!(broken(Graph::ring(3)), [routes::STALE, CIRCLE], "and in a triangle each passes it to the next");
     }

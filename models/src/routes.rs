@@ -35,8 +35,7 @@ pub enum Horizon {
 
 impl Rules {
     /// As specified.
-    pub const WRITTEN: Self =
-        Self { refuses_itself: true, horizon: Horizon::Split, withdraws: true, visited: true };
+    pub const WRITTEN: Self = Self { refuses_itself: true, horizon: Horizon::Split, withdraws: true, visited: true };
 }
 
 /// Hubs, one of which provides something, or does not any more.
@@ -147,7 +146,9 @@ impl Routes {
             let says = match self.rules.horizon {
                 Horizon::Silent if came_from_there => continue,
                 Horizon::Split if came_from_there => None,
-                Horizon::None | Horizon::Silent | Horizon::Split => best.as_ref().map(|path| [&[hub], &path[..]].concat()),
+                Horizon::None | Horizon::Silent | Horizon::Split => {
+                    best.as_ref().map(|path| [&[hub], &path[..]].concat())
+                }
             };
             let line = &mut state.lines[index];
             if line.announced != says && (says.is_some() || self.rules.withdraws) {
@@ -274,14 +275,16 @@ impl Model for Routes {
                 let heard = state.lines.iter().flat_map(|line| line.heard.iter().chain(line.carries.iter().flatten()));
                 heard.into_iter().all(|path| path.len() <= usize::from(model.graph.hubs()))
             }),
-            Property::always(CALLS, |model: &Self, state: &State| {
-                !matches!(state.call, Call::At { hops, .. } if hops > model.graph.hubs())
-            }),
+            Property::always(
+                CALLS,
+                |model: &Self, state: &State| !matches!(state.call, Call::At { hops, .. } if hops > model.graph.hubs()),
+            ),
         ];
         if self.calls && self.rules.visited {
-            properties.push(Property::sometimes(BACK, |_, state: &State| {
-                matches!(state.call, Call::At { hub, visited, .. } if visited >> hub & 1 == 1)
-            }));
+            properties.push(Property::sometimes(
+                BACK,
+                |_, state: &State| matches!(state.call, Call::At { hub, visited, .. } if visited >> hub & 1 == 1),
+            ));
         }
         properties
     }
@@ -306,28 +309,35 @@ mod tests {
         search(model).0.into_iter().map(|(name, _)| name).collect()
     }
 
+    /// Every graph of so many hubs with few enough bridges to be searched, and each place in it for a provider.
+    fn networks(hubs: std::ops::RangeInclusive<u8>) -> Vec<Routes> {
+        let few = hubs.flat_map(Graph::connected).filter(|graph| graph.bridges() <= 6);
+        let places = few.flat_map(|graph| graph.distinct_hubs().into_iter().map(move |hub| (graph.clone(), hub)));
+        places.map(|(graph, hub)| routes(&graph, hub, Rules::WRITTEN)).collect()
+    }
+
+    /// What changes while news of the change before is on its way, and, with one hub more, what changes afterwards.
     #[test]
     fn v34_what_is_withdrawn_is_gone_everywhere_and_what_is_provided_is_found_the_shortest_way() {
         let mut states = 0;
-        for graph in (2..=bound(5) - 1).flat_map(Graph::connected) {
-            for provider in graph.distinct_hubs() {
-                let (broken, found) = search(routes(&graph, provider, Rules::WRITTEN));
-                assert!(broken.is_empty(), "{graph:?}, provided at {provider}: {broken:?}");
-                states += found;
-            }
+        let afterwards = networks(4..=bound(5) - 1).into_iter().map(|model| Routes { waits: true, ..model });
+        for model in networks(2..=bound(5) - 2).into_iter().chain(afterwards) {
+            let (broken, found) = search(model.clone());
+            assert!(broken.is_empty(), "{model:?}: {broken:?}");
+            states += found;
         }
         println!("{states} states");
     }
 
     #[test]
     fn v34_routes_settle_where_bridges_end_and_what_was_withdrawn_comes_back() {
-        for graph in (2..=bound(5) - 2).flat_map(Graph::connected) {
-            for provider in graph.distinct_hubs() {
-                let model = Routes { cuts: 1, changes: 3, ..routes(&graph, provider, Rules::WRITTEN) };
-                assert!(ever_ends(&model), "{graph:?}, provided at {provider}: news goes round for ever");
-                assert_eq!(broken(model), [""; 0], "{graph:?}, provided at {provider}");
-            }
+        for model in networks(2..=3) {
+            let model = Routes { cuts: 1, changes: 2, ..model };
+            assert!(ever_ends(&model), "{model:?}: news goes round for ever");
+            assert_eq!(broken(model.clone()), [""; 0], "{model:?}");
         }
+        let line = Graph::new(3, &[(0, 1), (1, 2)]);
+        assert_eq!(broken(Routes { changes: 3, cuts: 1, ..routes(&line, 0, Rules::WRITTEN) }), [""; 0]);
     }
 
     /// While news is on its way two hubs may point at each other: it is the list of visited hubs that ends a call.
@@ -337,25 +347,13 @@ mod tests {
         let model = |visited| Routes { calls: true, ..routes(&ring, 0, Rules { visited, ..Rules::WRITTEN }) };
         assert_eq!(broken(model(true)), [""; 0]);
         assert!(ever_ends(&model(true)));
-        assert!(!ever_ends(&model(false)), "without the list a call goes round as long as the news takes");
-    }
-
-    #[test]
-    fn measure() {
-        for graph in (2..=4).flat_map(Graph::connected) {
-            for wait in [true, false] {
-                let begun = std::time::Instant::now();
-                let model = Routes { waits: wait, ..routes(&graph, 0, Rules::WRITTEN) };
-                let checker = stateright::Checker::join(model.checker().timeout(std::time::Duration::from_secs(40)).spawn_bfs());
-                println!("{graph:?} {wait} {} {:?} {}", stateright::Checker::unique_state_count(&checker), begun.elapsed(), stateright::Checker::is_done(&checker));
-            }
-        }
+        assert!(mishap(model(false), CALLS).is_some(), "without the list a call goes round as long as the news takes");
     }
 
     #[test]
     fn a_hub_that_takes_routes_through_itself_believes_in_them_for_ever() {
         let rules = Rules { refuses_itself: false, horizon: Horizon::None, ..Rules::WRITTEN };
-        assert!(broken(routes(&Graph::ring(3), 0, rules)).contains(&SIMPLE));
+        assert!(mishap(routes(&Graph::ring(3), 0, rules), SIMPLE).is_some());
     }
 
     #[test]

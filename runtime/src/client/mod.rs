@@ -59,10 +59,10 @@ pub use subscription::{Handling, PendingHandling, Subscription};
 pub use tap::{Tap, TapKind, Tapped};
 
 use self::channel::ChannelHandle;
-use crate::runtime::BoxFuture;
 use self::desk::{ClientDriver, State};
 use crate::error::{CallError, SendError};
 use crate::payload;
+use crate::runtime::BoxFuture;
 use crate::sync::lock;
 
 /// A connection to a hub. Clones are the same connection; it is closed when the last handle that needs it is gone.

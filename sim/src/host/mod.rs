@@ -34,8 +34,8 @@ pub use disk::SimDisk;
 pub use process::Process;
 pub use search::{Broken, Report};
 pub use simnet::{SimNet, SimNetBuilder};
-pub use storm::Storm;
 use state::{Happening, Shared, State};
+pub use storm::Storm;
 pub use tasks::Joining;
 use tasks::MAIN;
 

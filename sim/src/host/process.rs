@@ -123,9 +123,8 @@ impl Runtime for Process {
         let me = self.clone();
         Box::pin(async move {
             let name = memory_name(to)?;
-            let Delays { there, back } = me
-                .with(None, |shared| Some(shared.with(|state| state.delays(me.index, &name))))
-                .ok_or_else(over)?;
+            let Delays { there, back } =
+                me.with(None, |shared| Some(shared.with(|state| state.delays(me.index, &name)))).ok_or_else(over)?;
             me.sleep(there).await;
             me.reach(&name).await?;
             let connected = me.with(Err(over()), |shared| shared.with(|state| state.connect(me.index, &name, shared)));

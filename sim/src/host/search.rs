@@ -132,7 +132,8 @@ fn text(panic: &(dyn Any + Send)) -> &str {
 /// Runs this very test or program again, with one seed.
 fn replay(seed: u64, given: Option<&str>) -> String {
     let command = given.map(|given| given.replace("{seed}", &seed.to_string()));
-    command.unwrap_or_else(|| format!("{SEED}={seed} {}", this_program().unwrap_or_else(|| "<this program>".to_owned())))
+    command
+        .unwrap_or_else(|| format!("{SEED}={seed} {}", this_program().unwrap_or_else(|| "<this program>".to_owned())))
 }
 
 /// How this program was started, as far as that can be seen: a test by its thread's name, an example by its folder.
@@ -141,7 +142,8 @@ fn this_program() -> Option<String> {
     let file = path.file_stem()?.to_str()?.to_owned();
     let folder = path.parent()?.file_name()?.to_str()?.to_owned();
     let thread = std::thread::current();
-    let by_hand = || Some([path.to_str()?.to_owned()].into_iter().chain(env::args().skip(1)).collect::<Vec<_>>().join(" "));
+    let by_hand =
+        || Some([path.to_str()?.to_owned()].into_iter().chain(env::args().skip(1)).collect::<Vec<_>>().join(" "));
     // Cargo tells the package only to what it runs itself.
     let Ok(package) = env::var("CARGO_PKG_NAME") else { return by_hand() };
     let release = if path.iter().any(|part| part == "release") { " --release" } else { "" };
@@ -150,7 +152,8 @@ fn this_program() -> Option<String> {
     Some(match (folder.as_str(), thread.name()) {
         ("deps", Some(test)) if test != "main" => {
             let target = file.rsplit_once('-').map_or(&*file, |(target, _)| target);
-            let target = if *target == package.replace('-', "_") { "--lib".to_owned() } else { format!("--test {target}") };
+            let target =
+                if *target == package.replace('-', "_") { "--lib".to_owned() } else { format!("--test {target}") };
             format!("cargo test{release} -p {package} {target} -- --exact {test} --nocapture")
         }
         ("examples", _) => format!("cargo run{release} -p {package} --example {file}{behind}"),

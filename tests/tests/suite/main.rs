@@ -10,6 +10,7 @@ mod local;
 mod packages;
 mod readme;
 mod scene;
+mod simulated;
 mod tidy;
 mod wiretap;
 mod workspace;
