@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A suite speaks to a [`World`]; `commipc sim` runs seeds with [`run_seeds`]; a fuzzer runs bytes with
-//! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`Sim`].
+//! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`SimNet`],
+//! which searches seeds and plans faults, or in a bare [`Sim`].
 
 mod agenda;
 mod attacker;
@@ -43,7 +44,7 @@ pub use canon::Canon;
 pub use commipc_protocol::canary::Canary;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use feeding::Feed;
-pub use host::{Joining, Process, Sim, SimDisk, Stalled};
+pub use host::{Broken, Joining, Process, Report, Sim, SimDisk, SimNet, SimNetBuilder, Stalled, Storm};
 pub use lives::DiskHabits;
 pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
@@ -58,3 +59,8 @@ pub use trace::{Trace, TraceHash};
 pub use twin::Twins;
 pub use weather::{Chunks, Weather};
 pub use world::{Failure, Moment, World};
+
+/// The guide's programs compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/simulating.md")]
+struct Guide;

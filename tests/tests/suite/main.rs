@@ -12,6 +12,7 @@ mod packages;
 mod readme;
 mod runtimes;
 mod scene;
+mod simulated;
 mod tidy;
 mod tls;
 mod wiretap;
