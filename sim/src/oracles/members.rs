@@ -105,7 +105,7 @@ impl Members {
             }
             Command::ChannelKeyDerived { .. } => self.derived.extend(brought),
             Command::Protect { token, channel, salt, .. } => {
-                self.passwords.extend(brought.map(|(_, _, salt, password)| (salt, password)));
+                self.behind.extend(brought.map(|(_, _, salt, password)| (salt, password)));
                 self.changes(node, *token, channel, Some(salt.salt));
             }
             Command::Unprotect { token, channel } => self.changes(node, *token, channel, None),
@@ -199,7 +199,7 @@ impl Members {
         let (node, channel) = opened;
         let tried = self.derived.iter().filter(|(who, of, with, _)| (*who, of, *with) == (node, &channel, salt));
         let wrong =
-            |(.., password): &(NodeId, ChannelName, Salt, Password)| self.passwords.get(&salt) != Some(password);
+            |(.., password): &(NodeId, ChannelName, Salt, Password)| self.behind.get(&salt) != Some(password);
         ensure(tried.clone().any(wrong), || format!("{node:?} is told that the right password of {channel} is wrong"))
     }
 
@@ -281,7 +281,7 @@ impl Members {
         let opens = self.opens.get_mut(&(node, channel.clone()));
         let opens: Vec<_> = opens.into_iter().flat_map(|opens| opens.extract_if(.., |open| open.1 == end)).collect();
         let knows = |salt: &Salt| {
-            let password = self.passwords.get(salt).copied();
+            let password = self.behind.get(salt).copied();
             password.is_some_and(|password| self.derived.contains(&(node, channel.clone(), *salt, password)))
         };
         let room = self.rooms.entry((hub, channel.clone())).or_default();
