@@ -2,15 +2,15 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 #[test]
 fn hub_provider_and_consumer_find_each_other() {
     let place = tempfile::tempdir().unwrap();
     let url = format!("unix:{}", place.path().join("hub.sock").display());
-    let (mut hub, told) = start("hub", &url);
+    let (mut hub, told, _hub_says) = start("hub", &url);
     assert_eq!(told, format!("listening on {url}"));
-    let (mut provider, told) = start("provider", &url);
+    let (mut provider, told, _provider_says) = start("provider", &url);
     assert_eq!(told, "providing");
 
     let consumer = Command::new(program("consumer")).env("COMMIPC_HUB", &url).output().unwrap();
@@ -22,12 +22,13 @@ fn hub_provider_and_consumer_find_each_other() {
     assert!(provider.wait().unwrap().success(), "a provider that does not reconnect ends with its hub");
 }
 
-/// Starts a program, and waits for the first thing it says.
-fn start(name: &str, url: &str) -> (Child, String) {
+/// Starts a program, and waits for the first thing it says. What it says later must find a reader.
+fn start(name: &str, url: &str) -> (Child, String, BufReader<ChildStdout>) {
     let mut child = Command::new(program(name)).env("COMMIPC_HUB", url).stdout(Stdio::piped()).spawn().unwrap();
     let mut told = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
-    (child, told.trim_end().to_owned())
+    let mut says = BufReader::new(child.stdout.take().unwrap());
+    says.read_line(&mut told).unwrap();
+    (child, told.trim_end().to_owned(), says)
 }
 
 /// Cargo builds the examples of a package beside its tests: `commipc-async-std` has one `async_std_hub`.
@@ -37,7 +38,7 @@ fn program(name: &str) -> PathBuf {
     let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join(format!("{adapter}_{name}"));
     assert!(
         program.exists(),
-        "the examples are not built: `cargo test` does it, with `--test examples` say `--examples` too"
+        "the examples are not built: `cargo test` does it where no target is chosen, and `cargo build --examples`"
     );
     program
 }
