@@ -173,7 +173,16 @@ impl Client {
     /// An answer or a fault.
     pub(super) fn handle_reply(&mut self, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        self.read_message(bytes, |client, message| client.take_reply(kind, frame, hop, message))
+    }
+
+    fn take_reply(
+        &mut self,
+        kind: FrameType,
+        frame: &Frame,
+        hop: Hop<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), Violation> {
         let header = message.header;
         let key = Key::from_bits(hop.route);
         let Some(pending) = self.calls.get(key).filter(|_| hop.route & ROUTE_BY_HUB == 0) else {
@@ -189,7 +198,7 @@ impl Client {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
         };
-        if let Err(why) = self.accept(&message) {
+        if let Err(why) = self.accept(message) {
             self.event(Event::Dropped(why));
             return Ok(());
         }

@@ -25,7 +25,7 @@ const PIECE_MIN: usize = 8 << 10;
 /// The least that a receiving end grants at a time: two of the shortest pieces.
 const WINDOW_MIN: u64 = 2 * (PIECE_MIN as u64 + PIECE_OVERHEAD);
 /// What an application is asked for before the first of it is sent.
-const AHEAD: Credit = Credit { items: 128, bytes: 256 << 10 };
+const AHEAD: Credit = Credit { items: 512, bytes: 256 << 10 };
 
 /// The sending end.
 #[derive(Debug, Default)]

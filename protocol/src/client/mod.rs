@@ -20,6 +20,7 @@ mod heartbeat;
 mod messages;
 mod numbers;
 mod parked;
+mod places;
 mod reconnect;
 mod registering;
 mod restore;
@@ -49,13 +50,13 @@ use familiar::Familiar;
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use parked::Parked;
+use places::Place;
 use reconnect::Tries;
 pub use reconnect::{Reconnect, ReconnectEvent, Unrestored};
 use restore::Progress;
 use serving::Serving;
 use speaking::frame_len;
 pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
-use streams::Place;
 use takeover::Takeovers;
 
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
@@ -66,7 +67,7 @@ use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
-use crate::wire::{Control as _, Frame, FrameType, Goodbye, Inbox, Outbox, Pong, Pool, Scraps};
+use crate::wire::{Control as _, Frame, FrameType, Goodbye, Inbox, Outbox, Pong, Pool, Recent, Scraps};
 
 /// One client of one hub.
 #[derive(Debug)]
@@ -113,6 +114,8 @@ pub struct Client {
     last_sender: Option<Address>,
     /// Whose broadcast or send came last.
     familiar: Option<Familiar>,
+    /// How the last call or answer began.
+    recent: Recent,
     scraps: Scraps,
     cached: Option<Cached>,
     heard: crate::Instant,
@@ -195,6 +198,7 @@ impl Client {
             strays: 0,
             last_sender: None,
             familiar: None,
+            recent: Recent::default(),
             scraps: Scraps::default(),
             cached: None,
             heard: crate::Instant::ZERO,

@@ -38,7 +38,10 @@ pub(super) struct Serving {
 impl Client {
     pub(super) fn handle_request(&mut self, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        self.read_message(bytes, |client, message| client.take_request(frame, hop, message))
+    }
+
+    fn take_request(&mut self, frame: &Frame, hop: Hop<'_>, message: &Message<'_>) -> Result<(), Violation> {
         let header = message.header;
         if hop.route & ROUTE_BY_HUB == 0 || self.serving.contains_key(&hop.route) {
             return Err(Violation::BadRoute);
@@ -47,7 +50,7 @@ impl Client {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
         };
-        let accepted = self.accept(&message);
+        let accepted = self.accept(message);
         if let Err(why) = accepted
             && why != Dropped::Stale
         {
@@ -67,7 +70,7 @@ impl Client {
             Some(channel) => channel.name.clone(),
             None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName)?,
         };
-        let incoming = self.incoming(frame, hop, &message);
+        let incoming = self.incoming(frame, hop, message);
         let event = match &incoming {
             Some(incoming) => incoming.event.clone(),
             None => EventName::new(header.event.as_str()).map_err(|_| Violation::BadName)?,

@@ -17,7 +17,7 @@ use crate::error::{Refusal, Violation};
 use crate::slots::{Key, Slots};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
-use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Known, Message, ROUTE_BY_HUB, Target};
+use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Recent, Target};
 
 /// The calls of all links.
 pub(super) type Calls = Slots<Call>;
@@ -61,19 +61,25 @@ pub(super) struct Passing<'a> {
 impl Hub {
     pub(super) fn handle_message(&mut self, ix: LinkIx, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        // Taken out, since the message borrows from it.
-        let known = if kind == FrameType::Item { self.known(ix, hop.route).and_then(Option::take) } else { None };
-        let read = Message::read(bytes, |header| known.as_ref().and_then(|known| known.header(header)));
-        let (Message { header, payload, .. }, opening) = read.map_err(|_| Violation::BadMessage)?;
-        let met = opening.filter(|_| kind == FrameType::Item && known.is_none());
-        let met = met.and_then(|opening| Known::of(&header, opening));
-        self.route(ix, Passing { kind, frame, hop, bytes, header, payload })?;
-        if kind == FrameType::Item
-            && let Some(place) = self.known(ix, hop.route)
-        {
-            *place = met.or(known);
+        if kind == FrameType::Item && self.goes_on(ix, frame, hop, bytes) {
+            return Ok(());
         }
-        Ok(())
+        let Some(recent) = self.recent(ix) else { return Ok(()) };
+        // Taken out, since the message borrows from it.
+        let (known, mut met) = (recent.take(), None);
+        let (Message { header, payload, .. }, opening) = known.read(bytes).map_err(|_| Violation::BadMessage)?;
+        if let Some(opening) = opening {
+            met.insert(recent.take_spare()).set(&header, opening);
+        }
+        let routed = self.route(ix, Passing { kind, frame, hop, bytes, header, payload });
+        if let Some(recent) = self.recent(ix) {
+            recent.keep(known, met);
+        }
+        routed
+    }
+
+    fn recent(&mut self, ix: LinkIx) -> Option<&mut Recent> {
+        self.links.get_mut(ix).and_then(Session::member_mut).map(|member| &mut member.recent)
     }
 
     fn route(&mut self, ix: LinkIx, passing: Passing<'_>) -> Result<(), Violation> {
@@ -301,10 +307,16 @@ impl Hub {
     /// Passes a message on as it came, behind a hop header of its own.
     pub(super) fn forward(&mut self, to: LinkIx, route: u32, passing: Passing<'_>) {
         let Passing { kind, frame, hop, bytes, .. } = passing;
-        let hop = hop.forward(route);
+        self.carry(to, kind, frame, hop.forward(route), bytes);
+    }
+
+    /// The same of a message that need not be parsed.
+    pub(super) fn carry(&mut self, to: LinkIx, kind: FrameType, frame: &Frame, hop: Hop<'_>, bytes: &[u8]) {
         if let Some(session) = self.links.get_mut(to) {
-            let shared = frame.share_counted(&self.pool, bytes);
-            session.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), bytes, shared);
+            match frame.share_counted(&self.pool, bytes) {
+                None => session.outbox.push_relayed(&mut self.pool, frame.raw(), hop),
+                Some(shared) => session.outbox.push_shared(&mut self.pool, kind, |out| hop.put(out), shared, |_| {}),
+            }
             self.counters.forwarded += 1;
         }
         self.check_outbox(to);

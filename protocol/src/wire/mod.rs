@@ -18,6 +18,7 @@ mod inbox;
 mod known;
 mod message;
 mod outbox;
+mod recent;
 
 pub use cbor::Malformed;
 pub(crate) use control::PROOF_ENTRY_LEN;
@@ -32,7 +33,8 @@ pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
 pub use hop::{Hop, ROUTE_BY_HUB};
 pub(crate) use inbox::Scraps;
 pub use inbox::{Frame, Inbox};
-pub(crate) use known::Known;
+pub(crate) use known::{Known, Piece};
 pub use message::{Flags, Header, Kind, METADATA_MAX, Message, Target};
-pub(crate) use message::{Opening, encoded_len_max, put_message};
+pub(crate) use message::{Opening, encoded_len_max, put_message, put_message_end, put_message_head};
 pub(crate) use outbox::{Outbox, Pool, put_image};
+pub(crate) use recent::Recent;

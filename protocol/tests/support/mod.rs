@@ -6,6 +6,7 @@
 mod away;
 mod deceit;
 mod disk;
+mod recorded;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use commipc_protocol::{
 };
 
 pub use disk::{Disk, Works};
+pub use recorded::{recorded_broadcasts, recorded_calls, recorded_calls_with, recorded_items};
 
 pub const KEY: [u8; 32] = [7; 32];
 
@@ -388,79 +390,6 @@ impl World {
             other => panic!("client {client}: {other:?}"),
         }
     }
-}
-
-/// What a hub is fed until a caller and a provider are connected, and then by `rounds` times `in_flight` calls of `size` bytes.
-pub fn recorded_calls(
-    rounds: usize,
-    in_flight: u64,
-    size: usize,
-) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
-    recorded_calls_with(None, rounds, in_flight, size)
-}
-
-/// The same on a channel that may have a password.
-pub fn recorded_calls_with(
-    password: Option<&Secret>,
-    rounds: usize,
-    in_flight: u64,
-    size: usize,
-) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
-    let mut world = World::new(&["caller", "provider"]);
-    world.record = Some(Vec::new());
-    world.connect_all();
-    world.open(1, "math");
-    if let Some(password) = password {
-        world.protect(1, "math", password, 1);
-        world.join(0, "math", password);
-    }
-    world.provide(1, 5, "math", "sum");
-    let setup = world.record.replace(Vec::new()).unwrap();
-    let body: &'static [u8] = vec![1; size].leak();
-    for _ in 0..rounds {
-        for token in 0..in_flight {
-            let command = Command::Call {
-                token: Token(token),
-                outgoing: outgoing("math", "sum", body),
-                time_left: Duration::from_secs(30),
-            };
-            world.clients[0].handle_input(world.now, Input::Command(command));
-        }
-        world.run();
-        while let Some(event) = world.events[1].pop_front() {
-            let Event::Request(request) = event else { panic!("{event:?}") };
-            let command = Command::Answer { request: request.id, result: Ok(payload(body)) };
-            world.clients[1].handle_input(world.now, Input::Command(command));
-        }
-        world.run();
-        assert_eq!(world.events[0].len() as u64, in_flight);
-        world.events[0].clear();
-    }
-    (setup, world.record.unwrap())
-}
-
-/// What a hub is fed until one client talks to `listeners` others, and then by `count` broadcasts of `size` bytes.
-pub fn recorded_broadcasts(
-    listeners: usize,
-    count: u64,
-    size: usize,
-) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
-    let names: Vec<String> = (0..=listeners).map(|number| format!("client-{number}")).collect();
-    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    world.record = Some(Vec::new());
-    world.connect_all();
-    for client in 1..=listeners {
-        world.open(client, "news");
-        world.listen(client, 5, "news", Some("up"));
-    }
-    let setup = world.record.replace(Vec::new()).unwrap();
-    let body: &'static [u8] = vec![1; size].leak();
-    for token in 0..count {
-        let command = Command::Broadcast { token: Token(token), outgoing: outgoing("news", "up", body) };
-        world.clients[0].handle_input(world.now, Input::Command(command));
-    }
-    world.run();
-    (setup, world.record.unwrap())
 }
 
 /// A hub that was fed these.

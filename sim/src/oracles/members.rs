@@ -198,8 +198,7 @@ impl Members {
         let salt = self.challenged.get(&opened).copied().unwrap_or_default();
         let (node, channel) = opened;
         let tried = self.derived.iter().filter(|(who, of, with, _)| (*who, of, *with) == (node, &channel, salt));
-        let wrong =
-            |(.., password): &(NodeId, ChannelName, Salt, Password)| self.behind.get(&salt) != Some(password);
+        let wrong = |(.., password): &(NodeId, ChannelName, Salt, Password)| self.behind.get(&salt) != Some(password);
         ensure(tried.clone().any(wrong), || format!("{node:?} is told that the right password of {channel} is wrong"))
     }
 

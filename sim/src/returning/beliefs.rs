@@ -215,6 +215,7 @@ impl Belief {
             Event::DeriveKey { .. }
             | Event::DeriveChannelKey { .. }
             | Event::Stream(_)
+            | Event::Draining { .. }
             | Event::Gap(_)
             | Event::Sent { .. }
             | Event::Violation(_)
