@@ -508,19 +508,7 @@ fn v29_a_refused_try_leaves_no_zombie() {
         ("another secret", &other_secret, &fresh),
     ];
     for (case, refuse, relent) in cases {
-        let clients =
-            vec![lasting("zombie", Reconnect::default()), impostor("zombie"), lasting("caller", Reconnect::default())];
-        let mut world = World::with(hub(Limits::default()), clients);
-        for client in [0, 2] {
-            world.command(client, Command::Connect);
-            assert!(matches!(world.next(client), Event::Ready(_)));
-        }
-        world.open(0, "math");
-        world.provide(0, 5, "math", "sum");
-        world.hold_dials = true;
-        world.cut(0);
-        world.refuse_dials();
-        world.hold_dials = false;
+        let mut world = zombie();
         refuse(&mut world);
         world.events[0].clear();
         let mut refused = 0;
@@ -547,6 +535,24 @@ fn v29_a_refused_try_leaves_no_zombie() {
         world.command(0, Command::Answer { request, result: Ok(payload(b"3")) });
         assert_eq!(world.expect_answered(2).1.unwrap().payload, payload(b"3"), "{case}");
     }
+}
+
+/// A provider that has lost its connection, another that wants its id, and a caller.
+fn zombie() -> World {
+    let clients =
+        vec![lasting("zombie", Reconnect::default()), impostor("zombie"), lasting("caller", Reconnect::default())];
+    let mut world = World::with(hub(Limits::default()), clients);
+    for client in [0, 2] {
+        world.command(client, Command::Connect);
+        assert!(matches!(world.next(client), Event::Ready(_)));
+    }
+    world.open(0, "math");
+    world.provide(0, 5, "math", "sum");
+    world.hold_dials = true;
+    world.cut(0);
+    world.refuse_dials();
+    world.hold_dials = false;
+    world
 }
 
 /// Another client with this id, which cannot take it over.

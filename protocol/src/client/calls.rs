@@ -69,10 +69,7 @@ impl Client {
         let request = self.requests;
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
         let streams = stream.is_some();
-        let repeats = outgoing.away == Away::Repeat && outgoing.idempotent;
-        let due = self.now.mono + time_left;
-        let comes_back = outgoing.away != Away::Fail && !streams && self.config.reconnect.is_some();
-        let again = comes_back.then(|| Box::new(Again { outgoing: outgoing.clone(), due, repeats }));
+        let again = self.again(outgoing, self.now.mono + time_left).filter(|_| !streams);
         let pending = Pending { token, request, channel, event, deadline: None, reference: None, stream, again };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let waits = if Canary::CallDeadline.sings() { time_left * 2 } else { time_left };
@@ -110,6 +107,13 @@ impl Client {
             pending.reference = reference;
         }
         Ok(key)
+    }
+
+    /// What is kept of a call that may be made again.
+    fn again(&self, outgoing: &Outgoing, due: crate::Instant) -> Option<Box<Again>> {
+        let repeats = outgoing.away == Away::Repeat && outgoing.idempotent;
+        let comes_back = outgoing.away != Away::Fail && self.config.reconnect.is_some();
+        comes_back.then(|| Box::new(Again { outgoing: outgoing.clone(), due, repeats }))
     }
 
     pub(super) fn handle_cancel(&mut self, call: Token) {

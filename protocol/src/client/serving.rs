@@ -60,16 +60,9 @@ impl Client {
         self.served += 1;
         let id = RequestId { route: hop.route, serial: self.served };
         let deadline = self.now.mono + Duration::from_millis(header.time_left);
-        let provided = self.channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
         let streams = header.flags.has(Flags::STREAM);
-        // The hub has looked at the kind; another may have been provided meanwhile.
-        let provided = provided.map(|provided| (provided.token, provided.kind)).ok_or(Refusal::NoProvider);
-        let fits = |kind: EventKind| kind.streams() == streams || Canary::Kind.sings();
-        let provided = provided.and_then(|it| if fits(it.1) { Ok(it) } else { Err(Refusal::WrongKind) });
-        let channel = match self.channels.find(header.channel) {
-            Some(channel) => channel.name.clone(),
-            None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName)?,
-        };
+        let provided = self.provided(&header, streams);
+        let channel = self.channel_name(&header)?;
         let incoming = self.incoming(frame, hop, message);
         let event = match &incoming {
             Some(incoming) => incoming.event.clone(),
@@ -108,6 +101,22 @@ impl Client {
             (_, None) => self.handle_answer(id, Err(refusal_as_fault(Refusal::NoProvider))),
         }
         Ok(())
+    }
+
+    /// Who provides what is asked for, and how.
+    fn provided(&self, header: &Header<'_>, streams: bool) -> Result<(Token, EventKind), Refusal> {
+        let provided = self.channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
+        let provided = provided.ok_or(Refusal::NoProvider)?;
+        // The hub has looked at the kind; another may have been provided meanwhile.
+        let fits = provided.kind.streams() == streams || Canary::Kind.sings();
+        if fits { Ok((provided.token, provided.kind)) } else { Err(Refusal::WrongKind) }
+    }
+
+    fn channel_name(&self, header: &Header<'_>) -> Result<ChannelName, Violation> {
+        match self.channels.find(header.channel) {
+            Some(channel) => Ok(channel.name.clone()),
+            None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName),
+        }
     }
 
     pub(super) fn handle_answer(&mut self, id: RequestId, result: Result<Payload, Fault>) {
