@@ -15,7 +15,7 @@ use commipc_protocol::client::{Access, Command, Event, EventKind, Token};
 use commipc_protocol::{EventName, hub};
 use model::{Act, CLIENTS, Hub, Outcome, View};
 use proptest::prelude::*;
-use proptest_state_machine::{ReferenceStateMachine as _, StateMachineTest, prop_state_machine};
+use proptest_state_machine::{StateMachineTest, prop_state_machine};
 use support::{World, name, outgoing, payload};
 
 /// The real hub with its clients, and what it has told of its channels.
@@ -74,6 +74,9 @@ impl Real {
             }
             Act::Protect { client, channel } => {
                 world.try_to_protect(client, LAST.0, &channel_name(channel), &key(model.passwords), model.passwords);
+            }
+            Act::Reclaim { client, channel } => {
+                world.command(client, Command::Reclaim { token: LAST, channel: channel_of(channel) });
             }
             Act::Provide { client, channel, event } => {
                 let (token, event) = (token(channel, Some(event), true), event_name(event));

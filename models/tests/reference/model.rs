@@ -17,6 +17,7 @@ pub(crate) enum Act {
     Open { client: usize, channel: usize, with: Key },
     Leave { client: usize, channel: usize },
     Protect { client: usize, channel: usize },
+    Reclaim { client: usize, channel: usize },
     Provide { client: usize, channel: usize, event: usize },
     Withdraw { client: usize, channel: usize, event: usize },
     Listen { client: usize, channel: usize, event: Option<usize> },
@@ -56,7 +57,11 @@ pub(crate) struct Hub {
     pub(crate) last: Outcome,
     /// What the channel was opened with last.
     pub(crate) tried: Option<u8>,
+    /// Wrong passwords so far: more than [`WRONG_MAX`] are answered later, and time stands still here.
+    wrong: usize,
 }
+
+const WRONG_MAX: usize = 4;
 
 #[derive(Clone, Debug, Default)]
 struct Channel {
@@ -109,9 +114,7 @@ impl Hub {
             return false;
         }
         let known = self.channels.entry(channel).or_default();
-        let returns = record.is_some_and(|record| record.owner == client);
-        let first = known.members.is_empty() && record.is_none();
-        if returns || first {
+        if known.members.is_empty() && record.is_none() {
             known.owner = Some(client);
         }
         known.members.push(client);
@@ -119,20 +122,21 @@ impl Hub {
     }
 
     /// A client is no member any more, because it wants that or because its link is gone.
-    fn go(&mut self, client: usize, name: usize, wants: bool) {
-        let Some(channel) = self.channels.get_mut(&name) else { return };
+    fn go(&mut self, client: usize, name: usize, wants: bool) -> bool {
+        let Some(channel) = self.channels.get_mut(&name) else { return false };
         if channel.owner == Some(client) {
             self.last.put_out.extend(channel.members.iter().copied().filter(|member| *member != client));
             self.channels.remove(&name);
             if wants {
                 self.records.remove(&name);
             }
-            return;
+            return true;
         }
         channel.put_out(client);
         if channel.members.is_empty() {
             self.channels.remove(&name);
         }
+        true
     }
 
     fn protect(&mut self, client: usize, name: usize) -> bool {
@@ -145,6 +149,13 @@ impl Hub {
         others.iter().for_each(|other| channel.put_out(*other));
         self.last.put_out.extend(others);
         true
+    }
+
+    /// An owner that comes back is a plain member until it proves that it is the owner.
+    fn reclaim(&mut self, client: usize, name: usize) -> bool {
+        let owner = self.records.get(&name).map(|record| record.owner);
+        let channel = self.channels.get_mut(&name).filter(|_| owner == Some(client));
+        channel.is_some_and(|channel| channel.owner.replace(client).is_none())
     }
 
     fn provide(&mut self, client: usize, channel: usize, event: usize) -> bool {
@@ -181,22 +192,21 @@ impl Hub {
         match *act {
             Act::Connect { client } => self.connected.insert(client),
             Act::Drop { client } => {
-                (0..CHANNELS)
-                    .filter(|channel| self.is_member(client, *channel))
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .for_each(|channel| self.go(client, channel, false));
+                for channel in 0..CHANNELS {
+                    if self.is_member(client, channel) {
+                        self.go(client, channel, false);
+                    }
+                }
                 self.connected.remove(&client)
             }
             Act::Open { client, channel, with } => {
                 self.tried = self.password(channel, with);
+                self.wrong += usize::from(with == Key::Wrong);
                 self.open(client, channel, with)
             }
-            Act::Leave { client, channel } => {
-                self.go(client, channel, true);
-                true
-            }
+            Act::Leave { client, channel } => self.go(client, channel, true),
             Act::Protect { client, channel } => self.protect(client, channel),
+            Act::Reclaim { client, channel } => self.reclaim(client, channel),
             Act::Provide { client, channel, event } => self.provide(client, channel, event),
             Act::Withdraw { channel, event, .. } => {
                 self.channels.get_mut(&channel).is_some_and(|channel| channel.providers.remove(&event).is_some())
@@ -238,6 +248,7 @@ impl ReferenceStateMachine for Hub {
             6 => (what.clone(), keys).prop_map(|((client, channel, _), with)| Act::Open { client, channel, with }),
             1 => what.clone().prop_map(|(client, channel, _)| Act::Leave { client, channel }),
             2 => what.clone().prop_map(|(client, channel, _)| Act::Protect { client, channel }),
+            1 => what.clone().prop_map(|(client, channel, _)| Act::Reclaim { client, channel }),
             4 => what.clone().prop_map(|(client, channel, event)| Act::Provide { client, channel, event }),
             1 => what.clone().prop_map(|(client, channel, event)| Act::Withdraw { client, channel, event }),
             4 => some.clone().prop_map(|(client, channel, event)| Act::Listen { client, channel, event }),
@@ -249,34 +260,40 @@ impl ReferenceStateMachine for Hub {
     }
 
     /// Only what the hub gets to hear: a client keeps the rest to itself.
-    fn preconditions(&self, act: &Act) -> bool {
-        let of = |channel: usize| self.channels.get(&channel);
+    fn preconditions(hub: &Self, act: &Act) -> bool {
+        let of = |channel: usize| hub.channels.get(&channel);
         match *act {
-            Act::Connect { client } => !self.connected.contains(&client),
-            Act::Drop { client } => self.connected.contains(&client),
-            Act::Open { client, channel, .. } => self.connected.contains(&client) && !self.is_member(client, channel),
-            Act::Leave { client, channel } | Act::Protect { client, channel } => self.is_member(client, channel),
+            Act::Connect { client } => !hub.connected.contains(&client),
+            Act::Drop { client } => hub.connected.contains(&client),
+            Act::Open { client, channel, with } => {
+                let waits = with == Key::Wrong && hub.wrong == WRONG_MAX;
+                hub.connected.contains(&client) && !hub.is_member(client, channel) && !waits
+            }
+            Act::Leave { client, channel } | Act::Protect { client, channel } => hub.is_member(client, channel),
+            Act::Reclaim { client, channel } => {
+                hub.is_member(client, channel) && of(channel).is_some_and(|channel| channel.owner != Some(client))
+            }
             Act::Provide { client, channel, event } => {
                 let own = of(channel).and_then(|channel| channel.providers.get(&event)) == Some(&client);
-                self.connected.contains(&client) && !own
+                hub.connected.contains(&client) && !own
             }
             Act::Withdraw { client, channel, event } => {
                 of(channel).and_then(|channel| channel.providers.get(&event)) == Some(&client)
             }
             Act::Listen { client, channel, event } => {
                 let own = of(channel).is_some_and(|channel| channel.listeners.contains(&(client, event)));
-                self.connected.contains(&client) && !own
+                hub.connected.contains(&client) && !own
             }
             Act::Unlisten { client, channel, event } => {
                 of(channel).is_some_and(|channel| channel.listeners.contains(&(client, event)))
             }
-            Act::Call { client, .. } | Act::Broadcast { client, .. } => self.connected.contains(&client),
+            Act::Call { client, .. } | Act::Broadcast { client, .. } => hub.connected.contains(&client),
         }
     }
 
-    fn apply(mut self, act: &Act) -> Self {
-        self.last = Outcome::default();
-        self.last.done = self.act(act);
-        self
+    fn apply(mut hub: Self, act: &Act) -> Self {
+        hub.last = Outcome::default();
+        hub.last.done = hub.act(act);
+        hub
     }
 }
