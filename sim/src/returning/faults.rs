@@ -215,7 +215,12 @@ impl Returning {
     fn impose(&mut self, world: &mut World) {
         let Some(impostor) = self.impostor else { return };
         let gives_up = world.engine().decisions().on(self.faults.stream).chance(1, 3);
-        world.ask(impostor, if gives_up { Command::Close } else { Command::Connect });
+        if gives_up {
+            return world.ask(impostor, Command::Close);
+        }
+        // Whoever is first has it.
+        world.engine().cut(self.beliefs[0].node);
+        world.ask(impostor, Command::Connect);
         self.marks.met("fault: somebody else wants an id");
     }
 }
