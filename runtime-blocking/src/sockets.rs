@@ -49,7 +49,7 @@ impl Runtime for Reactor {
                 Endpoint::Unix(path) => {
                     let listener = UnixListener::bind(path)?;
                     listener.set_nonblocking(true)?;
-                    let accept = |me: &Reactor, listener: &UnixListener| unix_connection(me, listener.accept()?.0);
+                    let accept = |me: &Self, listener: &UnixListener| unix_connection(me, listener.accept()?.0);
                     Box::new(Accepting { listener: Socket::new(&me, listener), accept, local: at })
                 }
                 Endpoint::Tcp { host, port } => {
@@ -59,7 +59,7 @@ impl Runtime for Reactor {
                     deepen_backlog(&listener)?;
                     listener.set_nonblocking(true)?;
                     let local = tcp_endpoint(listener.local_addr());
-                    let accept = |me: &Reactor, listener: &TcpListener| tcp_connection(me, listener.accept()?.0);
+                    let accept = |me: &Self, listener: &TcpListener| tcp_connection(me, listener.accept()?.0);
                     Box::new(Accepting { listener: Socket::new(&me, listener), accept, local })
                 }
                 Endpoint::Memory(_) => return Err(at.unsupported()),

@@ -37,7 +37,10 @@ fn calls_and_sends_are_answered_in_plain_code() {
     assert_eq!(cast.math.call::<i64>("sum", &(15, 25)).wait().unwrap(), 40);
     assert_eq!(cast.consumer.call::<i64>("math", "sum", &(1, 2)).wait().unwrap(), 3);
     let (said, hears) = mpsc::channel();
-    let note = on_thread(move |word: Request<String>| Ok::<_, Fault>(said.send((*word).clone()).unwrap()));
+    let note = on_thread(move |word: Request<String>| {
+        said.send((*word).clone()).unwrap();
+        Ok::<_, Fault>(())
+    });
     let _note = cast.provided.provide("note", note).wait().unwrap();
     cast.math.send("note", "remember").wait().unwrap();
     assert_eq!(hears.recv_timeout(SOON).unwrap(), "remember");
@@ -156,7 +159,10 @@ fn a_handler_that_would_wait_for_itself_panics_and_its_caller_is_told() {
 #[test]
 fn slow_handlers_hold_up_nobody_and_calls_can_be_given_up() {
     let cast = cast();
-    let slow = on_thread(|time: Request<u64>| Ok::<_, Fault>(thread::sleep(Duration::from_millis(*time))));
+    let slow = on_thread(|time: Request<u64>| {
+        thread::sleep(Duration::from_millis(*time));
+        Ok::<_, Fault>(())
+    });
     let _slow = cast.provided.provide("slow", slow).wait().unwrap();
     let math = cast.math.clone();
     let slow = thread::spawn(move || math.call::<()>("slow", &400).wait());

@@ -1,4 +1,5 @@
 //! The examples of an adapter are programs that find each other. This test belongs to each of the adapters.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail as loudly as tests")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
