@@ -5,7 +5,7 @@
 
 mod away;
 mod disk;
-mod recorded;
+pub mod recorded;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -22,7 +22,6 @@ use commipc_protocol::{
 };
 
 pub use disk::{Disk, Works};
-pub use recorded::{recorded_broadcasts, recorded_calls, recorded_calls_with, recorded_items};
 
 pub const KEY: [u8; 32] = [7; 32];
 
