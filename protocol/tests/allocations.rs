@@ -16,7 +16,8 @@ use commipc_protocol::wire::{Control as _, Hello, MAGIC, VERSION};
 use commipc_protocol::{
     Input, Instant, Limits, LinkId, Machine as _, Name, Now, Output, Peer, READ_BUFFER, Transport, UnixMillis,
 };
-use support::{World, fed, feed, outgoing, recorded_calls, recorded_items};
+use support::recorded::{recorded_calls, recorded_items};
+use support::{World, fed, feed, outgoing};
 
 #[test]
 fn a_routed_call_allocates_nothing() {

@@ -179,6 +179,9 @@ pub struct Message<'a> {
     pub tag: &'a [u8],
 }
 
+/// A message's header, payload and tag, as bytes.
+type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// The label and value of HMAC 256/256 and the label of our fields; `alg` is a constant, never read to choose anything.
 const PREFIX: [u8; 8] = [0xa2, 0x01, 0x05, 0x3a, 0x00, 0x01, 0x00, 0x00];
 const LAYOUT: u64 = 1;
@@ -227,7 +230,7 @@ impl<'a> Message<'a> {
     }
 
     /// The header, the payload and the tag, not looked into.
-    pub(crate) fn split(bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8], &'a [u8]), Malformed> {
+    pub(crate) fn split(bytes: &'a [u8]) -> Result<Parts<'a>, Malformed> {
         let mut reader = Reader::new(bytes);
         reader.literal(&[0x84])?;
         let protected = reader.bytes()?;

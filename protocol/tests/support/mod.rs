@@ -6,7 +6,7 @@
 mod away;
 mod deceit;
 mod disk;
-mod recorded;
+pub mod recorded;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -23,7 +23,6 @@ use commipc_protocol::{
 };
 
 pub use disk::{Disk, Works};
-pub use recorded::{recorded_broadcasts, recorded_calls, recorded_calls_with, recorded_items};
 
 pub const KEY: [u8; 32] = [7; 32];
 
