@@ -502,7 +502,7 @@ fn v29_a_refused_try_leaves_no_zombie() {
         world.replace_hub(commipc_protocol::hub::Hub::new(config, &commipc_protocol::Seed::new([4; 32])));
     };
     let fresh = |world: &mut World| world.replace_hub(hub(Limits::default()));
-    let cases: [(&str, &dyn Fn(&mut World), &dyn Fn(&mut World)); 3] = [
+    let cases: [(&str, Turn<'_>, Turn<'_>); 3] = [
         ("its id is taken", &id_taken, &id_free),
         ("no room", &full, &fresh),
         ("another secret", &other_secret, &fresh),
@@ -536,6 +536,9 @@ fn v29_a_refused_try_leaves_no_zombie() {
         assert_eq!(world.expect_answered(2).1.unwrap().payload, payload(b"3"), "{case}");
     }
 }
+
+/// Something that happens in a world.
+type Turn<'a> = &'a dyn Fn(&mut World);
 
 /// A provider that has lost its connection, another that wants its id, and a caller.
 fn zombie() -> World {
