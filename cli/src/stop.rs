@@ -103,12 +103,10 @@ impl Stop {
             result = &mut finishing => finished(result),
             () = self.requested() => {
                 what.end().await;
-                match finishing.await {
-                    Err(DrainError::Cut(cut)) => {
-                        Err(Failure::new(Exit::Other, format!("stopped at once: {} cut off", requests(cut))))
-                    }
-                    _ => Ok(()),
+                if let Err(DrainError::Cut(cut)) = finishing.await {
+                    return Err(Failure::new(Exit::Other, format!("stopped at once: {} cut off", requests(cut))));
                 }
+                Ok(())
             }
         }
     }
@@ -116,12 +114,11 @@ impl Stop {
 
 fn finished(result: Result<(), DrainError>) -> Outcome {
     let Err(error) = result else { return Ok(()) };
-    let failure = match error {
-        DrainError::Cut(cut) => {
-            let text = format!("the time to finish was over: {} cut off", requests(cut));
-            Failure::new(Exit::Deadline, text).hint("give it more time with --drain")
-        }
-        lost => Failure::new(Exit::Unreachable, format!("the hub was lost before all was finished: {lost}")),
+    let failure = if let DrainError::Cut(cut) = error {
+        let text = format!("the time to finish was over: {} cut off", requests(cut));
+        Failure::new(Exit::Deadline, text).hint("give it more time with --drain")
+    } else {
+        Failure::new(Exit::Unreachable, format!("the hub was lost before all was finished: {error}"))
     };
     Err(failure.code(error.code().0))
 }

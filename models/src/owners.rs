@@ -321,7 +321,7 @@ impl Model for Owners {
                 !state.usurped && believe <= 1
             }),
             Property::always(PROVED, |_, state: &State| {
-                let chosen = state.hub.owner.or(state.hub.offer.map(|(to, _)| to));
+                let chosen = state.hub.owner.or_else(|| state.hub.offer.map(|(to, _)| to));
                 chosen.is_none_or(|chosen| {
                     let proved = state.clients[usize::from(chosen)].proved == Some(state.hub.epoch);
                     proved && state.hub.members.contains(&chosen)

@@ -227,7 +227,7 @@ impl Model for Routes {
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        if state.changed < self.changes && !(self.waits && !Self::quiet(state)) {
+        if state.changed < self.changes && (!self.waits || Self::quiet(state)) {
             steps.push(Step::Change);
         }
         let carrying = state.lines.iter().enumerate().filter(|(_, line)| !line.carries.is_empty());

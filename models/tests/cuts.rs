@@ -114,7 +114,7 @@ fn sides(transport: Transport) -> [(Vec<u8>, Vec<usize>, Feed); 2] {
     ]
 }
 
-fn split_at<'a>(bytes: &'a [u8], cuts: impl IntoIterator<Item = usize>) -> Vec<&'a [u8]> {
+fn split_at(bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     let mut begun = 0;
     for cut in cuts {

@@ -24,8 +24,11 @@ const WINDOW: Credit = Credit { items: 4, bytes: 4_096 };
 const DEADLINE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Plays a case with a request of this kind.
+type Play = fn(EventKind) -> Scene;
+
 /// What happens to a request, by the name that the table gives it, and how.
-const CAUSES: [(&str, fn(EventKind) -> Scene); 20] = [
+const CAUSES: [(&str, Play); 20] = [
     ("the caller gives it up", |kind| {
         let mut scene = Scene::running(kind, None);
         scene.world.command(CALLER, Command::Cancel { call: REQUEST });

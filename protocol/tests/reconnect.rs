@@ -21,22 +21,6 @@ fn world(names: &[&str]) -> World {
     world
 }
 
-/// Lets time pass in small steps until a client is as it was, and forgets what it was told meanwhile.
-fn restored(world: &mut World, client: usize) -> Vec<Event> {
-    let mut told = Vec::new();
-    for _ in 0..10_000 {
-        while let Some(event) = world.events[client].pop_front() {
-            let over = matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
-            told.push(event);
-            if over {
-                return told;
-            }
-        }
-        world.pass(Duration::from_millis(50));
-    }
-    panic!("client {client} is not restored: {told:?}");
-}
-
 /// Derives a channel's keys whenever that is asked for.
 fn derive(world: &mut World, client: usize, secret: &Secret) {
     let asks = |event: &Event| matches!(event, Event::DeriveChannelKey { .. });
@@ -68,7 +52,7 @@ fn s71_everything_is_as_it_was_after_a_cut() {
         world.cut(cut);
         let (reason, retry) = expect_lost(&mut world, cut);
         assert_eq!((reason, retry), (CloseReason::Lost, Duration::ZERO), "the first try is made at once");
-        let told = restored(&mut world, cut);
+        let told = world.restored(cut);
         assert!(matches!(told[0], Event::Ready(_)), "{told:?}");
     }
     world.call(1, 9, "math", "sum", b"");
@@ -162,7 +146,7 @@ fn an_owner_owns_again_what_was_held_for_it() {
     world.expect_done(0, 1);
     world.open(1, "ch");
     world.cut(0);
-    restored(&mut world, 0);
+    world.restored(0);
     world.protect(0, "ch", &Secret::key([1; 32]), 1);
 }
 
@@ -210,7 +194,7 @@ fn s35_a_provider_whose_place_was_taken_is_told() {
     world.cut(0);
     world.provide(1, 6, "math", "sum");
     world.release_dials();
-    let told = restored(&mut world, 0);
+    let told = world.restored(0);
     let refused = Failure::Refused(Refusal::ProviderExists);
     let is_it = |event: &Event| match event {
         Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Provider { token, .. }, why }) => {
@@ -313,7 +297,7 @@ fn s73_what_is_said_while_away_fails_or_waits_as_wanted() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.expect_answered(1), (Token(3), Err(never_sent(Misuse::Deadline))));
     world.release_dials();
-    restored(&mut world, 1);
+    world.restored(1);
     let request = world.expect_request(0);
     assert_eq!(request.message.payload, payload(b"first"));
     assert!(matches!(world.next(0), Event::Message(message) if message.message.payload == payload(b"second")));
@@ -358,7 +342,7 @@ fn a_call_that_may_be_repeated_is_made_again_and_no_other_is() {
     world.events[0].clear();
     let failure = Failure::Local(Misuse::Disconnected);
     assert_eq!(world.expect_answered(1), (Token(2), Err(CallFailure::Failed { failure, maybe_executed: true })));
-    restored(&mut world, 1);
+    world.restored(1);
     let again = world.expect_request(0).id;
     assert_ne!(first, again);
     assert!(world.events[0].is_empty());
@@ -388,7 +372,7 @@ fn what_is_opened_provided_heard_and_left_while_away_is_so_afterwards() {
     world.command(0, Command::Open { token: Token(14), channel: name("kept"), access });
     assert!(world.events[0].is_empty(), "the others wait for the hub");
     world.release_dials();
-    let told = restored(&mut world, 0);
+    let told = world.restored(0);
     for token in [12, 13, 14] {
         let done = |event: &&Event| matches!(event, Event::Done { token: of, result: Ok(()) } if *of == Token(token));
         assert_eq!(told.iter().chain(&world.events[0]).filter(done).count(), 1, "{token}");
@@ -425,7 +409,7 @@ fn s68_s69_silence_is_asked_and_then_given_up_by_both_sides() {
     }
     world.deceived = None;
     assert_eq!(expect_lost(&mut world, 0).0, CloseReason::Silent);
-    restored(&mut world, 0);
+    world.restored(0);
     world.mute = Some(0);
     for _ in 0..61 {
         world.pass(Duration::from_secs(1));
@@ -476,102 +460,6 @@ fn closing_while_away_ends_everything_once() {
     assert_eq!((world.clients[0].load().parked, world.clients[0].load().controls), (0, 0));
 }
 
-/// Whatever refuses a try, and however often: the connection is away, says so, is tried again, and comes back with all that
-/// hung on it. Meanwhile nothing hangs, and nobody believes that it stands.
-#[test]
-fn v29_a_refused_try_leaves_no_zombie() {
-    let id_taken = |world: &mut World| {
-        // Somebody else got the id while we were away.
-        world.command(1, Command::Connect);
-        assert!(matches!(world.next(1), Event::Ready(_)));
-    };
-    let id_free = |world: &mut World| world.command(1, Command::Close);
-    let full = |world: &mut World| {
-        let mut limits = Limits::default();
-        limits.connections = 0;
-        world.replace_hub(hub(limits));
-    };
-    let other_secret = |world: &mut World| {
-        let mut config = commipc_protocol::hub::HubConfig {
-            id: None,
-            credentials: support::credentials(&Secret::key([8; 32])),
-            limits: Limits::default(),
-            owner_policy: commipc_protocol::OwnerPolicy::default(),
-        };
-        config.id = Some(commipc_protocol::HubId::new("hub-a").unwrap());
-        world.replace_hub(commipc_protocol::hub::Hub::new(config, &commipc_protocol::Seed::new([4; 32])));
-    };
-    let fresh = |world: &mut World| world.replace_hub(hub(Limits::default()));
-    let cases: [(&str, &dyn Fn(&mut World), &dyn Fn(&mut World)); 3] = [
-        ("its id is taken", &id_taken, &id_free),
-        ("no room", &full, &fresh),
-        ("another secret", &other_secret, &fresh),
-    ];
-    for (case, refuse, relent) in cases {
-        let mut world = zombie();
-        refuse(&mut world);
-        world.events[0].clear();
-        let mut refused = 0;
-        for _ in 0..100 {
-            world.pass(Duration::from_millis(100));
-            refused += std::mem::take(&mut world.events[0]).iter().filter(|event| is_refused(event)).count();
-            if refused > 0 {
-                break;
-            }
-        }
-        assert!(refused > 0, "{case}: it was not refused");
-        // A call fails at once, and does not wait for an answer that cannot come.
-        world.call(0, 9, "math", "else", b"");
-        let failure = world.expect_answered(0).1.unwrap_err();
-        let away = CallFailure::Failed { failure: Failure::Local(Misuse::NotConnected), maybe_executed: false };
-        assert_eq!(failure, away, "{case}");
-        relent(&mut world);
-        let told = restored(&mut world, 0);
-        assert!(told.iter().any(|event| matches!(event, Event::Ready(_))), "{case}: {told:?}");
-        world.pass(Duration::from_secs(60));
-        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
-        world.call(2, 10, "math", "sum", b"");
-        let request = world.expect_request(0).id;
-        world.command(0, Command::Answer { request, result: Ok(payload(b"3")) });
-        assert_eq!(world.expect_answered(2).1.unwrap().payload, payload(b"3"), "{case}");
-    }
-}
-
-/// A provider that has lost its connection, another that wants its id, and a caller.
-fn zombie() -> World {
-    let clients =
-        vec![lasting("zombie", Reconnect::default()), impostor("zombie"), lasting("caller", Reconnect::default())];
-    let mut world = World::with(hub(Limits::default()), clients);
-    for client in [0, 2] {
-        world.command(client, Command::Connect);
-        assert!(matches!(world.next(client), Event::Ready(_)));
-    }
-    world.open(0, "math");
-    world.provide(0, 5, "math", "sum");
-    world.hold_dials = true;
-    world.cut(0);
-    world.refuse_dials();
-    world.hold_dials = false;
-    world
-}
-
-/// Another client with this id, which cannot take it over.
-fn impostor(id: &str) -> client::Client {
-    let config = client::ClientConfig {
-        hub: "memory:".into(),
-        id: Some(commipc_protocol::ClientId::new(id).unwrap()),
-        credential: commipc_protocol::CredentialId::shared(),
-        secret: Secret::key([7; 32]),
-        limits: Limits::default(),
-        reconnect: None,
-    };
-    client::Client::new(config, &commipc_protocol::Seed::new([9; 32]))
-}
-
-const fn is_refused(event: &Event) -> bool {
-    matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Refused(_) | CloseReason::Lost, .. }))
-}
-
 /// A provider that is replaced, or given up, before the hub has heard of it.
 #[test]
 fn what_is_provided_while_away_has_its_end_also_if_it_is_replaced_or_withdrawn() {
@@ -593,7 +481,7 @@ fn what_is_provided_while_away_has_its_end_also_if_it_is_replaced_or_withdrawn()
     world.command(0, Command::Listen { token: Token(10), channel: name("math"), event: None });
     world.command(0, Command::Unlisten { token: Token(11), listener: Token(10) });
     world.release_dials();
-    let told = restored(&mut world, 0);
+    let told = world.restored(0);
     let ended = |token| {
         let ends = |event: &&Event| matches!(event, Event::Done { token: Token(of), .. } if *of == token);
         assert_eq!(told.iter().filter(ends).count(), 1, "{token}: {told:?}");

@@ -1,4 +1,5 @@
 //! The part of a world that suites speak to have streams: scripts that give items as they are wanted, and take them.
+#![expect(clippy::wildcard_enum_match_arm, reason = "whatever else is said is no matter of streams")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -77,7 +78,6 @@ impl World {
             &Event::Stream(StreamEvent::Item { stream: of, ref payload, .. }) => {
                 (of == StreamId::Call(stream.token)).then_some(payload)
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is told is no item")]
             _ => None,
         };
         told.iter().filter_map(of_it).collect()
@@ -88,7 +88,6 @@ impl World {
     pub fn has_ended(&self, stream: Ticket) -> Option<&Result<(), CallFailure>> {
         self.told.get(&stream.node)?.iter().find_map(|event| match event {
             Event::Stream(StreamEvent::Ended { token, result }) => (*token == stream.token).then_some(result),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is told is no end of a stream")]
             _ => None,
         })
     }
@@ -127,7 +126,6 @@ impl World {
             }
             Event::Stream(StreamEvent::Ended { token, .. }) => self.forgets(node, StreamId::Call(*token)),
             Event::RequestEnded { request, .. } => self.forgets(node, StreamId::Request(*request)),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is told is no matter of streams")]
             _ => {}
         }
         false

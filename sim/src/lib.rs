@@ -19,6 +19,7 @@ pub mod decisions;
 mod engine;
 mod feeding;
 pub mod fuzzing;
+mod held;
 mod host;
 mod leaving;
 mod lives;

@@ -8,13 +8,14 @@ use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
 use commipc_protocol::client::{self, Client, ClientConfig, Reconnect, Request, RequestId};
 use commipc_protocol::hub::{self, Hub, HubConfig};
 use commipc_protocol::{
-    ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Machine as _, Output, OwnerPolicy, Seed,
+    ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Output, OwnerPolicy, Seed,
 };
 use core::time::Duration;
 
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
 use crate::feeding::Feeding;
+use crate::held::{held_by, held_by_client};
 use crate::lives::{Disk, Writing};
 use crate::mallory::{Malice, Mallory};
 use crate::node::{Clocks, Habits, NodeId};
@@ -596,20 +597,4 @@ fn credentials(key: [u8; 32]) -> Credentials {
         Ok(verifier) => none.with(CredentialId::shared(), Credential::shared(verifier)),
         Err(_) => none,
     }
-}
-
-fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
-    let client::Load { calls, serving, controls, sends, streams, parked, windows, flowing, unwritten } = client.load();
-    let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends), ("parked", parked)];
-    let streams = [("streams", streams), ("windows", windows), ("flowing", flowing), ("unwritten", unwritten)];
-    let timers = [("timers", usize::from(client.poll_timeout().is_some()))];
-    tables.into_iter().chain(streams).chain(timers).collect()
-}
-
-fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
-    let hub::Load { links, clients, channels, calls, routes, streams, joins, buffered, memory } = hub.load();
-    let tables = [("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("routes", routes)];
-    let others = [("streams", streams), ("joins", joins), ("buffered", buffered), ("memory", memory)];
-    let timers = [("timers", usize::from(hub.poll_timeout().is_some()))];
-    tables.into_iter().chain(others).chain(timers).collect()
 }

@@ -64,20 +64,16 @@ impl Client {
         let provided = self.provided(&header, streams);
         let channel = self.channel_name(&header)?;
         let incoming = self.incoming(frame, hop, message);
-        let event = match &incoming {
-            Some(incoming) => incoming.event.clone(),
-            None => EventName::new(header.event.as_str()).map_err(|_| Violation::BadName)?,
-        };
+        let known = incoming.as_ref().map(|incoming| Ok(incoming.event.clone()));
+        let event = known.unwrap_or_else(|| EventName::new(header.event.as_str()).map_err(|_| Violation::BadName))?;
         let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
         let reference = (header.epoch > 0).then(|| message_ref(message.protected, message.tag));
-        let request = header.request;
         let exchange = provided.is_ok_and(|(_, kind)| kind == EventKind::Exchange);
         let stream = streams.then(|| Stream::served(exchange));
-        let provider = provided.ok().map(|(token, _)| token);
         let serving = Serving {
             serial: id.serial,
-            provider,
-            request,
+            provider: provided.ok().map(|(token, _)| token),
+            request: header.request,
             channel,
             event,
             caller,

@@ -1,7 +1,9 @@
 //! Hubs that cannot be reached for a while, or are replaced by others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use commipc_protocol::client::{Event, ReconnectEvent};
 use commipc_protocol::hub::Hub;
 use commipc_protocol::{Input, LinkEnd, Machine as _, Output};
 
@@ -53,5 +55,21 @@ impl World {
             }
         }
         self.run();
+    }
+
+    /// Lets time pass in small steps until a client is as it was, and forgets what it was told meanwhile.
+    pub fn restored(&mut self, client: usize) -> Vec<Event> {
+        let mut told = Vec::new();
+        for _ in 0..10_000 {
+            while let Some(event) = self.events[client].pop_front() {
+                let over = matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
+                told.push(event);
+                if over {
+                    return told;
+                }
+            }
+            self.pass(Duration::from_millis(50));
+        }
+        panic!("client {client} is not restored: {told:?}");
     }
 }

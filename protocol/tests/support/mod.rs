@@ -1,6 +1,11 @@
 //! A hub and clients in memory, without delay: outputs of one are inputs of the other.
 
-#![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "shared by several test binaries, each of which uses a part"
+)]
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 mod away;

@@ -145,10 +145,7 @@ impl Client {
         }
         let reason = closed(driver).await;
         driver.links_over().await;
-        match reason {
-            CloseReason::Local => drains.whole.result(),
-            lost => Err(DrainError::Closed(lost)),
-        }
+        if reason == CloseReason::Local { drains.whole.result() } else { Err(DrainError::Closed(reason)) }
     }
 
     /// How much still runs of what [`Client::drain`] waits for; `None` before it was called.

@@ -70,7 +70,7 @@ struct HubPlan {
 type Program = Box<dyn Fn(SimNet) -> BoxFuture<'static, ()> + Send + Sync>;
 
 enum WeatherPlan {
-    Given(Weather),
+    Given(Box<Weather>),
     /// Another one for each seed.
     Any,
 }
@@ -90,7 +90,7 @@ impl SimNet {
             hubs: Vec::new(),
             programs: Vec::new(),
             lines: Vec::new(),
-            weather: WeatherPlan::Given(Weather::fair()),
+            weather: WeatherPlan::Given(Box::new(Weather::fair())),
             storm: None,
         };
         SimNetBuilder { plan, seeds: 0..1, replay: None }
@@ -138,7 +138,7 @@ impl SimNetBuilder {
 
     /// What connections are like; without it the weather is fair: they vary in speed and in how reads are cut, and never fail.
     pub fn weather(mut self, weather: Weather) -> Self {
-        self.plan.weather = WeatherPlan::Given(weather);
+        self.plan.weather = WeatherPlan::Given(Box::new(weather));
         self
     }
 
@@ -301,7 +301,7 @@ impl SimNet {
     pub(super) fn new(sim: &Sim, plan: &Arc<Plan>, seed: u64) -> Self {
         sim.shared.with(|state| {
             state.weather = match &plan.weather {
-                WeatherPlan::Given(weather) => weather.clone(),
+                WeatherPlan::Given(weather) => (**weather).clone(),
                 WeatherPlan::Any => Weather::drawn(state.decisions.on(state.fault)),
             };
             for (one, other, weather) in &plan.lines {

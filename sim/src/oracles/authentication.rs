@@ -100,6 +100,9 @@ impl Authentication {
             | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
+            | hub::Event::SlowConsumer { .. }
+            | hub::Event::Draining { .. }
+            | hub::Event::Drained { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

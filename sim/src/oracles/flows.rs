@@ -6,6 +6,7 @@
 //! ```
 //! What comes is the beginning of what one other end gave, in order, and only all of it is a success. The other end is
 //! known by who asked and what: where more than one may be meant, each is as long as it fits.
+#![expect(clippy::wildcard_enum_match_arm, reason = "whatever else is said is no matter of streams")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -150,7 +151,6 @@ impl Flows {
                 let fault = result.clone().err().unwrap_or_else(|| FaultCode::HandlerFailed.into());
                 self.said(node, End::Provider(*request), |said| said.end(Ending::Fault(fault)));
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is asked is no matter of streams")]
             _ => {}
         }
     }
@@ -185,7 +185,6 @@ impl Flows {
             }
             Event::Stream(StreamEvent::Finished { request, result }) => self.finished(node, *request, *result),
             Event::Stream(StreamEvent::Ended { token, result }) => self.ended(at, node, *token, result),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is told is no matter of streams")]
             _ => Ok(()),
         }
     }

@@ -269,6 +269,9 @@ impl Members {
             | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
+            | hub::Event::SlowConsumer { .. }
+            | hub::Event::Draining { .. }
+            | hub::Event::Drained { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

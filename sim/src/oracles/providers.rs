@@ -167,6 +167,9 @@ impl Providers {
             | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
+            | hub::Event::SlowConsumer { .. }
+            | hub::Event::Draining { .. }
+            | hub::Event::Drained { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }
