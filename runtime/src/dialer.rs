@@ -22,11 +22,11 @@ impl ClientBuilder {
     /// use commipc_runtime::{ClientBuilder, Connection, Endpoint};
     /// use std::io;
     ///
-    /// # fn connect_securely(to: &Endpoint) -> io::Result<futures_lite::io::Cursor<Vec<u8>>> { unimplemented!("{to}") }
-    /// fn over_tls(client: ClientBuilder) -> ClientBuilder {
+    /// # fn open_pipes(to: &Endpoint) -> io::Result<(&'static [u8], Vec<u8>)> { Err(to.unsupported()) }
+    /// fn over_pipes(client: ClientBuilder) -> ClientBuilder {
     ///     client.dialer(async |to: Endpoint| {
-    ///         let stream = connect_securely(&to)?; // anything that is `AsyncRead + AsyncWrite`
-    ///         Ok(Connection::over(stream))
+    ///         let (reader, writer) = open_pipes(&to)?;
+    ///         Ok(Connection::over_halves(reader, writer)) // or `over(stream)`, of what is `AsyncRead + AsyncWrite`
     ///     })
     /// }
     /// ```
