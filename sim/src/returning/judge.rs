@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use commipc_protocol::client::{Away, Command, Reconnect, Token};
-use commipc_protocol::{ChannelName, ClientId, EventName, Instant, Limits};
+use commipc_protocol::{ChannelName, ClientId, Instant, Limits};
 use core::time::Duration;
 
-use super::beliefs::Link;
+use super::beliefs::{Link, Place};
 use super::work::{CHANNELS, channel_name, event_name};
 use super::{LONGEST_DERIVATION, Returning};
-use crate::node::NodeId;
 use crate::oracles::Password;
 use crate::station::Station;
 use crate::world::World;
@@ -190,7 +189,8 @@ impl Returning {
                 let mut wants = self.beliefs[hearer].hearers(&channel, &event);
                 let heard = self.beliefs[hearer].heard.iter().filter(|heard| heard.message.payload.bytes == bytes);
                 let mut heard: Vec<Token> = heard.map(|heard| heard.to).collect();
-                (wants.sort_unstable(), heard.sort_unstable());
+                wants.sort_unstable();
+                heard.sort_unstable();
                 if wants != heard {
                     let what = format!("{wants:?} hear {channel}, and {heard:?} heard what {speaker} said");
                     world.fails("returning", self.beliefs[hearer].node, what);
@@ -207,7 +207,7 @@ impl Returning {
 
     /// A call to everybody who believes to provide something is answered by just that one.
     fn judge_calls(&mut self, world: &mut World) {
-        let mut asked: Vec<(NodeId, usize, Token, ClientId, (ChannelName, EventName))> = Vec::new();
+        let mut asked: Vec<(usize, Token, ClientId, Place)> = Vec::new();
         for provider in 0..self.beliefs.len() {
             let missing = self.missing(provider);
             let provided: Vec<_> = self.beliefs[provider].provided.keys().cloned().collect();
@@ -219,15 +219,16 @@ impl Returning {
                 let outgoing = self.says(world, caller, channel.clone(), event.clone(), guarded, Away::Fail);
                 let token = world.token();
                 let by = self.beliefs[provider].id.clone();
-                asked.push((self.beliefs[caller].node, caller, token, by, (channel, event)));
+                asked.push((caller, token, by, (channel, event)));
                 self.ask(world, caller, Command::Call { token, outgoing, time_left: SOON });
             }
         }
         self.pass(world, SOON + NEWS);
-        for (node, caller, token, by, place) in asked {
+        for (caller, token, by, place) in asked {
             let answer = self.beliefs[caller].answers.get(&token).cloned();
             if answer != Some(Ok(by.clone())) {
-                world.fails("returning", node, format!("its call to {place:?} of {by} ended with {answer:?}"));
+                let what = format!("its call to {place:?} of {by} ended with {answer:?}");
+                world.fails("returning", self.beliefs[caller].node, what);
             }
         }
     }
