@@ -6,7 +6,7 @@ use commipc_protocol::client::{Away, Command, Reconnect, Token};
 use commipc_protocol::{ChannelName, ClientId, Instant, Limits};
 use core::time::Duration;
 
-use super::beliefs::Link;
+use super::beliefs::{Link, Place};
 use super::work::{CHANNELS, channel_name, event_name};
 use super::{LONGEST_DERIVATION, Returning};
 use crate::oracles::Password;
@@ -207,7 +207,7 @@ impl Returning {
 
     /// A call to everybody who believes to provide something is answered by just that one.
     fn judge_calls(&mut self, world: &mut World) {
-        let mut asked = Vec::new();
+        let mut asked: Vec<(usize, Token, ClientId, Place)> = Vec::new();
         for provider in 0..self.beliefs.len() {
             let missing = self.missing(provider);
             let provided: Vec<_> = self.beliefs[provider].provided.keys().cloned().collect();
@@ -219,15 +219,16 @@ impl Returning {
                 let outgoing = self.says(world, caller, channel.clone(), event.clone(), guarded, Away::Fail);
                 let token = world.token();
                 let by = self.beliefs[provider].id.clone();
-                asked.push((self.beliefs[caller].node, caller, token, by, (channel, event)));
+                asked.push((caller, token, by, (channel, event)));
                 self.ask(world, caller, Command::Call { token, outgoing, time_left: SOON });
             }
         }
         self.pass(world, SOON + NEWS);
-        for (node, caller, token, by, place) in asked {
+        for (caller, token, by, place) in asked {
             let answer = self.beliefs[caller].answers.get(&token).cloned();
             if answer != Some(Ok(by.clone())) {
-                world.fails("returning", node, format!("its call to {place:?} of {by} ended with {answer:?}"));
+                let what = format!("its call to {place:?} of {by} ended with {answer:?}");
+                world.fails("returning", self.beliefs[caller].node, what);
             }
         }
     }
