@@ -34,7 +34,7 @@ fn a_handler_that_sleeps_with_tokio_is_told() {
 
 #[test]
 fn a_handler_that_sleeps_with_smol_is_told() {
-    let broken = with_a_handler_that(async || {
+    let broken = with_a_handler_that(|| async {
         smol::Timer::after(Duration::from_secs(3_600)).await;
     });
     assert!(broken.to_string().contains("async-io") && broken.to_string().contains("Request::sleep"), "{broken}");
