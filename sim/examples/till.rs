@@ -5,6 +5,8 @@
 //! cargo run -p commipc-sim --example till -- mended  the same program with its mistake mended: nothing is found
 //! ```
 
+#![expect(clippy::print_stdout, reason = "a program tells what it found")]
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};

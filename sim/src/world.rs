@@ -7,9 +7,7 @@ use std::sync::Arc;
 use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
 use commipc_protocol::client::{self, Client, ClientConfig, Reconnect, Request, RequestId};
 use commipc_protocol::hub::{self, Hub, HubConfig};
-use commipc_protocol::{
-    ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Output, OwnerPolicy, Seed,
-};
+use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Output, OwnerPolicy, Seed};
 use core::time::Duration;
 
 use crate::decisions::{Choices, Decisions};

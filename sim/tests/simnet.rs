@@ -105,7 +105,7 @@ fn a_paused_program_goes_on_where_it_was() {
 #[test]
 fn a_line_takes_its_time() {
     let slow = Weather::still().delayed(100 * Duration::from_millis(1), 100 * Duration::from_millis(1));
-    network().weather(Weather::still()).line("till", "a", slow.clone()).run(async |net| {
+    network().weather(Weather::still()).line("till", "a", slow).run(async |net| {
         let client = at_the_till(&net).await;
         let before = net.elapsed();
         assert_eq!(sum(&client, SECOND).await, Ok(40));
