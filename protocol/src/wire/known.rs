@@ -84,10 +84,12 @@ mod tests {
         out
     }
 
-    #[test]
-    fn what_is_known_is_read_as_if_it_were_not() {
-        let name = |text| Name::new(text).unwrap();
-        let open = Header {
+    fn name(text: &str) -> Name<'_> {
+        Name::new(text).unwrap()
+    }
+
+    fn open() -> Header<'static> {
+        Header {
             kind: Kind::Item,
             flags: Flags::RAW,
             channel: name("math"),
@@ -105,7 +107,12 @@ mod tests {
             index: 0,
             target: Target::new(name("you"), name("hub")),
             metadata: &[],
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_read_as_if_it_were_not() {
+        let open = open();
         let signed = Header { epoch: 300, reference: &[5; 32], ..open };
         for (first, tag) in [(open, &[][..]), (signed, &[9; 32])] {
             let known = Known::of(&encoded(&first, tag)).unwrap();

@@ -107,10 +107,12 @@ mod tests {
         out
     }
 
-    #[test]
-    fn what_begins_alike_is_read_as_if_nothing_were_known() {
-        let name = |text| Name::new(text).unwrap();
-        let first = Header {
+    fn name(text: &str) -> Name<'_> {
+        Name::new(text).unwrap()
+    }
+
+    fn call() -> Header<'static> {
+        Header {
             kind: Kind::Call,
             flags: Flags::RAW,
             channel: name("math"),
@@ -128,7 +130,12 @@ mod tests {
             index: 0,
             target: Target::NONE,
             metadata: &[0xa0],
-        };
+        }
+    }
+
+    #[test]
+    fn what_begins_alike_is_read_as_if_nothing_were_known() {
+        let first = call();
         let mut recent = Recent::default();
         let others = [
             first,

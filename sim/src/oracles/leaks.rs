@@ -16,6 +16,11 @@ impl Census {
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|(_, count)| *count == 0)
     }
+
+    /// What is held that does not stay for as long as peers do.
+    pub(crate) fn left(&self) -> Vec<(&'static str, usize)> {
+        self.0.iter().filter(|(what, count)| *count > 0 && !STAYS.contains(what)).copied().collect()
+    }
 }
 
 /// Holds that nothing is left behind. Fed by the world when nothing is under way, and after the last peer has gone.
@@ -35,9 +40,8 @@ impl Oracle for Leaks {
     }
 
     fn rested(&mut self, node: NodeId, census: &Census) -> Verdict {
-        let mut held = census.0.iter().filter(|(what, count)| *count > 0 && !STAYS.contains(what)).peekable();
-        let any = held.peek().is_some();
-        ensure(!any, || format!("{node:?} is asked for nothing and holds {:?}", held.collect::<Vec<_>>()))
+        let left = census.left();
+        ensure(left.is_empty(), || format!("{node:?} is asked for nothing and holds {left:?}"))
     }
 
     fn emptied(&mut self, node: NodeId, census: &Census) -> Verdict {

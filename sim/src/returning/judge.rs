@@ -142,7 +142,7 @@ impl Returning {
             if !waits.is_empty() || !belief.calls.is_empty() {
                 return Err(format!("{} still waits for {waits:?} and {:?}", belief.id, belief.calls));
             }
-            let left = world.census(belief.node);
+            let left = world.census(belief.node).left();
             if missing.is_empty() && !left.is_empty() {
                 return Err(format!("{} still holds {left:?}", belief.id));
             }

@@ -151,7 +151,7 @@ fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: 
     let seen = proxy.seen();
     assert_eq!(answered + failed, rounds() * 21, "every call and every stream has ended, once: {told}; {seen:?}");
     assert_eq!(wrong, 0, "nothing was done twice or answered wrongly: {told}; {seen:?}");
-    assert!(answered > failed, "most are answered: {told}; {seen:?}");
+    assert!(answered >= rounds() * 21 / 4, "many are answered: {told}; {seen:?}");
     assert!(seen.iter().all(|count| *count > 0), "it cut, stalled and split: {seen:?}");
 
     let started = Instant::now();

@@ -93,7 +93,7 @@ pub(crate) fn run<F: Future<Output = ()> + Send + 'static>(
     transport: Transport,
     script: impl FnOnce(Scene) -> F,
 ) {
-    let scene = Scene { adapter, transport, dir: Arc::new(tempfile::tempdir().unwrap()) };
+    let scene = Scene { adapter, transport, dir: Arc::new(tempfile::tempdir().unwrap()), host: Arc::default() };
     (adapter.run)(Box::pin(script(scene)));
 }
 
@@ -135,17 +135,23 @@ pub(crate) struct Scene {
     adapter: Adapter,
     pub(crate) transport: Transport,
     dir: Arc<tempfile::TempDir>,
+    host: Arc<std::sync::OnceLock<u16>>,
 }
 
 impl Scene {
     /// Another scene of the same kind.
     pub(crate) fn again(&self) -> Self {
-        Self { adapter: self.adapter, transport: self.transport, dir: Arc::new(tempfile::tempdir().unwrap()) }
+        Self {
+            adapter: self.adapter,
+            transport: self.transport,
+            dir: Arc::new(tempfile::tempdir().unwrap()),
+            host: Arc::default(),
+        }
     }
 
     /// The same place on another adapter.
     pub(crate) fn on(&self, adapter: Adapter) -> Self {
-        Self { adapter, transport: self.transport, dir: Arc::clone(&self.dir) }
+        Self { adapter, transport: self.transport, dir: Arc::clone(&self.dir), host: Arc::clone(&self.host) }
     }
 
     /// A file of this scene.
@@ -153,12 +159,20 @@ impl Scene {
         self.dir.path().join(name)
     }
 
-    /// Where a hub of this scene listens; on TCP any port.
+    /// Where a hub of this scene listens; on TCP any port, of an address that no client takes one of.
     pub(crate) fn url(&self, name: &str) -> String {
         match self.transport {
             Transport::Unix => format!("unix:{}", self.path(name).display()),
-            Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
+            Transport::Tcp => format!("tcp://{}:0", self.host()),
         }
+    }
+
+    /// An address of this machine that no other scene uses, so that a port which was ours is still free.
+    fn host(&self) -> std::net::Ipv4Addr {
+        static SCENES: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(1);
+        let number = *self.host.get_or_init(|| SCENES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let [high, low] = number.to_be_bytes();
+        std::net::Ipv4Addr::new(127, 77, high, low)
     }
 
     /// A hub without URL and secret.
