@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use commipc_tokio::{AfterGrace, OwnerPolicy};
 
 use crate::bench::{self, args::Bench};
+use crate::bridge;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +21,8 @@ Examples:
   commipc listen math                                hear all broadcasts of a channel
   commipc broadcast math news '\"pi is still 3\"'      say something to all who listen
   commipc channels                                   what the hub holds
+  commipc bridge URL_A URL_B --secret-file bridge.key
+                                                     join two hubs
   commipc bench rpc --json                           measure calls through a hub
   commipc sim run --seeds 1000                       simulate hubs and clients in any weather
 
@@ -180,6 +183,7 @@ pub(crate) enum Command {
     Listen(Listen),
     Channels(Channels),
     Members(Members),
+    Bridge(bridge::Args),
     Protect(Protect),
     Keygen(Keygen),
     Demo(Demo),
@@ -203,8 +207,8 @@ pub(crate) enum Command {
 ///     default       password:<no spaces> ids=*
 ///
 /// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes observer, who may ask for
-/// channels and members and listen to the hub's own channels, and bridge and admin, which nothing needs yet, separated by
-/// commas. Clients name their entry with --credential; those that name none prove `default`, which --secret-file may give
+/// channels and members and listen to the hub's own channels, bridge, who may join this hub with another, and admin, which
+/// nothing needs yet, separated by commas. Clients name their entry with --credential; those that name none prove `default`, which --secret-file may give
 /// instead of a line.
 ///
 /// SIGHUP reads the table and the secret file anew: new connections are asked by the new table, those that stand are not
@@ -224,6 +228,9 @@ pub(crate) struct Hub {
     /// A file with a password for the hub's own channels: who listens to them, or asks for channels and members, must know it
     #[arg(long, value_name = "FILE")]
     pub(crate) system_password_file: Option<PathBuf>,
+    /// A file with the secret of bridges to other hubs; without one there are none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bridge_secret_file: Option<PathBuf>,
     /// Where to keep who owns the channels and what checks their passwords, so that both survive a restart of the hub;
     /// made when absent, for this user only
     #[arg(long, value_name = "DIR")]

@@ -53,6 +53,11 @@ pub fn hub() -> HubBuilder {
     HubBuilder::new(Arc::new(Smol))
 }
 
+/// A bridge between the hubs at two URLs, where a client would be.
+pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
+    BridgeBuilder::new(Arc::new(Smol), a, b)
+}
+
 /// Smol's global executor.
 #[derive(Clone, Copy, Debug, Default)]
 struct Smol;

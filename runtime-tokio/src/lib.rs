@@ -51,6 +51,11 @@ pub fn hub() -> HubBuilder {
     HubBuilder::new(Arc::new(Tokio::default()))
 }
 
+/// A bridge between the hubs at two URLs, where a client would be.
+pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
+    BridgeBuilder::new(Arc::new(Tokio::default()), a, b)
+}
+
 /// The tokio runtime in which it is first used. That runtime's I/O and time drivers must be enabled.
 ///
 /// # Panics

@@ -3,6 +3,7 @@
 //! Applications use an adapter (`commipc_tokio`, `commipc_smol`), which re-exports all of this and adds `client(url)`
 //! and `hub()`. Here is what an adapter, or a simulator, implements: [`Runtime`], [`Transport`] and [`Acceptor`].
 
+mod bridge;
 mod client;
 pub mod clock;
 mod credentials;
@@ -19,6 +20,9 @@ mod secret;
 pub mod state;
 mod sync;
 
+pub use bridge::{
+    Allow, AllowError, Bridge, BridgeBuilder, BridgeClosed, BridgeCounters, Bridging, Side,
+};
 pub use client::{
     BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, ConnectionState,
     DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, Handling, IntoChannel, IntoEvent, Items,
@@ -37,7 +41,7 @@ pub use commipc_protocol::{
 pub use credentials::{CredentialTable, CredentialsError, LineError};
 pub use endpoint::{Endpoint, EndpointError, default_url};
 pub use error::{
-    CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProtectError, ProvideError,
+    BridgeError, CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProtectError, ProvideError,
     SecretSourceError, SendError,
 };
 pub use hub::{Hub, HubBuilder, Starting};

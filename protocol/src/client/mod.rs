@@ -21,6 +21,7 @@ mod numbers;
 mod parked;
 mod reconnect;
 mod registering;
+mod relay;
 mod restore;
 mod seal;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use parked::Parked;
 use reconnect::Tries;
+use relay::Relay;
 pub use reconnect::{Reconnect, ReconnectEvent, Unrestored};
 use restore::Progress;
 use serving::Serving;
@@ -132,6 +134,8 @@ pub struct Client {
     takeover_secrets: Stream,
     /// For owner keys and joins.
     channel_keys: Stream,
+    /// Of a bridge's client.
+    relay: Option<Relay>,
 }
 
 /// What falls due at a client.
@@ -206,6 +210,7 @@ impl Client {
             takeovers: Takeovers::default(),
             takeover_secrets: seed.stream(Purpose::Takeover),
             channel_keys: seed.stream(Purpose::Channels),
+            relay: None,
         }
     }
 
@@ -331,6 +336,9 @@ impl Client {
             return if ready && frame.number() >= 128 { Ok(()) } else { Err(Violation::UnknownFrame) };
         };
         let Phase::Ready(_) = &self.phase else { return self.handle_handshake_frame(kind, frame) };
+        if let Some(relayed) = self.relay(kind, frame) {
+            return relayed;
+        }
         match kind {
             FrameType::Done => self.handle_done(frame),
             FrameType::JoinChallenge => self.handle_join_challenge(frame),
@@ -364,7 +372,12 @@ impl Client {
             | FrameType::Provide
             | FrameType::Withdraw
             | FrameType::Listen
-            | FrameType::Unlisten => Err(Violation::UnexpectedFrame),
+            | FrameType::Unlisten
+            | FrameType::Announce
+            | FrameType::Forget
+            | FrameType::Remote
+            | FrameType::Told
+            | FrameType::Attach => Err(Violation::UnexpectedFrame),
         }
     }
 

@@ -10,18 +10,23 @@
 //! The cost of an input grows with what it touches, never with how many links, channels or members there are.
 
 mod api;
+mod bridging;
 mod calls;
 mod changes;
 mod conversation;
+mod crossing;
+mod doubles;
 mod fanout;
 mod guard;
 mod heartbeat;
+mod homes;
 mod joining;
 mod links;
 mod loops;
 mod ownership;
 mod registry;
 mod remembered;
+mod routes;
 mod session;
 mod state;
 mod streams;
@@ -36,6 +41,7 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
 pub use api::*;
+use bridging::Bridges;
 use calls::Calls;
 use changes::Changes;
 use links::Links;
@@ -75,6 +81,7 @@ pub struct Hub {
     /// How many names each credential makes the hub remember.
     names: BTreeMap<CredentialId, usize>,
     calls: Calls,
+    bridges: Bridges,
     changes: Changes,
     timers: Timers<Due>,
     /// Links with something to send, each once.
@@ -115,6 +122,8 @@ enum Due {
     JoinFailed(LinkId, u64),
     Ownership(ChannelIx),
     Summary,
+    Doubles,
+    Errand(u64),
     Call(Key),
 }
 
@@ -147,6 +156,7 @@ impl Hub {
             records: BTreeMap::new(),
             names: BTreeMap::new(),
             calls: Calls::default(),
+            bridges: Bridges::new(hash),
             changes: Changes::default(),
             timers: Timers::new(),
             ready: VecDeque::new(),
@@ -196,6 +206,7 @@ impl Hub {
     /// What the hub holds for its links, in bytes: frames as they are, tables as estimated.
     fn memory(&self) -> usize {
         let tables = self.links.len() * LINK_SIZE + self.calls.len() * CALL_SIZE + self.registry.size();
+        let tables = tables + self.bridges.size();
         self.pool.retained() + self.partials + self.changes.retained() + tables
     }
 
@@ -227,6 +238,7 @@ impl Machine for Hub {
             Input::Timeout => self.handle_timeout(),
         }
         self.end_doomed();
+        self.tell_changes();
         if self.stopping && !self.stopped && self.links.len() == 0 {
             self.stopped = true;
             self.event(Event::Stopped);
@@ -335,6 +347,7 @@ impl Hub {
             }
             // Before the next frame, since that may have come in another read.
             self.end_doomed();
+            self.tell_changes();
         }
     }
 
@@ -384,6 +397,8 @@ impl Hub {
                 Due::JoinFailed(link, id) => self.join_refused(link, id),
                 Due::Ownership(channel) => self.ownership_due(channel),
                 Due::Summary => self.summarise(),
+                Due::Doubles => self.doubles_due(),
+                Due::Errand(number) => self.errand_due(number),
                 Due::Call(key) => self.call_expired(key),
             }
         }

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::{DisconnectReason, Hub};
 use crate::error::{Refusal, Violation};
 use crate::slots::Key;
-use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Kind, Known, ROUTE_BY_HUB, Target};
+use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Kind, Known, ROUTE_BY_HUB};
 
 /// What a stream has beside a call.
 #[derive(Debug, Default)]
@@ -86,7 +86,17 @@ impl Hub {
             (End::Provider, _) => self.begun(key),
             (End::Caller, _) => {}
         }
-        self.forward(to, route, piece);
+        if !self.forward(to, route, piece) {
+            self.too_long_for(key, end, (to, route));
+        }
+    }
+
+    /// A piece is too long for where it goes on; the stream ends, if that was not its end.
+    fn too_long_for(&mut self, key: Key, end: End, (to, route): (LinkIx, u32)) {
+        match end {
+            End::Provider if self.calls.get(key).is_none() => self.fail(to, route, Refusal::TooLarge),
+            End::Provider | End::Caller => self.end_call_with(key, Refusal::TooLarge),
+        }
     }
 
     /// What the pieces begin with that this link sends with this number.
@@ -142,13 +152,9 @@ impl Hub {
 
     fn is_piece_of(&self, call: &Call, end: End, piece: Passing<'_>) -> bool {
         let header = piece.header;
-        let target = || {
-            let caller = self.links.get(call.caller).and_then(Session::member);
-            caller.map(|member| Target::new(member.client.as_name(), self.id.as_name()))
-        };
         call.request == header.request
             && call.epoch == header.epoch
-            && (end == End::Caller || target() == Some(header.target))
+            && (end == End::Caller || self.is_caller(call, header.target))
     }
 
     /// The link and number under which the end opposite to this one knows a call.

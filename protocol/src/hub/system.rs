@@ -44,12 +44,15 @@ enum Told {
     OwnerChanged,
     ProtectionChanged,
     ChannelTerminated,
+    BridgeUp,
+    BridgeDown,
+    ProtectionConflict,
     Log,
     Error,
 }
 
 impl Told {
-    const COUNT: usize = 9;
+    const COUNT: usize = 12;
 
     const fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -60,6 +63,9 @@ impl Told {
             Self::OwnerChanged => (SYSTEM_CHANNEL, "owner_changed"),
             Self::ProtectionChanged => (SYSTEM_CHANNEL, "protection_changed"),
             Self::ChannelTerminated => (SYSTEM_CHANNEL, "channel_terminated"),
+            Self::BridgeUp => (SYSTEM_CHANNEL, "bridge_up"),
+            Self::BridgeDown => (SYSTEM_CHANNEL, "bridge_down"),
+            Self::ProtectionConflict => (SYSTEM_CHANNEL, "protection_conflict"),
             Self::Log => (LOGS_CHANNEL, "server_log"),
             Self::Error => (ERRORS_CHANNEL, "server_error"),
         }
@@ -145,6 +151,7 @@ impl Hub {
     /// Tells the application, and whoever listens to the hub's own channels.
     pub(super) fn event(&mut self, event: Event) {
         self.tell(&event);
+        self.tell_bridges(&event);
         self.outputs.push_back(crate::Output::Event(event));
     }
 
@@ -180,6 +187,22 @@ impl Hub {
             }
             Event::Terminated { channel } => {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
+            }
+            Event::BridgeUp { client, hub } => {
+                self.announce(Told::BridgeUp, &[("client_id", Value::Text(client)), ("hub", Value::Text(hub))]);
+                self.log("info", Some(client), || alloc::format!("bridge {client} leads to hub {hub}"));
+            }
+            Event::BridgeDown { client, hub } => {
+                self.announce(Told::BridgeDown, &[("client_id", Value::Text(client)), ("hub", Value::Text(hub))]);
+                self.log("info", Some(client), || alloc::format!("bridge {client} leads no more to hub {hub}"));
+            }
+            Event::ProtectionConflict { channel, home } => {
+                let home = home.as_ref().map_or(Value::Null, |home| Value::Text(home));
+                self.announce(Told::ProtectionConflict, &[("channel", Value::Text(channel)), ("home", home)]);
+                self.log("error", None, || alloc::format!("channel {channel} is protected differently at another hub"));
+            }
+            Event::BridgeFull { client } => {
+                self.log("error", Some(client), || alloc::format!("bridge {client} announces more than it may"));
             }
             // Strangers in numbers would flood those who listen, and so would what goes in circles.
             Event::Rejected { .. } | Event::Looped { .. } | Event::Store { .. } | Event::Stopped => {}

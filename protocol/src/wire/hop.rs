@@ -56,6 +56,30 @@ impl<'a> Hop<'a> {
         out.put_slice(self.visited);
     }
 
+    /// Writes the header for another hub: this one is then the last that the message has visited.
+    pub fn put_past(&self, own: Name<'_>, out: &mut BytesMut) {
+        out.put_u32(self.route);
+        out.put_u8(self.hops);
+        let (&count, ids) = self.visited.split_first().unwrap_or((&0, &[]));
+        out.put_u8(count.saturating_add(1));
+        out.put_slice(ids);
+        // A name has at most 128 bytes.
+        out.put_u8(own.as_str().len() as u8);
+        out.put_slice(own.as_str().as_bytes());
+    }
+
+    /// How many bytes [`put_past`](Self::put_past) writes.
+    #[must_use]
+    pub const fn past_len(&self, own: Name<'_>) -> usize {
+        self.encoded_len() + 1 + own.as_str().len()
+    }
+
+    /// The same header under another number.
+    #[must_use]
+    pub const fn with_route(self, route: u32) -> Self {
+        Self { route, ..self }
+    }
+
     /// Whether the message comes from where it was made: it has passed no hub.
     #[must_use]
     pub const fn is_direct(&self) -> bool {

@@ -22,12 +22,12 @@ mod outbox;
 pub use cbor::Malformed;
 pub(crate) use control::PROOF_ENTRY_LEN;
 pub use control::{
-    Accept, Ack, AuthFailed, Challenge, Channel, Control, Credit, Done, Fail, Goodbye, Hello, Join, JoinChallenge,
-    Leave, Listen, Offer, Open, PIECE_OVERHEAD, Ping, Pong, Proof, Protect, Provide, Reclaim, Refused, Terminate,
-    Unlisten, Unprotect, Welcome, Withdraw,
+    Accept, Ack, Announce, Attach, AuthFailed, Challenge, Channel, Control, Credit, Done, Fail, Forget, Goodbye, Hello,
+    Join, JoinChallenge, Leave, Listen, Offer, Open, PIECE_OVERHEAD, Ping, Pong, Proof, Protect, Provide, Reclaim, Refused, Remote, Terminate,
+    Told, Unlisten, Unprotect, Welcome, Withdraw,
 };
 pub(crate) use fault::{parse_fault, put_fault};
-pub use field::{Policy, Record};
+pub use field::{Policy, Record, Terms};
 pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
 pub use hop::{Hop, ROUTE_BY_HUB};
 pub(crate) use inbox::Scraps;

@@ -5,6 +5,7 @@
 
 mod away;
 mod disk;
+pub mod net;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
