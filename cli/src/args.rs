@@ -268,6 +268,9 @@ pub(crate) struct Call {
     /// Repeat the call and print how long the answers took instead
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
+    /// Tell on stderr who has answered, and over which hubs the answer has come
+    #[arg(long, conflicts_with = "repeat")]
+    pub(crate) trace: bool,
 }
 
 /// Which event of which channel.

@@ -18,10 +18,10 @@ use bytes::BytesMut;
 use commipc_protocol::auth::Secret;
 use commipc_protocol::bridge::Side;
 use commipc_protocol::client::{Command, Event, Token};
-use commipc_protocol::hub;
+use commipc_protocol::hub::{self, DisconnectReason};
 use commipc_protocol::wire::{Announce, Control as _, FrameType, Hop, Message, Terms};
 use commipc_protocol::{Limits, Name, Refusal};
-use support::net::{Evil, Net, address};
+use support::net::{Evil, Net, Node, address};
 use support::payload;
 
 fn password() -> Secret {
@@ -263,11 +263,14 @@ fn d15_v31_a7_who_floods_the_doubles_of_a_hub_keeps_nobody_elses_messages_out() 
     net.evil = None;
     assert_eq!(heard(&mut net, 1, "open"), 20);
     assert_eq!(net.hubs[1].as_ref().unwrap().counters().unremembered, 30);
+    net.events[2].clear();
     net.say(2, "open", "up", b"honest");
     assert_eq!(heard(&mut net, 1, "open"), 1);
+    net.events[0].clear();
     net.say(0, "open", "up", b"later");
     assert_eq!(heard(&mut net, 1, "open"), 0);
     net.pass(Duration::from_secs(60));
+    net.events[0].clear();
     net.say(0, "open", "up", b"later");
     assert_eq!(heard(&mut net, 1, "open"), 1, "in a minute it may again");
 }
@@ -298,4 +301,60 @@ fn v4_v7_a7_nothing_that_a_bridge_answers_itself_is_an_answer_where_calls_are_si
     net.pass(Duration::from_secs(31));
     let ended = net.events[1].iter().filter(|event| matches!(event, Event::Answered { result: Err(_), .. })).count();
     assert_eq!(ended, 1, "the caller's deadline ends it");
+}
+
+#[test]
+fn v25_a_bridge_for_which_a_broadcast_waits_too_long_is_ended_and_nobody_waits_for_it() {
+    let mut net = scene(8);
+    net.deaf.push(Node::Bridge(0));
+    net.say(0, "open", "up", b"1");
+    net.pass(Duration::from_secs(4));
+    net.say(0, "open", "up", b"2");
+    assert!(net.hub_events[0].iter().all(|event| !matches!(event, hub::Event::BridgeDown { .. })));
+    net.pass(Duration::from_secs(1));
+    net.say(0, "open", "up", b"3");
+    let ended = |event: &hub::Event| {
+        matches!(event, hub::Event::Disconnected { why: DisconnectReason::Refused(Refusal::SlowConsumer), .. })
+    };
+    assert!(net.hub_events[0].iter().any(ended));
+    net.deaf.clear();
+    net.pass(Duration::from_secs(90));
+    net.events[1].clear();
+    net.say(0, "open", "up", b"4");
+    assert_eq!(heard(&mut net, 1, "open"), 1, "it is back, without what has waited");
+}
+
+#[test]
+fn s78_v2_a_call_that_a_bridge_doubles_runs_once_at_a_time_and_where_it_is_signed_once() {
+    let mut net = scene(9);
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let keeps = Rc::clone(&kept);
+    net.evil = Some((
+        0,
+        Box::new(move |kind, body| {
+            if kind != FrameType::Call.number() {
+                return vec![(kind, body.to_vec())];
+            }
+            let mut again = body.to_vec();
+            again[2] ^= 1;
+            keeps.borrow_mut().push(again.clone());
+            vec![(kind, body.to_vec()), (kind, again)]
+        }),
+    ));
+    for (channel, runs_again) in [("open", true), ("vault", false)] {
+        net.provide(1, 9, channel, "sum");
+        if channel == "vault" { net.call_guarded(0, 1, channel, "sum") } else { net.call(0, 1, channel, "sum", b"") };
+        let request = net.expect_request(1).id;
+        assert!(net.events[1].is_empty(), "{channel}: the same call does not run beside itself");
+        net.command(1, Command::Answer { request, result: Ok(payload(b"4")) });
+        assert!(net.expect_answered(0).is_ok(), "{channel}");
+        let body = kept.borrow().last().unwrap().clone();
+        net.forge(0, Side::B, FrameType::Call.number(), &body);
+        let asked = std::mem::take(&mut net.events[1]);
+        let asked = asked.iter().filter(|event| matches!(event, Event::Request(_))).count();
+        assert_eq!(asked, usize::from(runs_again), "{channel}");
+        // What it has started there, its caller's hub knows nothing of.
+        assert!(net.events[0].iter().all(|event| !matches!(event, Event::Answered { .. })));
+        net.events[0].clear();
+    }
 }

@@ -177,6 +177,23 @@ fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs
 }
 
 #[test]
+fn s20_s82_a_channel_ends_with_its_owner_for_its_members_at_every_hub() {
+    let mut net = vault(9);
+    net.join(2, "vault", &password(1));
+    net.join(3, "vault", &password(1));
+    net.command(0, Command::Terminate { token: Token(3), channel: name("vault") });
+    for client in [2, 3] {
+        assert_eq!(expect_closed(&mut net, client), Refusal::Terminated);
+    }
+    // The owner's going is as good.
+    let mut net = vault(10);
+    net.join(3, "vault", &password(1));
+    net.command(0, Command::Close);
+    assert_eq!(expect_closed(&mut net, 3), Refusal::Terminated);
+    net.join(4, "vault", &password(1));
+}
+
+#[test]
 fn s82_when_the_way_to_a_home_is_lost_in_the_middle_of_a_join_that_is_told() {
     let mut net = vault(5);
     net.held.push(support::net::Node::Hub(0));

@@ -323,6 +323,51 @@ fn s78_nothing_goes_further_than_messages_may() {
 }
 
 #[test]
+fn calls_that_come_over_one_bridge_are_so_many() {
+    let mut limits = Limits::default();
+    limits.bridge_calls = 3;
+    let mut net = Net::with(13, 2, &[("a", 0), ("b", 1), ("a2", 0)], limits);
+    net.bridge(0, 1);
+    net.open(1, "math");
+    net.provide(1, 5, "math", "sum");
+    for (client, token) in [(0, 1), (2, 1), (0, 2)] {
+        net.call(client, token, "math", "sum", b"");
+    }
+    net.call(2, 2, "math", "sum", b"");
+    assert_eq!(net.expect_refused(2), Refusal::Overloaded);
+    answer(&mut net, 1, b"");
+    assert!(net.expect_answered(0).is_ok());
+    net.call(2, 3, "math", "sum", b"");
+    assert!(net.events[2].is_empty());
+}
+
+#[test]
+fn what_has_come_on_which_way_is_told_with_it_and_listed() {
+    let mut net = Net::new(14, 3, &[("a", 0), ("b", 2)]);
+    net.bridge(0, 1);
+    net.bridge(1, 2);
+    net.open(1, "math");
+    net.provide(1, 5, "math", "sum");
+    net.listen(1, 7, "math", None);
+    net.open(0, "math");
+    let path = |hubs: &[usize]| hubs.iter().map(|hub| HubId::new(&hub_name(*hub)).unwrap()).collect::<Vec<_>>();
+    net.say(0, "math", "up", b"");
+    assert_eq!(net.expect_message(1).message.path, path(&[0, 1]));
+    net.call(0, 1, "math", "sum", b"");
+    answer(&mut net, 1, b"");
+    assert_eq!(net.expect_answered(0).unwrap().path, path(&[2, 1]));
+    net.call(0, 2, "__comm_ipc_system", "members", b"\xa1\x67channel\x64math");
+    let listed = net.expect_answered(0).unwrap().payload.bytes;
+    let text = String::from_utf8_lossy(&listed).into_owned();
+    for part in ["hub-c", "hub-b", "sum"] {
+        assert!(text.contains(part), "{part} is not in {text:?}");
+    }
+    net.call(0, 3, "__comm_ipc_system", "channels", b"\xf6");
+    let listed = net.expect_answered(0).unwrap().payload.bytes;
+    assert!(String::from_utf8_lossy(&listed).contains("hub-c"));
+}
+
+#[test]
 fn a_bridge_announces_only_so_much_and_the_hub_says_so_once() {
     let mut limits = Limits::default();
     limits.bridge_routes = 3;

@@ -89,8 +89,6 @@ struct Play {
     graph: Graph,
     /// Who has heard which message how often, by the message's number.
     heard: BTreeMap<(u32, usize), usize>,
-    /// What each member heard last of each other.
-    last: BTreeMap<(usize, usize), u32>,
     said: u32,
     /// How often each call has ended.
     ended: BTreeMap<u64, usize>,
@@ -111,7 +109,6 @@ impl Play {
             net,
             graph: graph.clone(),
             heard: BTreeMap::new(),
-            last: BTreeMap::new(),
             said: 0,
             ended: BTreeMap::new(),
             asked: 0,
@@ -198,9 +195,8 @@ impl Play {
                 match event {
                     Event::Message(message) => {
                         let number = u32::from_be_bytes(message.message.payload.bytes[..].try_into().unwrap());
-                        let times = self.heard.entry((number, member)).or_default();
-                        *times += 1;
-                        assert_eq!(*times, 1, "{} is heard twice by {member}: {}", number, self.told());
+                        let before = self.heard.insert((number, member), 1);
+                        assert_eq!(before, None, "{number} is heard twice by {member}: {}", self.told());
                     }
                     Event::Request(request) => {
                         let from: usize = request.message.sender.client[1..].parse().unwrap();
@@ -210,9 +206,8 @@ impl Play {
                         self.net.feed_client(member, Input::Command(command));
                     }
                     Event::Answered { token, .. } => {
-                        let times = self.ended.get_mut(&token.0).unwrap();
-                        *times += 1;
-                        assert_eq!(*times, 1, "{token:?} ends twice: {}", self.told());
+                        let before = self.ended.insert(token.0, 1);
+                        assert_eq!(before, Some(0), "{token:?} ends twice: {}", self.told());
                     }
                     _ => {}
                 }
@@ -280,10 +275,11 @@ impl Play {
     fn storm(&mut self, length: usize) {
         for _ in 0..length {
             let (hub, edge) = (self.draw(self.graph.0), self.draw(self.graph.1.len()));
+            let side = if self.draw(2) == 0 { Side::A } else { Side::B };
             match self.draw(14) {
                 0..=3 => self.say(hub),
                 4..=6 => self.ask(hub),
-                7 => self.net.cut(edge, if self.draw(2) == 0 { Side::A } else { Side::B }),
+                7 => self.net.cut(edge, side),
                 8 if self.net.bridges[edge].is_some() => self.net.kill_bridge(edge),
                 8 => self.start_bridge(edge),
                 9 if self.net.hubs[hub].is_some() => self.net.kill_hub(hub),

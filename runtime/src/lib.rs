@@ -28,7 +28,7 @@ pub use client::{
     DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, Handling, IntoChannel, IntoEvent, Items,
     LazyClient, Listen, Listener, MemberInfo, Message, Opening, Overflow, PendingCall, PendingHandling, PendingListen,
     PendingOpen, PendingProvide, PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, RefusedMessages, Request,
-    Sending, States, StreamCall, Subscription, Tap, TapKind, Tapped, WAITING_MAX,
+    Sending, States, StreamCall, Subscription, Tap, TapKind, Tapped, Trace, TracedCall, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Away, Failure, Payload, Reconnect, Unrestored, Welcome};

@@ -24,6 +24,7 @@ use passing::Pace;
 use crate::auth::Capabilities;
 use crate::client::{self, Client, ClientConfig, ReconnectEvent};
 use crate::error::{Refusal, Violation};
+use crate::hub::LATE;
 use crate::limits::Limits;
 use crate::machine::{Flush, Input, LinkId, Machine, Output};
 use crate::names::{ClientId, HubId};
@@ -191,7 +192,13 @@ impl Bridge {
     fn feed(&mut self, link: LinkId, input: impl FnOnce(LinkId) -> Input<client::Command>) {
         let side = if link.index() == Side::A as usize { Side::A } else { Side::B };
         let now = self.now;
-        self.end(side).client.handle_input(now, input(LinkId::dialled(0, link.generation())));
+        let input = input(LinkId::dialled(0, link.generation()));
+        let client = &mut self.end(side).client;
+        // A message that has waited for so long would arrive when its copies are forgotten.
+        if matches!(input, Input::Written { .. }) && client.is_late_by(now, LATE) {
+            return client.end_for(Violation::Flood);
+        }
+        client.handle_input(now, input);
     }
 
     fn command(&mut self, side: Side, command: client::Command) {

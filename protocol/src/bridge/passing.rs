@@ -143,7 +143,11 @@ impl Bridge {
             return Ok(());
         }
         self.counters.passed += 1;
-        self.end(from.other()).client.pass_message(kind, hop.with_route(route), frame, bytes);
+        let to = self.end(from.other());
+        to.client.pass_message(kind, hop.with_route(route), frame, bytes);
+        if route == 0 {
+            to.client.mark();
+        }
         Ok(())
     }
 

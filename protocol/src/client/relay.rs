@@ -1,6 +1,7 @@
 //! What a bridge needs of its client at a hub: the frames of others, as they are.
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 
@@ -8,6 +9,7 @@ use super::{Client, ClientConfig, Event};
 use crate::error::Violation;
 use crate::machine::Output;
 use crate::seed::Seed;
+use crate::time::Now;
 use crate::wire::{Frame, FrameType, Hop};
 
 /// Frames that a bridge has not taken yet.
@@ -76,6 +78,16 @@ impl Client {
         let shared = frame.share_counted(&self.pool, message);
         self.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), message, shared);
         self.frames_sent += 1;
+    }
+
+    /// Notes that what was passed on last waits from now on.
+    pub(crate) fn mark(&mut self) {
+        self.outbox.mark(self.now.mono);
+    }
+
+    /// Whether something that was noted has waited for so long.
+    pub(crate) fn is_late_by(&self, now: Now, time: Duration) -> bool {
+        self.outbox.waits_since().is_some_and(|since| since + time <= now.mono)
     }
 
     /// Passes a control frame of an exchange on, under another number.

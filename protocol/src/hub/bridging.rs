@@ -12,6 +12,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::announced::{all_differ, parts, read_announced, read_place};
 use super::doubles::Doubles;
 use super::homes::Errands;
 use super::registry::LinkIx;
@@ -22,7 +23,7 @@ use crate::auth::Capabilities;
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::hash::Keyed;
-use crate::names::{Address, ChannelName, ClientId, EventName, HubId, Name};
+use crate::names::{Address, ChannelName, ClientId, HubId, Name};
 use crate::slots::Key;
 use crate::wire::{self, Announce, Attach, Control as _, Forget, Frame, FrameType};
 
@@ -60,11 +61,12 @@ pub(super) struct Port {
     told: BTreeSet<Place>,
 }
 
+/// How something of this hub was announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Own {
-    realm: Realm,
-    kind: EventKind,
-    terms: Option<Terms>,
+pub(super) struct Own {
+    pub(super) realm: Realm,
+    pub(super) kind: EventKind,
+    pub(super) terms: Option<Terms>,
 }
 
 impl Bridges {
@@ -224,7 +226,7 @@ impl Hub {
             return Ok(self.tell_full(ix));
         }
         // Whether this is the way to the home is judged by what was known before.
-        self.home_announced(ix, &place);
+        self.home_announced(ix, &place, &way);
         let turn = self.bridges.routes.learn(ix, &place, way);
         self.turned(&place, &turn);
         self.look_for_conflict(&place.channel);
@@ -407,7 +409,7 @@ impl Hub {
         self.have_as(channel, goal, Own { realm: realm.unwrap_or_default(), kind, terms: None });
     }
 
-    fn have_as(&mut self, channel: ChannelName, goal: Goal, own: Own) {
+    pub(super) fn have_as(&mut self, channel: ChannelName, goal: Goal, own: Own) {
         let (place, way) = (own.placed(&channel, &goal), own.way());
         self.bridges.own.entry(channel).or_default().insert(goal, own);
         for port in self.ports() {
@@ -444,6 +446,7 @@ impl Hub {
             Event::Withdrawn { channel, event, client } => {
                 self.have_not(channel.clone(), Goal::Provider(event.clone(), self.address(client)));
             }
+            Event::Terminated { channel } => self.home_ended(channel),
             Event::Connected { .. }
             | Event::Disconnected { .. }
             | Event::Rejected { .. }
@@ -454,7 +457,6 @@ impl Hub {
             | Event::BridgeDown { .. }
             | Event::BridgeFull { .. }
             | Event::ProtectionConflict { .. }
-            | Event::Terminated { .. }
             | Event::Store { .. }
             | Event::Stopped => {}
         }
@@ -529,69 +531,4 @@ impl Own {
     fn way(&self) -> Way {
         Way { path: Arc::from([]), kind: self.kind, terms: self.terms }
     }
-}
-
-const PROVIDER: u64 = 0;
-const LISTENER: u64 = 1;
-const MEMBER: u64 = 2;
-const HOME: u64 = 3;
-
-/// What names a goal in a frame: its number, the event, where it is, and who.
-fn parts(goal: &Goal) -> (u64, Option<Name<'_>>, &HubId, Option<Name<'_>>) {
-    match goal {
-        Goal::Provider(event, Address { client, hub }) => {
-            (PROVIDER, Some(event.as_name()), hub, Some(client.as_name()))
-        }
-        Goal::Listener(event, hub) => (LISTENER, event.as_ref().map(EventName::as_name), hub, None),
-        Goal::Member(Address { client, hub }) => (MEMBER, None, hub, Some(client.as_name())),
-        Goal::Home(hub) => (HOME, None, hub, None),
-    }
-}
-
-fn read_place(
-    (goal, channel, event): (u64, Name<'_>, Option<Name<'_>>),
-    hub: Name<'_>,
-    client: Option<Name<'_>>,
-    (epoch, home): (Option<u64>, Option<Name<'_>>),
-) -> Option<Place> {
-    let hub = HubId::new(hub.as_str()).ok()?;
-    let event = event.map(|event| EventName::new(event.as_str())).transpose().ok()?;
-    let client = client.map(|client| ClientId::new(client.as_str())).transpose().ok()?;
-    let goal = match (goal, event, client) {
-        (PROVIDER, Some(event), Some(client)) => Goal::Provider(event, Address { client, hub }),
-        (LISTENER, event, None) => Goal::Listener(event, hub),
-        (MEMBER, None, Some(client)) => Goal::Member(Address { client, hub }),
-        (HOME, None, None) => Goal::Home(hub),
-        (_, _, _) => return None,
-    };
-    let home = home.map(|home| HubId::new(home.as_str())).transpose().ok()?;
-    let epoch = epoch.unwrap_or_default();
-    if (epoch > 0) != home.is_some() || epoch > crate::policy::EPOCH_MAX {
-        return None;
-    }
-    Some(Place { channel: ChannelName::new(channel.as_str()).ok()?, realm: Realm { home, epoch }, goal })
-}
-
-fn read_announced(announced: &Announce<'_>) -> Option<(Place, Way)> {
-    let Announce { goal, channel, event, path, client, kind, epoch, home, terms } = announced;
-    let place = read_place((*goal, *channel, *event), *path.last()?, *client, (*epoch, *home))?;
-    let kind = match (&place.goal, kind) {
-        (Goal::Provider(..), Some(kind)) => EventKind::from_number(*kind)?,
-        (Goal::Listener(..) | Goal::Member(_) | Goal::Home(_), None) => EventKind::Call,
-        (_, _) => return None,
-    };
-    let terms = terms.map(|terms| Terms { kdf: terms.kdf, salt: *terms.salt, iterations: terms.iterations });
-    let fits = match &place.goal {
-        Goal::Home(hub) => place.realm.home.as_ref() == Some(hub),
-        Goal::Provider(..) | Goal::Listener(..) | Goal::Member(_) => terms.is_none(),
-    };
-    if !fits {
-        return None;
-    }
-    let path = path.iter().map(|hub| HubId::new(hub.as_str())).collect::<Result<Vec<_>, _>>().ok()?;
-    Some((place, Way { path: Arc::from(path), kind, terms }))
-}
-
-fn all_differ(path: &[HubId]) -> bool {
-    path.iter().collect::<BTreeSet<_>>().len() == path.len()
 }

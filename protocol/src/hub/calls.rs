@@ -359,6 +359,9 @@ impl Hub {
             session.outbox.push_message(&mut self.pool, kind, put, bytes, shared);
             self.counters.forwarded += 1;
         }
+        if past.is_some() && route == 0 {
+            self.mark_late(to);
+        }
         self.check_outbox(to);
         true
     }

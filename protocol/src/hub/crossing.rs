@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::calls::{Call, Passing};
 use super::registry::{Channel, LinkIx};
@@ -15,6 +16,9 @@ use crate::names::{Address, ClientId, HubId};
 use crate::slots::Key;
 use crate::time::TimerReason;
 use crate::wire::{Control as _, Fail, Flags, Frame, Header, Hop, Kind, ROUTE_BY_HUB, Target};
+
+/// How long a message without an answer may wait for a bridge: on all its hops together, less than it is remembered.
+pub(crate) const LATE: Duration = Duration::from_secs(5);
 
 /// Who called from another hub.
 #[derive(Debug)]
@@ -232,6 +236,23 @@ impl Hub {
             if let Some((_, provider)) = self.take_call(key) {
                 self.fail(provider, key.bits() | ROUTE_BY_HUB, Refusal::CallerGone);
             }
+        }
+    }
+
+    /// Notes when a message without an answer begins to wait for a bridge.
+    pub(super) fn mark_late(&mut self, to: LinkIx) {
+        let now = self.now.mono;
+        if let Some(session) = self.links.get_mut(to) {
+            session.outbox.mark(now);
+        }
+        self.check_late(to);
+    }
+
+    /// Ends a bridge's link on which a message waits so long that its copies would be forgotten before it arrives.
+    pub(super) fn check_late(&mut self, ix: LinkIx) {
+        let since = self.links.get(ix).and_then(|session| session.outbox.waits_since());
+        if since.is_some_and(|since| since + LATE <= self.now.mono) {
+            self.doomed.push((ix, DisconnectReason::Refused(Refusal::SlowConsumer)));
         }
     }
 

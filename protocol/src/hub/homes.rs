@@ -12,13 +12,15 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::hash::BuildHasher as _;
 
+use super::bridging::Own;
 use super::guard::{Guard, Owner};
 use super::registry::{ChannelIx, LinkIx};
-use super::routes::{Goal, Place, Realm, Terms};
+use super::routes::{Goal, Place, Realm, Terms, Way};
 use super::session::Session;
 use super::throttle::Guesser;
 use super::{DisconnectReason, Due, Hub};
 use crate::auth::{JoinTranscript, TranscriptHash};
+use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::names::{Address, ChannelName, ClientId, HubId, Name};
 use crate::time::TimerReason;
@@ -425,20 +427,34 @@ impl Hub {
 impl Hub {
     /// A home announces a channel: members here of an earlier epoch have to join again, if it is the way to the home that
     /// says so.
-    pub(super) fn home_announced(&mut self, ix: LinkIx, place: &Place) {
+    pub(super) fn home_announced(&mut self, ix: LinkIx, place: &Place, way: &Way) {
         let Goal::Home(home) = &place.goal else { return };
         let Some((channel, here)) = self.registry.by_name(place.channel.as_name()) else { return };
         let Some(mirror) = here.guard.mirror.clone().filter(|mirror| mirror.home.as_ref() == Some(home)) else { return };
         let before = Place { realm: mirror.clone(), ..place.clone() };
-        let way = self.bridges.routes.best(&before).map(|(link, _)| *link);
-        if place.realm.epoch > mirror.epoch && way.is_none_or(|link| link == ix) {
-            self.evict_mirror(channel);
+        let known = self.bridges.routes.best(&before).map(|(link, _)| *link);
+        if known.is_some_and(|link| link != ix) {
+            return;
+        }
+        if place.realm.epoch > mirror.epoch {
+            self.evict_mirror(channel, Refusal::Rekeyed);
+        } else if place.realm == mirror && way.terms.is_none() {
+            self.evict_mirror(channel, Refusal::Terminated);
         }
     }
 
-    fn evict_mirror(&mut self, channel: ChannelIx) {
-        self.evict(channel, None, Refusal::Rekeyed);
+    fn evict_mirror(&mut self, channel: ChannelIx, why: Refusal) {
+        self.evict(channel, None, why);
         self.forget_or_keep(channel);
+    }
+
+    /// A channel has ended for its members here: those elsewhere are told by an epoch that has no password for a moment.
+    pub(super) fn home_ended(&mut self, channel: &ChannelName) {
+        let Some((realm, terms @ Some(_))) = self.terms_of(channel) else { return };
+        for terms in [None, terms] {
+            let own = Own { realm: realm.clone(), kind: EventKind::Call, terms };
+            self.have_as(channel.clone(), Goal::Home(self.id.clone()), own);
+        }
     }
 
     /// How a channel of this hub is protected, for those who want to join from elsewhere; nothing if it never was.

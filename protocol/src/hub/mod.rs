@@ -9,6 +9,7 @@
 //! ```
 //! The cost of an input grows with what it touches, never with how many links, channels or members there are.
 
+mod announced;
 mod api;
 mod bridging;
 mod calls;
@@ -22,6 +23,7 @@ mod heartbeat;
 mod homes;
 mod joining;
 mod links;
+mod listing;
 mod loops;
 mod ownership;
 mod registry;
@@ -49,6 +51,7 @@ use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
 pub use state::{StateError, StoredChannel, StoredHub};
 use system::Spoken;
+pub(crate) use crossing::LATE;
 pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL, SystemPassword};
 use throttle::{Source, Throttle};
 
@@ -359,6 +362,7 @@ impl Hub {
 
     fn handle_written(&mut self, link: LinkId, bytes: usize) {
         let Some(ix) = self.links.find(link) else { return };
+        self.check_late(ix);
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.written(&mut self.pool, bytes);
             session.stalled_since = self.now.mono;

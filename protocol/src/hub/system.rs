@@ -433,12 +433,17 @@ impl Hub {
                 put_fields(out, &fields);
             });
         }
+        self.list_channels_elsewhere(&mut page, question.after);
         page.finish("channels")
     }
 
     fn list_members(&self, channel: Name<'_>, after: Option<u64>) -> Option<BytesMut> {
         let mut page = Page::new(self.limits.frame);
-        let members = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)))?;
+        let found = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)));
+        if found.is_none() && !self.is_elsewhere(channel) {
+            return None;
+        }
+        let members = found.into_iter().flatten();
         let guard = self.registry.by_name(channel).map(|(_, channel)| &channel.guard);
         for (joined, ix) in members {
             if page.is_full() {
@@ -457,6 +462,7 @@ impl Hub {
                 provides.for_each(|event| cbor::put_text(out, event));
             });
         }
+        self.list_members_elsewhere(&mut page, channel, after);
         Some(page.finish("members"))
     }
 }
@@ -487,7 +493,7 @@ impl<'a> Question<'a> {
 }
 
 /// As many entries as one frame should carry, and where the next page begins.
-struct Page {
+pub(super) struct Page {
     entries: BytesMut,
     count: u64,
     last: u64,
@@ -499,11 +505,11 @@ impl Page {
         Self { entries: BytesMut::new(), count: 0, last: 0, most: frame as usize / 4 }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.count >= PAGE as u64 || self.entries.len() >= self.most
     }
 
-    fn entry(&mut self, number: u64, put: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn entry(&mut self, number: u64, put: impl FnOnce(&mut BytesMut)) {
         put(&mut self.entries);
         (self.count, self.last) = (self.count + 1, number);
     }

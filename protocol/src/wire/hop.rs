@@ -1,9 +1,11 @@
 //! The hop header: what a hub rewrites at every step, in front of the signed message that no hub touches.
 
+use alloc::vec::Vec;
+
 use bytes::{BufMut as _, BytesMut};
 
 use super::cbor::Malformed;
-use crate::names::Name;
+use crate::names::{HubId, Name};
 
 /// The bit of a route number that says which side chose it: clear for the connecting side, set for the hub.
 pub const ROUTE_BY_HUB: u32 = 1 << 31;
@@ -90,6 +92,18 @@ impl<'a> Hop<'a> {
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
         5 + self.visited.len()
+    }
+
+    /// Whether these are the hubs visited.
+    #[must_use]
+    pub fn is_path(&self, path: &[HubId]) -> bool {
+        matches!((self.visited, path), ([0], [])) || self.visited().eq(path.iter().map(HubId::as_name))
+    }
+
+    /// The hubs visited, to keep.
+    #[must_use]
+    pub fn path(&self) -> Vec<HubId> {
+        self.visited().filter_map(|hub| HubId::new(hub.as_str()).ok()).collect()
     }
 
     /// The ids of the hubs visited, in order.

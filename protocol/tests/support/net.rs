@@ -57,6 +57,8 @@ pub struct Net {
     pub crossed: usize,
     /// Lines on which nothing moves.
     pub held: Vec<Node>,
+    /// Nodes that take nothing: what others transmit to them stays with the others' drivers.
+    pub deaf: Vec<Node>,
     /// What a bridge that is not honest makes of each frame that it says to a hub: the frames in its place.
     pub evil: Option<(usize, Evil)>,
 }
@@ -102,6 +104,7 @@ impl Net {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             crossed: 0,
             held: Vec::new(),
+            deaf: Vec::new(),
             evil: None,
         };
         for hub in 0..hubs {
@@ -342,6 +345,7 @@ impl Net {
     fn carry_out<E>(&mut self, node: Node, output: Output<E>) -> Option<E> {
         match output {
             Output::Event(event) => return Some(event),
+            Output::Transmit { link, .. } if self.is_deaf(node, link) => {}
             Output::Transmit { link, data } => {
                 let bytes = data.len();
                 self.push(node, link, Moving::Data(data));
@@ -351,6 +355,14 @@ impl Net {
             Output::Dial { link, to } => self.dial(node, link, to.parse().unwrap()),
         }
         None
+    }
+
+    fn is_deaf(&self, node: Node, link: LinkId) -> bool {
+        let other = |pipe: &Pipe| {
+            let way = pipe.ends.iter().position(|end| *end == (node, link))?;
+            Some(pipe.ends[1 - way].0)
+        };
+        self.pipes.values().find_map(other).is_some_and(|other| self.deaf.contains(&other))
     }
 
     fn push(&mut self, node: Node, link: LinkId, moving: Moving) {
