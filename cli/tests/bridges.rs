@@ -35,8 +35,7 @@ impl Ring {
 
     fn start_hub(&self, hub: usize) -> Process {
         let (url, id) = (self.url(hub), format!("hub-{}", char::from(b'a' + u8::try_from(hub).unwrap())));
-        let mut process =
-            self.scene.start(&["hub", "--listen", &url, "--id", &id, "--bridge-secret-file", &self.key]);
+        let mut process = self.scene.start(&["hub", "--listen", &url, "--id", &id, "--bridge-secret-file", &self.key]);
         assert_eq!(process.line(), format!("listening on {url}"));
         process
     }

@@ -100,8 +100,8 @@ pub struct Limits {
     /// Hubs that a message may pass, so that nothing goes in circles for ever. At the last one a call ends with
     /// [`Refusal::Loop`](crate::Refusal::Loop), and anything else is dropped and counted.
     pub hops: u8,
-    /// Things that one bridge may announce: providers, members, listened events, protected channels. What is more is not known
-    /// here, and told by [`Event::BridgeFull`](crate::hub::Event::BridgeFull).
+    /// Things that are announced over one bridge, each way: providers, members, listened events, protected channels. What is
+    /// more is not known at the other hub, and told by [`Event::BridgeFull`](crate::hub::Event::BridgeFull).
     pub bridge_routes: usize,
     /// Calls that come over one bridge and wait for their answer, streams among them. Then
     /// [`Refusal::Overloaded`](crate::Refusal::Overloaded).

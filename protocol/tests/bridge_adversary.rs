@@ -179,10 +179,34 @@ fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_
         ("the hub's own name", Announce { client: Some(name("system")), ..good() }),
         ("no such kind", Announce { kind: Some(9), ..good() }),
         ("an epoch without a home", Announce { epoch: Some(1), ..good() }),
-        ("a home elsewhere than it says", Announce { goal: 3, event: None, client: None, kind: None, epoch: Some(5),
-            home: Some(c), terms: Some(terms), ..good() }),
-        ("the hub's own protection", Announce { goal: 3, event: None, client: None, kind: None, epoch: Some(5),
-            home: Some(b), path: vec![a, b], terms: Some(terms), channel: name("open"), ..good() }),
+        (
+            "a home elsewhere than it says",
+            Announce {
+                goal: 3,
+                event: None,
+                client: None,
+                kind: None,
+                epoch: Some(5),
+                home: Some(c),
+                terms: Some(terms),
+                ..good()
+            },
+        ),
+        (
+            "the hub's own protection",
+            Announce {
+                goal: 3,
+                event: None,
+                client: None,
+                kind: None,
+                epoch: Some(5),
+                home: Some(b),
+                path: vec![a, b],
+                terms: Some(terms),
+                channel: name("open"),
+                ..good()
+            },
+        ),
     ] {
         announce(&mut net, &announced);
         net.call(1, 1, "open", "steal", b"");
@@ -196,7 +220,10 @@ fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_
     // What it may say, and what is the harm of a bridge that lies: who calls on an open channel may be answered by it.
     announce(&mut net, &good());
     net.call(1, 1, "open", "steal", b"");
-    assert!(matches!(net.expect_refused(1), Refusal::NoProvider), "the honest hub behind it does not know the provider");
+    assert!(
+        matches!(net.expect_refused(1), Refusal::NoProvider),
+        "the honest hub behind it does not know the provider"
+    );
 }
 
 #[test]
@@ -221,7 +248,8 @@ fn s82_a7_a_made_up_protection_opens_nothing_and_closes_nothing_but_new_names() 
     assert_eq!(heard(&mut net, 1, "vault"), 1);
     // A home for an open channel with members is a conflict that is told; the channel goes on here.
     announce(&mut net, &record("open", 9, "hub-x"));
-    let conflict = |event: &hub::Event| matches!(event, hub::Event::ProtectionConflict { channel, .. } if **channel == *"open");
+    let conflict =
+        |event: &hub::Event| matches!(event, hub::Event::ProtectionConflict { channel, .. } if **channel == *"open");
     assert!(net.hub_events[1].iter().any(conflict));
     net.open_plain(1, 1, "open");
     net.expect_done(1, 1);
@@ -261,7 +289,7 @@ fn d15_v31_a7_who_floods_the_doubles_of_a_hub_keeps_nobody_elses_messages_out() 
     net.evil = Some((0, copies));
     net.say(0, "open", "up", b"flood");
     net.evil = None;
-    assert_eq!(heard(&mut net, 1, "open"), 20);
+    assert_eq!(heard(&mut net, 1, "open"), 1, "all have one number");
     assert_eq!(net.hubs[1].as_ref().unwrap().counters().unremembered, 30);
     net.events[2].clear();
     net.say(2, "open", "up", b"honest");
@@ -343,7 +371,11 @@ fn s78_v2_a_call_that_a_bridge_doubles_runs_once_at_a_time_and_where_it_is_signe
     ));
     for (channel, runs_again) in [("open", true), ("vault", false)] {
         net.provide(1, 9, channel, "sum");
-        if channel == "vault" { net.call_guarded(0, 1, channel, "sum") } else { net.call(0, 1, channel, "sum", b"") };
+        if channel == "vault" {
+            net.call_guarded(0, 1, channel, "sum")
+        } else {
+            net.call(0, 1, channel, "sum", b"")
+        };
         let request = net.expect_request(1).id;
         assert!(net.events[1].is_empty(), "{channel}: the same call does not run beside itself");
         net.command(1, Command::Answer { request, result: Ok(payload(b"4")) });

@@ -11,9 +11,12 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use commipc_protocol::bridge::{self, BridgeClosed, Side};
 use commipc_protocol::client::{Command, Event, Token};
-use commipc_protocol::{HubId, Limits, Refusal};
+use commipc_protocol::hub;
+use commipc_protocol::wire::{Announce, Control as _, FrameType};
+use commipc_protocol::{HubId, Limits, Name, Refusal};
 use support::net::{Between, Net, address, hub_name};
 use support::{outgoing, payload};
 
@@ -378,12 +381,34 @@ fn a_bridge_announces_only_so_much_and_the_hub_says_so_once() {
     }
     net.bridge(0, 1);
     net.run();
-    let full = |net: &Net| {
-        net.hub_events[0].iter().filter(|it| matches!(it, commipc_protocol::hub::Event::BridgeFull { .. })).count()
+    let full = |net: &Net, hub: usize| {
+        let told = net.hub_events[hub].iter();
+        let events = told.filter(|event| matches!(event, hub::Event::BridgeFull { .. })).count();
+        (events, net.hubs[hub].as_ref().unwrap().counters().unlearned)
     };
-    assert_eq!((full(&net), net.hubs[0].as_ref().unwrap().counters().unlearned), (1, 2));
+    assert_eq!((full(&net, 1), full(&net, 0)), ((1, 2), (0, 0)), "a hub says no more than the other takes");
+    // One that does is not listened to.
+    let mut body = BytesMut::new();
+    let name = |text| Name::new(text).unwrap();
+    let announce = Announce {
+        goal: 2,
+        channel: name("math"),
+        event: None,
+        path: vec![name("hub-b")],
+        client: Some(name("more")),
+        kind: None,
+        epoch: None,
+        home: None,
+        terms: None,
+    };
+    announce.encode(&mut body);
+    for _ in 0..2 {
+        net.forge(0, Side::A, FrameType::Announce.number(), &body);
+    }
+    assert_eq!(full(&net, 0), (1, 2));
     // What is forgotten makes room.
     net.command(1, Command::Close);
     net.run();
-    assert_eq!(full(&net), 1);
+    net.forge(0, Side::A, FrameType::Announce.number(), &body);
+    assert_eq!(full(&net, 0), (1, 2));
 }

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::bridge::Side;
-use commipc_protocol::client::{Away, Command, Event, Outgoing, Payload, Token};
+use commipc_protocol::client::{Away, Command, Dropped, Event, Outgoing, Payload, ReconnectEvent, Token};
 use commipc_protocol::{EventName, Input};
-use support::net::{Between, Net, Node};
 use support::name;
+use support::net::{Between, Net, Node};
 
 type Graph = (usize, Vec<(usize, usize)>);
 
@@ -29,7 +29,8 @@ fn graphs(most: usize) -> Vec<Graph> {
         let pairs: Vec<(usize, usize)> = (0..hubs).flat_map(|a| (a + 1..hubs).map(move |b| (a, b))).collect();
         let mut shapes = BTreeSet::new();
         for set in 0_u32..1 << pairs.len() {
-            let edges: Vec<_> = pairs.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, e)| *e).collect();
+            let edges: Vec<_> =
+                pairs.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, e)| *e).collect();
             let connected = distances(hubs, &edges, 0).len() == hubs;
             if connected && shapes.insert(shape(hubs, &edges)) {
                 found.push((hubs, edges));
@@ -90,6 +91,12 @@ struct Play {
     /// Who has heard which message how often, by the message's number.
     heard: BTreeMap<(u32, usize), usize>,
     said: u32,
+    /// Members whose connection is away, or is not as it was.
+    away: BTreeSet<usize>,
+    /// What members were sent and had no use for.
+    dropped: Vec<(usize, Dropped)>,
+    /// The last that each member heard of each other.
+    last: BTreeMap<(usize, String), u32>,
     /// How often each call has ended.
     ended: BTreeMap<u64, usize>,
     asked: u64,
@@ -110,6 +117,9 @@ impl Play {
             graph: graph.clone(),
             heard: BTreeMap::new(),
             said: 0,
+            away: BTreeSet::new(),
+            dropped: Vec::new(),
+            last: BTreeMap::new(),
             ended: BTreeMap::new(),
             asked: 0,
             provider: 0,
@@ -197,6 +207,8 @@ impl Play {
                         let number = u32::from_be_bytes(message.message.payload.bytes[..].try_into().unwrap());
                         let before = self.heard.insert((number, member), 1);
                         assert_eq!(before, None, "{number} is heard twice by {member}: {}", self.told());
+                        let last = self.last.insert((member, message.message.sender.to_string()), number);
+                        assert!(last < Some(number), "{number} after {last:?} at {member}: {}", self.told());
                     }
                     Event::Request(request) => {
                         let from: usize = request.message.sender.client[1..].parse().unwrap();
@@ -209,6 +221,16 @@ impl Play {
                         let before = self.ended.insert(token.0, 1);
                         assert_eq!(before, Some(0), "{token:?} ends twice: {}", self.told());
                     }
+                    Event::Dropped(why) => self.dropped.push((member, why)),
+                    Event::Reconnect(ReconnectEvent::Lost { .. }) => {
+                        self.away.insert(member);
+                    }
+                    Event::Reconnect(ReconnectEvent::Restored { .. }) => {
+                        self.away.remove(&member);
+                    }
+                    Event::Reconnect(ReconnectEvent::Unrestored { what, why }) => {
+                        panic!("{member}: {what:?} {why:?}: {}", self.told())
+                    }
                     _ => {}
                 }
             }
@@ -216,7 +238,10 @@ impl Play {
     }
 
     fn told(&self) -> String {
-        format!("graph {:?}, seed {}", self.graph, self.seed)
+        let hubs: Vec<_> = self.net.hubs.iter().flatten().map(|hub| (hub.load(), hub.counters())).collect();
+        let bridges: Vec<_> =
+            self.net.bridge_events.iter().map(|told| told.iter().rev().take(4).collect::<Vec<_>>()).collect();
+        format!("graph {:?}, seed {}; {:?} dropped; {hubs:?} {bridges:#?}", self.graph, self.seed, self.dropped)
     }
 
     /// Everything that can happen without time passing; how many steps it took.
@@ -317,6 +342,7 @@ impl Play {
         // The longest wait before a connection is tried again.
         self.pass(Duration::from_secs(61));
         assert!((0..self.graph.1.len()).all(|edge| self.net.is_bridged(edge)), "{}", self.told());
+        assert!(self.away.is_empty(), "{:?} are away: {}", self.away, self.told());
     }
 
     /// What goes is gone everywhere, and soon: nothing circles while the word spreads.

@@ -143,7 +143,8 @@ impl BridgeBuilder {
         let machine = BridgeConfig { a, b, id, allow, one_way, rate, limits, reconnect };
         let machine = bridge::Bridge::new(machine, &Seed::new(*seed));
         let id = machine.id().clone();
-        let desk = Desk { state: Mutex::default(), secrets, sources: [source_a, source_b], dial_error: Mutex::default() };
+        let desk =
+            Desk { state: Mutex::default(), secrets, sources: [source_a, source_b], dial_error: Mutex::default() };
         // From here on dropping the handle closes the bridge.
         let bridge = Bridge { handle: Arc::new(BridgeHandle { driver: Driver::start(runtime, machine, desk), id }) };
         bridge.handle.driver.issue(Command::Connect);

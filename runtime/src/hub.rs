@@ -165,8 +165,18 @@ impl HubBuilder {
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, id, secret, credentials, limits, owner_policy, state, system_password, bridge_secret } =
-            self;
+        let Self {
+            runtime,
+            mut urls,
+            id,
+            secret,
+            credentials,
+            limits,
+            owner_policy,
+            state,
+            system_password,
+            bridge_secret,
+        } = self;
         let id = id.transpose()?;
         if urls.is_empty() {
             urls.push(endpoint::default_url());

@@ -20,9 +20,7 @@ mod secret;
 pub mod state;
 mod sync;
 
-pub use bridge::{
-    Allow, AllowError, Bridge, BridgeBuilder, BridgeClosed, BridgeCounters, Bridging, Side,
-};
+pub use bridge::{Allow, AllowError, Bridge, BridgeBuilder, BridgeClosed, BridgeCounters, Bridging, Side};
 pub use client::{
     BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, ConnectionState,
     DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, Handling, IntoChannel, IntoEvent, Items,

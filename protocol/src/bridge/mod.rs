@@ -58,6 +58,8 @@ struct End {
     hub: Option<HubId>,
     /// How far it is with what is at the other end.
     stage: Stage,
+    /// Until this request is answered, it speaks to what was at the other end before.
+    deaf_until: Option<u64>,
     pace: Pace,
 }
 
@@ -88,7 +90,7 @@ impl Bridge {
             let (id, limits) = (Some(ClientId::made_up(&format!("{id}-c{which}"))), limits.clone());
             let config = ClientConfig { hub, id, credential, secret, limits, reconnect };
             let client = Client::relaying(config, &Seed::new(seed.stream(purpose).bytes()));
-            End { client, hub: None, stage: Stage::Parted, pace: Pace::new(rate) }
+            End { client, hub: None, stage: Stage::Parted, deaf_until: None, pace: Pace::new(rate) }
         };
         let (a, b) = (end(a, Purpose::BridgeA, 1), end(b, Purpose::BridgeB, 2));
         Self {
@@ -228,7 +230,9 @@ impl Bridge {
                         Output::Transmit { link, data } => {
                             self.outputs.push_back(Output::Transmit { link: outer(side, link), data });
                         }
-                        Output::Dial { link, to } => self.outputs.push_back(Output::Dial { link: outer(side, link), to }),
+                        Output::Dial { link, to } => {
+                            self.outputs.push_back(Output::Dial { link: outer(side, link), to })
+                        }
                         Output::Close { link, flush } => {
                             self.outputs.push_back(Output::Close { link: outer(side, link), flush });
                         }
@@ -300,13 +304,12 @@ impl Bridge {
     fn part(&mut self, side: Side) {
         self.bridged = false;
         let end = self.end(side);
-        (end.hub, end.stage) = (None, Stage::Parted);
+        (end.hub, end.stage, end.deaf_until) = (None, Stage::Parted, None);
         let other = side.other();
         if self.end_ref(other).stage != Stage::Parted {
-            self.end(other).stage = Stage::Parted;
-            if self.end_ref(other).hub.is_some() {
-                self.attach(other, None);
-            }
+            let id = self.attach(other, None);
+            let end = self.end(other);
+            (end.stage, end.deaf_until) = (Stage::Parted, Some(id));
         }
     }
 
@@ -314,7 +317,11 @@ impl Bridge {
         let Ok(Done { id, code, .. }) = Done::parse(frame.body()) else {
             return self.end(side).client.end_for(Violation::BadControl);
         };
-        let stage = self.end_ref(side).stage;
+        let end = self.end(side);
+        let stage = end.stage;
+        if end.deaf_until == Some(id) {
+            end.deaf_until = None;
+        }
         let waits = matches!(stage, Stage::Telling(request) | Stage::Asked(request) if request == id);
         if !waits {
             return;

@@ -43,11 +43,13 @@ impl Pace {
 
 impl Bridge {
     pub(super) fn handle_relayed(&mut self, from: Side, kind: FrameType, frame: &Frame) {
-        if self.closed {
+        // What a hub has said to another one than is at the other end now is for nobody.
+        if self.closed || (self.end_ref(from).deaf_until.is_some() && kind != FrameType::Done) {
             return;
         }
         let result = if kind == FrameType::Done {
-            Ok(self.handle_done(from, frame))
+            self.handle_done(from, frame);
+            Ok(())
         } else if kind == FrameType::Announce {
             let announced = Announce::parse(frame.body()).map(|it| (it.goal, it.channel, it.event));
             announced.map(|what| self.pass_announcement(from, kind, frame, what)).map_err(|_| Violation::BadControl)
@@ -55,7 +57,9 @@ impl Bridge {
             let forgotten = Forget::parse(frame.body()).map(|it| (it.goal, it.channel, it.event));
             forgotten.map(|what| self.pass_announcement(from, kind, frame, what)).map_err(|_| Violation::BadControl)
         } else if kind == FrameType::Remote {
-            Remote::parse(frame.body()).map_err(|_| Violation::BadControl).map(|remote| self.pass_remote(from, frame, &remote))
+            Remote::parse(frame.body())
+                .map_err(|_| Violation::BadControl)
+                .map(|remote| self.pass_remote(from, frame, &remote))
         } else if kind == FrameType::Told {
             Told::parse(frame.body()).map_err(|_| Violation::BadControl).map(|_| self.pass_told(from, frame))
         } else if kind.message_kind().is_some() {
@@ -109,7 +113,10 @@ impl Bridge {
         } else if crowded > most {
             Refusal::Overloaded
         } else {
-            return self.end(from.other()).client.say_frame(FrameType::Remote, |out| out.extend_from_slice(frame.body()));
+            return self
+                .end(from.other())
+                .client
+                .say_frame(FrameType::Remote, |out| out.extend_from_slice(frame.body()));
         };
         let told = Told::bare(remote.id, refusal.code());
         self.end(from).client.say_frame(FrameType::Told, |out| told.encode(out));

@@ -84,8 +84,12 @@ mod tests {
     /// A header, and those it makes known.
     fn said(kind: Kind, then: impl FnOnce(&Header<'_>, &Familiar)) {
         let sender = Address { client: ClientId::new("me").unwrap(), hub: HubId::new("hub").unwrap() };
-        let source =
-            Source { channel: ChannelName::new("math").unwrap(), event: EventName::new("news").unwrap(), sender, path: Vec::new() };
+        let source = Source {
+            channel: ChannelName::new("math").unwrap(),
+            event: EventName::new("news").unwrap(),
+            sender,
+            path: Vec::new(),
+        };
         let header = Header {
             kind,
             flags: Flags::NONE,

@@ -11,7 +11,9 @@ use alloc::boxed::Box;
 use super::channels::{ChannelIx, Control, State};
 use super::seal::{Past, Seal};
 use super::{Client, Event, Failure, Token};
-use crate::auth::{ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, OwnerTranscript, TranscriptHash};
+use crate::auth::{
+    ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, OwnerTranscript, TranscriptHash,
+};
 use crate::canary::Canary;
 use crate::error::{Misuse, Refusal, Violation};
 use crate::names::{ChannelName, ClientId, HubId};

@@ -121,6 +121,9 @@ impl Client {
         if let Err(why) = self.accept_on(Some(from.channel), message) {
             return self.event(Event::Dropped(why));
         }
+        if header.kind == Kind::Broadcast && self.is_overtaken(&from.source, header) {
+            return self.event(Event::Dropped(Dropped::Replayed));
+        }
         let incoming = self.arrived(frame, hop, message, Arc::clone(&from.source));
         // Accepted, so the epoch tells whether the channel is protected: only then do numbers count.
         if header.kind == Kind::Broadcast && header.epoch > 0 && !self.is_next(message, &incoming) {

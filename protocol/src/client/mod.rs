@@ -18,6 +18,7 @@ mod handshake;
 mod heartbeat;
 mod messages;
 mod numbers;
+mod order;
 mod parked;
 mod reconnect;
 mod registering;
@@ -46,10 +47,11 @@ use channels::{ChannelIx, Channels, Control};
 use familiar::Familiar;
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
+use order::Order;
 use parked::Parked;
 use reconnect::Tries;
-use relay::Relay;
 pub use reconnect::{Reconnect, ReconnectEvent, Unrestored};
+use relay::Relay;
 use restore::Progress;
 use serving::Serving;
 use speaking::frame_len;
@@ -112,6 +114,7 @@ pub struct Client {
     last_sender: Option<Address>,
     /// Whose broadcast or send came last.
     familiar: Option<Familiar>,
+    order: Order,
     scraps: Scraps,
     cached: Option<Cached>,
     heard: crate::Instant,
@@ -193,6 +196,7 @@ impl Client {
             strays: 0,
             last_sender: None,
             familiar: None,
+            order: Order::default(),
             scraps: Scraps::default(),
             cached: None,
             heard: crate::Instant::ZERO,

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::{Client, ClientConfig, Event};
+use super::{Client, ClientConfig, Event, Phase};
 use crate::error::Violation;
 use crate::machine::Output;
 use crate::seed::Seed;
@@ -68,13 +68,24 @@ impl Client {
         self.ready_frame()
     }
 
+    /// Whether there is a hub to say something to. What a bridge says when its link has just gone is said to nobody.
+    const fn is_there(&self) -> bool {
+        matches!(self.phase, Phase::Ready(_))
+    }
+
     /// Says something to the hub.
     pub(crate) fn say_frame(&mut self, kind: FrameType, fill: impl FnOnce(&mut BytesMut)) {
+        if !self.is_there() {
+            return;
+        }
         self.outbox.push(&mut self.pool, kind, fill);
     }
 
     /// Passes a message on that came from another hub.
     pub(crate) fn pass_message(&mut self, kind: FrameType, hop: Hop<'_>, frame: &Frame, message: &[u8]) {
+        if !self.is_there() {
+            return;
+        }
         let shared = frame.share_counted(&self.pool, message);
         self.outbox.push_message(&mut self.pool, kind, |out| hop.put(out), message, shared);
         self.frames_sent += 1;
@@ -92,6 +103,9 @@ impl Client {
 
     /// Passes a control frame of an exchange on, under another number.
     pub(crate) fn pass_control(&mut self, kind: FrameType, route: u32, body: &[u8]) {
+        if !self.is_there() {
+            return;
+        }
         self.outbox.push(&mut self.pool, kind, |out| {
             out.put_u32(route);
             out.put_slice(body);

@@ -155,7 +155,8 @@ pub enum Event {
         /// Where the other one was protected; nowhere, if that needs no password.
         home: Option<HubId>,
     },
-    /// A bridge announces more than it may; the rest is not known here. Told once for each time it comes up.
+    /// There is more than may be announced over a bridge, in either direction; the rest is not known at the hub that would be
+    /// told. Told once for each time it comes up.
     BridgeFull {
         /// The bridge.
         client: ClientId,

@@ -34,6 +34,8 @@ pub(super) struct Bridges {
     pub(super) routes: Routes,
     /// What this hub has itself, kept while there is a bridge: in which realm it was announced, and how it is asked.
     own: BTreeMap<ChannelName, BTreeMap<Goal, Own>>,
+    /// How much that is.
+    owned: usize,
     /// Channels that another hub protects differently.
     conflicts: BTreeSet<ChannelName>,
     /// Joins of channels that are protected elsewhere, or here by members elsewhere.
@@ -55,9 +57,9 @@ pub(super) struct Port {
     pub(super) far: HubId,
     /// Of all bridges there were, which one this is.
     pub(super) serial: u64,
-    /// Whether it was told that it announces more than it may.
+    /// Whether it was told that there is more than may be announced.
     full: bool,
-    /// What of other hubs it was told of.
+    /// What it was told of.
     told: BTreeSet<Place>,
 }
 
@@ -75,6 +77,7 @@ impl Bridges {
             ports: BTreeMap::new(),
             routes: Routes::new(hash),
             own: BTreeMap::new(),
+            owned: 0,
             conflicts: BTreeSet::new(),
             errands: Errands::default(),
             doubles: Doubles::new(hash),
@@ -100,8 +103,7 @@ impl Bridges {
     /// An estimate of the memory that everything here takes, in bytes.
     pub(super) fn size(&self) -> usize {
         let told: usize = self.ports.values().map(|port| port.told.len()).sum();
-        let own: usize = self.own.values().map(BTreeMap::len).sum();
-        self.routes.size() + self.doubles.size() + (told + own) * TOLD_SIZE + self.errands.len() * ERRAND_SIZE
+        self.routes.size() + self.doubles.size() + (told + self.owned) * TOLD_SIZE + self.errands.len() * ERRAND_SIZE
     }
 
     /// Whether nothing passes of a channel because another hub protects it differently.
@@ -178,7 +180,7 @@ impl Hub {
         };
         let own: Vec<_> = self.bridges.own.iter().flat_map(of_channel).collect();
         for (place, way) in own {
-            self.say_announced(ix, &place, &way);
+            self.announce_to(ix, &place, &way);
         }
         for (place, link, way) in self.bridges.routes.all() {
             self.tell_bridge(ix, &place, &Some((link, way)), true);
@@ -197,6 +199,7 @@ impl Hub {
         if !self.bridges.exist() {
             self.registry.watch(false);
             self.bridges.own.clear();
+            self.bridges.owned = 0;
             self.bridges.conflicts.clear();
         }
         self.abandon_far_calls(ix);
@@ -218,12 +221,14 @@ impl Hub {
         }
         // Ours already, or further than a message may go: what was announced before holds no more.
         if way.passes(self.id.as_name()) || way.path.len() >= usize::from(self.limits.hops) {
-            return Ok(self.unlearn(ix, &place));
+            self.unlearn(ix, &place);
+            return Ok(());
         }
         let (known, learned) = (self.bridges.routes.has(ix, &place), self.bridges.routes.learned(ix));
         if !known && (learned >= self.limits.bridge_routes || self.is_full()) {
             self.counters.unlearned += 1;
-            return Ok(self.tell_full(ix));
+            self.tell_full(ix);
+            return Ok(());
         }
         // Whether this is the way to the home is judged by what was known before.
         self.home_announced(ix, &place, &way);
@@ -283,8 +288,8 @@ impl Hub {
         let Some(port) = self.bridges.ports.get_mut(&ix) else { return };
         match (wanted, best) {
             (true, Some((_, way))) => {
-                if port.told.insert(place.clone()) || again {
-                    self.say_announced(ix, place, way);
+                if again || !port.told.contains(place) {
+                    self.announce_to(ix, place, way);
                 }
             }
             (true | false, _) => {
@@ -293,6 +298,18 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Tells a bridge of something, as long as it is told of no more than a hub may know.
+    fn announce_to(&mut self, ix: LinkIx, place: &Place, way: &Way) {
+        let most = self.limits.bridge_routes;
+        let Some(port) = self.bridges.ports.get_mut(&ix) else { return };
+        if port.told.len() >= most && !port.told.contains(place) {
+            self.counters.unlearned += 1;
+            return self.tell_full(ix);
+        }
+        port.told.insert(place.clone());
+        self.say_announced(ix, place, way);
     }
 
     /// A channel of this hub has come to be, is protected in another way, or is gone: what is announced of it follows.
@@ -307,7 +324,8 @@ impl Hub {
             }
         }
         let now = self.registry.by_name(channel.as_name()).map(|(_, here)| self.realm_of(here)).unwrap_or_default();
-        let moved = |(goal, own): (&Goal, &Own)| (*goal != home && own.realm != now).then(|| (goal.clone(), own.clone()));
+        let moved =
+            |(goal, own): (&Goal, &Own)| (*goal != home && own.realm != now).then(|| (goal.clone(), own.clone()));
         let moved: Vec<_> = self.bridges.own.get(channel).into_iter().flatten().filter_map(moved).collect();
         for (goal, own) in moved {
             self.have_not(channel.clone(), goal.clone());
@@ -411,9 +429,10 @@ impl Hub {
 
     pub(super) fn have_as(&mut self, channel: ChannelName, goal: Goal, own: Own) {
         let (place, way) = (own.placed(&channel, &goal), own.way());
-        self.bridges.own.entry(channel).or_default().insert(goal, own);
+        let before = self.bridges.own.entry(channel).or_default().insert(goal, own);
+        self.bridges.owned += usize::from(before.is_none());
         for port in self.ports() {
-            self.say_announced(port, &place, &way);
+            self.announce_to(port, &place, &way);
         }
     }
 
@@ -425,8 +444,11 @@ impl Hub {
             self.bridges.own.remove(&channel);
         }
         let Some(place) = own.map(|own| own.placed(&channel, &goal)) else { return };
-        for port in self.ports() {
-            self.say_forgotten(port, &place);
+        self.bridges.owned -= 1;
+        for ix in self.ports() {
+            if self.bridges.ports.get_mut(&ix).is_some_and(|port| port.told.remove(&place)) {
+                self.say_forgotten(ix, &place);
+            }
         }
     }
 

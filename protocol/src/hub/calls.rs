@@ -144,7 +144,11 @@ impl Hub {
         let streams = call.header.flags.has(Flags::STREAM);
         // Behind a bridge there are many clients.
         let far = self.bridges.is_port(ix);
-        let (calls, open) = if far { (self.limits.bridge_calls, self.limits.bridge_calls) } else { (self.limits.pending_calls, self.limits.streams) };
+        let (calls, open) = if far {
+            (self.limits.bridge_calls, self.limits.bridge_calls)
+        } else {
+            (self.limits.pending_calls, self.limits.streams)
+        };
         let full = member.calls.len() >= calls || (streams && member.streams >= open) || self.is_full();
         match self.choose_provider(ix, &call, full) {
             Ok((channel, provider)) => self.start_call(ix, channel, provider, call),
@@ -218,8 +222,7 @@ impl Hub {
         let far = self.far_caller(ix, &passing.header).map(Box::new);
         let running = far.as_ref().map(|far| far.key());
         let (deadline, newer) = (None, None);
-        let call =
-            Call { channel, epoch, caller: ix, far, route, request, provider, deadline, stream, newer, older };
+        let call = Call { channel, epoch, caller: ix, far, route, request, provider, deadline, stream, newer, older };
         let Ok(key) = self.calls.insert(call) else {
             return self.fail(ix, route, Refusal::Overloaded);
         };

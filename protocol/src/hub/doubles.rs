@@ -63,7 +63,9 @@ impl Doubles {
 
     /// Forgets what is old.
     pub(crate) fn forget(&mut self, now: Instant) {
-        while let Some((_, bridge, digest)) = self.order.front().copied().filter(|(since, ..)| *since + REMEMBERED <= now) {
+        while let Some((_, bridge, digest)) =
+            self.order.front().copied().filter(|(since, ..)| *since + REMEMBERED <= now)
+        {
             self.order.pop_front();
             self.seen.remove(&digest);
             if let Some(held) = self.held.get_mut(&bridge) {

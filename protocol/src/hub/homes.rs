@@ -338,7 +338,8 @@ impl Hub {
 
     /// The home's challenge, for a client of this hub.
     fn challenge_from_afar(&mut self, number: u64, told: &Told<'_>) {
-        let Told { epoch: Some(epoch), kdf: Some(kdf), salt: Some(salt), iterations: Some(iterations), .. } = *told else {
+        let Told { epoch: Some(epoch), kdf: Some(kdf), salt: Some(salt), iterations: Some(iterations), .. } = *told
+        else {
             return self.end_errand(number, Err(Refusal::NotAllowed));
         };
         let (Some(nonce), Some(boot)) = (told.nonce, told.boot) else {
@@ -430,7 +431,9 @@ impl Hub {
     pub(super) fn home_announced(&mut self, ix: LinkIx, place: &Place, way: &Way) {
         let Goal::Home(home) = &place.goal else { return };
         let Some((channel, here)) = self.registry.by_name(place.channel.as_name()) else { return };
-        let Some(mirror) = here.guard.mirror.clone().filter(|mirror| mirror.home.as_ref() == Some(home)) else { return };
+        let Some(mirror) = here.guard.mirror.clone().filter(|mirror| mirror.home.as_ref() == Some(home)) else {
+            return;
+        };
         let before = Place { realm: mirror.clone(), ..place.clone() };
         let known = self.bridges.routes.best(&before).map(|(link, _)| *link);
         if known.is_some_and(|link| link != ix) {

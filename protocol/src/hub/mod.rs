@@ -46,12 +46,12 @@ pub use api::*;
 use bridging::Bridges;
 use calls::Calls;
 use changes::Changes;
+pub(crate) use crossing::LATE;
 use links::Links;
 use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
 pub use state::{StateError, StoredChannel, StoredHub};
 use system::Spoken;
-pub(crate) use crossing::LATE;
 pub use system::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL, SystemPassword};
 use throttle::{Source, Throttle};
 

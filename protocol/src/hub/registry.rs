@@ -134,7 +134,18 @@ pub(crate) struct Channel {
 
 impl Registry {
     pub(crate) fn new(hash: Keyed) -> Self {
-        Self { channels: Vec::new(), free: Vec::new(), generation: 0, by_name: hash.map(), joins: 0, entries: 0, hash, watched: false, turned: Vec::new(), changed: Vec::new() }
+        Self {
+            channels: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            by_name: hash.map(),
+            joins: 0,
+            entries: 0,
+            hash,
+            watched: false,
+            turned: Vec::new(),
+            changed: Vec::new(),
+        }
     }
 
     /// Whether first and last listeners are to be noted.
@@ -322,7 +333,8 @@ impl Registry {
         if listening >= limits.listeners && !membership.listens.contains(&event) {
             return Err(Refusal::TooManyListeners);
         }
-        let turned = (watched && !channel.is_listened(event.as_ref())).then(|| (channel.name.clone(), event.clone(), true));
+        let turned =
+            (watched && !channel.is_listened(event.as_ref())).then(|| (channel.name.clone(), event.clone(), true));
         match &event {
             Some(event) => channel.listeners.entry(event.clone()).or_default().insert(link),
             None => channel.all_events.insert(link),

@@ -236,9 +236,8 @@ impl Routes {
         let far = self.channels.get(channel.as_str())?.get(realm)?;
         let all = far.providers.get(event.as_str())?.iter();
         let usable = all.filter_map(|(provider, ways)| ways.best_but(&not).map(|best| (provider, best)));
-        let (_, (link, way)) = usable.min_by(|(p, (a, x)), (q, (b, y))| {
-            (x.path.len(), &x.path, a, p).cmp(&(y.path.len(), &y.path, b, q))
-        })?;
+        let (_, (link, way)) = usable
+            .min_by(|(p, (a, x)), (q, (b, y))| (x.path.len(), &x.path, a, p).cmp(&(y.path.len(), &y.path, b, q)))?;
         Some((*link, way.kind))
     }
 
@@ -255,7 +254,9 @@ impl Routes {
         let one = far.listeners.get(event.as_str()).into_iter().flatten();
         for (hub, ways) in one.chain(&far.all_events) {
             if !passed(hub) {
-                links.extend(ways.0.iter().filter(|(_, way)| !way.path.first().is_some_and(&passed)).map(|(link, _)| *link));
+                links.extend(
+                    ways.0.iter().filter(|(_, way)| !way.path.first().is_some_and(&passed)).map(|(link, _)| *link),
+                );
             }
         }
     }
@@ -271,12 +272,14 @@ impl Far {
     }
 
     fn goals(&self) -> Vec<Goal> {
-        let providers = self.providers.iter().flat_map(|(event, all)| {
-            all.keys().map(|provider| Goal::Provider(event.clone(), provider.clone()))
-        });
-        let listeners = self.listeners.iter().flat_map(|(event, all)| {
-            all.keys().map(|hub| Goal::Listener(Some(event.clone()), hub.clone()))
-        });
+        let providers = self
+            .providers
+            .iter()
+            .flat_map(|(event, all)| all.keys().map(|provider| Goal::Provider(event.clone(), provider.clone())));
+        let listeners = self
+            .listeners
+            .iter()
+            .flat_map(|(event, all)| all.keys().map(|hub| Goal::Listener(Some(event.clone()), hub.clone())));
         let all_events = self.all_events.keys().map(|hub| Goal::Listener(None, hub.clone()));
         let members = self.members.keys().map(|member| Goal::Member(member.clone()));
         let home = self.home.keys().map(|hub| Goal::Home(hub.clone()));

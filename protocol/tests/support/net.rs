@@ -195,6 +195,7 @@ impl Net {
         let mut seed = [6; 32];
         (seed[0], seed[1]) = (u8::try_from(number).unwrap(), self.boots);
         self.bridges[number] = Some(Bridge::new(config, &Seed::new(seed)));
+        self.bridge_events[number].clear();
         self.feed_bridge(number, Input::Command(bridge::Command::Connect));
     }
 
@@ -296,10 +297,15 @@ impl Net {
     }
 
     fn deadlines(&self) -> Vec<(Instant, Node)> {
-        let hubs = self.hubs.iter().enumerate().filter_map(|(ix, it)| Some((it.as_ref()?.poll_timeout()?.at, Node::Hub(ix))));
-        let clients = self.clients.iter().enumerate().filter_map(|(ix, it)| Some((it.poll_timeout()?.at, Node::Client(ix))));
-        let bridges =
-            self.bridges.iter().enumerate().filter_map(|(ix, it)| Some((it.as_ref()?.poll_timeout()?.at, Node::Bridge(ix))));
+        let hubs =
+            self.hubs.iter().enumerate().filter_map(|(ix, it)| Some((it.as_ref()?.poll_timeout()?.at, Node::Hub(ix))));
+        let clients =
+            self.clients.iter().enumerate().filter_map(|(ix, it)| Some((it.poll_timeout()?.at, Node::Client(ix))));
+        let bridges = self
+            .bridges
+            .iter()
+            .enumerate()
+            .filter_map(|(ix, it)| Some((it.as_ref()?.poll_timeout()?.at, Node::Bridge(ix))));
         hubs.chain(clients).chain(bridges).collect()
     }
 
@@ -379,7 +385,16 @@ impl Net {
             return self.feed(node, Fed::Closed(link, LinkEnd::Refused));
         }
         self.serial += 1;
-        let accepted = LinkId::accepted(self.serial, self.serial);
+        // Dense, and used again: the first that none of the hub's links has.
+        let taken: Vec<usize> = self
+            .pipes
+            .values()
+            .flat_map(|pipe| pipe.ends)
+            .filter(|end| end.0 == Node::Hub(hub))
+            .map(|end| end.1.index())
+            .collect();
+        let index = (0..).find(|index| !taken.contains(&(*index as usize))).unwrap();
+        let accepted = LinkId::accepted(index, self.serial);
         let ends = [(node, link), (Node::Hub(hub), accepted)];
         self.pipes.insert(self.serial, Pipe { ends, moving: [VecDeque::new(), VecDeque::new()] });
         let peer = Peer::unknown(Transport::Memory);
