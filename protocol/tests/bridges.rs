@@ -326,6 +326,20 @@ fn s78_nothing_goes_further_than_messages_may() {
 }
 
 #[test]
+fn what_passes_after_a_long_silence_passes() {
+    let mut net = Net::new(15, 2, &[("a", 0), ("b", 1)]);
+    let bridge = net.bridge(0, 1);
+    net.open(1, "news");
+    net.listen(1, 7, "news", None);
+    for _ in 0..3 {
+        net.pass(Duration::from_secs(20));
+        net.say(0, "news", "up", b"");
+        net.expect_message(1);
+        assert!(net.is_bridged(bridge), "{:?}", net.bridge_events);
+    }
+}
+
+#[test]
 fn calls_that_come_over_one_bridge_are_so_many() {
     let mut limits = Limits::default();
     limits.bridge_calls = 3;

@@ -150,10 +150,11 @@ impl Bridge {
             return Ok(());
         }
         self.counters.passed += 1;
+        let now = self.now;
         let to = self.end(from.other());
         to.client.pass_message(kind, hop.with_route(route), frame, bytes);
         if route == 0 {
-            to.client.mark();
+            to.client.mark(now);
         }
         Ok(())
     }

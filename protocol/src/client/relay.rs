@@ -92,8 +92,10 @@ impl Client {
     }
 
     /// Notes that what was passed on last waits from now on.
-    pub(crate) fn mark(&mut self) {
-        self.outbox.mark(self.now.mono);
+    pub(crate) fn mark(&mut self, now: Now) {
+        if self.is_there() {
+            self.outbox.mark(now.mono);
+        }
     }
 
     /// Whether something that was noted has waited for so long.
