@@ -153,24 +153,12 @@ fn name(text: &'static str) -> Name<'static> {
     Name::new(text).unwrap()
 }
 
-#[test]
-fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_be() {
-    let mut net = scene(4);
+/// What no honest bridge to `hub-a` announces to `hub-b`.
+fn impossible() -> Vec<(&'static str, Announce<'static>)> {
     let terms = Terms { kdf: 2, salt: &[9; 16], iterations: 0 };
-    let provider = |path: Vec<Name<'static>>, client: &'static str| Announce {
-        goal: 0,
-        channel: name("open"),
-        event: Some(name("steal")),
-        path,
-        client: Some(name(client)),
-        kind: Some(0),
-        epoch: None,
-        home: None,
-        terms: None,
-    };
     let (a, b, c) = (name("hub-a"), name("hub-b"), name("hub-c"));
     let good = || provider(vec![a], "thief");
-    for (what, announced) in [
+    vec![
         ("a client of the hub itself", provider(vec![b], "b")),
         ("the same through itself", provider(vec![a, b], "b")),
         ("not from the hub behind it", provider(vec![c], "thief")),
@@ -207,7 +195,27 @@ fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_
                 ..good()
             },
         ),
-    ] {
+    ]
+}
+
+fn provider(path: Vec<Name<'static>>, client: &'static str) -> Announce<'static> {
+    Announce {
+        goal: 0,
+        channel: name("open"),
+        event: Some(name("steal")),
+        path,
+        client: Some(name(client)),
+        kind: Some(0),
+        epoch: None,
+        home: None,
+        terms: None,
+    }
+}
+
+#[test]
+fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_be() {
+    let mut net = scene(4);
+    for (what, announced) in impossible() {
         announce(&mut net, &announced);
         net.call(1, 1, "open", "steal", b"");
         assert_eq!(net.expect_refused(1), Refusal::NoProvider, "{what}");
@@ -218,7 +226,7 @@ fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_
     }
     assert_eq!(net.hubs[1].as_ref().unwrap().counters().misannounced, 8);
     // What it may say, and what is the harm of a bridge that lies: who calls on an open channel may be answered by it.
-    announce(&mut net, &good());
+    announce(&mut net, &provider(vec![name("hub-a")], "thief"));
     net.call(1, 1, "open", "steal", b"");
     assert!(
         matches!(net.expect_refused(1), Refusal::NoProvider),

@@ -16,9 +16,12 @@ const HELD: Duration = Duration::from_secs(60);
 /// Events of senders that are kept. With more, the first in the order of names is forgotten.
 const KEPT: usize = 4_096;
 
-/// The numbers of those who spoke from afar.
+/// Whose numbers rise: a sender's instance, about one event.
+type Speaker = (ChannelName, EventName, Address, [u8; 16]);
+
+/// The last numbers of those who spoke from afar, and when they came.
 #[derive(Debug, Default)]
-pub(super) struct Order(BTreeMap<(ChannelName, EventName, Address, [u8; 16]), (u64, Instant)>);
+pub(super) struct Order(BTreeMap<Speaker, (u64, Instant)>);
 
 impl Order {
     fn is_late(&mut self, source: &Source, header: &Header<'_>, now: Instant) -> bool {
