@@ -192,7 +192,6 @@ fn impossible() -> Vec<(&'static str, Announce<'static>)> {
                 path: vec![a, b],
                 terms: Some(terms),
                 channel: name("open"),
-                ..good()
             },
         ),
     ]
