@@ -30,7 +30,7 @@ use crate::machine::{Flush, Input, LinkId, Machine, Output};
 use crate::names::{ClientId, HubId};
 use crate::seed::{Purpose, Seed};
 use crate::time::{Deadline, Now};
-use crate::wire::{Attach, Control as _, Done, Frame, FrameType};
+use crate::wire::{Attach, Control as _, Done, Frame, FrameType, Marks};
 
 /// A bridge between two hubs.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ struct End {
     /// Until this request is answered, it speaks to what was at the other end before.
     deaf_until: Option<u64>,
     pace: Pace,
+    /// Since when messages without an answer wait for the hub there.
+    marks: Marks,
 }
 
 /// How far a hub is.
@@ -90,7 +92,14 @@ impl Bridge {
             let (id, limits) = (Some(ClientId::made_up(&format!("{id}-c{which}"))), limits.clone());
             let config = ClientConfig { hub, id, credential, secret, limits, reconnect };
             let client = Client::relaying(config, &Seed::new(seed.stream(purpose).bytes()));
-            End { client, hub: None, stage: Stage::Parted, deaf_until: None, pace: Pace::new(rate) }
+            End {
+                client,
+                hub: None,
+                stage: Stage::Parted,
+                deaf_until: None,
+                marks: Marks::default(),
+                pace: Pace::new(rate),
+            }
         };
         let (a, b) = (end(a, Purpose::BridgeA, 1), end(b, Purpose::BridgeB, 2));
         Self {
@@ -195,12 +204,16 @@ impl Bridge {
         let side = if link.index() == Side::A as usize { Side::A } else { Side::B };
         let now = self.now;
         let input = input(LinkId::dialled(0, link.generation()));
-        let client = &mut self.end(side).client;
-        // A message that has waited for so long would arrive when its copies are forgotten.
-        if matches!(input, Input::Written { .. }) && client.is_late_by(now, LATE) {
-            return client.end_for(Violation::Flood);
+        let end = self.end(side);
+        if let Input::Written { bytes, .. } = &input {
+            let late = end.marks.is_late(now.mono, LATE);
+            end.marks.written(*bytes);
+            // A message that has waited for so long would arrive when its copies are forgotten.
+            if late {
+                return end.client.end_for(Violation::Flood);
+            }
         }
-        client.handle_input(now, input);
+        end.client.handle_input(now, input);
     }
 
     fn command(&mut self, side: Side, command: client::Command) {
@@ -304,7 +317,7 @@ impl Bridge {
     fn part(&mut self, side: Side) {
         self.bridged = false;
         let end = self.end(side);
-        (end.hub, end.stage, end.deaf_until) = (None, Stage::Parted, None);
+        (end.hub, end.stage, end.deaf_until, end.marks) = (None, Stage::Parted, None, Marks::default());
         let other = side.other();
         if self.end_ref(other).stage != Stage::Parted {
             let id = self.attach(other, None);

@@ -154,7 +154,7 @@ impl Bridge {
         let to = self.end(from.other());
         to.client.pass_message(kind, hop.with_route(route), frame, bytes);
         if route == 0 {
-            to.client.mark(now);
+            to.marks.mark(now.mono, to.client.left());
         }
         Ok(())
     }

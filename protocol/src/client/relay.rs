@@ -1,7 +1,6 @@
 //! What a bridge needs of its client at a hub: the frames of others, as they are.
 
 use alloc::collections::VecDeque;
-use core::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 
@@ -9,7 +8,6 @@ use super::{Client, ClientConfig, Event, Phase};
 use crate::error::Violation;
 use crate::machine::Output;
 use crate::seed::Seed;
-use crate::time::Now;
 use crate::wire::{Frame, FrameType, Hop};
 
 /// Frames that a bridge has not taken yet.
@@ -91,16 +89,9 @@ impl Client {
         self.frames_sent += 1;
     }
 
-    /// Notes that what was passed on last waits from now on.
-    pub(crate) fn mark(&mut self, now: Now) {
-        if self.is_there() {
-            self.outbox.mark(now.mono);
-        }
-    }
-
-    /// Whether something that was noted has waited for so long.
-    pub(crate) fn is_late_by(&self, now: Now, time: Duration) -> bool {
-        self.outbox.waits_since().is_some_and(|since| since + time <= now.mono)
+    /// Bytes that have not left the driver's hands.
+    pub(crate) fn left(&self) -> usize {
+        self.outbox.in_flight() + self.outbox.waiting()
     }
 
     /// Passes a control frame of an exchange on, under another number.

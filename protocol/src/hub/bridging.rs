@@ -25,7 +25,7 @@ use crate::error::{Refusal, Violation};
 use crate::hash::Keyed;
 use crate::names::{Address, ChannelName, ClientId, HubId, Name};
 use crate::slots::Key;
-use crate::wire::{self, Announce, Attach, Control as _, Forget, Frame, FrameType};
+use crate::wire::{self, Announce, Attach, Control as _, Forget, Frame, FrameType, Marks};
 
 /// All bridges of a hub, and what is known through them.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(super) struct Port {
     full: bool,
     /// What it was told of.
     told: BTreeSet<Place>,
+    /// Since when messages without an answer wait for it.
+    pub(super) marks: Marks,
 }
 
 /// How something of this hub was announced.
@@ -89,6 +91,10 @@ impl Bridges {
 
     pub(super) fn port(&self, ix: LinkIx) -> Option<&Port> {
         self.ports.get(&ix)
+    }
+
+    pub(super) fn port_mut(&mut self, ix: LinkIx) -> Option<&mut Port> {
+        self.ports.get_mut(&ix)
     }
 
     pub(super) fn is_port(&self, ix: LinkIx) -> bool {
@@ -173,7 +179,13 @@ impl Hub {
             self.take_stock();
         }
         self.bridges.serial += 1;
-        let port = Port { far: far.clone(), serial: self.bridges.serial, full: false, told: BTreeSet::new() };
+        let port = Port {
+            far: far.clone(),
+            serial: self.bridges.serial,
+            full: false,
+            told: BTreeSet::new(),
+            marks: Marks::default(),
+        };
         self.bridges.ports.insert(ix, port);
         let of_channel = |(channel, goals): (&ChannelName, &BTreeMap<Goal, Own>)| {
             goals.iter().map(|(goal, own)| (own.placed(channel, goal), own.way())).collect::<Vec<_>>()

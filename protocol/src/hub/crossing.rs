@@ -242,16 +242,21 @@ impl Hub {
     /// Notes when a message without an answer begins to wait for a bridge.
     pub(super) fn mark_late(&mut self, to: LinkIx) {
         let now = self.now.mono;
-        if let Some(session) = self.links.get_mut(to) {
-            session.outbox.mark(now);
+        let left = self.links.get(to).map_or(0, |session| session.outbox.in_flight() + session.outbox.waiting());
+        if let Some(port) = self.bridges.port_mut(to) {
+            port.marks.mark(now, left);
         }
-        self.check_late(to);
+        self.check_late(to, 0);
     }
 
-    /// Ends a bridge's link on which a message waits so long that its copies would be forgotten before it arrives.
-    pub(super) fn check_late(&mut self, ix: LinkIx) {
-        let since = self.links.get(ix).and_then(|session| session.outbox.waits_since());
-        if since.is_some_and(|since| since + LATE <= self.now.mono) {
+    /// So many bytes have left the driver's hands. Ends a bridge's link on which a message waits so long that its copies
+    /// would be forgotten before it arrives.
+    pub(super) fn check_late(&mut self, ix: LinkIx, written: usize) {
+        let now = self.now.mono;
+        let Some(port) = self.bridges.port_mut(ix) else { return };
+        let late = port.marks.is_late(now, LATE);
+        port.marks.written(written);
+        if late {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::SlowConsumer)));
         }
     }

@@ -362,7 +362,7 @@ impl Hub {
 
     fn handle_written(&mut self, link: LinkId, bytes: usize) {
         let Some(ix) = self.links.find(link) else { return };
-        self.check_late(ix);
+        self.check_late(ix, bytes);
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.written(&mut self.pool, bytes);
             session.stalled_since = self.now.mono;

@@ -16,6 +16,7 @@ mod frame;
 mod hop;
 mod inbox;
 mod known;
+mod marks;
 mod message;
 mod outbox;
 
@@ -33,6 +34,7 @@ pub use hop::{Hop, ROUTE_BY_HUB};
 pub(crate) use inbox::Scraps;
 pub use inbox::{Frame, Inbox};
 pub(crate) use known::Known;
+pub(crate) use marks::Marks;
 pub use message::{Flags, Header, Kind, METADATA_MAX, Message, Target};
 pub(crate) use message::{Opening, encoded_len_max, put_message};
 pub(crate) use outbox::{Outbox, Pool, put_image};

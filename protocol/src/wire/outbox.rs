@@ -4,20 +4,16 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use core::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::frame::{FrameType, LENGTH_LEN, TAG_LEN};
 use crate::auth::RecordTagger;
-use crate::time::Instant;
 
 /// A buffer is handed on when it has grown so far.
 const CHUNK: usize = 64 << 10;
 /// Buffers kept for the next link that has something to say, so that idle links own none.
 const POOLED: usize = 16;
-/// Marks lie at least so far apart.
-const MARK: Duration = Duration::from_millis(100);
 /// The first size of a buffer.
 const FIRST: usize = 2 << 10;
 /// A length and a type.
@@ -83,10 +79,6 @@ pub(crate) struct Outbox {
     in_flight: usize,
     /// What is in flight, in order: runs of bytes of our own and of shared ones.
     flying: VecDeque<(usize, Ownership)>,
-    /// Bytes that have left the driver's hands.
-    gone: u64,
-    /// Since when what ends at these places of all that was written waits, where that is wanted.
-    marks: VecDeque<(Instant, u64)>,
     tagger: Option<RecordTagger>,
 }
 
@@ -218,26 +210,8 @@ impl Outbox {
         Some(bytes)
     }
 
-    /// Notes that what was written last waits from now on.
-    pub(crate) fn mark(&mut self, now: Instant) {
-        let end = self.gone + (self.in_flight + self.waiting()) as u64;
-        match self.marks.back_mut() {
-            Some((since, last)) if now.saturating_since(*since) < MARK => *last = end,
-            Some(_) | None => self.marks.push_back((now, end)),
-        }
-    }
-
-    /// Since when the oldest of what was marked waits, to within [`MARK`].
-    pub(crate) fn waits_since(&self) -> Option<Instant> {
-        self.marks.front().map(|(since, _)| *since)
-    }
-
     /// The driver has written so much; an idle outbox gives its buffer back.
     pub(crate) fn written(&mut self, pool: &mut Pool, bytes: usize) {
-        self.gone += bytes as u64;
-        while self.marks.front().is_some_and(|(_, end)| *end <= self.gone) {
-            self.marks.pop_front();
-        }
         self.in_flight = self.in_flight.saturating_sub(bytes);
         let mut left = bytes;
         while left > 0
