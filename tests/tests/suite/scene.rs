@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use commipc_runtime::{
-    BoxFuture, BridgeBuilder, Channel, Client, ClientBuilder, Hub, HubBuilder, HubError, PendingCall, Secret,
-};
+use commipc_runtime::{BoxFuture, Channel, Client, ClientBuilder, Hub, HubBuilder, HubError, PendingCall, Secret};
 use smol::channel::{Receiver, Sender, unbounded};
 
 /// Longer than any script takes on a busy machine. One that waits so long hangs.
@@ -25,25 +23,14 @@ pub(crate) const KEY: [u8; 32] = [7; 32];
 pub(crate) struct Adapter {
     hub: fn() -> HubBuilder,
     client: fn(&str) -> ClientBuilder,
-    bridge: fn(&str, &str) -> BridgeBuilder,
     run: fn(BoxFuture<'static, ()>),
     thread: fn(BoxFuture<'static, ()>),
 }
 
-pub(crate) const TOKIO: Adapter = Adapter {
-    hub: commipc_tokio::hub,
-    client: commipc_tokio::client,
-    bridge: commipc_tokio::bridge,
-    run: on_tokio,
-    thread: tokio_thread,
-};
-pub(crate) const SMOL: Adapter = Adapter {
-    hub: commipc_smol::hub,
-    client: commipc_smol::client,
-    bridge: commipc_smol::bridge,
-    run: on_smol,
-    thread: smol_thread,
-};
+pub(crate) const TOKIO: Adapter =
+    Adapter { hub: commipc_tokio::hub, client: commipc_tokio::client, run: on_tokio, thread: tokio_thread };
+pub(crate) const SMOL: Adapter =
+    Adapter { hub: commipc_smol::hub, client: commipc_smol::client, run: on_smol, thread: smol_thread };
 
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,11 +128,6 @@ impl Scene {
     /// A client without a secret, whose connection does not come back.
     pub(crate) fn bare_client(&self, url: &str) -> ClientBuilder {
         (self.adapter.client)(url).no_reconnect()
-    }
-
-    /// A bridge without secrets.
-    pub(crate) fn bridge(&self, a: &str, b: &str) -> BridgeBuilder {
-        (self.adapter.bridge)(a, b)
     }
 
     /// A hub that listens, with the least that has to be configured: a key on TCP, nothing on a Unix socket.

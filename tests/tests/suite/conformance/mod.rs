@@ -6,7 +6,6 @@
 //!   stranger ──┘            └── listeners         unix  │ tcp
 //! ```
 
-mod bridges;
 mod calls;
 mod clients;
 mod connections;
