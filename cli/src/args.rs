@@ -10,6 +10,9 @@ use commipc_tokio::{AfterGrace, OwnerPolicy};
 use crate::bench::{self, args::Bench};
 use crate::bridge;
 
+mod simulating;
+pub(crate) use simulating::{Replayed, Sim, SimReplay, SimRun, SimSelftest};
+
 const EXAMPLES: &str = "\
 Examples:
   commipc demo                                       see it work, nothing to set up
@@ -81,6 +84,10 @@ const MEMBERS: &str = "\
 Examples:
   commipc members math
   commipc members math --json | jq -r .client";
+const CLEAR: &str = "\
+Examples:
+  commipc clear vault --credential boss --secret-file boss.key
+  commipc channels --json | jq -r 'select(.members == 0).name'     passwords that outlive their members";
 const PROTECT: &str = "\
 Examples:
   commipc protect vault --password-file vault.key          a file with a password, or what keygen makes
@@ -102,24 +109,6 @@ const MAN: &str = "\
 Examples:
   commipc man | man -l -
   commipc man --out ~/.local/share/man/man1";
-const SIM: &str = "\
-Examples:
-  commipc sim run                                          a thousand worlds; nothing is found
-  commipc sim replay --seed 4711                           one of them, told as a conversation";
-const SIM_RUN: &str = "\
-Examples:
-  commipc sim run                                          a thousand worlds; nothing is found
-  commipc sim run --seeds 200000 --from 1000000            more of them, others";
-const SIM_SELFTEST: &str = "\
-Examples:
-  commipc sim selftest                                     every planted bug is found, and in how many seeds
-  commipc sim selftest --only 7 --within 100000            one of them, with more patience";
-const SIM_REPLAY: &str = "\
-Examples:
-  commipc sim replay --seed 4711                           one world, told as a conversation
-  commipc sim replay --seed 4711 --save case.txt           and kept as a list of choices, to be edited
-  commipc sim replay --choices case.txt                    replayed from that";
-
 /// Calls between processes, through a hub.
 #[derive(Debug, Parser)]
 #[command(name = "commipc", version, before_help = EXAMPLES, propagate_version = true)]
@@ -184,6 +173,7 @@ pub(crate) enum Command {
     Channels(Channels),
     Members(Members),
     Bridge(bridge::Args),
+    Clear(Clear),
     Protect(Protect),
     Keygen(Keygen),
     Demo(Demo),
@@ -197,7 +187,8 @@ pub(crate) enum Command {
 
 /// Run a hub until SIGTERM or Ctrl-C
 ///
-/// Prints one line `listening on URL` for each listener when it is ready.
+/// Prints one line `listening on URL` for each listener when it is ready. SIGTERM or Ctrl-C drains it: it takes no new
+/// connections and requests, finishes what runs, and ends with 0, or with 4 if --drain was over before.
 ///
 /// With --credentials, who may connect is read from a table, one line for each, # for comments:
 ///
@@ -206,10 +197,10 @@ pub(crate) enum Command {
 ///     monitor       key:<64 hex digits>  ids=monitor-*          can=observer
 ///     default       password:<no spaces> ids=*
 ///
-/// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes observer, who may ask for
-/// channels and members and listen to the hub's own channels, bridge, who may join this hub with another, and admin, which
-/// nothing needs yet, separated by commas. Clients name their entry with --credential; those that name none prove `default`, which --secret-file may give
-/// instead of a line.
+/// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes, separated by commas, observer,
+/// who may ask for channels and members and listen to the hub's own channels, admin, who may end channels of others
+/// (`commipc clear`), and bridge, who may join this hub with another. Clients name their entry with --credential; those that
+/// name none prove `default`, which --secret-file may give instead of a line.
 ///
 /// SIGHUP reads the table and the secret file anew: new connections are asked by the new table, those that stand are not
 /// touched. A table that makes no sense is reported on stderr, and the old one stays in force.
@@ -235,14 +226,17 @@ pub(crate) struct Hub {
     /// made when absent, for this user only
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) draining: crate::stop::Draining,
 }
 
 /// Give a channel a password and stay as its owner
 ///
 /// The channel must be new, or without members: who opens it first owns it. The hub never hears the password, and every
 /// message is signed from end to end. Prints `protecting CHANNEL` when the password is in force. SIGHUP reads the file anew
-/// and changes the password: everybody else has to join again. The channel ends with this command, or as
-/// `hub --on-owner-leave` says.
+/// and changes the password: everybody else has to join again. The channel ends with this command, and is anybody's then, or
+/// goes on as `hub --on-owner-leave` says. A hub that goes is waited for. Where this command is killed, the password stays with
+/// the name for a day.
 #[derive(Args, Debug)]
 #[command(before_help = PROTECT)]
 pub(crate) struct Protect {
@@ -313,7 +307,8 @@ pub(crate) struct Stream {
 
 /// Answer calls of an event until SIGTERM, Ctrl-C or the loss of the hub
 ///
-/// Prints `providing CHANNEL/EVENT` when ready.
+/// Prints `providing CHANNEL/EVENT` when ready. SIGTERM or Ctrl-C withdraws the event and finishes what runs; it ends with 0,
+/// or with 4 if --drain was over before.
 ///
 /// With --stream every request is answered with a stream: --echo gives one item, --reply the elements of an array, or
 /// whatever else it is as the only item, and --exec each line that CMD prints (JSON, else text) as it comes. CMD is read
@@ -329,6 +324,8 @@ pub(crate) struct Provide {
     /// Answer with a stream
     #[arg(long)]
     pub(crate) stream: bool,
+    #[command(flatten)]
+    pub(crate) draining: crate::stop::Draining,
 }
 
 /// Say something to an event's provider, without an answer
@@ -381,7 +378,7 @@ pub(crate) struct Listen {
     pub(crate) count: Option<u64>,
 }
 
-/// List the channels of a hub
+/// List the channels of a hub: who owns them, whether they have a password, how many members and providers they have
 ///
 /// Needs the hub's own secret, or a credential with can=observer.
 #[derive(Args, Debug)]
@@ -394,6 +391,18 @@ pub(crate) struct Channels {}
 #[derive(Args, Debug)]
 #[command(before_help = MEMBERS)]
 pub(crate) struct Members {
+    /// The channel
+    #[arg(value_name = "CHANNEL")]
+    pub(crate) channel: String,
+}
+
+/// End a channel of others for all its members, and make the hub forget its password
+///
+/// For who proves a credential with can=admin: where a password has outlived everybody who knows it (a day without members
+/// ends it as well), or an owner does harm. Prints `cleared CHANNEL`. Whoever opens the channel next owns it.
+#[derive(Args, Debug)]
+#[command(before_help = CLEAR)]
+pub(crate) struct Clear {
     /// The channel
     #[arg(value_name = "CHANNEL")]
     pub(crate) channel: String,
@@ -446,74 +455,6 @@ pub(crate) struct Man {
     pub(crate) out: Option<PathBuf>,
 }
 
-/// Run hubs and clients in simulated worlds, each of which follows from a seed
-#[derive(Debug, Subcommand)]
-#[command(before_help = SIM)]
-pub(crate) enum Sim {
-    Run(SimRun),
-    Replay(SimReplay),
-    Selftest(SimSelftest),
-}
-
-/// Run many seeds and judge what happens; ends with 1 if something is found
-///
-/// Every seed is a hub, its clients, their work and the weather between them: slow and broken connections, refused
-/// dials, late timers. Whatever must not be is found by oracles, and told with the one command that replays it.
-#[derive(Args, Debug)]
-#[command(before_help = SIM_RUN)]
-pub(crate) struct SimRun {
-    /// How many seeds
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) seeds: u64,
-    /// The first seed
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) from: u64,
-    /// End when so many seeds have failed
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) enough: u64,
-}
-
-/// Run one world again and print all that is said in it; ends with 1 if something is found
-#[derive(Args, Debug)]
-#[command(before_help = SIM_REPLAY)]
-pub(crate) struct SimReplay {
-    #[command(flatten)]
-    pub(crate) what: Replayed,
-    /// Write the run's choices to a new file, for --choices
-    #[arg(long, value_name = "FILE")]
-    pub(crate) save: Option<PathBuf>,
-}
-
-/// Plant bugs and see that each is found; ends with 1 if one is not
-///
-/// Only a build with planted bugs can do that, which is never one that is shipped: RUSTFLAGS='--cfg commipc_canary', in a
-/// target directory of its own.
-#[derive(Args, Debug)]
-#[command(before_help = SIM_SELFTEST)]
-pub(crate) struct SimSelftest {
-    /// In how many seeds at most each must be found
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) within: u64,
-    /// The first seed
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) from: u64,
-    /// Only the bug with this number
-    #[arg(long, value_name = "N")]
-    pub(crate) only: Option<u32>,
-}
-
-/// Which world.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Replayed {
-    /// The seed it follows from
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
-    /// A file with the choices it follows from
-    #[arg(long, value_name = "FILE")]
-    pub(crate) choices: Option<PathBuf>,
-}
-
 /// `terminate`, `promote`, `hold:30s`.
 fn parse_policy(text: &str) -> Result<OwnerPolicy, String> {
     match (text, text.strip_prefix("hold:")) {
@@ -525,7 +466,7 @@ fn parse_policy(text: &str) -> Result<OwnerPolicy, String> {
 }
 
 /// `2s`, `500ms`, `1.5m`, `1h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time; write 2s, 500ms, 1m or 1h");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use commipc_tokio::{
-    Channel, ChannelName, Client, ConnectError, Misuse, Opening, Refusal, Secret, SecretSourceError, local::LocalError,
+    Channel, ChannelName, Client, ClientBuilder, ConnectError, Misuse, Opening, Refusal, Secret, SecretSourceError,
+    local::LocalError,
 };
 
 use crate::args::Common;
@@ -18,10 +19,19 @@ pub(crate) fn url(common: &Common) -> String {
     common.hub.clone().filter(|url| !url.is_empty()).unwrap_or_else(commipc_tokio::default_url)
 }
 
-/// Connects as the options say.
+/// Connects as the options say. A connection that is lost is the end.
 pub(crate) async fn client(common: &Common) -> Outcome<Client> {
+    connect(common, ClientBuilder::no_reconnect).await
+}
+
+/// Connects as the options say. A connection that is lost comes back.
+pub(crate) async fn lasting_client(common: &Common) -> Outcome<Client> {
+    connect(common, |builder| builder).await
+}
+
+async fn connect(common: &Common, set: fn(ClientBuilder) -> ClientBuilder) -> Outcome<Client> {
     let url = url(common);
-    let mut builder = commipc_tokio::client(&url).no_reconnect();
+    let mut builder = set(commipc_tokio::client(&url));
     if let Some(id) = &common.id {
         builder = builder.id(id);
     }

@@ -58,8 +58,7 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
         },
         None => stop.requested().await,
     }
-    hub.shutdown().await;
-    Ok(())
+    stop.drain(&hub, args.draining.drain, common.json).await
 }
 
 /// A table of credentials, read anew at each SIGHUP.

@@ -80,6 +80,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Listen(args) => on_one_thread(listen::run(&args, &common)),
         Command::Channels(Channels {}) => on_one_thread(observe::channels(&common)),
         Command::Members(args) => on_one_thread(observe::members(&args, &common)),
+        Command::Clear(args) => on_one_thread(observe::clear(&args, &common)),
         Command::Provide(args) => {
             let answers = provide::Answers::of(&args)?;
             on_one_thread(provide::run(&args, answers, &common))

@@ -1,9 +1,9 @@
-//! `commipc channels` and `commipc members`: what a hub holds.
+//! `commipc channels`, `commipc members` and `commipc clear`: what a hub holds, and its end.
 
 use commipc_tokio::{Channel, ChannelInfo, Client, MemberInfo, OpenError, Refusal, SYSTEM_CHANNEL};
 use serde::Serialize;
 
-use crate::args::{Common, Members};
+use crate::args::{Clear, Common, Members};
 use crate::connect;
 use crate::errors::{self, channel_name};
 use crate::failure::Outcome;
@@ -22,10 +22,13 @@ pub(crate) async fn channels(common: &Common) -> Outcome {
             errors::connection(&hub, code.0, &text)
         }
     })?;
-    let row =
-        |channel: &ChannelInfo| [channel.name.clone(), channel.members.to_string(), channel.providers.to_string()];
-    let (head, none) = (["CHANNEL", "MEMBERS", "PROVIDERS"], "the hub has no channels");
-    show(&channels, head, row, |channel| &channel.path, none, common.json);
+    let row = |channel: &ChannelInfo| {
+        let owner = channel.owner.clone().unwrap_or_else(|| "-".to_owned());
+        let [members, providers] = [channel.members, channel.providers].map(|count| count.to_string());
+        [channel.name.clone(), owner, yes(channel.protected), members, providers]
+    };
+    let head = ["CHANNEL", "OWNER", "PASSWORD", "MEMBERS", "PROVIDERS"];
+    show(&channels, head, row, |channel| &channel.path, "the hub has no channels", common.json);
     client.close().await;
     Ok(())
 }
@@ -37,12 +40,37 @@ pub(crate) async fn members(args: &Members, common: &Common) -> Outcome {
     let _own = own_channel(&client, common).await?;
     let members = client.members(&channel).await;
     let members = members.map_err(|error| errors::operation(&hub, &channel, None, error.code(), &error.to_string()))?;
-    let owner = |member: &MemberInfo| if member.owner { "yes" } else { "-" }.to_owned();
-    let row = |member: &MemberInfo| [member.client.clone(), owner(member), member.provides.join(", ")];
-    let (head, none) = (["CLIENT", "OWNER", "PROVIDES"], "the channel has no members");
-    show(&members, head, row, |member| &member.path, none, common.json);
+    let row = |member: &MemberInfo| [member.client.clone(), yes(member.owner), member.provides.join(", ")];
+    let head = ["CLIENT", "OWNER", "PROVIDES"];
+    show(&members, head, row, |member| &member.path, "the channel has no members", common.json);
     client.close().await;
     Ok(())
+}
+
+pub(crate) async fn clear(args: &Clear, common: &Common) -> Outcome {
+    let hub = connect::url(common);
+    let channel = channel_name(&args.channel)?;
+    let client = connect::client(common).await?;
+    let _own = own_channel(&client, common).await?;
+    client.clear(&channel).await.map_err(|error| {
+        let failure = errors::operation(&hub, &channel, None, error.code(), &error.to_string());
+        if error.code().0 == Refusal::NotAllowed.code() {
+            return failure
+                .hint("prove a credential that has can=admin at the hub, with --credential and --secret-file");
+        }
+        failure
+    })?;
+    if common.json {
+        crate::say(serde_json::json!({ "cleared": args.channel }));
+    } else {
+        crate::say(format_args!("cleared {}", args.channel));
+    }
+    client.close().await;
+    Ok(())
+}
+
+fn yes(so: bool) -> String {
+    if so { "yes" } else { "-" }.to_owned()
 }
 
 /// The hub's own channel, opened if the options name a password.

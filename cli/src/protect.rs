@@ -1,6 +1,6 @@
-//! `commipc protect`: gives a channel a password and stays as its owner.
+//! `commipc protect`: gives a channel a password and stays as its owner, also when the hub is started anew.
 
-use commipc_tokio::{Channel, Secret};
+use commipc_tokio::{Channel, ConnectionState, Refusal, Secret};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Common, Protect};
@@ -16,21 +16,34 @@ pub(crate) async fn run(args: &Protect, common: &Common) -> Outcome {
     let name = channel_name(&args.channel)?;
     let secret = password(common)?;
     let failed = |code, text: String| errors::operation(&hub, &name, None, code, &text);
-    let client = connect::client(common).await?;
+    let client = connect::lasting_client(common).await?;
+    let (mut states, mut away) = (client.states(), false);
     // The password is the new one: the channel is opened without, as its first member.
-    let channel = client.open(&name).await.map_err(|error| failed(error.code(), error.to_string()))?;
+    let channel = client.open(&name).await.map_err(|error| {
+        let failure = failed(error.code(), error.to_string());
+        if error.code().0 == Refusal::PasswordRequired.code() {
+            return failure.hint(format!(
+                "it has a password already, and whoever set it owns it: stop that, take another name, wait for a day \
+                 after its last member, or let an admin clear it: commipc clear {name}"
+            ));
+        }
+        failure
+    })?;
     channel.protect_with(secret).await.map_err(|error| failed(error.code(), error.to_string()))?;
     tell(args, common.json, "protecting");
     loop {
         tokio::select! {
             () = stop.requested() => break,
             why = channel.closed() => return Err(errors::closed(&hub, &name, &client, why).await),
+            Some(state) = states.next() => tell_state(state, &mut away, common.json),
             _ = reload.recv() => match rotate(&channel, common).await {
                 Ok(()) => tell(args, common.json, "rekeyed"),
                 Err(failure) => failure.tell(common.json),
             },
         }
     }
+    // Gives it up, rather than being lost: then nobody could own the name for a day.
+    drop(channel);
     client.close().await;
     Ok(())
 }
@@ -47,6 +60,19 @@ fn password(common: &Common) -> Outcome<Secret> {
     connect::channel_secret(common)?.ok_or_else(|| {
         Failure::usage("the new password is missing").hint("write it to a file and name that with --password-file FILE")
     })
+}
+
+/// Says when a connection goes and when it is back.
+fn tell_state(state: ConnectionState, away: &mut bool, json: bool) {
+    if let ConnectionState::Lost { reason, .. } = state
+        && !*away
+    {
+        *away = true;
+        crate::note(&format!("{reason}; the hub is tried again until it is back"), json);
+    } else if state == ConnectionState::Ready && *away {
+        *away = false;
+        crate::note("the hub is back", json);
+    }
 }
 
 fn tell(args: &Protect, json: bool, what: &str) {

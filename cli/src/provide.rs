@@ -56,12 +56,12 @@ pub(crate) async fn run(args: &Provide, answers: Answers, common: &Common) -> Ou
         crate::say(format_args!("providing {}/{}", about.channel, about.event));
     }
     tokio::select! {
-        () = stop.requested() => {
-            client.close().await;
-            Ok(())
+        () = stop.requested() => {}
+        why = channel.closed() => {
+            return Err(errors::closed(&about.hub, &about.channel, &client, why).await);
         }
-        why = channel.closed() => Err(errors::closed(&about.hub, &about.channel, &client, why).await),
     }
+    stop.drain(&client, args.draining.drain, common.json).await
 }
 
 async fn provide(channel: &Channel, event: &EventName, answers: Answers, json: bool) -> Result<Provider, ProvideError> {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use commipc_sim::decisions::Choices;
 use commipc_sim::{
-    Canary, Failure as Finding, Found, Outcome as Run, Source, Tally, find_canary, replay_command, report_seed,
-    run_seeds,
+    Canary, Failure as Finding, Found, Outcome as Run, Profile, Source, Tally, find_canary, replay_command,
+    report_seed, run_seeds_as,
 };
 use serde_json::json;
 
@@ -31,21 +31,25 @@ const PROGRESS: Duration = Duration::from_secs(3);
 fn hunt(args: &SimRun, json: bool) -> Outcome {
     let started = Instant::now();
     let mut told = started;
-    let mut total = Tally::default();
+    let profile = Profile::from(args.profile);
+    let mut total = Tally { profile, ..Tally::default() };
     while total.seeds < args.seeds && (total.failed.len() as u64) < args.enough {
         let (from, count) = (args.from.saturating_add(total.seeds), BLOCK.min(args.seeds - total.seeds));
         let enough = usize::try_from(args.enough).unwrap_or(usize::MAX) - total.failed.len();
-        let block = run_seeds(from, count, enough);
+        let block = run_seeds_as(from, count, enough, profile);
         for (seed, findings) in &block.failed {
             if json {
-                crate::say(found(*seed, findings));
+                crate::say(found(*seed, profile, findings));
             } else {
-                crate::say_raw(&report_seed(*seed, findings));
+                crate::say_raw(&report_seed(*seed, profile, findings));
             }
         }
         total.seeds += block.seeds;
         total.events += block.events;
         total.failed.extend(block.failed);
+        for (mark, count) in block.marks {
+            *total.marks.entry(mark).or_default() += count;
+        }
         if !json && told.elapsed() > PROGRESS {
             told = Instant::now();
             progress(&total, args.seeds, started.elapsed());
@@ -55,8 +59,8 @@ fn hunt(args: &SimRun, json: bool) -> Outcome {
     verdict(&total)
 }
 
-fn found(seed: u64, findings: &[Finding]) -> serde_json::Value {
-    json!({ "seed": seed, "failures": findings_json(findings), "replay": replay_command(seed) })
+fn found(seed: u64, profile: Profile, findings: &[Finding]) -> serde_json::Value {
+    json!({ "seed": seed, "failures": findings_json(findings), "replay": replay_command(seed, profile) })
 }
 
 fn findings_json(findings: &[Finding]) -> serde_json::Value {
@@ -75,15 +79,18 @@ fn progress(total: &Tally, of: u64, took: Duration) {
 }
 
 fn summary(total: &Tally, took: Duration, json: bool) {
-    let Tally { seeds, events, failed } = total;
+    let Tally { seeds, events, failed, marks, profile } = total;
     let (rate, event_rate) = (per_second(*seeds, took), per_second(*events, took));
     let failed = failed.len();
     if json {
         let seconds = took.as_secs_f64();
         crate::say(
-            json!({ "seeds": seeds, "events": events, "failed": failed, "seconds": seconds, "seeds_per_s": rate }),
+            json!({ "seeds": seeds, "events": events, "failed": failed, "seconds": seconds, "seeds_per_s": rate, "marks": marks }),
         );
     } else {
+        if *profile == Profile::Reconnect {
+            marks.iter().for_each(|(mark, count)| crate::say(format_args!("{count:>9}  {mark}")));
+        }
         crate::say(format_args!(
             "{seeds} seeds, {events} events, {failed} failed; {rate:.0} seeds/s, {event_rate:.0} events/s"
         ));
@@ -97,11 +104,11 @@ fn per_second(count: u64, took: Duration) -> f64 {
 fn verdict(total: &Tally) -> Outcome {
     let Some((seed, _)) = total.failed.first() else { return Ok(()) };
     let message = format!("{} of {} seeds failed", total.failed.len(), total.seeds);
-    Err(Failure::new(Exit::Other, message).hint(format!("look at the first: {}", replay_command(*seed))))
+    Err(Failure::new(Exit::Other, message).hint(format!("look at the first: {}", replay_command(*seed, total.profile))))
 }
 
 fn replay(args: &SimReplay, json: bool) -> Outcome {
-    let run = commipc_sim::run(source(&args.what)?, true);
+    let run = commipc_sim::run_as(source(&args.what)?, args.profile.into(), true);
     if let Some(path) = &args.save {
         save(path, &run.choices)?;
     }
@@ -117,7 +124,7 @@ fn replay(args: &SimReplay, json: bool) -> Outcome {
 
 fn selftest(args: &SimSelftest, json: bool) -> Outcome {
     let planted: Vec<Canary> = match args.only {
-        None => Canary::ALL.iter().copied().filter(|canary| canary.shows_in_storms()).collect(),
+        None => Canary::ALL.to_vec(),
         Some(number) => Canary::from_number(number).into_iter().collect(),
     };
     if planted.is_empty() {
@@ -178,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_failing_seed_is_a_failure_with_the_command_that_replays_it() {
-        let total = Tally { seeds: 9, events: 90, failed: vec![(4, vec![finding()])] };
+        let total = Tally { seeds: 9, events: 90, failed: vec![(4, vec![finding()])], ..Tally::default() };
         let failure = format!("{:?}", verdict(&total).unwrap_err());
         assert!(failure.contains("exit: Other") && failure.contains("1 of 9 seeds failed"), "{failure}");
         assert!(failure.contains("commipc sim replay --seed 4"), "{failure}");
@@ -188,10 +195,10 @@ mod tests {
 
     #[test]
     fn a_finding_is_told_in_full() {
-        let line = found(4, &[finding()]).to_string();
+        let line = found(4, Profile::Any, &[finding()]).to_string();
         for part in ["\"seed\":4", "requests", "1500000", "c1", "never ended: t3", "sim replay --seed 4"] {
             assert!(line.contains(part), "{part}: {line}");
         }
-        assert_eq!(report_seed(4, &[finding()]).lines().count(), 2);
+        assert_eq!(report_seed(4, Profile::Reconnect, &[finding()]).lines().count(), 2);
     }
 }

@@ -19,10 +19,14 @@ struct Table {
 
 impl Table {
     fn new(text: &str) -> Self {
+        Self::with(text, [("alice", "wonder"), ("monitor", "glass"), ("default", "hatter")])
+    }
+
+    fn with<const N: usize>(text: &str, secrets: [(&str, &str); N]) -> Self {
         let scene = Scene::new();
         let file = scene.file("table", text);
-        for (name, password) in [("alice", "wonder"), ("monitor", "glass"), ("default", "hatter")] {
-            scene.file(name, password);
+        for (name, secret) in secrets {
+            scene.file(name, secret);
         }
         Self { scene, file }
     }
@@ -145,4 +149,44 @@ fn sighup_reads_the_table_anew_and_leaves_connections_alone() {
         let done = hub.end();
         assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (Some(0), "", ""));
     }
+}
+
+#[test]
+fn an_admin_clears_a_channel_whose_password_nobody_knows_any_more() {
+    let key = |number: u8| format!("key:{}", format!("{number:02x}").repeat(32));
+    let [alice, monitor, boss, default] = [1, 2, 3, 4].map(key);
+    let text = format!("alice {alice} ids=*\nmonitor {monitor} ids=* can=observer\nboss {boss} ids=* can=admin\n");
+    let table = Table::with(&text, [("alice", &alice), ("monitor", &monitor), ("boss", &boss), ("default", &default)]);
+    let _hub = table.hub(&["--secret-file", &table.scene.path("default").display().to_string()]);
+    let run = |credential: &str, id: &str, args: &[&str]| {
+        let secret = table.scene.path(credential).display().to_string();
+        table.scene.run(&[args, &["--credential", credential, "--secret-file", &secret, "--id", id]].concat())
+    };
+    let password = table.scene.file("vault.key", &format!("key:{}\n", "5a".repeat(32)));
+    let protect = ["protect", "vault", "--password-file", &password, "--credential", "alice"];
+    let secret = table.scene.path("alice").display().to_string();
+    let mut owner = table.scene.start(&[&protect[..], &["--secret-file", &secret, "--id", "alice"]].concat());
+    assert_eq!(owner.line(), "protecting vault");
+    owner.signal(Signal::KILL);
+    owner.end();
+    run("monitor", "monitor-1", &["channels"]).printed(
+        "CHANNEL  OWNER  PASSWORD  MEMBERS  PROVIDERS\n\
+         vault    -      yes       0        0",
+    );
+    run("default", "x", &["call", "vault", "open"]).failed(6, &["code 209"]);
+    for (credential, id) in [("alice", "alice-2"), ("monitor", "monitor-1"), ("default", "x")] {
+        run(credential, id, &["clear", "vault"]).failed(6, &["code 218", "can=admin"]);
+    }
+    run("boss", "b", &["channels"]).failed(6, &["code 218", "can=observer"]);
+    run("boss", "b", &["clear", "vault"]).printed("cleared vault");
+    run("default", "x", &["call", "vault", "open"]).failed(3, &["commipc provide vault open"]);
+    run("boss", "b", &["clear", "nowhere"]).failed(1, &["nowhere: there is no such channel", "commipc channels"]);
+    run("boss", "b", &["clear", "__comm_ipc_logs"]).failed(6, &["code 215"]);
+    // One that is in use ends for those who have it open.
+    let mut heard =
+        table.scene.start(&["listen", "news", "--credential", "alice", "--secret-file", &secret, "--id", "alice"]);
+    assert_eq!(heard.line_beside(), "listening to news");
+    let cleared = run("boss", "b", &["clear", "news", "--json"]);
+    assert_eq!(cleared.json_lines(), [serde_json::json!({ "cleared": "news" })]);
+    heard.end().failed(6, &["the channel was closed"]);
 }

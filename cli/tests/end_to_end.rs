@@ -77,7 +77,7 @@ fn a_shell_command_dies_with_its_request_and_takes_its_children_along() {
     let _hub = scene.hub();
     let [leader, child] = ["leader", "child"].map(|name| scene.path(name));
     let command = format!("sleep 600 & echo $! > {}; echo $$ > {}; wait", child.display(), leader.display());
-    let mut provider = scene.provider("slow", &["--exec", &command]);
+    let mut provider = scene.provider("slow", &["--exec", &command, "--drain", "0s"]);
     let call = scene.run(&["call", "math", "slow", "--deadline", "700ms"]);
     call.failed(4, &["deadline"]);
     [&leader, &child].into_iter().for_each(|path| wait_until_dead(&wait_for_file(path)));

@@ -56,7 +56,7 @@ fn runs(command: &str, scene: &Scene) -> (Vec<String>, bool, bool) {
         "send" => ("math none", true, false),
         "broadcast" => ("math news", true, false),
         "channels" => ("", true, false),
-        "members" => ("none", true, false),
+        "members" | "clear" => ("none", true, false),
         "keygen" | "demo" | "man" => ("", false, false),
         "completions" => ("zsh", false, false),
         "bench rpc" | "bench connect" => (BENCH, false, false),

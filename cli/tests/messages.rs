@@ -173,15 +173,15 @@ fn a_hub_tells_its_channels_and_their_members() {
     let _listener = scene.listener(&["math", "--id", "ear"]);
     let _other = scene.listener(&["news", "--id", "other"]);
     scene.run(&["channels"]).printed(
-        "CHANNEL  MEMBERS  PROVIDERS\n\
-         math     2        1\n\
-         news     1        0",
+        "CHANNEL  OWNER  PASSWORD  MEMBERS  PROVIDERS\n\
+         math     -      -         2        1\n\
+         news     -      -         1        0",
     );
     assert_eq!(
         scene.run(&["channels", "--json"]).json_lines(),
         [
-            value!({ "name": "math", "members": 2, "providers": 1 }),
-            value!({ "name": "news", "members": 1, "providers": 0 })
+            value!({ "name": "math", "owner": null, "protected": false, "members": 2, "providers": 1 }),
+            value!({ "name": "news", "owner": null, "protected": false, "members": 1, "providers": 0 })
         ]
     );
     scene.run(&["members", "math"]).printed(

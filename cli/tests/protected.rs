@@ -28,6 +28,12 @@ fn s26_s28_members_with_the_password_file_get_in_and_others_are_told_what_to_do(
         members.lines().map(|line| line.split_whitespace().nth(1)).collect::<Vec<_>>(),
         [Some("OWNER"), Some("yes"), Some("-")]
     );
+    let owner = &members.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let channels = scene.run(&["channels", "--json"]).json_lines();
+    assert_eq!((channels[0]["owner"].as_str(), &channels[0]["protected"]), (Some(owner.as_str()), &true.into()));
+    let channels = scene.run(&["channels"]).stdout;
+    let row: Vec<_> = channels.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["vault", owner, "yes", "2", "1"]);
     scene.run(&["call", "vault", "open", "7"]).failed(6, &["code 209", "--password-file"]);
     scene.run(&["call", "vault", "open", "7", "--password-file", &other]).failed(6, &["code 210", "--password-file"]);
     let nowhere = ["call", "other", "open", "--password-file", &key];
@@ -54,6 +60,21 @@ fn s26_a_hangup_changes_the_password_and_shows_the_others_out() {
     let mut provider = scene.start(&["provide", "vault", "open", "--echo", "--password-file", &key]);
     assert_eq!(provider.line(), "providing vault/open");
     scene.run(&["call", "vault", "open", "1", "--password-file", &key]).printed("1");
+}
+
+#[test]
+fn s20_s34_whoever_stops_protecting_gives_the_name_free_and_whoever_is_killed_does_not() {
+    let scene = Scene::new();
+    let _hub = scene.hub();
+    for round in 0..2 {
+        let key = scene.file(&format!("key-{round}"), &format!("key:{}\n", format!("5{round}").repeat(32)));
+        let mut owner = scene.start(&["protect", "vault", "--password-file", &key]);
+        assert_eq!(owner.line(), "protecting vault", "with another password each time");
+        owner.signal(if round == 0 { Signal::INT } else { Signal::KILL });
+        owner.end();
+    }
+    let again = scene.run(&["protect", "vault", "--password-file", &scene.path("key-1").display().to_string()]);
+    again.failed(6, &["code 209", "for a day", "commipc clear vault"]);
 }
 
 #[test]

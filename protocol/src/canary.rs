@@ -64,6 +64,46 @@ canaries! {
     Cancel = 19,
     /// A provider that withdraws is not forgotten.
     Withdraw = 20,
+    /// The order of a stream's pieces is not looked at.
+    PieceIndex = 21,
+    /// A stream that was cut counts as a whole one.
+    PieceCount = 22,
+    /// A piece of an item counts as all of it.
+    Continued = 23,
+    /// A receiver takes more of a stream than it has granted.
+    Exceeds = 24,
+    /// A stream is granted anew before anything of it is consumed.
+    GrantEarly = 25,
+    /// A hub passes the first grant of a stream on and no other.
+    GrantOnce = 26,
+    /// A provider is asked for more of a stream than is wanted.
+    Demand = 27,
+    /// A fault overtakes the items before it.
+    FaultFirst = 28,
+    /// A stream that has begun still ends at its deadline.
+    Begun = 29,
+    /// A caller does not forget its streams.
+    StreamKept = 30,
+    /// A hub counts streams that have ended.
+    StreamCounted = 31,
+    /// A hub lets nobody give up a stream.
+    StreamCancel = 32,
+    /// A hub lets a provider work for a caller that is gone.
+    CallerGone = 33,
+    /// Whoever loses its connection is not told what becomes of its streams.
+    StreamLost = 34,
+    /// Whoever loses its connection is not told what becomes of its requests.
+    ServingLost = 35,
+    /// Whoever loses its connection is not told what becomes of its broadcasts.
+    SendsLost = 36,
+    /// Nobody looks at how an event is provided.
+    Kind = 37,
+    /// A deadline that was called off comes all the same.
+    TimerCancel = 38,
+    /// A deadline comes a second late.
+    TimerLate = 39,
+    /// An exchange goes on when its caller has no more items.
+    CallerEnd = 40,
 }
 
 impl Canary {
@@ -77,13 +117,6 @@ impl Canary {
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|canary| canary.number() == number)
-    }
-
-    /// Whether storms can show it. What nobody falls for twice over, or nobody can hit by chance, only an adversary does
-    /// that means it: the suite of threats.
-    #[must_use]
-    pub const fn shows_in_storms(self) -> bool {
-        !matches!(self, Self::ForeignReply | Self::NotMember | Self::RolledBack)
     }
 
     /// Whether this is a build in which bugs can be planted.

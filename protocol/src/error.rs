@@ -205,7 +205,8 @@ impl Refusal {
     pub const fn maybe_executed(self) -> bool {
         matches!(
             self,
-            Self::ProviderGone
+            Self::ShuttingDown
+                | Self::ProviderGone
                 | Self::Deadline
                 | Self::Terminated
                 | Self::Rekeyed
@@ -264,6 +265,8 @@ codes! {
         WrongContent = 514, "the answer is of another content kind";
         /// A stream's end came before all of its items.
         Truncated = 515, "the stream ended before all of it had come";
+        /// The client drains and asks for nothing new. Worth a retry on another connection.
+        Draining = 516, "the client drains and takes nothing new on";
     }
 }
 

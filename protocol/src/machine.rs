@@ -207,7 +207,7 @@ impl Peer {
         match self.transport {
             Transport::Unix => self.uid_checked,
             Transport::Memory => true,
-            Transport::Tcp => self.binding.is_some(),
+            Transport::Tcp | Transport::Stream => self.binding.is_some(),
         }
     }
 }
@@ -221,6 +221,8 @@ pub enum Transport {
     Tcp,
     /// Memory of this process.
     Memory,
+    /// A stream that the program handed in; plain unless the peer has a binding.
+    Stream,
 }
 
 /// How a link ended, as far as the driver can tell.

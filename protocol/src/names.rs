@@ -56,8 +56,8 @@ impl<'a> Name<'a> {
         if forbidden { Err(NameError::ForbiddenCharacter) } else { Ok(Self(text)) }
     }
 
-    /// A name that stands in this library's source.
-    pub(crate) const fn known(text: &'static str) -> Self {
+    /// A text that was checked before, or stands in this library's source.
+    pub(crate) const fn known(text: &'a str) -> Self {
         Self(text)
     }
 

@@ -84,6 +84,8 @@ pub enum TimerReason {
     Summary,
     /// The oldest message that came over a bridge is forgotten then.
     Doubles,
+    /// What still runs of what is drained is ended then.
+    Drain,
     /// Some of what the driver holds must have been written by then.
     Write,
     /// The hub must have answered what it was asked about a channel.

@@ -13,6 +13,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::canary::Canary;
 use crate::time::{Deadline, Instant, TimerReason};
 
 /// Deadlines with a key each, which is told when one fires.
@@ -78,6 +79,9 @@ impl<K: Copy> Timers<K> {
 
     /// Takes a deadline out before it fires.
     pub(crate) fn cancel(&mut self, id: TimerId) -> Option<K> {
+        if Canary::TimerCancel.sings() {
+            return None;
+        }
         let entry = self.entries.get(id.index as usize).filter(|entry| entry.number == id.number)?;
         match entry.place {
             Place::Free(_) => return None,
@@ -102,7 +106,9 @@ impl<K: Copy> Timers<K> {
 
     /// Takes out the first deadline that is not after `now`: the earliest, and of equal ones the one inserted first.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<K> {
-        self.advance(now.as_nanos() >> TICK_BITS);
+        let seen = if Canary::TimerLate.sings() { now.as_nanos().saturating_sub(LATE) } else { now.as_nanos() };
+        let now = Instant::from_nanos(seen);
+        self.advance(seen >> TICK_BITS);
         let first = self.near.first_entry()?;
         if first.key().0 > now {
             return None;
@@ -264,6 +270,8 @@ const DIGIT: u64 = (1 << SLOT_BITS) - 1;
 const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
 /// No entry.
 const NONE: u32 = u32::MAX;
+/// How late a planted bug is, in nanoseconds.
+const LATE: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,8 @@ use commipc_protocol::wire::{Control as _, Hello, MAGIC, VERSION};
 use commipc_protocol::{
     Input, Instant, Limits, LinkId, Machine as _, Name, Now, Output, Peer, READ_BUFFER, Transport, UnixMillis,
 };
-use support::{World, fed, feed, outgoing, recorded_calls};
+use support::recorded::{recorded_calls, recorded_items};
+use support::{World, fed, feed, outgoing};
 
 #[test]
 fn a_routed_call_allocates_nothing() {
@@ -31,6 +32,21 @@ fn a_routed_call_allocates_nothing() {
         assert_eq!(hub.load().calls, 0);
         assert_eq!(info.count_total, 0, "for {} calls, {in_flight} at a time", rounds as u64 * in_flight / 2);
     }
+}
+
+#[test]
+fn a_passed_item_allocates_nothing() {
+    const ITEMS: usize = 4_096;
+    let (setup, mut steady) = recorded_items(2 * ITEMS, 64);
+    let mut hub = fed(setup);
+    // What grows to its size once has grown after the first half.
+    let measured = steady.split_off(steady.len() / 2);
+    feed(&mut hub, steady);
+    let before = hub.counters().forwarded;
+    let info = allocation_counter::measure(|| feed(&mut hub, measured));
+    let passed = hub.counters().forwarded - before;
+    assert!(passed as usize >= ITEMS / 2, "{passed} items were passed on");
+    assert_eq!(info.count_total, 0, "for {passed} items");
 }
 
 /// Connects so many strangers that say the same, and takes what the hub answers them.

@@ -7,8 +7,8 @@ mod support;
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub::{self, DisconnectReason};
-use commipc_protocol::wire::{Channel, Control as _, Done, FrameType, JoinChallenge, MAGIC, Open};
-use commipc_protocol::{Input, LinkId, Machine as _, Misuse, Output, Refusal, Violation};
+use commipc_protocol::wire::{Channel, Control as _, Done, FrameType, JoinChallenge, Open};
+use commipc_protocol::{Input, Machine as _, Misuse, Output, Refusal, Violation};
 use support::{World, name, payload};
 
 fn key(number: u8) -> Secret {
@@ -22,31 +22,6 @@ fn protected(names: &[&str]) -> World {
     world.protect(0, "ch", &key(1), 1);
     (1..names.len()).for_each(|member| world.join(member, "ch", &key(1)));
     world
-}
-
-/// The last frame of a kind that a client sent: its body.
-fn last_said(world: &World, client: usize, kind: FrameType) -> Vec<u8> {
-    let (to_hub, _) = &world.wire[&LinkId::accepted(client as u32, client as u32 + 1)];
-    let mut rest = &to_hub[MAGIC.len()..];
-    let mut found = Vec::new();
-    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
-        let (frame, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
-        if frame[0] == kind.number() {
-            found = frame[1..].to_vec();
-        }
-        rest = tail;
-    }
-    found
-}
-
-/// Shows a client a frame as if its hub had sent it; what it makes of it.
-fn show(world: &mut World, client: usize, kind: FrameType, body: &[u8]) -> Vec<Event> {
-    let length = u32::try_from(body.len() + 1).unwrap();
-    let frame = [&length.to_be_bytes()[..], &[kind.number()], body].concat();
-    let input = Input::Received { link: LinkId::dialled(0, 1), data: frame.into() };
-    world.clients[client].handle_input(world.now, input);
-    world.take_events(client);
-    world.events[client].drain(..).collect()
 }
 
 #[test]
@@ -79,13 +54,13 @@ fn a_call_that_its_hub_hands_to_others_as_well_may_have_been_executed() {
     world.provide(0, 5, "ch", "ev");
     world.call(1, 9, "ch", "ev", b"");
     world.expect_request(0);
-    let call = last_said(&world, 1, FrameType::Call);
+    let call = world.last_said(1, FrameType::Call);
     let by_hub = [&0x8000_0777_u32.to_be_bytes()[..], &call[4..]].concat();
-    assert!(show(&mut world, 2, FrameType::Call, &by_hub).is_empty());
+    assert!(world.show(2, FrameType::Call, &by_hub).is_empty());
     world.command(2, Command::Leave { token: Token(3), channel: name("ch") });
-    let fault = last_said(&world, 2, FrameType::Fault);
+    let fault = world.last_said(2, FrameType::Fault);
     let routed = [&call[..4], &fault[4..]].concat();
-    let told = show(&mut world, 1, FrameType::Fault, &routed);
+    let told = world.show(1, FrameType::Fault, &routed);
     let [Event::Answered { result: Err(CallFailure::Failed { failure, maybe_executed }), .. }] = &told[..] else {
         panic!("{told:?}")
     };
@@ -103,7 +78,7 @@ fn what_outlives_a_membership_is_not_said_without_a_signature() {
     let mut body = bytes::BytesMut::new();
     let rekeyed = Refusal::Rekeyed.code();
     Channel { channel: name("ch").as_name(), code: rekeyed, epoch: Some(2), owner: None }.encode(&mut body);
-    assert!(matches!(&show(&mut world, 1, FrameType::Channel, &body)[..], [Event::ChannelClosed { .. }]));
+    assert!(matches!(&world.show(1, FrameType::Channel, &body)[..], [Event::ChannelClosed { .. }]));
     world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"late")) });
     assert!(world.is_linked(1), "it is no violation, since it is not said at all");
     assert!(world.events[0].is_empty());
@@ -158,13 +133,13 @@ fn v14_an_opening_whose_hub_proves_nothing_ends_with_the_link() {
         boot: None,
     }
     .encode(&mut body);
-    assert!(matches!(&show(&mut world, 2, FrameType::JoinChallenge, &body)[..], [Event::DeriveChannelKey { .. }]));
+    assert!(matches!(&world.show(2, FrameType::JoinChallenge, &body)[..], [Event::DeriveChannelKey { .. }]));
     let master = support::master(&key(1), salt);
     let derived = Command::ChannelKeyDerived { channel: name("ch"), salt, master };
     world.clients[2].handle_input(world.now, Input::Command(derived));
     let mut body = bytes::BytesMut::new();
-    Done { id: ids[0], code: 0, epoch: Some(1), owner: Some(false), proof: None }.encode(&mut body);
-    let told = show(&mut world, 2, FrameType::Done, &body);
+    Done { id: ids[0], code: 0, epoch: Some(1), owner: Some(false), last_epoch: None, proof: None }.encode(&mut body);
+    let told = world.show(2, FrameType::Done, &body);
     let [Event::Violation(violation), rest @ .., Event::Closed(_)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(*violation, Violation::BadServerProof);
     let lost = Err(Failure::Local(Misuse::Disconnected));
@@ -192,7 +167,7 @@ fn what_is_no_message_is_one_neither_to_a_hub_nor_to_a_client() {
                 world.hub_events.iter().any(|it| matches!(it, hub::Event::Disconnected { why, .. } if *why == bad));
             assert!(ended, "a hub takes {} as frame {kind}: {:?}", case[0], world.hub_events.last());
             let mut world = World::ready(&["client"]);
-            let told = show(&mut world, 0, FrameType::from_number(kind).unwrap(), &body);
+            let told = world.show(0, FrameType::from_number(kind).unwrap(), &body);
             let bad = |event: &Event| matches!(event, Event::Violation(Violation::BadMessage));
             assert!(told.iter().any(bad), "a client takes {} as frame {kind}: {told:?}", case[0]);
         }
@@ -205,7 +180,7 @@ fn v13_what_an_ex_member_answers_is_no_answer() {
     world.provide(1, 5, "ch", "ev");
     world.call(2, 9, "ch", "ev", b"");
     let request = world.expect_request(1);
-    let route = last_said(&world, 2, FrameType::Call)[..4].to_vec();
+    let route = world.last_said(2, FrameType::Call)[..4].to_vec();
     // Its answer is on its way when the password changes.
     let answer = Command::Answer { request: request.id, result: Ok(payload(b"mine")) };
     world.clients[1].handle_input(world.now, Input::Command(answer));
@@ -225,7 +200,7 @@ fn v13_what_an_ex_member_answers_is_no_answer() {
     let frame = said.windows(5).position(|head| head[4] == FrameType::Answer.number()).unwrap();
     let body = [&route, &said[frame + 9..]].concat();
     for _ in 0..2 {
-        let told = show(&mut world, 2, FrameType::Answer, &body);
+        let told = world.show(2, FrameType::Answer, &body);
         assert!(told.iter().all(|event| matches!(event, Event::Dropped(_))) && !told.is_empty(), "{told:?}");
         world.join(2, "ch", &key(2));
     }

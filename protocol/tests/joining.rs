@@ -9,7 +9,7 @@ use std::time::Duration;
 use commipc_protocol::auth::{Credential, Kdf, Secret, Verifier};
 use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::{AfterGrace, CredentialId, Input, Limits, Machine as _, OwnerPolicy, Refusal, TimerReason};
-use support::{KEY, World, client, client_as, hub, master, name};
+use support::{KEY, Works, World, client, client_as, hub, master, name};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -157,17 +157,98 @@ fn names_that_wait_for_their_owner_are_few_for_each_credential() {
 }
 
 #[test]
-fn a_name_counts_for_whoever_claimed_it_last() {
+fn names_whose_protection_is_being_stored_count_already() {
+    let mut limits = Limits::default();
+    limits.names = 3;
+    let mut world = World::storing_with(&["other", "owner"], limits);
+    for number in 0..10 {
+        opened(&mut world, &format!("c{number}"), OwnerPolicy::Terminate).unwrap();
+    }
+    for (round, durable) in [(1, false), (2, true)] {
+        world.disk().works = Works::Later;
+        for number in 0..10 {
+            // The last one is asked for twice: it counts once.
+            world.try_to_protect(1, number, &format!("c{}", number.min(8)), &key(round), round);
+        }
+        world.settle(durable);
+        let mut done: Vec<(Token, Result<(), Refusal>)> = Vec::new();
+        while let Some(event) = world.events[1].pop_front() {
+            let Event::Done { token, result } = event else { panic!("{event:?}") };
+            done.push((token, result.map_err(|why| if let Failure::Refused(why) = why { why } else { panic!() })));
+        }
+        assert_eq!(done.len(), 10);
+        for (Token(number), result) in done {
+            let expected = match (number, durable) {
+                (0..3, true) => Ok(()),
+                (0..3, false) => Err(Refusal::StorageFailed),
+                _ => Err(Refusal::TooManyNames),
+            };
+            assert_eq!(result, expected, "round {round}, number {number}");
+        }
+    }
+    // One that counts may be protected again, and no other has taken a place.
+    world.protect(1, "c0", &key(3), 3);
+    assert_eq!(opened(&mut world, "waits", HOLD), Err(Refusal::TooManyNames));
+    for number in 0..10 {
+        leave(&mut world, &format!("c{number}"));
+    }
+    assert_eq!(world.hub.load().channels, 3);
+}
+
+#[test]
+fn a_password_that_is_being_changed_counts_once() {
+    let mut limits = Limits::default();
+    limits.records = 2;
+    let mut world = World::storing_with(&["other", "owner"], limits);
+    for channel in ["c0", "c1", "c2"] {
+        world.open(1, channel);
+    }
+    world.protect(1, "c0", &key(1), 1);
+    world.disk().works = Works::Later;
+    for (token, channel) in [(0, "c0"), (1, "c1"), (2, "c2")] {
+        world.try_to_protect(1, token, channel, &key(2), 2);
+    }
+    world.settle(true);
+    assert_eq!(world.expect_refused(1), Refusal::TooManyRecords, "the third");
+    world.expect_done(1, 0);
+    world.expect_done(1, 1);
+}
+
+#[test]
+fn a_password_counts_for_whoever_set_it_last() {
+    let mut world = of_two_credentials(|limits| limits.records = 1);
+    assert_eq!(opened(&mut world, "c0", OwnerPolicy::Promote), Ok(()));
+    world.protect(1, "c0", &key(1), 1);
+    world.join(0, "c0", &key(1));
+    world.open(0, "own");
+    world.protect(0, "own", &key(1), 1);
+    world.cut(1);
+    assert_eq!(world.expect_owner(0).as_deref(), Some("first"));
+    world.try_to_protect(0, 2, "c0", &key(2), 2);
+    assert_eq!(world.expect_refused(0), Refusal::TooManyRecords, "it has one already");
+    world.command(0, Command::Unprotect { token: Token(3), channel: name("own") });
+    world.expect_done(0, 3);
+    world.protect(0, "c0", &key(2), 2);
+}
+
+/// A client `first` of a credential of its own, and one of the shared secret.
+fn of_two_credentials(set: impl FnOnce(&mut Limits)) -> World {
     let secret = Secret::key([8; 32]);
     let id = CredentialId::new("second").unwrap();
     let verifier = Verifier::new(&secret, [4; 16], 100_000).unwrap();
     let table = support::credentials(&Secret::key(KEY)).with(id.clone(), Credential::shared(verifier));
     let mut limits = Limits::default();
-    limits.names = 1;
+    set(&mut limits);
     let clients = vec![client_as("first", id, secret, Limits::default()), client("other", Secret::key(KEY))];
     let mut world = World::with(hub(limits), clients);
     world.hub.handle_input(world.now, Input::Command(commipc_protocol::hub::Command::SetCredentials(table)));
     world.connect_all();
+    world
+}
+
+#[test]
+fn a_name_counts_for_whoever_claimed_it_last() {
+    let mut world = of_two_credentials(|limits| limits.names = 1);
     world.open(0, "c0");
     world.protect(0, "c0", &key(1), 1);
     world.command(0, Command::Leave { token: Token(2), channel: name("c0") });

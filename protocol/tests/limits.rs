@@ -478,7 +478,7 @@ fn a_frame_that_many_wait_for_is_counted_once() {
 #[test]
 fn a_full_hub_refuses_what_would_fill_it_more_and_forgets_nothing() {
     let mut world = world(&["talker", "sleeper", "other"], |limits| limits.memory = 120_000);
-    world.open(1, "ch");
+    (0..3).for_each(|client| world.open(client, "ch"));
     world.listen(1, 7, "ch", None);
     world.provide(1, 8, "ch", "ev");
     world.stalled = Some(1);
@@ -497,8 +497,15 @@ fn a_full_hub_refuses_what_would_fill_it_more_and_forgets_nothing() {
         Command::Open { token: Token(1), channel: name("more"), access: commipc_protocol::client::Access::default() },
     );
     assert_eq!(refused(&mut world, 2), Refusal::Overloaded);
-    world.command(0, Command::Send { token: Token(1), outgoing: outgoing("ch", "ev", b"") });
-    assert_eq!(refused(&mut world, 0), Refusal::Overloaded);
+    let (channel, kind) = (name("ch"), commipc_protocol::client::EventKind::Call);
+    for command in [
+        Command::Send { token: Token(1), outgoing: outgoing("ch", "ev", b"") },
+        Command::Provide { token: Token(1), channel: channel.clone(), event: event("more"), kind },
+        Command::Listen { token: Token(1), channel, event: Some(event("more")) },
+    ] {
+        world.command(0, command);
+        assert_eq!(refused(&mut world, 0), Refusal::Overloaded);
+    }
     world.call(2, 2, "ch", "ev", b"");
     assert!(format!("{:?}", world.expect_answered(2).1).contains("Overloaded"));
     let stranger = LinkId::accepted(50, 1);

@@ -238,3 +238,31 @@ fn a_call_outlives_a_channel_that_is_forgotten_and_nothing_of_another_one_ends_i
     world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"yes")) });
     assert!(world.expect_answered(2).1.is_ok());
 }
+
+#[test]
+fn s26_who_owns_a_name_that_had_a_password_before_may_give_it_another() {
+    for restarts in [false, true] {
+        let mut world = World::storing(&["first", "next", "member"]);
+        world.open(0, "ch");
+        world.protect(0, "ch", &key(1), 1);
+        world.command(0, Command::Leave { token: Token(2), channel: name("ch") });
+        world.expect_done(0, 2);
+        if restarts {
+            world.restart();
+        }
+        world.open(1, "ch");
+        world.protect(1, "ch", &key(2), 2);
+        world.join(2, "ch", &key(2));
+    }
+    // Promoted, and a member only since the password is gone.
+    let mut world = World::ready(&["first", "next", "member"]);
+    open_with(&mut world, 0, "ch", OwnerPolicy::Promote);
+    world.protect(0, "ch", &key(1), 1);
+    world.command(0, Command::Unprotect { token: Token(2), channel: name("ch") });
+    world.expect_done(0, 2);
+    world.open(1, "ch");
+    world.cut(0);
+    assert_eq!(world.expect_owner(1).as_deref(), Some("next"));
+    world.protect(1, "ch", &key(2), 2);
+    world.join(2, "ch", &key(2));
+}

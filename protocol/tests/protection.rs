@@ -9,7 +9,7 @@ use std::time::Duration;
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, Command, Dropped, Event, Failure, Token};
 use commipc_protocol::wire::{Control as _, FrameType, Hop, JoinChallenge, Message, Open};
-use commipc_protocol::{FaultCode, Input, Limits, LinkId, Machine as _, Output, Refusal, TimerReason, Transport, hub};
+use commipc_protocol::{FaultCode, Input, Limits, Machine as _, Output, Refusal, TimerReason, Transport, hub};
 use support::{World, name, outgoing, payload};
 
 fn key(number: u8) -> Secret {
@@ -261,31 +261,6 @@ fn v18_v19_d3_s27_the_hub_never_hears_the_password_or_the_key_that_signs() {
     }
 }
 
-/// The last message frame of a kind that the hub sent to a client: its body.
-fn last_message(world: &World, client: usize, kind: FrameType) -> Vec<u8> {
-    let (_, from_hub) = &world.wire[&LinkId::accepted(client as u32, client as u32 + 1)];
-    let mut rest = &from_hub[..];
-    let mut found = Vec::new();
-    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
-        let (frame, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
-        if frame[0] == kind.number() {
-            found = frame[1..].to_vec();
-        }
-        rest = tail;
-    }
-    found
-}
-
-/// Shows a client a message frame as if its hub had sent it; what it makes of it.
-fn show(world: &mut World, client: usize, kind: FrameType, body: &[u8]) -> Vec<Event> {
-    let length = u32::try_from(body.len() + 1).unwrap();
-    let frame = [&length.to_be_bytes()[..], &[kind.number()], body].concat();
-    let input = Input::Received { link: LinkId::dialled(0, 1), data: frame.into() };
-    world.clients[client].handle_input(world.now, input);
-    world.take_events(client);
-    world.events[client].drain(..).collect()
-}
-
 fn dropped(events: &[Event]) -> Option<Dropped> {
     match events {
         [Event::Dropped(why)] => Some(*why),
@@ -300,7 +275,7 @@ fn v1_v3_a_hub_can_change_no_bit_of_a_message() {
     world.say(0, "ch", "news", b"genuine");
     world.expect_message(1);
     // A copy that the hub has kept back, so that it is new to the member: another epoch of the same would do as well.
-    let body = last_message(&world, 1, FrameType::Broadcast);
+    let body = world.last_heard(1, FrameType::Broadcast);
     let (_, message) = Hop::split(&body).unwrap();
     let head = body.len() - message.len();
     let mut refused = 0;
@@ -310,13 +285,13 @@ fn v1_v3_a_hub_can_change_no_bit_of_a_message() {
         let (_, message) = Hop::split(&changed).unwrap();
         // What is no message any more ends the link, which proves nothing about signatures.
         if Message::parse(message).is_ok() {
-            let events = show(&mut world, 1, FrameType::Broadcast, &changed);
+            let events = world.show(1, FrameType::Broadcast, &changed);
             assert!(matches!(dropped(&events), Some(why) if why != Dropped::Replayed), "bit {bit}: {events:?}");
             refused += 1;
         }
     }
     assert!(refused > 500, "{refused}");
-    assert_eq!(dropped(&show(&mut world, 1, FrameType::Broadcast, &body)), Some(Dropped::Replayed));
+    assert_eq!(dropped(&world.show(1, FrameType::Broadcast, &body)), Some(Dropped::Replayed));
 }
 
 #[test]
@@ -332,21 +307,21 @@ fn v2_a_message_is_accepted_once() {
     world.call(0, 9, "ch", "ev", b"z");
     let request = world.expect_request(1);
     for kind in [FrameType::Broadcast, FrameType::Send] {
-        let body = last_message(&world, 1, kind);
-        assert_eq!(dropped(&show(&mut world, 1, kind, &body)), Some(Dropped::Replayed), "{kind:?}");
+        let body = world.last_heard(1, kind);
+        assert_eq!(dropped(&world.show(1, kind, &body)), Some(Dropped::Replayed), "{kind:?}");
     }
     // A call again, under a route of its own.
-    let mut body = last_message(&world, 1, FrameType::Call);
+    let mut body = world.last_heard(1, FrameType::Call);
     body[..4].copy_from_slice(&0x8000_0777_u32.to_be_bytes());
-    assert_eq!(dropped(&show(&mut world, 1, FrameType::Call, &body)), Some(Dropped::Replayed));
+    assert_eq!(dropped(&world.show(1, FrameType::Call, &body)), Some(Dropped::Replayed));
     // The answer of one call is none for another.
     world.command(1, Command::Answer { request: request.id, result: Ok(payload(b"1")) });
     assert!(world.expect_answered(0).1.is_ok());
-    let answer = last_message(&world, 0, FrameType::Answer);
+    let answer = world.last_heard(0, FrameType::Answer);
     world.call(0, 10, "ch", "ev", b"again");
     let next = u32::from_be_bytes(answer[..4].try_into().unwrap()) + (1 << 20);
     let swapped = [&next.to_be_bytes()[..], &answer[4..]].concat();
-    assert!(matches!(dropped(&show(&mut world, 0, FrameType::Answer, &swapped)), Some(Dropped::Mismatch)));
+    assert!(matches!(dropped(&world.show(0, FrameType::Answer, &swapped)), Some(Dropped::Mismatch)));
 }
 
 #[test]
@@ -359,7 +334,7 @@ fn v1_a_stripped_message_and_one_of_a_strangers_making_are_refused() {
     world.say(2, "other", "news", b"unsigned");
     world.expect_message(1);
     // The same message, but said to be of the protected channel.
-    let body = last_message(&world, 1, FrameType::Broadcast);
+    let body = world.last_heard(1, FrameType::Broadcast);
     let at = body.windows(6).position(|window| window == b"\x65other").unwrap();
     let mut forged = body.clone();
     forged.splice(at..at + 6, *b"\x62ch");
@@ -368,7 +343,7 @@ fn v1_a_stripped_message_and_one_of_a_strangers_making_are_refused() {
     assert_eq!(forged[head + 1], 0x58);
     forged[head + 2] -= 3;
     assert!(Message::parse(Hop::split(&forged).unwrap().1).is_ok());
-    assert_eq!(dropped(&show(&mut world, 1, FrameType::Broadcast, &forged)), Some(Dropped::WrongEpoch));
+    assert_eq!(dropped(&world.show(1, FrameType::Broadcast, &forged)), Some(Dropped::WrongEpoch));
 }
 
 #[test]
@@ -379,7 +354,7 @@ fn v4_answers_are_signed_and_a_hubs_word_is_no_proof_that_nothing_happened() {
     let request = world.expect_request(0);
     world.command(0, Command::Answer { request: request.id, result: Ok(payload(b"yes")) });
     assert!(world.expect_answered(1).1.is_ok());
-    let answer = last_message(&world, 1, FrameType::Answer);
+    let answer = world.last_heard(1, FrameType::Answer);
     let message = Message::parse(Hop::split(&answer).unwrap().1).unwrap();
     assert_eq!((message.tag.len(), message.header.reference.len()), (32, 32));
     world.call(1, 10, "ch", "nothing", b"");
@@ -401,7 +376,7 @@ fn a_call_from_another_time_is_answered_with_the_receivers_time() {
         Command::Call { token: Token(9), outgoing: outgoing("ch", "ev", b""), time_left: Duration::from_secs(1_000) },
     );
     world.expect_request(0);
-    let call = last_message(&world, 0, FrameType::Call);
+    let call = world.last_heard(0, FrameType::Call);
     assert!(!call.is_empty());
     // A member whose clock is ten minutes ahead.
     world.now.wall.0 += 600_000;
@@ -466,7 +441,7 @@ fn a_rolled_back_protection_is_refused() {
     let mut body = bytes::BytesMut::new();
     JoinChallenge { id, epoch: 1, kdf: 2, salt: &[1; 16], iterations: 0, nonce: &[9; 32], home: None, boot: None }
         .encode(&mut body);
-    let told = show(&mut world, 1, FrameType::JoinChallenge, &body);
+    let told = world.show(1, FrameType::JoinChallenge, &body);
     let [Event::Done { result: Err(Failure::Refused(refusal)), .. }] = &told[..] else { panic!("{told:?}") };
     assert_eq!(*refusal, Refusal::RolledBack);
 }

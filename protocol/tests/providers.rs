@@ -102,3 +102,20 @@ fn s35_provided_again_as_another_kind_it_is_of_that_kind() {
     assert_eq!(world.expect_request(0).provider, Token(7));
     assert_eq!(told(&world), (3, 0), "how it is asked for is told anew");
 }
+
+#[test]
+fn s35_whoever_provides_again_is_confirmed_by_the_hub_which_may_have_ended_the_channel() {
+    let mut world = World::ready(&["owner", "provider"]);
+    world.open(0, "ch");
+    world.open(1, "ch");
+    world.provide(1, 5, "ch", "ev");
+    let now = world.now;
+    // The news is on its way when it provides once more.
+    let ends = Command::Terminate { token: Token(3), channel: name("ch") };
+    world.clients[0].handle_input(now, Input::Command(ends));
+    world.clients[1].handle_input(now, Input::Command(provide(6)));
+    world.run();
+    assert_eq!(world.expect_closed(1, "ch"), Refusal::Terminated);
+    let Event::Done { token: Token(6), result } = world.next(1) else { panic!("not done") };
+    assert_eq!(result, Err(Failure::Refused(Refusal::NotMember)));
+}

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
-    Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+    Access, Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
 };
-use commipc_protocol::{CloseReason, EventName, Limits, Misuse, Refusal};
+use commipc_protocol::{CloseReason, EventName, Limits, Misuse, OwnerPolicy, Refusal};
 use support::{World, hub, lasting, name, outgoing, payload};
 
 /// Clients whose connections come back, connected.
@@ -19,22 +19,6 @@ fn world(names: &[&str]) -> World {
     let mut world = World::with(hub(Limits::default()), clients);
     world.connect_all();
     world
-}
-
-/// Lets time pass in small steps until a client is as it was, and forgets what it was told meanwhile.
-fn restored(world: &mut World, client: usize) -> Vec<Event> {
-    let mut told = Vec::new();
-    for _ in 0..10_000 {
-        while let Some(event) = world.events[client].pop_front() {
-            let over = matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
-            told.push(event);
-            if over {
-                return told;
-            }
-        }
-        world.pass(Duration::from_millis(50));
-    }
-    panic!("client {client} is not restored: {told:?}");
 }
 
 /// Derives a channel's keys whenever that is asked for.
@@ -68,7 +52,7 @@ fn s71_everything_is_as_it_was_after_a_cut() {
         world.cut(cut);
         let (reason, retry) = expect_lost(&mut world, cut);
         assert_eq!((reason, retry), (CloseReason::Lost, Duration::ZERO), "the first try is made at once");
-        let told = restored(&mut world, cut);
+        let told = world.restored(cut);
         assert!(matches!(told[0], Event::Ready(_)), "{told:?}");
     }
     world.call(1, 9, "math", "sum", b"");
@@ -162,7 +146,7 @@ fn an_owner_owns_again_what_was_held_for_it() {
     world.expect_done(0, 1);
     world.open(1, "ch");
     world.cut(0);
-    restored(&mut world, 0);
+    world.restored(0);
     world.protect(0, "ch", &Secret::key([1; 32]), 1);
 }
 
@@ -210,7 +194,7 @@ fn s35_a_provider_whose_place_was_taken_is_told() {
     world.cut(0);
     world.provide(1, 6, "math", "sum");
     world.release_dials();
-    let told = restored(&mut world, 0);
+    let told = world.restored(0);
     let refused = Failure::Refused(Refusal::ProviderExists);
     let is_it = |event: &Event| match event {
         Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Provider { token, .. }, why }) => {
@@ -313,7 +297,7 @@ fn s73_what_is_said_while_away_fails_or_waits_as_wanted() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.expect_answered(1), (Token(3), Err(never_sent(Misuse::Deadline))));
     world.release_dials();
-    restored(&mut world, 1);
+    world.restored(1);
     let request = world.expect_request(0);
     assert_eq!(request.message.payload, payload(b"first"));
     assert!(matches!(world.next(0), Event::Message(message) if message.message.payload == payload(b"second")));
@@ -358,7 +342,7 @@ fn a_call_that_may_be_repeated_is_made_again_and_no_other_is() {
     world.events[0].clear();
     let failure = Failure::Local(Misuse::Disconnected);
     assert_eq!(world.expect_answered(1), (Token(2), Err(CallFailure::Failed { failure, maybe_executed: true })));
-    restored(&mut world, 1);
+    world.restored(1);
     let again = world.expect_request(0).id;
     assert_ne!(first, again);
     assert!(world.events[0].is_empty());
@@ -388,7 +372,7 @@ fn what_is_opened_provided_heard_and_left_while_away_is_so_afterwards() {
     world.command(0, Command::Open { token: Token(14), channel: name("kept"), access });
     assert!(world.events[0].is_empty(), "the others wait for the hub");
     world.release_dials();
-    let told = restored(&mut world, 0);
+    let told = world.restored(0);
     for token in [12, 13, 14] {
         let done = |event: &&Event| matches!(event, Event::Done { token: of, result: Ok(()) } if *of == Token(token));
         assert_eq!(told.iter().chain(&world.events[0]).filter(done).count(), 1, "{token}");
@@ -425,7 +409,7 @@ fn s68_s69_silence_is_asked_and_then_given_up_by_both_sides() {
     }
     world.deceived = None;
     assert_eq!(expect_lost(&mut world, 0).0, CloseReason::Silent);
-    restored(&mut world, 0);
+    world.restored(0);
     world.mute = Some(0);
     for _ in 0..61 {
         world.pass(Duration::from_secs(1));
@@ -474,4 +458,94 @@ fn closing_while_away_ends_everything_once() {
     world.pass(Duration::from_secs(100));
     assert!(world.events[0].is_empty());
     assert_eq!((world.clients[0].load().parked, world.clients[0].load().controls), (0, 0));
+}
+
+/// A provider that is replaced, or given up, before the hub has heard of it.
+#[test]
+fn what_is_provided_while_away_has_its_end_also_if_it_is_replaced_or_withdrawn() {
+    let mut world = world(&["provider"]);
+    world.open(0, "math");
+    world.hold_dials = true;
+    world.cut(0);
+    expect_lost(&mut world, 0);
+    let provide = |token, event| Command::Provide {
+        token: Token(token),
+        channel: name("math"),
+        event: EventName::new(event).unwrap(),
+        kind: commipc_protocol::client::EventKind::Call,
+    };
+    for (token, event) in [(5, "sum"), (6, "sum"), (7, "product"), (8, "product")] {
+        world.command(0, provide(token, event));
+    }
+    world.command(0, Command::Withdraw { token: Token(9), provider: Token(8) });
+    world.command(0, Command::Listen { token: Token(10), channel: name("math"), event: None });
+    world.command(0, Command::Unlisten { token: Token(11), listener: Token(10) });
+    world.release_dials();
+    let told = world.restored(0);
+    let ended = |token| {
+        let ends = |event: &&Event| matches!(event, Event::Done { token: Token(of), .. } if *of == token);
+        assert_eq!(told.iter().filter(ends).count(), 1, "{token}: {told:?}");
+        told.iter().find_map(|event| match event {
+            Event::Done { token: Token(of), result } if *of == token => Some(*result),
+            _ => None,
+        })
+    };
+    let cancelled = Err(Failure::Local(Misuse::Cancelled));
+    assert_eq!([5, 6].map(ended), [Some(Ok(())); 2], "as the hub says");
+    assert_eq!([7, 8, 10].map(ended), [Some(cancelled); 3], "nobody asked for it in the end");
+    assert_eq!([9, 11].map(ended), [Some(Ok(())); 2]);
+}
+
+#[test]
+fn d14_a_promoted_owner_brings_its_channel_back_to_a_hub_that_has_forgotten_it() {
+    let mut world = world(&["owner", "member", "third"]);
+    let secret = Secret::key([1; 32]);
+    let access = Access { policy: Some(OwnerPolicy::Promote), ..Access::default() };
+    world.command(0, Command::Open { token: Token(1), channel: name("vault"), access });
+    world.expect_done(0, 1);
+    world.protect(0, "vault", &secret, 1);
+    world.join(1, "vault", &secret);
+    world.join(2, "vault", &secret);
+    world.listen(2, 6, "vault", Some("up"));
+    world.command(0, Command::Close);
+    assert_eq!(world.expect_owner(1).as_deref(), Some("member"));
+    world.replace_hub(hub(Limits::default()));
+    let mut back = [false; 2];
+    for _ in 0..20_000 {
+        world.pass(Duration::from_millis(5));
+        for client in [1, 2] {
+            derive(&mut world, client, &secret);
+            let restored = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
+            back[client - 1] |= world.events[client].iter().any(restored);
+        }
+    }
+    assert_eq!(back, [true; 2]);
+    world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+    world.say(1, "vault", "up", b"signed");
+    assert_eq!(world.expect_message(2), "signed");
+    world.protect(1, "vault", &Secret::key([2; 32]), 2);
+    assert_eq!(world.expect_closed(2, "vault"), Refusal::Rekeyed);
+}
+
+/// One that the hub remembers, and one that only its owner and its members do.
+#[test]
+fn d14_whoever_owns_a_channel_that_had_a_password_can_protect_it() {
+    let secret = Secret::key([1; 32]);
+    for forgets in [false, true] {
+        let mut world = world(&["owner", "next"]);
+        world.open(0, "vault");
+        world.protect(0, "vault", &secret, 1);
+        world.join(1, "vault", &secret);
+        world.command(0, Command::Terminate { token: Token(3), channel: name("vault") });
+        assert_eq!(world.expect_closed(1, "vault"), Refusal::Terminated);
+        if forgets {
+            world.replace_hub(hub(Limits::default()));
+        }
+        world.pass(Duration::from_secs(2));
+        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        world.open(1, "vault");
+        world.protect(1, "vault", &Secret::key([2; 32]), 2);
+        // Whoever knows the earlier one does not take it for a step back.
+        world.join(0, "vault", &Secret::key([2; 32]));
+    }
 }

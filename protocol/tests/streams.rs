@@ -316,6 +316,23 @@ fn a_rotation_ends_streams_and_both_are_told() {
     nothing_is_left(&world);
 }
 
+/// It gives something and never says that it has taken the request, which so keeps its deadline.
+#[test]
+fn a_stream_that_is_begun_and_not_taken_ends_at_both_ends() {
+    let mut world = pair(EventKind::Stream);
+    ask(&mut world, WINDOW, false);
+    let stream = StreamId::Request(world.expect_request(PROVIDER).id);
+    let payloads = vec![payload(b"one")];
+    world.command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads }));
+    assert!(matches!(world.next(CALLER), Event::Stream(StreamEvent::Accepted { .. })));
+    assert_eq!(take(&mut world, CALLER, CALL).len(), 1);
+    world.pass(Duration::from_secs(31));
+    let deadline = Failure::Refused(Refusal::Deadline);
+    assert_eq!(ended(&mut world), failed(deadline));
+    assert!(matches!(world.events[PROVIDER].back(), Some(Event::RequestEnded { why, .. }) if *why == deadline));
+    nothing_is_left(&world);
+}
+
 #[test]
 fn the_deadline_bounds_the_wait_for_a_provider_and_not_the_stream() {
     let mut world = pair(EventKind::Stream);

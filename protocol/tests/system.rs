@@ -359,11 +359,17 @@ fn the_hub_lists_channels_and_members() {
     world.open(0, "math");
     world.open(1, "math");
     world.open(1, "news");
+    world.protect(1, "news", &Secret::key([1; 32]), 1);
     world.provide(1, 1, "math", "sum");
     world.provide(1, 2, "math", "difference");
     let channels = field(&ask(&mut world, 0, "channels", &Value::Null).unwrap(), "channels").into_array().unwrap();
-    let facts = |info: &Value| (text(info, "name"), field(info, "members"), field(info, "providers"));
-    let expected = [("math".to_owned(), 2.into(), 2.into()), ("news".to_owned(), 1.into(), 0.into())];
+    let facts = |info: &Value| {
+        let [name, owner] = ["name", "owner"].map(|of| text(info, of));
+        (name, owner, ["protected", "members", "providers"].map(|of| field(info, of)))
+    };
+    let expected =
+        [("math", "a", [false.into(), 2.into(), 2.into()]), ("news", "b", [true.into(), 1.into(), 0.into()])];
+    let expected = expected.map(|(name, owner, rest)| (name.to_owned(), owner.to_owned(), rest));
     assert_eq!(channels.iter().map(facts).collect::<Vec<_>>(), expected);
     let members = ask(&mut world, 0, "members", &question("math")).unwrap();
     assert_eq!(field(&members, "next"), Value::Null);
@@ -371,6 +377,10 @@ fn the_hub_lists_channels_and_members() {
     assert_eq!(members.iter().map(|member| text(member, "client")).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!([0, 1].map(|member| field(&members[member], "owner")), [true.into(), false.into()]);
     assert_eq!(field(&members[1], "provides"), Value::Array(vec!["difference".into(), "sum".into()]));
+    world.cut(1);
+    let channels = field(&ask(&mut world, 0, "channels", &Value::Null).unwrap(), "channels").into_array().unwrap();
+    let facts = |info: &Value| (text(info, "name"), field(info, "owner"), field(info, "protected"));
+    assert_eq!(facts(&channels[1]), ("news".to_owned(), Value::Null, true.into()), "a password waits for its owner");
     assert!(ask(&mut world, 0, "members", &question("nowhere")).unwrap_err().contains("no such channel"));
     assert!(ask(&mut world, 0, "members", &Value::Null).unwrap_err().contains("does not fit"));
     assert!(ask(&mut world, 0, "channels", &"all".into()).unwrap_err().contains("does not fit"));

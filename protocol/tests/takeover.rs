@@ -42,13 +42,6 @@ fn framed<'a>(kind: FrameType, body: &impl Control<'a>) -> Vec<u8> {
     [&length[..], &[kind.number()], &out].concat()
 }
 
-/// Connects again; the client must be let in.
-fn connect(world: &mut World, client: usize) {
-    world.events[client].clear();
-    world.command(client, Command::Connect);
-    assert!(matches!(world.next(client), Event::Ready(_)));
-}
-
 /// Why links of a client ended, in order, as the hub tells.
 fn ends(world: &World, id: &str) -> Vec<DisconnectReason> {
     let of = |event: &hub::Event| match event {
@@ -68,7 +61,7 @@ fn s9_d9_a_client_whose_old_link_lingers_takes_its_id_over() {
         world.expect_request(0);
         let lingering = world.sever(0);
         assert!(matches!(world.events[0].back(), Some(Event::Closed(CloseReason::Lost))));
-        connect(&mut world, 0);
+        world.connect_again(0);
         assert_eq!(world.hub.load().clients, 2);
         // The old link ends as any other does, and is told why.
         assert_eq!(ends(&world, "back"), vec![SUPERSEDED; round as usize]);
@@ -130,14 +123,14 @@ fn d9_a_login_whose_welcome_was_lost_is_taken_over_too() {
         for known_before in [false, true] {
             let mut world = World::new(&["back"]);
             if known_before {
-                connect(&mut world, 0);
+                world.connect_again(0);
                 world.sever(0);
             }
             for number in 0..lost {
                 lose_welcome(&mut world, 0, number);
                 assert_eq!(world.hub.load().clients, 1, "the hub has let it in");
             }
-            connect(&mut world, 0);
+            world.connect_again(0);
             assert_eq!(ends(&world, "back").len(), lost as usize + usize::from(known_before));
             assert!(ends(&world, "back").iter().all(|why| *why == SUPERSEDED));
         }
@@ -148,13 +141,13 @@ fn d9_a_login_whose_welcome_was_lost_is_taken_over_too() {
 fn s9_another_machine_of_the_same_name_is_refused_as_ever() {
     // The second one even has the same instance and the same random numbers, but no login behind it.
     let mut world = World::new(&["same", "same"]);
-    connect(&mut world, 0);
+    world.connect_again(0);
     for _ in 0..3 {
         world.command(1, Command::Connect);
         assert!(matches!(world.next(1), Event::Closed(CloseReason::Refused(Refusal::IdInUse))));
     }
     world.sever(0);
-    connect(&mut world, 0);
+    world.connect_again(0);
 }
 
 /// One who speaks for itself, by hand.
@@ -294,7 +287,7 @@ fn owned(policy: OwnerPolicy) -> World {
 
 fn back(world: &mut World) {
     world.sever(0);
-    connect(world, 0);
+    world.connect_again(0);
 }
 
 const HELD_SHORTLY: OwnerPolicy = OwnerPolicy::Hold { grace: Duration::from_secs(1), then: AfterGrace::Terminate };
@@ -372,7 +365,7 @@ fn d9_whoever_has_the_id_later_inherits_nothing() {
     world.cut(0);
     // Another machine, which the hub has every reason to let in: the id is free.
     world.clients[0] = support::client_as("owner", CredentialId::shared(), Secret::key(KEY), Limits::default());
-    connect(&mut world, 0);
+    world.connect_again(0);
     world.open(0, "ch");
     assert!(world.events[1].is_empty());
     world.pass(SECOND * 10);

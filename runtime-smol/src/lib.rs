@@ -1,37 +1,4 @@
-//! CommIPC on smol.
-//!
-//! ```
-//! use commipc_smol as commipc;
-//! use commipc::{Fault, Request};
-//! use std::time::Duration;
-//!
-//! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     smol::block_on(async {
-//!         let dir = tempfile::tempdir()?;
-//!         let url = format!("unix:{}/hub.sock", dir.path().display());
-//!         let _hub = commipc::hub().listen(&url).start().await?;
-//!
-//!         // A provider with state: every request gets a clone of it.
-//!         let provider = commipc::client(&url).id("math_service").connect().await?;
-//!         let math = provider.open("math_operations").await?;
-//!         let bias = std::sync::Arc::new(0_i64);
-//!         let _sum = math
-//!             .provide_with(bias, "sum", async |bias: std::sync::Arc<i64>, numbers: Request<(i64, i64)>| {
-//!                 Ok::<_, Fault>(numbers.0 + numbers.1 + *bias)
-//!             })
-//!             .await?;
-//!
-//!         // The secret is the key the hub has written beside its socket: nothing to configure.
-//!         let consumer = commipc::client(&url).await?;
-//!         let math = consumer.open("math_operations").await?;
-//!         let total: i64 = math.call("sum", &(15, 25)).deadline(Duration::from_secs(2)).await?;
-//!         assert_eq!(total, 40);
-//!         Ok(())
-//!     })
-//! }
-//! ```
-//!
-//! Tasks run on smol's global executor.
+#![doc = include_str!("../README.md")]
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -39,9 +6,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use commipc_runtime::local::{deepen_backlog, shutdown_write, unix_peer};
+use commipc_runtime::local::{deepen_backlog, shutdown_write, tcp_endpoint, tcp_peer, unix_peer};
 pub use commipc_runtime::*;
 use smol::Async;
+use smol::io::{AsyncRead, AsyncWrite};
 
 /// A client of the hub at `url` (`unix:/path` or `tcp://host:port`), on smol's global executor.
 pub fn client(url: &str) -> ClientBuilder {
@@ -56,6 +24,11 @@ pub fn hub() -> HubBuilder {
 /// A bridge between the hubs at two URLs, where a client would be.
 pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
     BridgeBuilder::new(Arc::new(Smol), a, b)
+}
+
+/// A connection over any stream of bytes: for [`Hub::attach`] and [`ClientBuilder::dialer`].
+pub fn stream<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Connection {
+    Connection::over(stream)
 }
 
 /// Smol's global executor.
@@ -82,7 +55,7 @@ impl Runtime for Smol {
             match &to {
                 Endpoint::Unix(path) => unix_connection(Async::<UnixStream>::connect(path).await?),
                 Endpoint::Tcp { host, port } => dial_tcp(host, *port).await,
-                Endpoint::Memory(_) => Err(unsupported(&to)),
+                Endpoint::Memory(_) => Err(to.unsupported()),
             }
         })
     }
@@ -98,7 +71,7 @@ impl Runtime for Smol {
                     deepen_backlog(&listener)?;
                     Box::new(TcpAcceptor(Async::new(listener)?))
                 }
-                Endpoint::Memory(_) => return Err(unsupported(&at)),
+                Endpoint::Memory(_) => return Err(at.unsupported()),
             };
             Ok(acceptor)
         })
@@ -116,18 +89,13 @@ async fn dial_tcp(host: &str, port: u16) -> io::Result<Connection> {
     Err(last)
 }
 
-fn unsupported(endpoint: &Endpoint) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, format!("{endpoint} is not for sockets"))
-}
-
 fn unix_connection(stream: Async<UnixStream>) -> io::Result<Connection> {
     Ok(Connection { peer: unix_peer(&stream), transport: Arc::new(Stream(stream)) })
 }
 
 fn tcp_connection(stream: Async<TcpStream>) -> io::Result<Connection> {
     stream.get_ref().set_nodelay(true)?;
-    let source = Some(stream.get_ref().peer_addr()?.ip());
-    Ok(Connection { peer: Peer { source, ..Peer::unknown(TransportKind::Tcp) }, transport: Arc::new(Stream(stream)) })
+    Ok(Connection { peer: tcp_peer(stream.get_ref().peer_addr()?), transport: Arc::new(Stream(stream)) })
 }
 
 struct UnixAcceptor(Async<UnixListener>, Endpoint);
@@ -162,9 +130,7 @@ impl Acceptor for TcpAcceptor {
     }
 
     fn local(&self) -> Endpoint {
-        let address = self.0.get_ref().local_addr();
-        let (host, port) = address.map_or((String::new(), 0), |address| (address.ip().to_string(), address.port()));
-        Endpoint::Tcp { host, port }
+        tcp_endpoint(self.0.get_ref().local_addr())
     }
 }
 

@@ -1,43 +1,13 @@
-//! CommIPC on tokio.
-//!
-//! ```
-//! use commipc_tokio as commipc;
-//! use commipc::{Fault, Request};
-//! use std::time::Duration;
-//!
-//! #[tokio::main(flavor = "current_thread")]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let dir = tempfile::tempdir()?;
-//!     let url = format!("unix:{}/hub.sock", dir.path().display());
-//!     let _hub = commipc::hub().listen(&url).start().await?;
-//!
-//!     // A provider with state: every request gets a clone of it.
-//!     let provider = commipc::client(&url).id("math_service").connect().await?;
-//!     let math = provider.open("math_operations").await?;
-//!     let bias = std::sync::Arc::new(0_i64);
-//!     let _sum = math
-//!         .provide_with(bias, "sum", async |bias: std::sync::Arc<i64>, numbers: Request<(i64, i64)>| {
-//!             Ok::<_, Fault>(numbers.0 + numbers.1 + *bias)
-//!         })
-//!         .await?;
-//!
-//!     // The secret is the key the hub has written beside its socket: nothing to configure.
-//!     let consumer = commipc::client(&url).await?;
-//!     let math = consumer.open("math_operations").await?;
-//!     let total: i64 = math.call("sum", &(15, 25)).deadline(Duration::from_secs(2)).await?;
-//!     assert_eq!(total, 40);
-//!     Ok(())
-//! }
-//! ```
-//!
-//! Hubs are fastest on a current-thread runtime. Builders may be made anywhere and are awaited inside a runtime.
+#![doc = include_str!("../README.md")]
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use commipc_runtime::local::{deepen_backlog, shutdown_write, unix_peer};
+use commipc_runtime::local::{deepen_backlog, shutdown_write, tcp_endpoint, tcp_peer, unix_peer};
 pub use commipc_runtime::*;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 
@@ -54,6 +24,11 @@ pub fn hub() -> HubBuilder {
 /// A bridge between the hubs at two URLs, where a client would be.
 pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
     BridgeBuilder::new(Arc::new(Tokio::default()), a, b)
+}
+
+/// A connection over a stream of tokio's: for [`Hub::attach`] and [`ClientBuilder::dialer`].
+pub fn stream<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Connection {
+    Connection::over(Compat(Box::pin(stream)))
 }
 
 /// The tokio runtime in which it is first used. That runtime's I/O and time drivers must be enabled.
@@ -89,7 +64,7 @@ impl Runtime for Tokio {
             match &to {
                 Endpoint::Unix(path) => unix_connection(UnixStream::connect(path).await?),
                 Endpoint::Tcp { host, port } => tcp_connection(TcpStream::connect((host.as_str(), *port)).await?),
-                Endpoint::Memory(_) => Err(unsupported(&to)),
+                Endpoint::Memory(_) => Err(to.unsupported()),
             }
         })
     }
@@ -103,15 +78,11 @@ impl Runtime for Tokio {
                     deepen_backlog(&listener)?;
                     Box::new(TcpAcceptor(listener))
                 }
-                Endpoint::Memory(_) => return Err(unsupported(&at)),
+                Endpoint::Memory(_) => return Err(at.unsupported()),
             };
             Ok(acceptor)
         })
     }
-}
-
-fn unsupported(endpoint: &Endpoint) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, format!("{endpoint} is not for sockets"))
 }
 
 fn unix_connection(stream: UnixStream) -> io::Result<Connection> {
@@ -120,8 +91,7 @@ fn unix_connection(stream: UnixStream) -> io::Result<Connection> {
 
 fn tcp_connection(stream: TcpStream) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
-    let source = Some(stream.peer_addr()?.ip());
-    Ok(Connection { peer: Peer { source, ..Peer::unknown(TransportKind::Tcp) }, transport: Arc::new(Stream(stream)) })
+    Ok(Connection { peer: tcp_peer(stream.peer_addr()?), transport: Arc::new(Stream(stream)) })
 }
 
 struct UnixAcceptor(UnixListener, Endpoint);
@@ -143,9 +113,7 @@ impl Acceptor for TcpAcceptor {
     }
 
     fn local(&self) -> Endpoint {
-        let (host, port) =
-            self.0.local_addr().map_or((String::new(), 0), |address| (address.ip().to_string(), address.port()));
-        Endpoint::Tcp { host, port }
+        tcp_endpoint(self.0.local_addr())
     }
 }
 
@@ -179,3 +147,28 @@ macro_rules! transport {
 
 transport!(UnixStream);
 transport!(TcpStream);
+
+/// A stream of tokio's with the traits that all runtimes share.
+struct Compat<S>(Pin<Box<S>>);
+
+impl<S: AsyncRead> futures_io::AsyncRead for Compat<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        ready!(self.0.as_mut().poll_read(cx, &mut into))?;
+        Poll::Ready(Ok(into.filled().len()))
+    }
+}
+
+impl<S: AsyncWrite> futures_io::AsyncWrite for Compat<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.as_mut().poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll_shutdown(cx)
+    }
+}

@@ -63,6 +63,12 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
+    /// What a runtime says that cannot dial it or listen there.
+    #[must_use]
+    pub fn unsupported(&self) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::Unsupported, format!("{self} is not for sockets"))
+    }
+
     fn unix(path: &Path, url: &str) -> Result<Self, EndpointError> {
         if !path.is_absolute() || path.file_name().is_none() {
             return Err(EndpointError::RelativePath(url.to_owned()));

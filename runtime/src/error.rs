@@ -315,7 +315,7 @@ impl ConnectError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { how, .. } => !matches!(how, LinkEnd::Denied),
-            Self::Refused(refusal) => refusal.is_retryable(),
+            Self::Refused(refusal) | Self::Closed(CloseReason::Goodbye(refusal)) => refusal.is_retryable(),
             Self::Closed(reason) => matches!(reason, CloseReason::Lost),
             Self::Url(_) | Self::BadName(_) | Self::Secret(_) | Self::Seed(_) | Self::Violation(_) => false,
         }
@@ -445,7 +445,12 @@ const fn failure_is_retryable(failure: Failure) -> bool {
         Failure::RefusedCode(_) => false,
         Failure::Local(misuse) => matches!(
             misuse,
-            Misuse::NotConnected | Misuse::Disconnected | Misuse::Busy | Misuse::TooMany | Misuse::Unreachable
+            Misuse::NotConnected
+                | Misuse::Disconnected
+                | Misuse::Busy
+                | Misuse::TooMany
+                | Misuse::Unreachable
+                | Misuse::Draining
         ),
     }
 }

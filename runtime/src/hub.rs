@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
 use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub, SystemPassword};
@@ -16,6 +17,7 @@ use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed
 use zeroize::Zeroizing;
 
 use crate::credentials::CredentialTable;
+use crate::drain::{DrainError, Progress};
 use crate::driver::{Driver, Sink};
 use crate::endpoint::{self, Endpoint};
 use crate::error::{HubError, SecretSourceError};
@@ -28,11 +30,12 @@ use crate::sync::{blocking, lock};
 /// A hub that does not run yet: await it, or call [`HubBuilder::start`].
 #[must_use = "no hub runs before this is awaited"]
 pub struct HubBuilder {
-    runtime: Arc<dyn Runtime>,
+    pub(crate) runtime: Arc<dyn Runtime>,
     urls: Vec<String>,
+    pub(crate) nowhere: bool,
     id: Option<Result<HubId, NameError>>,
-    secret: SecretSource,
-    credentials: Option<CredentialTable>,
+    pub(crate) secret: SecretSource,
+    pub(crate) credentials: Option<CredentialTable>,
     limits: Limits,
     owner_policy: OwnerPolicy,
     state: Option<StatePlace>,
@@ -52,6 +55,7 @@ impl HubBuilder {
         Self {
             runtime,
             urls: Vec::new(),
+            nowhere: false,
             id: None,
             secret: SecretSource::default(),
             credentials: None,
@@ -168,6 +172,7 @@ impl HubBuilder {
         let Self {
             runtime,
             mut urls,
+            nowhere,
             id,
             secret,
             credentials,
@@ -178,7 +183,7 @@ impl HubBuilder {
             bridge_secret,
         } = self;
         let id = id.transpose()?;
-        if urls.is_empty() {
+        if urls.is_empty() && !nowhere {
             urls.push(endpoint::default_url());
         }
         let endpoints = urls.iter().map(|url| url.parse()).collect::<Result<Vec<Endpoint>, _>>()?;
@@ -272,8 +277,8 @@ fn shared_key(runtime: &dyn Runtime, claims: &[Option<Claim>], endpoints: &[Endp
     let fresh = random(runtime).map_err(HubError::Seed)?;
     let mut claims = claims.iter().flatten();
     let Some(first) = claims.next() else {
-        let url = endpoints.first().map(ToString::to_string).unwrap_or_default();
-        return Err(SecretSourceError::Needed(url).into());
+        let what = endpoints.first().map_or_else(|| "a hub that listens nowhere".to_owned(), ToString::to_string);
+        return Err(SecretSourceError::Needed(what).into());
     };
     let text = first.key(&fresh)?;
     let bytes = key_bytes(&text);
@@ -359,11 +364,11 @@ impl fmt::Debug for Starting {
 #[derive(Clone)]
 #[must_use = "the hub is shut down when its last handle is dropped"]
 pub struct Hub {
-    handle: Arc<HubHandle>,
+    pub(crate) handle: Arc<HubHandle>,
 }
 
-struct HubHandle {
-    driver: Arc<Driver<hub::Hub, Journal>>,
+pub(crate) struct HubHandle {
+    pub(crate) driver: Arc<Driver<hub::Hub, Journal>>,
     urls: Vec<String>,
     hub: StoredHub,
 }
@@ -420,13 +425,42 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes no more connections, says goodbye to all clients, and waits until all links are closed.
+    /// Takes no more connections, ends what runs with [`Refusal::ShuttingDown`](crate::Refusal::ShuttingDown) for both its
+    /// sides, says goodbye to all clients, and waits until all links are closed. [`Hub::drain`] finishes what runs first.
     ///
     /// # Cancel safety
     /// The hub shuts down from the first poll on, also if this is dropped.
     pub async fn shutdown(&self) {
         self.handle.shutdown();
         self.stopped().await;
+    }
+
+    /// Comes to an end in good order: takes no more connections, turns down what is new with
+    /// [`Refusal::Draining`](crate::Refusal::Draining), lets what runs be finished, then says goodbye to all, writes what is
+    /// queued and closes. Returns when that is done. Clients that come back by themselves try until a hub is there again.
+    ///
+    /// What runs are calls and streams; whoever works on one may still call, send and broadcast. What is not finished
+    /// after `within` is cut off: both sides are told [`Refusal::ShuttingDown`](crate::Refusal::ShuttingDown).
+    /// [`Hub::shutdown`] meanwhile ends it at once.
+    ///
+    /// # Errors
+    /// When something had to be cut off.
+    ///
+    /// # Cancel safety
+    /// The hub drains from the first poll on, also if this is dropped. Called again, the time counts anew.
+    pub async fn drain(&self, within: Duration) -> Result<(), DrainError> {
+        let driver = &self.handle.driver;
+        driver.stop_accepting();
+        driver.issue(Command::Drain { time: within });
+        self.stopped().await;
+        driver.links_over().await;
+        driver.sink().drained.result()
+    }
+
+    /// How many requests still run that [`Hub::drain`] waits for; `None` before it was called.
+    #[must_use]
+    pub fn draining(&self) -> Option<usize> {
+        self.handle.driver.sink().drained.left()
     }
 
     /// Waits until the hub has stopped and its sockets are gone.
@@ -460,6 +494,7 @@ impl fmt::Debug for Hub {
 /// Turns a hub's events into log lines and files, and keeps its sockets until it has stopped.
 pub(crate) struct Journal {
     stopped: Mutex<(bool, Vec<Waker>)>,
+    drained: Progress,
     claims: Mutex<Vec<Claim>>,
     store: Mutex<Option<Arc<Store>>>,
 }
@@ -467,7 +502,7 @@ pub(crate) struct Journal {
 impl Journal {
     fn new(claims: Vec<Option<Claim>>, store: Option<Arc<Store>>) -> Self {
         let claims = Mutex::new(claims.into_iter().flatten().collect());
-        Self { stopped: Mutex::default(), claims, store: Mutex::new(store) }
+        Self { stopped: Mutex::default(), drained: Progress::default(), claims, store: Mutex::new(store) }
     }
 
     /// Stores a change where it holds up nobody.
@@ -554,9 +589,21 @@ impl Sink<hub::Hub> for Journal {
                 }
                 Event::BridgeFull { client } => tracing::warn!(%client, "a bridge announces more than it may"),
                 Event::Looped { client, channel } => tracing::warn!(%client, %channel, "a message came back"),
+                Event::Cleared { channel, client } => tracing::info!(%channel, %client, "channel cleared"),
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),
                 Event::Store { ticket, channel, record } => {
                     Self::store(driver, Change { ticket, channel, record });
+                }
+                Event::SlowConsumer { link, client, waiting } => {
+                    tracing::warn!(?link, %client, waiting, "reads too slowly");
+                }
+                Event::Draining { running } => {
+                    tracing::info!(running, "draining");
+                    driver.sink().drained.running(running);
+                }
+                Event::Drained { cut } => {
+                    tracing::info!(cut, "drained");
+                    driver.sink().drained.cut(cut);
                 }
                 Event::Stopped => Self::stopped(driver),
                 other => tracing::debug!(?other, "event"),

@@ -3,21 +3,27 @@
 //! Applications use an adapter (`commipc_tokio`, `commipc_smol`), which re-exports all of this and adds `client(url)`
 //! and `hub()`. Here is what an adapter, or a simulator, implements: [`Runtime`], [`Transport`] and [`Acceptor`].
 
+mod attach;
 mod bridge;
+mod buffers;
 mod client;
 pub mod clock;
 mod credentials;
+mod dialer;
+mod drain;
 mod driver;
 mod endpoint;
 mod error;
 mod hub;
 pub mod local;
+mod loopback;
 pub mod memory;
 mod payload;
 mod runtime;
 mod schema;
 mod secret;
 pub mod state;
+mod stream;
 mod sync;
 
 pub use bridge::{Allow, AllowError, Bridge, BridgeBuilder, BridgeClosed, BridgeCounters, Bridging, Side};
@@ -37,13 +43,16 @@ pub use commipc_protocol::{
     Violation,
 };
 pub use credentials::{CredentialTable, CredentialsError, LineError};
+pub use drain::DrainError;
 pub use endpoint::{Endpoint, EndpointError, default_url};
 pub use error::{
     BridgeError, CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProtectError, ProvideError,
     SecretSourceError, SendError,
 };
 pub use hub::{Hub, HubBuilder, Starting};
+pub use loopback::Loopback;
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
 pub use schema::{Schema, Type, Types};
 pub use secret::read_secret_file;
 pub use state::StateError;
+pub use sync::offload;

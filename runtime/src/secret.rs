@@ -45,6 +45,11 @@ impl SecretSource {
         self.insecure = true;
     }
 
+    /// Whether anything was said.
+    pub(crate) const fn is_said(&self) -> bool {
+        self.given.is_some() || self.insecure
+    }
+
     /// Whether what is proved lies in a file, which may change.
     pub(crate) const fn is_file(&self, endpoint: &Endpoint) -> bool {
         match (&self.given, self.insecure, endpoint) {

@@ -17,9 +17,19 @@ pub(crate) fn blocking<T: Send + 'static>(
     runtime: &dyn Runtime,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = Option<T>> + Send {
+    offload(|work| runtime.spawn_blocking(work), work)
+}
+
+/// Runs work elsewhere, and tells when it is done: `start` is given the work, to be run on another thread. For adapters.
+///
+/// `None` when the work is dropped, or panics.
+pub fn offload<T: Send + 'static>(
+    start: impl FnOnce(Box<dyn FnOnce() + Send>),
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Option<T>> + Send {
     let shared = Arc::new(Mutex::new(Slot { value: None, waker: None, over: false }));
     let promise = Promise(Arc::clone(&shared));
-    runtime.spawn_blocking(Box::new(move || {
+    start(Box::new(move || {
         let value = work();
         lock(&promise.0).value = Some(value);
         // Dropping the promise wakes.

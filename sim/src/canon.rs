@@ -126,6 +126,10 @@ impl Canon for Asked {
                 number(out, *ticket);
                 out.push(u8::from(*durable));
             }
+            Self::Hub(hub::Command::Drain { time }) => {
+                out.extend_from_slice(b"drain");
+                number(out, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+            }
             Self::Hub(hub::Command::Shutdown) => out.extend_from_slice(b"shutdown"),
             Self::Malice(order) => name(out, order),
         }
@@ -237,6 +241,7 @@ impl Canon for client::Command {
             Self::Close => head(out, 14, 0),
             Self::Stream(command) => command.canon(out),
             Self::SetSecret(_) => head(out, 26, 0),
+            Self::Drain(command) => named(out, 27, command),
         }
     }
 }
@@ -409,7 +414,7 @@ impl Canon for client::Event {
                 out.push(33);
                 texts(out, &[channel.as_bytes(), owner.as_ref().map_or(&[], |owner| owner.as_bytes())]);
             }
-            Self::Gap(gap) => named(out, 34, gap),
+            Self::Gap(_) | Self::Draining { .. } => named(out, 34, self),
             Self::Stream(event) => event.canon(out),
             Self::Reconnect(event) => event.canon(out),
         }

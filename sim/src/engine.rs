@@ -8,6 +8,8 @@
 //!                └──── witness ◄──────┘   sees every input and output: trace, oracles, scripts
 //! ```
 
+mod faults;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -205,23 +207,6 @@ impl<M: Machine> Engine<M> {
         self.agenda.advance(to);
     }
 
-    /// Ends the storm: no connection breaks by itself any more. What was taken from one and not noticed yet breaks it now.
-    pub fn heal(&mut self) {
-        self.attacker.robbed().into_iter().for_each(|wire| self.break_wire(wire, LinkEnd::Reset));
-        self.weather = self.weather.healed();
-        self.wires.iter_mut().flat_map(|wire| &mut wire.pipes).for_each(Pipe::heal);
-    }
-
-    /// Breaks every connection of a node, now.
-    pub fn cut(&mut self, node: NodeId) {
-        let wires: Vec<usize> = self
-            .nodes
-            .get(node.index())
-            .map(|node| node.links.values().map(|(wire, _)| *wire).collect())
-            .unwrap_or_default();
-        wires.into_iter().for_each(|wire| self.break_wire(wire, LinkEnd::Reset));
-    }
-
     /// Lets the next thing happen.
     pub fn step(&mut self, witness: &mut impl Witness<M>) -> Step {
         let Some((_, happening)) = self.agenda.take(self.decisions.on(self.order)) else { return Step::Idle };
@@ -356,7 +341,7 @@ impl<M: Machine> Engine<M> {
         let delays = [choose.below(delay + 1), choose.below(delay + 1)]
             .map(|more| now + Duration::from_nanos(self.weather.coarse(delay + more)));
         let refused = self.decisions.on(self.fault).chance(self.weather.refused, 1_000);
-        let Some(target) = target.filter(|_| !refused) else {
+        let Some(target) = target.filter(|target| !refused && !self.nodes[target.index()].down) else {
             let mut choose = self.decisions.on(self.fault);
             let hows = [LinkEnd::Refused, LinkEnd::Unreachable, LinkEnd::Denied];
             let how = choose.pick(&hows).copied().unwrap_or(LinkEnd::Refused);

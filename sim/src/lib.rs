@@ -9,19 +9,26 @@
 //! ```
 //!
 //! A suite speaks to a [`World`]; `commipc sim` runs seeds with [`run_seeds`]; a fuzzer runs bytes with
-//! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`Sim`].
+//! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`SimNet`],
+//! which searches seeds and plans faults, or in a bare [`Sim`].
 
 mod agenda;
 mod attacker;
 mod canon;
 pub mod decisions;
 mod engine;
+mod feeding;
 pub mod fuzzing;
+mod held;
 mod host;
+mod leaving;
+mod lives;
 mod mallory;
 mod node;
 pub mod oracles;
+mod overheard;
 mod passwords;
+mod returning;
 mod rogue;
 mod run;
 mod station;
@@ -37,13 +44,15 @@ pub use attacker::{Assault, Attacker, Tampering};
 pub use canon::Canon;
 pub use commipc_protocol::canary::Canary;
 pub use engine::{Engine, Sight, Step, Witness};
-pub use host::{Joining, Process, Sim, SimDisk, Stalled};
+pub use feeding::Feed;
+pub use host::{Broken, Joining, Process, Report, Sim, SimDisk, SimNet, SimNetBuilder, Stalled, Storm};
+pub use lives::DiskHabits;
 pub use mallory::{Field, Malice, Mallory, Order, Trick};
 pub use node::{Clocks, Habits, NodeId};
 pub use rogue::Rogue;
 pub use run::{
-    Found, Outcome, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_choices, run_seed,
-    run_seeds,
+    Found, Outcome, Profile, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_as,
+    run_choices, run_seed, run_seed_as, run_seeds, run_seeds_as,
 };
 pub use station::{Asked, Station, Told, Withheld};
 pub use suite::{At, Reply, Ticket};
@@ -51,3 +60,8 @@ pub use trace::{Trace, TraceHash};
 pub use twin::Twins;
 pub use weather::{Chunks, Weather};
 pub use world::{Failure, Moment, World};
+
+/// The guide's programs compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/simulating.md")]
+struct Guide;

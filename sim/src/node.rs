@@ -99,6 +99,8 @@ pub(crate) struct Node<M: Machine> {
     pub(crate) fed_for: Option<Instant>,
     pub(crate) spins: u32,
     pub(crate) spinning: bool,
+    /// Its process is dead: nobody can dial it.
+    pub(crate) down: bool,
 }
 
 impl<M: Machine> Node<M> {
@@ -119,7 +121,19 @@ impl<M: Machine> Node<M> {
             fed_for: None,
             spins: 0,
             spinning: false,
+            down: false,
         }
+    }
+
+    /// Another machine takes its place, of which nothing is asked yet.
+    pub(crate) fn dies(&mut self, machine: M) {
+        self.machine = machine;
+        self.links.clear();
+        self.dialling.clear();
+        (self.undrained, self.timer, self.fed_for, self.spins, self.spinning) = (0, None, None, 0, false);
+        // What was planned for the machine that is gone does not count any more.
+        self.timer_serial += 1;
+        self.down = true;
     }
 
     /// Both clocks of this node when the world's shows `at`.

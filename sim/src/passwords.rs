@@ -24,6 +24,7 @@ impl World {
             *byte = number;
         }
         let Some(master) = master(password, &salt) else { return };
+        self.passwords.insert(salt, password);
         self.bring(node, &channel, salt, password);
         self.ask(node, Command::Protect { token, channel, salt: of_key(salt), master });
     }

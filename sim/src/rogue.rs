@@ -31,13 +31,14 @@ pub struct Rogue {
     heard: Vec<Bytes>,
     outputs: VecDeque<Output<Event>>,
     spoken: u64,
+    now: Now,
 }
 
 impl Rogue {
     pub(crate) fn new(client: Client) -> Self {
         let (from_client, from_hub) = (BytesMut::new(), BytesMut::new());
         let (muted, said, heard, outputs) = (BTreeSet::new(), Vec::new(), Vec::new(), VecDeque::new());
-        Self { client, link: None, from_client, from_hub, muted, said, heard, outputs, spoken: 0 }
+        Self { client, link: None, from_client, from_hub, muted, said, heard, outputs, spoken: 0, now: Now::default() }
     }
 
     /// The client inside.
@@ -78,7 +79,9 @@ impl Rogue {
         }
     }
 
-    fn drain(&mut self, now: Now) {
+    /// Takes what its client has to say: not before it is asked itself, or how its reads are cut would show.
+    fn drain(&mut self) {
+        let now = self.now;
         while let Some(output) = self.client.poll_output() {
             match output {
                 Output::Transmit { link, data } => {
@@ -92,6 +95,16 @@ impl Rogue {
                 }
                 output @ (Output::Dial { .. } | Output::Event(_)) => self.outputs.push_back(output),
             }
+        }
+    }
+
+    /// Says what is ready for a link in one piece.
+    fn say(&mut self, link: LinkId, data: &Bytes) {
+        match self.outputs.back_mut() {
+            Some(Output::Transmit { link: last, data: before }) if *last == link => {
+                *before = Bytes::from([&before[..], data].concat());
+            }
+            Some(_) | None => self.outputs.push_back(Output::Transmit { link, data: data.clone() }),
         }
     }
 
@@ -110,7 +123,7 @@ impl Rogue {
             let data = Bytes::from([&head[..], &frame].concat());
             self.said.push(data.clone());
             if !kind.is_some_and(|kind| self.muted.contains(&kind)) {
-                self.outputs.push_back(Output::Transmit { link, data });
+                self.say(link, &data);
             }
         }
     }
@@ -137,10 +150,13 @@ impl Machine for Rogue {
             Input::Accepted { .. } | Input::Received { .. } | Input::Command(_) | Input::Shortage | Input::Timeout => {}
         }
         self.client.handle_input(now, input);
-        self.drain(now);
+        self.now = now;
     }
 
     fn poll_output(&mut self) -> Option<Output<Event>> {
+        if self.outputs.is_empty() {
+            self.drain();
+        }
         self.outputs.pop_front()
     }
 

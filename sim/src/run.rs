@@ -9,6 +9,7 @@ use commipc_protocol::Instant;
 use commipc_protocol::canary::{Canary, plant};
 
 use crate::decisions::{Choices, Decisions};
+use crate::returning::{self, Returning};
 use crate::rogue::Rogue;
 use crate::swarm::{self, Swarm};
 use crate::trace::TraceHash;
@@ -27,8 +28,20 @@ pub struct Outcome {
     pub choices: Choices,
     /// What a malicious hub, or somebody on the path of connections, did, and how often; empty where nobody is.
     pub malice: BTreeMap<&'static str, u64>,
+    /// What befell connections that come back, and what came of it, and how often; empty where none do.
+    pub marks: BTreeMap<&'static str, u64>,
     /// The readable lines, when they were asked for.
     pub conversation: Vec<String>,
+}
+
+/// Which of all runs to make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// As the seed says: of sixteen runs two have a malicious hub, and two are about connections that come back.
+    #[default]
+    Any,
+    /// All are about connections that come back.
+    Reconnect,
 }
 
 /// How to make a run.
@@ -47,13 +60,19 @@ pub enum Source {
 pub fn is_malicious(seed: u64) -> bool {
     let mut decisions = Decisions::seeded(seed);
     let malice = decisions.stream("malice");
-    swarm::is_malicious(decisions.on(malice))
+    !returning::is_drawn(&mut decisions) && swarm::is_malicious(decisions.on(malice))
 }
 
 /// Runs one seed.
 #[must_use]
 pub fn run_seed(seed: u64) -> Outcome {
     run(Source::Seed(seed), false)
+}
+
+/// Runs one seed in this profile.
+#[must_use]
+pub fn run_seed_as(seed: u64, profile: Profile) -> Outcome {
+    run_as(Source::Seed(seed), profile, false)
 }
 
 /// Runs what a fuzzer's bytes decide.
@@ -65,22 +84,41 @@ pub fn run_choices(bytes: &[u8]) -> Outcome {
 /// Runs, and with `talking` keeps the conversation.
 #[must_use]
 pub fn run(source: Source, talking: bool) -> Outcome {
-    let (decisions, origin) = match source {
+    run_as(source, Profile::Any, talking)
+}
+
+/// The same in a profile.
+#[must_use]
+pub fn run_as(source: Source, profile: Profile, talking: bool) -> Outcome {
+    let (mut decisions, origin) = match source {
         Source::Seed(seed) => (Decisions::seeded(seed), format!("seed {seed}")),
         Source::Choices(choices) => (Decisions::replaying(choices), "recorded choices".to_owned()),
         Source::Bytes(bytes) => (Decisions::from_bytes(&bytes), "a fuzzer's bytes".to_owned()),
     };
+    if returning::is_drawn(&mut decisions) || profile == Profile::Reconnect {
+        let (mut world, mut returning) = Returning::drawn(decisions, origin, talking);
+        let played = catch_unwind(AssertUnwindSafe(|| returning.play(&mut world)));
+        let mut outcome = Outcome { marks: returning.marks(), ..outcome(&mut world, played.err()) };
+        // A record says by itself what it is about.
+        *outcome.choices.stream_mut("returning") = vec![returning::DRAWN];
+        return outcome;
+    }
     let (mut world, mut swarm) = Swarm::drawn(decisions, origin, talking);
-    // A panic of the product is a finding like any other; the world is not used again but for its record.
     let played = catch_unwind(AssertUnwindSafe(|| swarm.play(&mut world)));
+    outcome(&mut world, played.err())
+}
+
+/// A panic of the product is a finding like any other; the world is not used again but for its record.
+fn outcome(world: &mut World, panic: Option<Box<dyn Any + Send>>) -> Outcome {
     let mut failures = world.failures().to_vec();
-    failures.extend(played.err().map(|panic| panicked(&*panic, world.now())));
+    failures.extend(panic.map(|panic| panicked(&*panic, world.now())));
     Outcome {
         trace_hash: world.trace().hash(),
         events: world.trace().events(),
         failures,
         choices: world.engine().decided().record(),
-        malice: malice(&mut world),
+        malice: malice(world),
+        marks: BTreeMap::new(),
         conversation: world.trace().lines().to_vec(),
     }
 }
@@ -108,12 +146,16 @@ fn differing(first: TraceHash, second: TraceHash) -> Option<Failure> {
 /// What many seeds came to.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// Of which runs.
+    pub profile: Profile,
     /// Runs made.
     pub seeds: u64,
     /// Inputs and outputs in all of them.
     pub events: u64,
     /// Seeds that failed, with what was found.
     pub failed: Vec<(u64, Vec<Failure>)>,
+    /// What befell connections that come back, and what came of it, and how often.
+    pub marks: BTreeMap<&'static str, u64>,
 }
 
 /// Every so many seeds, one runs twice and must come out the same.
@@ -122,11 +164,20 @@ const TWICE_EVERY: u64 = 100;
 /// Runs `count` seeds from `first` on, until `enough` have failed.
 #[must_use]
 pub fn run_seeds(first: u64, count: u64, enough: usize) -> Tally {
-    let mut tally = Tally::default();
+    run_seeds_as(first, count, enough, Profile::Any)
+}
+
+/// The same in a profile.
+#[must_use]
+pub fn run_seeds_as(first: u64, count: u64, enough: usize, profile: Profile) -> Tally {
+    let mut tally = Tally { profile, ..Tally::default() };
     for seed in first..first.saturating_add(count) {
-        let mut outcome = run_seed(seed);
+        let mut outcome = run_seed_as(seed, profile);
         if seed % TWICE_EVERY == 0 {
-            outcome.failures.extend(differing(outcome.trace_hash, run_seed(seed).trace_hash));
+            outcome.failures.extend(differing(outcome.trace_hash, run_seed_as(seed, profile).trace_hash));
+        }
+        for (mark, count) in outcome.marks {
+            *tally.marks.entry(mark).or_default() += count;
         }
         tally.seeds += 1;
         tally.events += outcome.events;
@@ -169,14 +220,17 @@ pub fn find_canary(canary: Canary, first: u64, within: u64) -> Option<Found> {
 
 /// The one command that replays a seed.
 #[must_use]
-pub fn replay_command(seed: u64) -> String {
-    format!("commipc sim replay --seed {seed}")
+pub fn replay_command(seed: u64, profile: Profile) -> String {
+    match profile {
+        Profile::Any => format!("commipc sim replay --seed {seed}"),
+        Profile::Reconnect => format!("commipc sim replay --seed {seed} --profile reconnect"),
+    }
 }
 
 /// What was found with a seed, and the one command that replays it.
 #[must_use]
-pub fn report_seed(seed: u64, failures: &[Failure]) -> String {
-    let mut text = format!("seed {seed} failed; replay it with: {}\n", replay_command(seed));
+pub fn report_seed(seed: u64, profile: Profile, failures: &[Failure]) -> String {
+    let mut text = format!("seed {seed} failed; replay it with: {}\n", replay_command(seed, profile));
     for failure in failures {
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {failure}");
@@ -195,7 +249,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (seed, failures) in &self.failed {
-            f.write_str(&report_seed(*seed, failures))?;
+            f.write_str(&report_seed(*seed, self.profile, failures))?;
         }
         write!(f, "{} seeds, {} events, {} failed", self.seeds, self.events, self.failed.len())
     }

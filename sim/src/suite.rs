@@ -151,6 +151,12 @@ impl World {
         self.told.get(&self.node(name)).map_or(&[], Vec::as_slice)
     }
 
+    /// The same of the client at this node.
+    #[must_use]
+    pub fn told_at(&self, node: NodeId) -> &[Event] {
+        self.told.get(&node).map_or(&[], Vec::as_slice)
+    }
+
     /// Everything a hub told so far.
     #[must_use]
     pub fn hub_told(&self, name: &str) -> &[commipc_protocol::hub::Event] {
@@ -229,7 +235,11 @@ impl At<'_> {
         self
     }
 
-    fn asks(&mut self, command: impl FnOnce(Token) -> Command) -> Ticket {
+    pub(crate) const fn world(&mut self) -> &mut World {
+        self.world
+    }
+
+    pub(crate) fn asks(&mut self, command: impl FnOnce(Token) -> Command) -> Ticket {
         self.last = self.world.token();
         self.world.ask(self.node, command(self.last));
         self.ticket()
@@ -307,7 +317,7 @@ impl At<'_> {
         self.asks(|token| Command::Listen { token, channel, event })
     }
 
-    fn confirmed(self, ticket: Ticket) -> Self {
+    pub(crate) fn confirmed(self, ticket: Ticket) -> Self {
         let ended = self.world.done(ticket);
         assert_eq!(ended, Ok(()), "{} is refused what it asks for", self.world.engine.name(self.node));
         self
@@ -366,7 +376,7 @@ fn raw(text: &str) -> Payload {
     Payload { bytes: Bytes::copy_from_slice(text.as_bytes()), raw: true }
 }
 
-fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
+pub(crate) fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
     let (channel, event) = (channel_name(channel), event_name(event));
     Outgoing {
         channel,
@@ -376,17 +386,5 @@ fn outgoing(channel: &str, event: &str, text: &str) -> Outgoing {
         idempotent: false,
         guarded: false,
         away: commipc_protocol::client::Away::Fail,
-    }
-}
-
-impl Drop for World {
-    #[expect(clippy::print_stderr, reason = "a failing test must tell its seed, whatever it was that failed")]
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for line in self.trace().lines() {
-                eprintln!("{line}");
-            }
-            eprintln!("this world followed from {}; its trace is {}", self.origin, self.trace().hash());
-        }
     }
 }

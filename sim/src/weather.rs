@@ -1,5 +1,7 @@
 //! What connections are like: the ranges from which each one draws its own nature.
 
+use core::time::Duration;
+
 use crate::attacker::Assault;
 use crate::decisions::Chooser;
 
@@ -75,6 +77,28 @@ impl Weather {
         }
     }
 
+    /// The same, with such a delay one way: least and most.
+    #[must_use]
+    pub const fn delayed(mut self, least: Duration, most: Duration) -> Self {
+        self.latency = (nanos(least), nanos(most));
+        self
+    }
+
+    /// The same, with lines that carry so many bytes in a second.
+    #[must_use]
+    pub const fn carrying(mut self, bytes_a_second: u64) -> Self {
+        let each = 1_024 * 1_000_000_000 / if bytes_a_second == 0 { 1 } else { bytes_a_second };
+        self.ns_per_kib = (each, each);
+        self
+    }
+
+    /// The same, with every read cut in small pieces.
+    #[must_use]
+    pub const fn in_pieces(mut self) -> Self {
+        self.chunks = [0, 0, 1, 1];
+        self
+    }
+
     /// Weather drawn for one run, about half of its troubles absent.
     #[must_use]
     pub fn drawn(mut choose: Chooser<'_>) -> Self {
@@ -107,6 +131,10 @@ impl Weather {
     pub(crate) fn coarse(&self, nanos: u64) -> u64 {
         nanos.div_ceil(self.grain.max(1)).saturating_mul(self.grain.max(1))
     }
+}
+
+const fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos() as u64)
 }
 
 /// How the bytes that have arrived are cut into reads.

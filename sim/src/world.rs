@@ -5,16 +5,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
-use commipc_protocol::client::{self, Client, ClientConfig, Request, RequestId};
+use commipc_protocol::client::{self, Client, ClientConfig, Reconnect, Request, RequestId};
 use commipc_protocol::hub::{self, Hub, HubConfig};
-use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, OwnerPolicy, Seed};
+use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Output, OwnerPolicy, Seed};
 use core::time::Duration;
 
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
+use crate::feeding::Feeding;
+use crate::held::{held_by, held_by_client};
+use crate::lives::{Disk, Writing};
 use crate::mallory::{Malice, Mallory};
 use crate::node::{Clocks, Habits, NodeId};
 use crate::oracles::{self, Census, Oracle, Password, Resident, Salt, Seen, Verdict};
+use crate::overheard::Overheard;
 use crate::station::{Asked, Station, Told};
 use crate::suite::{Answering, Reply};
 use crate::trace::Trace;
@@ -42,11 +46,16 @@ impl fmt::Display for Failure {
 }
 
 /// Sees everything: records it and lets the oracles judge it.
+#[derive(Default)]
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
     pub(crate) oracles: Vec<Box<dyn Oracle>>,
     pub(crate) names: Vec<String>,
     pub(crate) failures: Vec<Failure>,
+    /// Where somebody listens who should not.
+    pub(crate) overheard: Option<Overheard>,
+    /// Who dialled when.
+    pub(crate) dials: Vec<(Instant, NodeId)>,
 }
 
 /// More failures than this of one run are the same failure again.
@@ -69,11 +78,19 @@ impl Witness<Twins<Station>> for Watch {
     fn saw(&mut self, at: Instant, node: NodeId, sight: Seen<'_>) {
         let name = self.names.get(node.index()).map_or("?", String::as_str);
         self.trace.record(at, node, name, &sight);
+        if let Sight::Gave(Output::Dial { .. }) = sight {
+            self.dials.push((at, node));
+        }
         if let Sight::Broke(what) = sight
             && self.failures.len() < FAILURES
         {
             let (node, what) = (name.to_owned(), what.to_owned());
             self.failures.push(Failure { oracle: "contract", at, node, what });
+        }
+        if let (Some(overheard), Sight::Gave(Output::Transmit { link, data })) = (&mut self.overheard, &sight)
+            && !link.is_dialled()
+        {
+            overheard.hear(node, *link, data);
         }
         self.judge(at, node, |oracle| oracle.saw(at, node, &sight));
     }
@@ -96,11 +113,14 @@ pub struct World {
     pub(crate) watch: Watch,
     pub(crate) origin: String,
     pub(crate) serving: BTreeMap<NodeId, Answering>,
+    pub(crate) feeding: Feeding,
     pub(crate) plans: BTreeMap<u64, Plan>,
     plan_serial: u64,
     pub(crate) tokens: u64,
     /// Protections so far.
     pub(crate) salts: u64,
+    /// Of each protection, its password.
+    pub(crate) passwords: BTreeMap<Salt, Password>,
     /// Passwords that clients derive keys from by themselves, where a suite told them.
     pub(crate) keyring: BTreeMap<(NodeId, ChannelName), Password>,
     /// What every client was told, in order.
@@ -115,7 +135,17 @@ pub struct World {
     verifiers: BTreeMap<NodeId, [u8; 32]>,
     pub(crate) habits: bool,
     twins: bool,
+    /// Everybody has left, and what was left was looked at.
+    pub(crate) ended: bool,
+    /// How clients added from now on come back.
+    reconnect: Option<Reconnect>,
+    /// How each node's machine is made, again and again.
+    pub(crate) builds: BTreeMap<NodeId, Build>,
+    /// What hubs store, where they do.
+    pub(crate) disks: BTreeMap<NodeId, Disk>,
 }
+
+pub(crate) type Build = Box<dyn Fn(&Seed) -> Station>;
 
 /// What the world does when it wakes.
 #[derive(Debug)]
@@ -123,6 +153,9 @@ pub(crate) enum Plan {
     Answer { node: NodeId, request: RequestId, result: Result<client::Payload, commipc_protocol::Fault> },
     Derive { node: NodeId, channel: ChannelName, salt: Salt, password: Password },
     DeriveNothing { node: NodeId, channel: ChannelName },
+    Stream { node: NodeId, command: client::StreamCommand },
+    Cancel { node: NodeId, call: client::Token },
+    Store(NodeId, Writing),
     Own(u64),
 }
 
@@ -151,16 +184,18 @@ impl World {
     }
 
     pub(crate) fn new(decisions: Decisions, origin: String) -> Self {
-        let watch = Watch { trace: Trace::default(), oracles: oracles::all(), names: Vec::new(), failures: Vec::new() };
+        let watch = Watch { oracles: oracles::all(), ..Watch::default() };
         Self {
             engine: Engine::new(decisions, Weather::fair()),
             watch,
             origin,
             serving: BTreeMap::new(),
+            feeding: Feeding::default(),
             plans: BTreeMap::new(),
             plan_serial: 0,
             tokens: 0,
             salts: 0,
+            passwords: BTreeMap::new(),
             keyring: BTreeMap::new(),
             told: BTreeMap::new(),
             hub_told: BTreeMap::new(),
@@ -170,6 +205,10 @@ impl World {
             verifiers: BTreeMap::new(),
             habits: false,
             twins: false,
+            ended: false,
+            reconnect: None,
+            builds: BTreeMap::new(),
+            disks: BTreeMap::new(),
         }
     }
 
@@ -191,6 +230,15 @@ impl World {
     #[must_use]
     pub const fn with_twins(mut self) -> Self {
         self.twins = true;
+        self
+    }
+
+    /// Lets connections of clients added from now on come back by themselves. From now on only those oracles judge that
+    /// need not know what clients ask without their applications.
+    #[must_use]
+    pub fn reconnecting(mut self, policy: Reconnect) -> Self {
+        self.watch.oracles = oracles::of_returning();
+        self.reconnect = Some(policy);
         self
     }
 
@@ -228,7 +276,7 @@ impl World {
 
     fn add_hub(self, name: &str, limits: Limits, owner_policy: OwnerPolicy, malice: Option<Malice>) -> Self {
         let key = [u8::try_from(self.watch.names.len()).unwrap_or(u8::MAX); 32];
-        self.keyed_hub(name, key, credentials(key), |id, credentials| {
+        self.keyed_hub(name, key, credentials(key), move |id, credentials| {
             (HubConfig { id, credentials, limits: limits.clone(), owner_policy }, malice.clone())
         })
     }
@@ -252,14 +300,15 @@ impl World {
         name: &str,
         key: [u8; 32],
         credentials: Credentials,
-        config: impl Fn(Option<HubId>, Credentials) -> (HubConfig, Option<Malice>),
+        config: impl Fn(Option<HubId>, Credentials) -> (HubConfig, Option<Malice>) + 'static,
     ) -> Self {
-        let config = || config(HubId::new(name).ok(), credentials.clone());
+        let id = HubId::new(name).ok();
+        let config = move || config(id.clone(), credentials.clone());
         let stream = self.engine.decisions().stream("malice");
         let (HubConfig { owner_policy, .. }, malice) = config();
         let malice = malice.map(|malice| (malice, self.engine.decisions().on(stream).seed()));
         let resident = Resident { id: None, honest: true, policy: Some(owner_policy) };
-        let node = self.add(name, resident, |seed| {
+        let node = self.add(name, resident, move |seed| {
             let hub = Hub::new(config().0, seed);
             match &malice {
                 None => Station::Hub(Box::new(hub)),
@@ -310,24 +359,25 @@ impl World {
         let (credential, key) = self.login.take().unwrap_or_else(|| (CredentialId::shared(), shared));
         let hub: Arc<str> = format!("sim:{}", hub.map_or("nowhere", |hub| self.engine.name(hub))).into();
         let resident = Resident { id: ClientId::new(id).ok(), honest, policy: None };
-        let config = || ClientConfig {
+        let (id, reconnect) = (ClientId::new(id).ok(), self.reconnect);
+        let config = move || ClientConfig {
             hub: Arc::clone(&hub),
-            id: ClientId::new(id).ok(),
+            id: id.clone(),
             credential: credential.clone(),
             secret: Secret::key(key),
             limits: limits.clone(),
-            reconnect: None,
+            reconnect,
         };
-        self.add(name, resident, |seed| station(Client::new(config(), seed)));
+        self.add(name, resident, move |seed| station(Client::new(config(), seed)));
         self
     }
 
-    fn add(&mut self, name: &str, who: Resident, build: impl Fn(&Seed) -> Station) -> NodeId {
+    fn add(&mut self, name: &str, who: Resident, build: impl Fn(&Seed) -> Station + 'static) -> NodeId {
         let stream = self.engine.decisions().stream(&format!("node/{name}"));
         let seed = Seed::new(self.engine.decisions().on(stream).seed());
-        let machine = build(&seed);
-        let twins = if self.twins { Twins::of(machine, build(&seed)) } else { Twins::single(machine) };
+        let twins = self.machine(&build, &seed);
         let node = self.engine.add(name, twins);
+        self.builds.insert(node, Box::new(build));
         if self.habits {
             let habits = Habits::drawn(self.engine.choose(node));
             let mut choose = self.engine.choose(node);
@@ -338,6 +388,10 @@ impl World {
         self.watch.names.push(name.to_owned());
         self.watch.oracles.iter_mut().for_each(|oracle| oracle.joined(node, &who));
         node
+    }
+
+    pub(crate) fn machine(&self, build: &dyn Fn(&Seed) -> Station, seed: &Seed) -> Twins<Station> {
+        if self.twins { Twins::of(build(seed), build(seed)) } else { Twins::single(build(seed)) }
     }
 
     /// Every client, in the order of adding.
@@ -377,6 +431,20 @@ impl World {
     #[must_use]
     pub fn failures(&self) -> &[Failure] {
         &self.watch.failures
+    }
+
+    /// Who dialled when, all clients together.
+    #[must_use]
+    pub fn dials(&self) -> &[(Instant, NodeId)] {
+        &self.watch.dials
+    }
+
+    /// Somebody who plays in this world finds something that cannot be.
+    pub(crate) fn fails(&mut self, oracle: &'static str, node: NodeId, what: String) {
+        let (at, name) = (self.engine.now(), self.engine.name(node).to_owned());
+        if self.watch.failures.len() < FAILURES {
+            self.watch.failures.push(Failure { oracle, at, node: name, what });
+        }
     }
 
     /// Hands a client a command.
@@ -419,12 +487,24 @@ impl World {
                     self.ask(node, client::Command::Answer { request, result });
                     Moment::Ran
                 }
+                Some(Plan::Stream { node, command }) => {
+                    self.ask(node, client::Command::Stream(command));
+                    Moment::Ran
+                }
+                Some(Plan::Cancel { node, call }) => {
+                    self.ask(node, client::Command::Cancel { call });
+                    Moment::Ran
+                }
                 Some(Plan::Derive { node, channel, salt, password }) => {
                     self.derive(node, channel, salt, password);
                     Moment::Ran
                 }
                 Some(Plan::DeriveNothing { node, channel }) => {
                     self.ask(node, client::Command::ChannelKeyFailed { channel });
+                    Moment::Ran
+                }
+                Some(Plan::Store(node, writing)) => {
+                    self.write(node, writing);
                     Moment::Ran
                 }
                 None => Moment::Ran,
@@ -439,9 +519,15 @@ impl World {
         while let Some((node, told)) = self.engine.told() {
             match told {
                 Told::Withheld { .. } => {}
-                Told::Hub(event) => self.hub_told.entry(node).or_default().push(event),
+                Told::Hub(event) => {
+                    self.store(node, &event);
+                    self.hub_told.entry(node).or_default().push(event);
+                }
                 Told::Client(event) => {
-                    if let client::Event::Request(request) = &event {
+                    let fed = self.feed(node, &event);
+                    if let client::Event::Request(request) = &event
+                        && !fed
+                    {
                         self.serve(node, request);
                     }
                     if let client::Event::DeriveChannelKey { channel, salt } = &event
@@ -489,6 +575,12 @@ impl World {
         self.watch.judge(self.engine.now(), NodeId::new(u32::MAX), |oracle| oracle.settled());
     }
 
+    /// Asks every oracle whether a machine of which nothing is asked any more holds nothing of what was.
+    pub fn judge_rested(&mut self, node: NodeId) {
+        let census = self.census(node);
+        self.watch.judge(self.engine.now(), node, |oracle| oracle.rested(node, &census));
+    }
+
     /// Asks every oracle whether a machine without peers holds nothing.
     pub fn judge_empty(&mut self, node: NodeId) {
         let census = self.census(node);
@@ -503,15 +595,4 @@ fn credentials(key: [u8; 32]) -> Credentials {
         Ok(verifier) => none.with(CredentialId::shared(), Credential::shared(verifier)),
         Err(_) => none,
     }
-}
-
-fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
-    let client::Load { calls, serving, controls, sends, streams, parked } = client.load();
-    let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends)];
-    tables.into_iter().chain([("streams", streams), ("parked", parked)]).collect()
-}
-
-fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
-    let hub::Load { links, clients, channels, calls, memory } = hub.load();
-    vec![("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("memory", memory)]
 }

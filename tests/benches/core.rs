@@ -84,7 +84,7 @@ fn routing(c: &mut Criterion) {
     let mut group = c.benchmark_group("hub");
     group.throughput(Throughput::Elements(BATCH));
     for size in [64, 1_024] {
-        let (setup, steady) = support::recorded_calls(1, BATCH, size);
+        let (setup, steady) = support::recorded::recorded_calls(1, BATCH, size);
         group.bench_function(format!("route one call of {size} B both ways"), |b| {
             let ready = || (support::fed(setup.clone()), steady.clone());
             b.iter_batched_ref(
@@ -95,7 +95,7 @@ fn routing(c: &mut Criterion) {
         });
     }
     for listeners in [32, 1_000] {
-        let (setup, steady) = support::recorded_broadcasts(listeners, 64, 256);
+        let (setup, steady) = support::recorded::recorded_broadcasts(listeners, 64, 256);
         group.throughput(Throughput::Elements(64 * listeners as u64));
         group.bench_function(format!("deliver 256 B to one of {listeners}"), |b| {
             let ready = || (support::fed(setup.clone()), steady.clone());

@@ -80,12 +80,12 @@ fn measure(world: &str) -> u64 {
 fn run(world: &str) {
     let (setup, steady) = if DELIVERIES.contains(&world) {
         let listeners = usize::try_from(listeners(world)).unwrap();
-        let (setup, _) = support::recorded_broadcasts(listeners, 0, 256);
+        let (setup, _) = support::recorded::recorded_broadcasts(listeners, 0, 256);
         (setup, broadcasts(listeners))
     } else {
         // What is signed by those who talk costs the hub nothing.
         let password = (world == "signed").then(|| Secret::key([9; 32]));
-        support::recorded_calls_with(password.as_ref(), 10, ROUTED / 10, 64)
+        support::recorded::recorded_calls_with(password.as_ref(), 10, ROUTED / 10, 64)
     };
     let mut hub = support::fed(setup);
     match world {
@@ -116,7 +116,7 @@ fn open(channel: &str) -> Command {
 
 /// Broadcasts of a client with so many listeners, which other links acknowledge.
 fn broadcasts(listeners: usize) -> Vec<Input<hub::Command>> {
-    support::recorded_broadcasts(listeners, SAID, 256).1
+    support::recorded::recorded_broadcasts(listeners, SAID, 256).1
 }
 
 /// Connects clients beside those that are there, and lets each ask for something.

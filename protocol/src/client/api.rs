@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use super::drain::DrainCommand;
 use super::guarding::{Access, ChannelSalt};
 use super::reconnect::{Reconnect, ReconnectEvent};
 use super::seal::Rejected;
@@ -209,6 +210,8 @@ pub enum Command {
     },
     /// Ask for a stream, or go on with one.
     Stream(StreamCommand),
+    /// Come to an end, or have a provider come to its end, in good order.
+    Drain(DrainCommand),
     /// Say goodbye, flush and close. Everything open ends.
     Close,
 }
@@ -238,7 +241,8 @@ pub enum Away {
     /// It fails at once with [`Misuse::NotConnected`].
     #[default]
     Fail,
-    /// It waits, until its deadline or for half a minute where it has none.
+    /// It waits, until its deadline or for half a minute where it has none. So does a call that a hub which drains has turned
+    /// down.
     Wait,
     /// It waits, and a call that may be repeated without harm is made again if the connection goes before its answer.
     Repeat,
@@ -367,6 +371,16 @@ pub enum Event {
         request: RequestId,
         /// Why: [`Misuse::Cancelled`], or as the hub tells.
         why: Failure,
+    },
+    /// So much still runs of what is drained. With nothing running it is the last such event of a provider; of the whole
+    /// client [`Event::Closed`] follows.
+    Draining {
+        /// Which provider, or the whole client.
+        provider: Option<Token>,
+        /// Requests and whatever else waits for its end.
+        running: usize,
+        /// How many were ended because the time was over.
+        cut: usize,
     },
     /// A message for one of our listeners, or a send for one of our providers.
     Message(Message),
@@ -581,4 +595,10 @@ pub struct Load {
     pub parked: usize,
     /// Streams that we asked for.
     pub streams: usize,
+    /// Bytes that may be on their way to us in them.
+    pub windows: usize,
+    /// Streams with something to send.
+    pub flowing: usize,
+    /// Bytes that wait for the link or are with its driver.
+    pub unwritten: usize,
 }

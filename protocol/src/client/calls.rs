@@ -9,7 +9,7 @@ use super::{Answer, Away, CallFailure, Client, Due, Event, Failure, Outgoing, St
 use crate::TIME_LEFT_MAX;
 use crate::canary::Canary;
 use crate::client::{Dropped, Payload};
-use crate::error::{FaultCode, Misuse, Refusal, Violation};
+use crate::error::{CloseReason, FaultCode, Misuse, Refusal, Violation};
 use crate::names::{ChannelName, EventName, HubId};
 use crate::slots::Key;
 use crate::time::TimerReason;
@@ -30,8 +30,16 @@ pub(super) struct Pending {
     pub(super) reference: Option<[u8; 32]>,
     /// Where items are wanted instead of an answer.
     pub(super) stream: Option<Box<Stream>>,
-    /// What to say again if the link goes, and until when.
-    again: Option<Box<(Outgoing, crate::Instant)>>,
+    again: Option<Box<Again>>,
+}
+
+/// What to say again on the next link, and until when.
+#[derive(Debug)]
+struct Again {
+    outgoing: Outgoing,
+    due: crate::Instant,
+    /// Also if it may have been executed.
+    repeats: bool,
 }
 
 impl Client {
@@ -61,8 +69,7 @@ impl Client {
         let request = self.requests;
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
         let streams = stream.is_some();
-        let repeats = outgoing.away == Away::Repeat && outgoing.idempotent && !streams;
-        let again = repeats.then(|| Box::new((outgoing.clone(), self.now.mono + time_left)));
+        let again = self.again(outgoing, self.now.mono + time_left).filter(|_| !streams);
         let pending = Pending { token, request, channel, event, deadline: None, reference: None, stream, again };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let waits = if Canary::CallDeadline.sings() { time_left * 2 } else { time_left };
@@ -100,6 +107,13 @@ impl Client {
             pending.reference = reference;
         }
         Ok(key)
+    }
+
+    /// What is kept of a call that may be made again.
+    fn again(&self, outgoing: &Outgoing, due: crate::Instant) -> Option<Box<Again>> {
+        let repeats = outgoing.away == Away::Repeat && outgoing.idempotent;
+        let comes_back = outgoing.away != Away::Fail && self.config.reconnect.is_some();
+        comes_back.then(|| Box::new(Again { outgoing: outgoing.clone(), due, repeats }))
     }
 
     pub(super) fn handle_cancel(&mut self, call: Token) {
@@ -163,7 +177,16 @@ impl Client {
     /// An answer or a fault.
     pub(super) fn handle_reply(&mut self, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        self.read_message(bytes, |client, message| client.take_reply(kind, frame, hop, message))
+    }
+
+    fn take_reply(
+        &mut self,
+        kind: FrameType,
+        frame: &Frame,
+        hop: Hop<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), Violation> {
         let header = message.header;
         let key = Key::from_bits(hop.route);
         let Some(pending) = self.calls.get(key).filter(|_| hop.route & ROUTE_BY_HUB == 0) else {
@@ -179,7 +202,7 @@ impl Client {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
         };
-        if let Err(why) = self.accept(&message) {
+        if let Err(why) = self.accept(message) {
             self.event(Event::Dropped(why));
             return Ok(());
         }
@@ -227,10 +250,17 @@ impl Client {
         let failure = refusal.map_or(Failure::RefusedCode(code), Failure::Refused);
         if route & ROUTE_BY_HUB != 0 {
             self.end_request(route, None, failure);
-        } else if let Some(pending) = self.end_call(Key::from_bits(route)) {
+        } else if let Some(mut pending) = self.end_call(Key::from_bits(route)) {
             // On a protected channel the hub's word is no proof that the provider has not seen the call.
             let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.reference.is_some();
-            self.over(&pending, CallFailure::Failed { failure, maybe_executed });
+            let leaves = matches!(refusal, Some(Refusal::Draining | Refusal::ShuttingDown));
+            match pending.again.take() {
+                // The hub goes, and the call waits for the next one.
+                Some(again) if leaves && (again.repeats || !maybe_executed) => {
+                    self.make_again(pending.token, *again, maybe_executed);
+                }
+                _ => self.over(&pending, CallFailure::Failed { failure, maybe_executed }),
+            }
         } else {
             self.event(Event::Dropped(Dropped::EndedRoute));
         }
@@ -238,26 +268,38 @@ impl Client {
     }
 
     /// The link is gone. With `comes_back`, calls that may be made again wait for the next one.
-    pub(super) fn lose_calls(&mut self, gone: Misuse, comes_back: bool) {
+    ///
+    /// A hub that shuts down ends all that it has taken before it says so: what is left then has not reached it.
+    pub(super) fn lose_calls(&mut self, gone: Misuse, reason: CloseReason, comes_back: bool) {
+        let left = reason == CloseReason::Goodbye(Refusal::ShuttingDown);
         let mut calls = core::mem::take(&mut self.calls);
-        for pending in calls.drain() {
+        for mut pending in calls.drain() {
             if let Some(deadline) = pending.deadline {
                 self.timers.cancel(deadline);
             }
             if let Some(stream) = &pending.stream {
                 self.forget_stream(pending.token, stream);
             }
-            match pending.again {
-                Some(again) if comes_back => {
-                    let (outgoing, due) = *again;
-                    self.park_again(pending.token, outgoing, due.saturating_since(self.now.mono));
+            // On a protected channel the hub's word is no proof.
+            let maybe_executed = !left || pending.reference.is_some();
+            match pending.again.take() {
+                Some(again) if comes_back && (again.repeats || !maybe_executed) => {
+                    self.make_again(pending.token, *again, maybe_executed);
                 }
-                Some(_) | None => self.over(&pending, lost(Failure::Local(gone))),
+                Some(_) | None if pending.stream.is_some() && Canary::StreamLost.sings() => {}
+                Some(_) | None => {
+                    self.over(&pending, CallFailure::Failed { failure: Failure::Local(gone), maybe_executed });
+                }
             }
         }
         self.flowing.clear();
         // The table goes on, so that the next link's routes differ from this one's.
         self.calls = calls;
+    }
+
+    fn make_again(&mut self, token: Token, again: Again, repeated: bool) {
+        let Again { outgoing, due, repeats: _ } = again;
+        self.park_again(token, outgoing, due.saturating_since(self.now.mono), repeated);
     }
 
     /// The next number of a message in a channel.

@@ -82,8 +82,6 @@ pub(super) struct Provided {
     pub(super) event: EventName,
     pub(super) token: Token,
     pub(super) kind: EventKind,
-    /// Whether the hub has said yes to this kind, whichever provider asked it.
-    pub(super) granted: bool,
     /// Whether it took another's place, to whom the hub may have said yes.
     pub(super) replaces: bool,
 }
@@ -113,7 +111,7 @@ pub(super) enum State {
 }
 
 /// What a lasting token stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Provider(ChannelIx, EventName),
     Listener(ChannelIx, Option<EventName>),
@@ -128,8 +126,8 @@ pub(super) enum Control {
     Owned(Token, ChannelIx, Owned),
     /// To own a channel again that has come back.
     Reclaim(ChannelIx),
-    /// To provide or hear again in a channel that has come back.
-    Standing(ChannelIx, Standing),
+    /// To provide or hear again in a channel that has come back, for these tokens.
+    Standing(ChannelIx, Standing, Vec<Token>),
     /// Becomes a standing provider or listener, or is forgotten.
     Stand(Token),
     /// Undoes something that is forgotten already.

@@ -14,6 +14,7 @@ use alloc::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::Payload;
+use crate::canary::Canary;
 use crate::error::Fault;
 use crate::wire::{Credit, PIECE_OVERHEAD};
 
@@ -24,7 +25,7 @@ const PIECE_MIN: usize = 8 << 10;
 /// The least that a receiving end grants at a time: two of the shortest pieces.
 const WINDOW_MIN: u64 = 2 * (PIECE_MIN as u64 + PIECE_OVERHEAD);
 /// What an application is asked for before the first of it is sent.
-const AHEAD: Credit = Credit { items: 128, bytes: 256 << 10 };
+const AHEAD: Credit = Credit { items: 512, bytes: 256 << 10 };
 
 /// The sending end.
 #[derive(Debug, Default)]
@@ -89,6 +90,11 @@ impl Outflow {
         self.ending.get_or_insert(ending);
     }
 
+    /// Whether something was sent.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.pieces > 0
+    }
+
     /// Whether anything waits to be sent.
     pub(super) fn has_more(&self) -> bool {
         !self.queue.is_empty() || self.ending.is_some()
@@ -96,6 +102,9 @@ impl Outflow {
 
     /// What can be sent now: a piece within what is granted and fits a frame, or the end, which needs no grant.
     pub(super) fn next(&mut self, fits: usize) -> Option<Outgoing> {
+        if Canary::FaultFirst.sings() && matches!(self.ending, Some(Ending::Fault(_))) {
+            self.queue.clear();
+        }
         let Some(item) = self.queue.front_mut() else {
             return match self.ending.take()? {
                 Ending::End => Some(Outgoing::End(self.pieces)),
@@ -134,7 +143,8 @@ impl Outflow {
         if self.ending.is_some() {
             return None;
         }
-        let ahead = self.granted.minus(self.used).min(AHEAD);
+        let granted = if Canary::Demand.sings() { AHEAD } else { self.granted.minus(self.used) };
+        let ahead = granted.min(AHEAD);
         let waiting = Credit { items: self.queue.len() as u64, bytes: self.queued };
         let room = ahead.minus(waiting).minus(self.asked);
         let after = self.asked.plus(room);
@@ -217,12 +227,12 @@ impl Inflow {
         limit: usize,
         keep: impl FnOnce() -> Bytes,
     ) -> Result<Option<Whole>, Rejected> {
-        if index != self.pieces {
+        if index != self.pieces && !Canary::PieceIndex.sings() {
             return Err(if index < self.pieces { Rejected::Repeated } else { Rejected::Missing });
         }
         let cost = Credit::of_piece(piece.len(), last);
         let received = self.received.plus(cost);
-        if !received.is_within(self.granted) {
+        if !received.is_within(self.granted) && !Canary::Exceeds.sings() {
             return Err(Rejected::Exceeds);
         }
         if self.partial.len().saturating_add(piece.len()) > limit {
@@ -250,7 +260,8 @@ impl Inflow {
     pub(super) fn grant(&mut self) -> Option<Credit> {
         // What is joined waits here and not with the application: no item could be longer than the window otherwise.
         let joined = Credit { items: 0, bytes: self.joining };
-        let total = self.consumed.plus(joined).plus(self.window);
+        let through = if Canary::GrantEarly.sings() { self.received } else { self.consumed };
+        let total = through.plus(joined).plus(self.window);
         let more = total.minus(self.granted);
         if more == Credit::NONE || (more.items < self.window.items.div_ceil(2) && more.bytes < self.window.bytes / 2) {
             return None;
@@ -260,7 +271,7 @@ impl Inflow {
     }
 
     /// Whether a stream with this many pieces is all here.
-    pub(super) const fn is_whole(&self, pieces: u64) -> bool {
-        self.pieces == pieces && self.joining == 0
+    pub(super) fn is_whole(&self, pieces: u64) -> bool {
+        (self.pieces == pieces && self.joining == 0) || Canary::PieceCount.sings()
     }
 }

@@ -56,12 +56,12 @@ pub(super) struct Guarded {
     past: Option<Past>,
     /// The last epoch that was proved to us, and how it was derived.
     proved: Option<(u64, ChannelSalt)>,
-    /// The last epoch we heard of as a member.
+    /// The last epoch that the hub remembers, by its word to us as a member.
     last_epoch: u64,
     owner: Option<OwnerKey>,
     owner_n: u64,
     owns: bool,
-    /// The protection that we gave it, while we own it: so that it can be given to a hub that has lost it.
+    /// The protection that we gave it or have proved to know: so that, if we own it, it can be given to a hub that has lost it.
     record: Option<OwnRecord>,
     /// We owned it when the connection went.
     pub(super) was_owner: bool,
@@ -74,6 +74,13 @@ struct OwnRecord {
     salt: ChannelSalt,
     stored_key: [u8; 32],
     server_key: [u8; 32],
+}
+
+impl OwnRecord {
+    fn of(epoch: u64, salt: ChannelSalt, join: &JoinKeys) -> Self {
+        let verifier = join.verifier();
+        Self { epoch, salt, stored_key: *verifier.stored_key(), server_key: *verifier.server_key() }
+    }
 }
 
 /// Keys that go with an OPEN, masked where frames are tagged.
@@ -283,6 +290,7 @@ impl Client {
                 guarded.proved = Some((epoch, salt));
                 guarded.joined = keys.is_none();
                 if let Some(keys) = keys {
+                    guarded.record = Some(OwnRecord::of(epoch, salt, &join));
                     guarded.enter(Seal::new(epoch, keys, (&own.0, &own.1), hash));
                 }
             }
@@ -293,7 +301,8 @@ impl Client {
             (Some(Joining::Deriving(_)) | None, None) if epoch != 0 => return Ok(Err(Refusal::PasswordRequired)),
             (Some(Joining::Deriving(_)) | None, None) => channel.guarded.seal = None,
         }
-        channel.guarded.last_epoch = channel.guarded.last_epoch.max(epoch);
+        let last = || done.last_epoch.filter(|last| *last <= EPOCH_MAX).unwrap_or(0);
+        channel.guarded.last_epoch = if epoch > 0 { epoch } else { last() };
         channel.guarded.owns = done.owner == Some(true);
         Ok(Ok(()))
     }
@@ -305,26 +314,29 @@ impl Client {
         salt: ChannelSalt,
         master: &ChannelMaster,
     ) {
-        let (ix, epoch) = match self.owned(name) {
+        let (ix, stored) = match self.owned(name) {
             Ok(owned) => owned,
             Err(failure) => return self.done(token, Err(failure)),
         };
-        let keys = master.keys(name, &salt.salt, epoch + 1);
+        // Where the hub knows of none, above what we have proved: whoever knows that one takes no lower one.
+        let proved = self.channels.get(ix).and_then(|channel| channel.guarded.proved).map_or(0, |(epoch, _)| epoch);
+        let epoch = if stored == 0 { proved } else { stored } + 1;
+        let keys = master.keys(name, &salt.salt, epoch);
         let verifier = keys.join().verifier();
         let mut masked = [*verifier.stored_key(), *verifier.server_key()];
         self.mask(&mut masked);
         let [stored_key, server_key] = masked;
         let record = Record {
-            epoch: epoch + 1,
+            epoch,
             kdf: salt.kdf.id(),
             salt: &salt.salt,
             iterations: u64::from(salt.iterations),
             stored_key: &stored_key,
             server_key: &server_key,
         };
-        let owned = Owned::Protect { epoch: epoch + 1, salt, keys: Box::new(keys) };
+        let owned = Owned::Protect { epoch, salt, keys: Box::new(keys) };
         self.owner_request(Control::Owned(token, ix, owned), ix, |id, n, proof| {
-            let body = Protect { id, channel: name.as_name(), stored: epoch, n, record, proof };
+            let body = Protect { id, channel: name.as_name(), stored, n, record, proof };
             let mut out = bytes::BytesMut::new();
             body.encode(&mut out);
             (FrameType::Protect, out)
@@ -428,9 +440,7 @@ impl Client {
             let guarded = &mut channel.guarded;
             match owned {
                 Owned::Protect { epoch, salt, keys } => {
-                    let verifier = keys.join().verifier();
-                    let (stored_key, server_key) = (*verifier.stored_key(), *verifier.server_key());
-                    guarded.record = Some(OwnRecord { epoch, salt, stored_key, server_key });
+                    guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
                     (guarded.last_epoch, guarded.proved) = (epoch, Some((epoch, salt)));
                     if is_open {
                         guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
@@ -484,8 +494,7 @@ impl Client {
             return Ok(());
         }
         let why = Refusal::from_code(told.code).map_or(Failure::RefusedCode(told.code), Failure::Refused);
-        self.close_channel(ix);
-        self.event(Event::ChannelClosed { channel: name, why });
+        self.channel_over(ix, name, why);
         Ok(())
     }
 }

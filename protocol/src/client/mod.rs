@@ -11,6 +11,7 @@ mod api;
 mod beacons;
 mod calls;
 mod channels;
+mod drain;
 mod familiar;
 mod flow;
 mod guarding;
@@ -20,6 +21,7 @@ mod messages;
 mod numbers;
 mod order;
 mod parked;
+mod places;
 mod reconnect;
 mod registering;
 mod relay;
@@ -44,11 +46,14 @@ use bytes::{Bytes, BytesMut};
 pub use api::*;
 use calls::Pending;
 use channels::{ChannelIx, Channels, Control};
+pub use drain::DrainCommand;
+use drain::Drains;
 use familiar::Familiar;
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
 use order::Order;
 use parked::Parked;
+use places::Place;
 use reconnect::Tries;
 pub use reconnect::{Reconnect, ReconnectEvent, Unrestored};
 use relay::Relay;
@@ -56,7 +61,6 @@ use restore::Progress;
 use serving::Serving;
 use speaking::frame_len;
 pub use stream_api::{Credit, StreamCommand, StreamEvent, StreamId};
-use streams::Place;
 use takeover::Takeovers;
 
 use crate::error::{CloseReason, Misuse, Refusal, Violation};
@@ -67,7 +71,7 @@ use crate::seed::{Purpose, Seed, Stream};
 use crate::slots::{Key, Slots};
 use crate::time::{Deadline, Instant, Now, TimerReason};
 use crate::timers::{TimerId, Timers};
-use crate::wire::{Control as _, Frame, FrameType, Goodbye, Inbox, Outbox, Pong, Pool, Scraps};
+use crate::wire::{Control as _, Frame, FrameType, Goodbye, Inbox, Outbox, Pong, Pool, Recent, Scraps};
 
 /// One client of one hub.
 #[derive(Debug)]
@@ -115,6 +119,8 @@ pub struct Client {
     /// Whose broadcast or send came last.
     familiar: Option<Familiar>,
     order: Order,
+    /// How the last call or answer began.
+    recent: Recent,
     scraps: Scraps,
     cached: Option<Cached>,
     heard: crate::Instant,
@@ -129,6 +135,7 @@ pub struct Client {
     /// Messages that wait for the connection.
     parked: VecDeque<Parked>,
     parks: u64,
+    drains: Drains,
     /// For the times between tries.
     waits: Stream,
     scratch: BytesMut,
@@ -154,6 +161,8 @@ enum Due {
     Redial,
     Restore(ChannelIx),
     Parked(u64),
+    /// Of one provider, or of all.
+    Drain(Option<Token>),
 }
 
 impl Client {
@@ -197,6 +206,7 @@ impl Client {
             last_sender: None,
             familiar: None,
             order: Order::default(),
+            recent: Recent::default(),
             scraps: Scraps::default(),
             cached: None,
             heard: crate::Instant::ZERO,
@@ -208,6 +218,7 @@ impl Client {
             progress: None,
             parked: VecDeque::new(),
             parks: 0,
+            drains: Drains::default(),
             waits: seed.stream(Purpose::Reconnect),
             scratch: BytesMut::new(),
             nonces: seed.stream(Purpose::Handshake),
@@ -234,6 +245,10 @@ impl Client {
             sends: self.sends.len(),
             streams: self.streams.len(),
             parked: self.parked.len(),
+            // Within the limit on outboxes, so it fits.
+            windows: self.windows as usize,
+            flowing: self.flowing.len(),
+            unwritten: self.outbox.outstanding(),
         }
     }
 }
@@ -261,11 +276,14 @@ impl Machine for Client {
             Input::Dialled { link, .. } => self.outputs.push_back(Output::Close { link, flush: Flush::Nothing }),
             Input::Received { .. } | Input::Written { .. } | Input::Closed { .. } | Input::Shortage => {}
             Input::Command(command) => {
-                self.handle_command(command);
+                if let Some(command) = self.turn_down_new(command) {
+                    self.handle_command(command);
+                }
                 self.pump();
             }
             Input::Timeout => self.handle_timeout(),
         }
+        self.watch_drains();
     }
 
     fn poll_output(&mut self) -> Option<Output<Event>> {
@@ -307,6 +325,7 @@ impl Client {
             Command::Broadcast { token, outgoing } => self.handle_broadcast(token, &outgoing),
             Command::Answer { request, result } => self.handle_answer(request, result),
             Command::Stream(command) => self.handle_stream(command),
+            Command::Drain(command) => self.handle_drain(command),
             Command::Close => self.handle_close(),
         }
     }
@@ -405,9 +424,8 @@ impl Client {
                 }
                 Due::Restore(channel) => self.restore_channel(channel),
                 Due::Parked(serial) => self.parked_expired(serial),
-                Due::Serving(request) => {
-                    self.end_request(request.route, Some(request.serial), Failure::Refused(Refusal::Deadline));
-                }
+                Due::Drain(provider) => self.drain_due(provider),
+                Due::Serving(request) => self.request_expired(request),
             }
         }
     }
@@ -456,6 +474,7 @@ impl Client {
     }
 
     fn handle_close(&mut self) {
+        self.cut_drain();
         if let Phase::Ready(_) = &self.phase {
             self.outbox.push(&mut self.pool, FrameType::Goodbye, |out| Goodbye { code: 0 }.encode(out));
         }
@@ -505,7 +524,7 @@ impl Client {
         self.inbox = Inbox::new(self.config.limits.handshake_frame);
         core::mem::take(&mut self.outbox).discard(&mut self.pool);
         self.frames_sent = 0;
-        self.lose_calls(gone, comes_back.is_some());
+        self.lose_calls(gone, reason, comes_back.is_some());
         self.lose_sends(gone);
         self.lose_serving(gone);
         if let Some(wait) = comes_back {
@@ -514,6 +533,7 @@ impl Client {
         }
         self.lose_parked(gone);
         self.lose_channels(gone);
+        self.end_drains();
         self.event(Event::Closed(reason));
     }
 

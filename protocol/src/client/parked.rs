@@ -35,8 +35,8 @@ impl Client {
     }
 
     /// A call that may be made again waits for the next link.
-    pub(super) fn park_again(&mut self, token: Token, outgoing: Outgoing, time_left: Duration) {
-        self.keep(Command::Call { token, outgoing, time_left }, time_left, true);
+    pub(super) fn park_again(&mut self, token: Token, outgoing: Outgoing, time_left: Duration, repeated: bool) {
+        self.keep(Command::Call { token, outgoing, time_left }, time_left, repeated);
     }
 
     /// Whether what concerns a channel has to wait: for the connection, or until the channel is as it was.
@@ -98,7 +98,7 @@ impl Client {
         }
     }
 
-    fn turn_down(&mut self, command: Command, why: Misuse, repeated: bool) {
+    pub(super) fn turn_down(&mut self, command: Command, why: Misuse, repeated: bool) {
         let failure = if repeated { lost(Failure::Local(why)) } else { never_sent(why) };
         if let Command::Call { token, .. } = command {
             self.event(Event::Answered { token, result: Err(failure) });

@@ -97,12 +97,10 @@ impl Client {
         };
         let open = matches!(channel.state, State::Open(_));
         let older = channel.providers.remove(&event);
-        // To the hub nothing changes then.
-        let granted = older.as_ref().is_some_and(|older| older.granted && older.kind == kind);
-        let provided = Provided { event: event.clone(), token, kind, granted, replaces: older.is_some() };
+        let provided = Provided { event: event.clone(), token, kind, replaces: older.is_some() };
         channel.providers.insert(event.clone(), provided);
         if !open {
-            channel.coming_back.asked.push(token);
+            channel.coming_back.asked.push((token, Standing::Provider(ix, event.clone())));
         }
         if let Some(older) = older {
             self.channels.standing.remove(&older.token);
@@ -111,9 +109,7 @@ impl Client {
         if !open {
             return;
         }
-        if granted {
-            return self.done(token, Ok(()));
-        }
+        // Also where it is provided already: the hub may have ended that, and the news of it be on its way.
         let id = self.control(Control::Stand(token));
         let provide = wire::Provide { id, channel: name.as_name(), event: event.as_name(), kind: kind.number() };
         self.outbox.push(&mut self.pool, FrameType::Provide, |out| provide.encode(out));
@@ -126,7 +122,7 @@ impl Client {
         };
         let open = matches!(channel.state, State::Open(_));
         if !open {
-            channel.coming_back.asked.push(token);
+            channel.coming_back.asked.push((token, Standing::Listener(ix, event.clone())));
         }
         match &event {
             Some(event) => channel.listeners.entry(event.clone()).or_default().push(token),
@@ -150,17 +146,31 @@ impl Client {
         self.undo(token, listener);
     }
 
-    fn undo(&mut self, token: Token, standing: Token) {
-        let Some((standing, tell_hub)) = self.channels.remove(standing) else {
+    /// Undoes what a token stands for, unless that is done already; nobody waits for it.
+    pub(super) fn take_back(&mut self, standing: Token) {
+        let Some((standing, tell_hub)) = self.channels.remove(standing) else { return };
+        self.channels.forget_numbers(&standing);
+        if tell_hub && self.is_open(&standing) {
+            self.tell_undone(Control::Late(None), standing);
+        }
+    }
+
+    fn undo(&mut self, token: Token, undone: Token) {
+        let Some((standing, tell_hub)) = self.channels.remove(undone) else {
             return self.done(token, Err(self.or_not_ready(Failure::Local(Misuse::UnknownToken))));
         };
         self.channels.forget_numbers(&standing);
-        let (Standing::Provider(ix, _) | Standing::Listener(ix, _)) = &standing;
-        let open = self.channels.get(*ix).is_some_and(|channel| matches!(channel.state, State::Open(_)));
-        if !tell_hub || !open {
+        self.give_up_asked(&standing, undone);
+        if !tell_hub || !self.is_open(&standing) {
             return self.done(token, Ok(()));
         }
         self.tell_undone(Control::Undo(token), standing);
+    }
+
+    /// Whether the channel is open that something stands in.
+    fn is_open(&self, standing: &Standing) -> bool {
+        let (Standing::Provider(ix, _) | Standing::Listener(ix, _)) = standing;
+        self.channels.get(*ix).is_some_and(|channel| matches!(channel.state, State::Open(_)))
     }
 
     fn tell_undone(&mut self, control: Control, standing: Standing) {
@@ -219,7 +229,8 @@ impl Client {
                 if !matches!(channel.state, State::Opening { .. }) {
                     return;
                 }
-                let State::Opening { waiting, times, .. } = core::mem::replace(&mut channel.state, State::Closed)
+                let State::Opening { waiting, times, joining, .. } =
+                    core::mem::replace(&mut channel.state, State::Closed)
                 else {
                     return;
                 };
@@ -240,7 +251,7 @@ impl Client {
                         self.forget_lost(ix);
                     }
                     Err(_) if times == 0 => self.forget_lost(ix),
-                    Err(why) => self.not_reopened(ix, times, why),
+                    Err(why) => self.not_reopened(ix, times, why, joining.is_some()),
                 }
             }
             Control::Stand(token) => {
@@ -250,7 +261,7 @@ impl Client {
             Control::Undo(token) => self.done(token, result),
             Control::Owned(token, ix, owned) => self.owned_ended(token, ix, owned, result),
             Control::Reclaim(ix) => self.reclaimed(ix, result),
-            Control::Standing(ix, standing) => self.standing_restored(ix, &standing, result),
+            Control::Standing(ix, standing, tokens) => self.standing_restored(ix, &standing, tokens, result),
             Control::Late(Some(late)) if result.is_ok() => self.give_back(late),
             Control::Late(_) => {}
         }
@@ -260,9 +271,8 @@ impl Client {
     pub(super) fn stood(&mut self, token: Token, granted: bool) {
         let mut replaces = false;
         if let Some(Standing::Provider(ix, event)) = self.channels.standing.get(&token).cloned()
-            && let Some(provided) = self.channels.get_mut(ix).and_then(|channel| channel.providers.get_mut(&event))
+            && let Some(provided) = self.channels.get(ix).and_then(|channel| channel.providers.get(&event))
         {
-            provided.granted = granted;
             replaces = provided.replaces;
         }
         if !granted
@@ -283,7 +293,7 @@ impl Client {
             Control::Stand(token) => self.channels.standing.get(token).cloned().map(Late::Stand),
             // Whether an owner's change took place shows when the channel is opened again.
             Control::Owned(..) | Control::Undo(_) | Control::Late(_) | Control::Reclaim(_) => None,
-            Control::Standing(_, standing) => Some(Late::Stand(standing.clone())),
+            Control::Standing(_, standing, _) => Some(Late::Stand(standing.clone())),
         };
         self.controls.insert(id, (Control::Late(late), None));
         self.control_ended(control, Err(Failure::Local(Misuse::Deadline)));
@@ -347,7 +357,7 @@ impl Client {
         for timer in [beacon, retry].into_iter().flatten() {
             self.timers.cancel(timer);
         }
-        for token in asked {
+        for (token, _) in asked {
             self.done(token, Err(Failure::Refused(Refusal::NotMember)));
         }
         self.channels.clear(ix);
@@ -364,7 +374,8 @@ impl Client {
         for ix in self.channels.indices() {
             let Some(channel) = self.channels.get_mut(ix) else { continue };
             channel.guarded.lose();
-            let mut waiting = core::mem::take(&mut channel.coming_back.asked);
+            let asked = core::mem::take(&mut channel.coming_back.asked).into_iter();
+            let mut waiting: alloc::vec::Vec<Token> = asked.map(|(token, _)| token).collect();
             if let State::Lost { waiting: opening, .. } = &mut channel.state {
                 waiting.append(opening);
             }

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use super::channels::{ChannelIx, Control, Standing, State};
 use super::{Client, Due, Event, Failure, ReconnectEvent, Token, Unrestored};
 use crate::error::{Misuse, Refusal};
-use crate::names::EventName;
+use crate::names::{ChannelName, EventName};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
 use crate::wire::{self, Control as _, FrameType};
@@ -26,8 +26,9 @@ pub(super) struct Return {
     pending: usize,
     /// Whether it is on its way, from the first OPEN to the last answer.
     pub(super) running: bool,
-    /// Who provides or listens since the link went, and waits to be told.
-    pub(super) asked: Vec<Token>,
+    /// Who provides or listens since the link went and waits to be told, each with what it asked for: also a provider that
+    /// another one has replaced by now.
+    pub(super) asked: Vec<(Token, Standing)>,
     tries: u32,
     timer: Option<TimerId>,
 }
@@ -138,7 +139,8 @@ impl Client {
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.tries = 0;
         let lacks_owner = channel.guarded.was_owner && !channel.guarded.owns();
-        channel.guarded.was_owner = false;
+        // What was not confirmed when a link goes is asked for on the next one.
+        channel.guarded.was_owner = lacks_owner;
         let name = channel.name.clone();
         if lacks_owner {
             self.reclaim(ix, &name);
@@ -149,7 +151,13 @@ impl Client {
 
     /// The hub has said whether a channel is ours again.
     pub(super) fn reclaimed(&mut self, ix: ChannelIx, result: Result<(), Failure>) {
+        // It has ended meanwhile, and that was told.
+        let ended = |channel: &super::channels::Channel| !channel.coming_back.running;
+        if self.channels.get(ix).is_none_or(ended) {
+            return;
+        }
         if let Some(channel) = self.channels.get_mut(ix) {
+            channel.guarded.was_owner = false;
             channel.guarded.set_owns(result.is_ok());
             let name = channel.name.clone();
             if let Err(why) = result {
@@ -167,14 +175,18 @@ impl Client {
         let mut events = channel.listened();
         events.sort_unstable();
         for provided in providers {
-            let id = self.control(Control::Standing(ix, Standing::Provider(ix, provided.event.clone())));
+            let standing = Standing::Provider(ix, provided.event.clone());
+            let tokens = self.waiting_for(ix, &standing);
+            let id = self.control(Control::Standing(ix, standing, tokens));
             let (event, kind) = (provided.event.as_name(), provided.kind.number());
             let provide = wire::Provide { id, channel: name.as_name(), event, kind };
             self.outbox.push(&mut self.pool, FrameType::Provide, |out| provide.encode(out));
             self.expects(ix);
         }
         for event in events {
-            let id = self.control(Control::Standing(ix, Standing::Listener(ix, event.clone())));
+            let standing = Standing::Listener(ix, event.clone());
+            let tokens = self.waiting_for(ix, &standing);
+            let id = self.control(Control::Standing(ix, standing, tokens));
             let listen = wire::Listen { id, channel: name.as_name(), event: event.as_ref().map(EventName::as_name) };
             self.outbox.push(&mut self.pool, FrameType::Listen, |out| listen.encode(out));
             self.expects(ix);
@@ -188,23 +200,55 @@ impl Client {
         }
     }
 
+    /// Everybody whom the hub's word on one thing concerns.
+    fn waiting_for(&self, ix: ChannelIx, standing: &Standing) -> Vec<Token> {
+        let mut tokens = self.channels.tokens_of(standing);
+        if let Some(channel) = self.channels.get(ix) {
+            let replaced = channel.coming_back.asked.iter().filter(|(_, asked)| asked == standing);
+            tokens.extend(replaced.map(|(token, _)| *token));
+        }
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
+    }
+
     /// The hub has granted, or not, one thing that a channel had.
-    pub(super) fn standing_restored(&mut self, ix: ChannelIx, standing: &Standing, result: Result<(), Failure>) {
-        for token in self.channels.tokens_of(standing) {
+    pub(super) fn standing_restored(
+        &mut self,
+        ix: ChannelIx,
+        standing: &Standing,
+        tokens: Vec<Token>,
+        result: Result<(), Failure>,
+    ) {
+        for token in tokens {
             let Some(channel) = self.channels.get_mut(ix) else { return };
-            let asked = channel.coming_back.asked.iter().position(|asked| *asked == token);
-            let asked = asked.map(|place| channel.coming_back.asked.swap_remove(place));
+            let place = channel.coming_back.asked.iter().position(|(asked, _)| *asked == token);
+            let asked = place.map(|place| channel.coming_back.asked.swap_remove(place)).is_some();
+            let stands = self.channels.standing.contains_key(&token);
             self.stood(token, result.is_ok());
-            match (asked, result) {
-                (Some(token), result) => self.done(token, result),
-                (None, Err(why)) => self.tell_unrestored(ix, standing, token, why),
-                (None, Ok(())) => {}
+            match result {
+                result if asked => self.done(token, result),
+                Err(why) if stands => self.tell_unrestored(ix, standing, token, why),
+                Ok(()) | Err(_) => {}
             }
         }
         if let Some(channel) = self.channels.get_mut(ix) {
             channel.coming_back.pending = channel.coming_back.pending.saturating_sub(1);
         }
         self.check_restored(ix);
+    }
+
+    /// Something is undone before the hub was asked for it: whoever waits to be told is told that it is given up, and with
+    /// the last one those that it had replaced.
+    pub(super) fn give_up_asked(&mut self, standing: &Standing, undone: Token) {
+        let (Standing::Provider(ix, _) | Standing::Listener(ix, _)) = standing;
+        let wanted = self.channels.is_wanted(standing);
+        let Some(channel) = self.channels.get_mut(*ix) else { return };
+        let gone = |(token, asked): &mut (Token, Standing)| *token == undone || asked == standing && !wanted;
+        let given_up: Vec<Token> = channel.coming_back.asked.extract_if(.., gone).map(|(token, _)| token).collect();
+        for token in given_up {
+            self.done(token, Err(Failure::Local(Misuse::Cancelled)));
+        }
     }
 
     fn tell_unrestored(&mut self, ix: ChannelIx, standing: &Standing, token: Token, why: Failure) {
@@ -225,12 +269,12 @@ impl Client {
         self.unpark();
     }
 
-    /// A channel could not be opened again: it is tried later, or it is over.
-    pub(super) fn not_reopened(&mut self, ix: ChannelIx, times: usize, why: Failure) {
+    /// A channel could not be opened again: it is tried later, or it is over. `challenged` is whether its password was asked.
+    pub(super) fn not_reopened(&mut self, ix: ChannelIx, times: usize, why: Failure, challenged: bool) {
         let most = self.config.reconnect.unwrap_or_default();
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.running = false;
-        if is_for_now(why) {
+        if is_for_now(why, challenged) {
             channel.state = State::Lost { times, waiting: Vec::new() };
             channel.coming_back.tries = channel.coming_back.tries.saturating_add(1);
             let doublings = channel.coming_back.tries.min(20) - 1;
@@ -242,10 +286,19 @@ impl Client {
             return;
         }
         let name = channel.name.clone();
+        channel.coming_back.running = true;
+        self.channel_over(ix, name, why);
+    }
+
+    /// A membership is over. Where the channel was coming back there is nothing more to come.
+    pub(super) fn channel_over(&mut self, ix: ChannelIx, name: ChannelName, why: Failure) {
+        let returned = self.channels.get(ix).is_some_and(|channel| channel.coming_back.running);
         self.close_channel(ix);
         self.event(Event::ChannelClosed { channel: name, why });
-        self.progressed(1);
-        self.unpark();
+        if returned {
+            self.progressed(1);
+            self.unpark();
+        }
     }
 
     /// Nobody wants a lost channel any more.
@@ -268,8 +321,10 @@ impl Client {
 }
 
 /// Whether a refusal to open a channel may be another answer soon: its owner comes back, or the hub has room.
-const fn is_for_now(why: Failure) -> bool {
+const fn is_for_now(why: Failure, challenged: bool) -> bool {
     match why {
+        // The hub remembers a later protection than the one that we would give it: ours is over.
+        Failure::Refused(Refusal::EpochMismatch) => challenged,
         Failure::Refused(refusal) => refusal.is_retryable() || matches!(refusal, Refusal::Deadline),
         Failure::Local(Misuse::Deadline) => true,
         Failure::RefusedCode(_) | Failure::Local(_) => false,

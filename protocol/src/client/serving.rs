@@ -5,9 +5,9 @@ use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::flow::Ending;
+use super::flow::{Ending, Outflow};
 use super::streams::Stream;
-use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId, StreamId};
+use super::{Client, Dropped, Due, Event, EventKind, Failure, Payload, Request, RequestId, StreamId, Token};
 use crate::auth::message_ref;
 use crate::canary::Canary;
 use crate::error::{Fault, FaultCode, Misuse, Refusal, Violation};
@@ -21,6 +21,8 @@ use crate::wire::{Flags, Frame, Header, Hop, Kind, Message, ROUTE_BY_HUB, Target
 #[derive(Debug)]
 pub(super) struct Serving {
     pub(super) serial: u64,
+    /// Whose it is, if anybody's.
+    pub(super) provider: Option<Token>,
     pub(super) request: u64,
     pub(super) channel: ChannelName,
     pub(super) event: EventName,
@@ -36,7 +38,10 @@ pub(super) struct Serving {
 impl Client {
     pub(super) fn handle_request(&mut self, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        let message = Message::parse(bytes).map_err(|_| Violation::BadMessage)?;
+        self.read_message(bytes, |client, message| client.take_request(frame, hop, message))
+    }
+
+    fn take_request(&mut self, frame: &Frame, hop: Hop<'_>, message: &Message<'_>) -> Result<(), Violation> {
         let header = message.header;
         if hop.route & ROUTE_BY_HUB == 0 || self.serving.contains_key(&hop.route) {
             return Err(Violation::BadRoute);
@@ -45,7 +50,7 @@ impl Client {
             self.event(Event::Dropped(Dropped::Mismatch));
             return Ok(());
         };
-        let accepted = self.accept(&message);
+        let accepted = self.accept(message);
         if let Err(why) = accepted
             && why != Dropped::Stale
         {
@@ -55,27 +60,27 @@ impl Client {
         self.served += 1;
         let id = RequestId { route: hop.route, serial: self.served };
         let deadline = self.now.mono + Duration::from_millis(header.time_left);
-        let provided = self.channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
         let streams = header.flags.has(Flags::STREAM);
-        // The hub has looked at the kind; another may have been provided meanwhile.
-        let provided = provided.map(|provided| (provided.token, provided.kind)).ok_or(Refusal::NoProvider);
-        let provided = provided.and_then(|it| if it.1.streams() == streams { Ok(it) } else { Err(Refusal::WrongKind) });
-        let channel = match self.channels.find(header.channel) {
-            Some(channel) => channel.name.clone(),
-            None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName)?,
-        };
-        let incoming = self.incoming(frame, hop, &message);
-        let event = match &incoming {
-            Some(incoming) => incoming.event.clone(),
-            None => EventName::new(header.event.as_str()).map_err(|_| Violation::BadName)?,
-        };
+        let provided = self.provided(&header, streams);
+        let channel = self.channel_name(&header)?;
+        let incoming = self.incoming(frame, hop, message);
+        let known = incoming.as_ref().map(|incoming| Ok(incoming.event.clone()));
+        let event = known.unwrap_or_else(|| EventName::new(header.event.as_str()).map_err(|_| Violation::BadName))?;
         let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
         let reference = (header.epoch > 0).then(|| message_ref(message.protected, message.tag));
-        let request = header.request;
         let exchange = provided.is_ok_and(|(_, kind)| kind == EventKind::Exchange);
         let stream = streams.then(|| Stream::served(exchange));
-        let serving =
-            Serving { serial: id.serial, request, channel, event, caller, deadline: Some(timer), reference, stream };
+        let serving = Serving {
+            serial: id.serial,
+            provider: provided.ok().map(|(token, _)| token),
+            request: header.request,
+            channel,
+            event,
+            caller,
+            deadline: Some(timer),
+            reference,
+            stream,
+        };
         self.serving.insert(hop.route, serving);
         if accepted.is_err() {
             self.event(Event::Dropped(Dropped::Stale));
@@ -92,6 +97,22 @@ impl Client {
             (_, None) => self.handle_answer(id, Err(refusal_as_fault(Refusal::NoProvider))),
         }
         Ok(())
+    }
+
+    /// Who provides what is asked for, and how.
+    fn provided(&self, header: &Header<'_>, streams: bool) -> Result<(Token, EventKind), Refusal> {
+        let provided = self.channels.find(header.channel).and_then(|it| it.providers.get(header.event.as_str()));
+        let provided = provided.ok_or(Refusal::NoProvider)?;
+        // The hub has looked at the kind; another may have been provided meanwhile.
+        let fits = provided.kind.streams() == streams || Canary::Kind.sings();
+        if fits { Ok((provided.token, provided.kind)) } else { Err(Refusal::WrongKind) }
+    }
+
+    fn channel_name(&self, header: &Header<'_>) -> Result<ChannelName, Violation> {
+        match self.channels.find(header.channel) {
+            Some(channel) => Ok(channel.name.clone()),
+            None => ChannelName::new(header.channel.as_str()).map_err(|_| Violation::BadName),
+        }
     }
 
     pub(super) fn handle_answer(&mut self, id: RequestId, result: Result<Payload, Fault>) {
@@ -172,6 +193,18 @@ impl Client {
         Ok(())
     }
 
+    /// The time of a request is over. Who has got something of a stream already waits for more without a deadline: it is
+    /// told.
+    pub(super) fn request_expired(&mut self, request: RequestId) {
+        let (refusal, serial) = (Refusal::Deadline, Some(request.serial));
+        let stream = self.serving.get(&request.route).and_then(|serving| serving.stream.as_ref());
+        let begun = stream.and_then(|stream| stream.outflow.as_ref()).is_some_and(Outflow::has_begun);
+        if begun {
+            return self.break_request(request, refusal, Failure::Refused(refusal));
+        }
+        self.end_request(request.route, serial, Failure::Refused(refusal));
+    }
+
     /// Ends a request without an answer, if it is still the one meant.
     pub(super) fn end_request(&mut self, route: u32, serial: Option<u64>, why: Failure) {
         let live = self.serving.get(&route).filter(|serving| serial.is_none_or(|serial| serial == serving.serial));
@@ -215,6 +248,9 @@ impl Client {
     pub(super) fn lose_serving(&mut self, gone: Misuse) {
         let mut routes: alloc::vec::Vec<u32> = self.serving.keys().copied().collect();
         routes.sort_unstable();
+        if Canary::ServingLost.sings() {
+            return self.serving.clear();
+        }
         for route in routes {
             self.end_request(route, None, Failure::Local(gone));
         }

@@ -1,15 +1,15 @@
 //! What all messages have in common: their room, their writing, and who is believed to have said them.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::channels::ChannelIx;
 use super::handshake::Phase;
 use super::seal::Seal;
 use super::{Client, Dropped, Outgoing, channels};
 use crate::auth::message_ref;
-use crate::error::Misuse;
+use crate::error::{Misuse, Violation};
 use crate::names::{Address, ClientId, HubId};
-use crate::wire::{self, Header, Hop, encoded_len_max, put_message};
+use crate::wire::{self, Header, Hop, encoded_len_max, put_message, put_message_end, put_message_head};
 
 impl Client {
     /// Whether what we say on a channel is signed.
@@ -57,24 +57,68 @@ impl Client {
         header: &Header<'_>,
         payload: &Bytes,
     ) -> Option<[u8; 32]> {
+        self.write_message_after(0, channel, route, header, payload).1
+    }
+
+    /// As [`Client::write_message_on`], directly after a message whose header begins with the same `begun` bytes. Gives how
+    /// many the next may have in common with this one.
+    pub(super) fn write_message_after(
+        &mut self,
+        begun: usize,
+        channel: Option<ChannelIx>,
+        route: u32,
+        header: &Header<'_>,
+        payload: &Bytes,
+    ) -> (usize, Option<[u8; 32]>) {
         let Self { scratch, outbox, pool, channels, .. } = self;
         let seal = channel.and_then(|ix| channels.get(ix)).and_then(|channel| channel.guarded.seal.as_ref());
         if seal.is_none() && !header.reference.is_empty() {
-            return None;
+            return (0, None);
         }
-        scratch.clear();
-        Header { epoch: seal.map_or(0, Seal::epoch), ..*header }.encode(scratch);
+        let header = Header { epoch: seal.map_or(0, Seal::epoch), ..*header };
+        scratch.truncate(begun);
+        if scratch.is_empty() {
+            header.encode_opening(scratch);
+        }
+        let begun = scratch.len();
+        header.encode_rest(scratch);
         let tag = seal.map(|seal| seal.tag(scratch, payload));
         let tag = tag.as_ref().map_or(&[][..], |tag| tag);
         let hop = Hop::direct(route, 0);
-        outbox.push(pool, header.kind.into(), |out| {
-            out.reserve(hop.encoded_len() + encoded_len_max(scratch.len(), payload.len()));
-            hop.put(out);
-            put_message(out, scratch, payload, tag);
-        });
+        if payload.len() < WORTH_SHARING {
+            outbox.push(pool, header.kind.into(), |out| {
+                out.reserve(hop.encoded_len() + encoded_len_max(scratch.len(), payload.len()));
+                hop.put(out);
+                put_message(out, scratch, payload, tag);
+            });
+        } else {
+            let shared = pool.counted(payload.clone(), payload.len());
+            let before = |out: &mut BytesMut| {
+                hop.put(out);
+                put_message_head(out, scratch, payload.len());
+            };
+            outbox.push_shared(pool, header.kind.into(), before, shared, |out| put_message_end(out, tag));
+        }
         self.frames_sent += 1;
         // Only calls are answered, and a digest costs two thirds of a signature.
-        (header.kind == wire::Kind::Call && !tag.is_empty()).then(|| message_ref(scratch, tag))
+        (begun, (header.kind == wire::Kind::Call && !tag.is_empty()).then(|| message_ref(scratch, tag)))
+    }
+
+    /// Parses a message, for `act`: most often it begins as the last one that was read here.
+    pub(super) fn read_message(
+        &mut self,
+        bytes: &[u8],
+        act: impl FnOnce(&mut Self, &wire::Message<'_>) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        // Taken out, since the message borrows from it.
+        let (known, mut met) = (self.recent.take(), None);
+        let (message, opening) = known.read(bytes).map_err(|_| Violation::BadMessage)?;
+        if let Some(opening) = opening {
+            met.insert(self.recent.take_spare()).set(&message.header, opening);
+        }
+        let done = act(self, &message);
+        self.recent.keep(known, met);
+        done
     }
 
     /// Whether a message may count: of the epoch we are a member of, and signed under it; unsigned only where nothing is.
@@ -112,6 +156,9 @@ impl Client {
         Some(address)
     }
 }
+
+/// From this length on a payload goes out as it is: shorter ones are cheaper to copy.
+const WORTH_SHARING: usize = 16 << 10;
 
 /// An upper bound of the frame around a payload and metadata of so many bytes together.
 pub(super) const fn frame_len(content: usize) -> usize {

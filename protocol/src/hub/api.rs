@@ -1,6 +1,7 @@
 //! What an application may ask of a hub, and what it is told.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::state::StoredChannel;
 use super::system::SystemPassword;
@@ -42,7 +43,15 @@ pub enum Command {
         /// Whether it will be there after a crash.
         durable: bool,
     },
-    /// Refuse new connections, say goodbye to all and close. Ends with [`Event::Stopped`].
+    /// Refuse what is new, let what runs be finished, and then as [`Command::Shutdown`]. Connections are refused with
+    /// [`Refusal::ShuttingDown`]; openings, providers, listeners, calls, sends and broadcasts with [`Refusal::Draining`],
+    /// unless their client works on a request, which may need them. Given again, it counts from then.
+    Drain {
+        /// How long that may take. What still runs then is ended with [`Refusal::ShuttingDown`] for both its sides.
+        time: Duration,
+    },
+    /// Refuse new connections, end what runs with [`Refusal::ShuttingDown`] for both its sides, say goodbye to all and close.
+    /// Ends with [`Event::Stopped`].
     Shutdown,
 }
 
@@ -166,6 +175,13 @@ pub enum Event {
         /// Which channel.
         channel: ChannelName,
     },
+    /// An admin ended a channel for all its members, and its password with it.
+    Cleared {
+        /// Which channel.
+        channel: ChannelName,
+        /// Who did.
+        client: ClientId,
+    },
     /// Keep this in place of what was kept of the channel, or nothing any more, and say how that went with
     /// [`Command::Stored`]. Requests are carried out in the order of their numbers. Nobody is told of the change before.
     ///
@@ -177,6 +193,26 @@ pub enum Event {
         channel: ChannelName,
         /// What there is to remember of it.
         record: Option<StoredChannel>,
+    },
+    /// A client reads more slowly than it is written to: more than half of [`Limits::outbox`] waits for it. Told once, and
+    /// again only after it had caught up to a quarter of that. At the whole of it the link ends.
+    SlowConsumer {
+        /// Its link.
+        link: LinkId,
+        /// Its id.
+        client: ClientId,
+        /// Bytes that wait for it.
+        waiting: usize,
+    },
+    /// So many requests still run at a hub that drains. Told when it begins and whenever it changes.
+    Draining {
+        /// Calls, streams, and changes of channels that are being stored.
+        running: usize,
+    },
+    /// A drain is over: everybody is said goodbye to now.
+    Drained {
+        /// How many requests were ended before they were finished.
+        cut: usize,
     },
     /// Every link is closed after [`Command::Shutdown`].
     Stopped,
@@ -249,6 +285,14 @@ pub struct Load {
     pub channels: usize,
     /// Calls on their way.
     pub calls: usize,
+    /// What links know calls by: as many as there are calls.
+    pub routes: usize,
+    /// How many of them are streams.
+    pub streams: usize,
+    /// Joins that wait for a proof, or that failed and are remembered.
+    pub joins: usize,
+    /// Bytes of frames that came in part, or wait to be sent, or are with the driver.
+    pub buffered: usize,
     /// Bytes of memory: frames under way as they are, tables as estimated.
     pub memory: usize,
 }

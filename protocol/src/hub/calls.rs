@@ -18,7 +18,7 @@ use crate::error::{Refusal, Violation};
 use crate::slots::{Key, Slots};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
-use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Known, Message, ROUTE_BY_HUB};
+use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Recent};
 
 /// The calls of all links.
 pub(super) type Calls = Slots<Call>;
@@ -73,19 +73,26 @@ pub(super) struct Passing<'a> {
 impl Hub {
     pub(super) fn handle_message(&mut self, ix: LinkIx, kind: FrameType, frame: &Frame) -> Result<(), Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
-        // Taken out, since the message borrows from it.
-        let known = if kind == FrameType::Item { self.known(ix, hop.route).and_then(Option::take) } else { None };
-        let read = Message::read(bytes, |header| known.as_ref().and_then(|known| known.header(header)));
-        let (Message { header, protected, payload, tag, .. }, opening) = read.map_err(|_| Violation::BadMessage)?;
-        let met = opening.filter(|_| kind == FrameType::Item && known.is_none());
-        let met = met.and_then(|opening| Known::of(&header, opening));
-        self.route(ix, Passing { kind, frame, hop, bytes, header, protected, payload, tag })?;
-        if kind == FrameType::Item
-            && let Some(place) = self.known(ix, hop.route)
-        {
-            *place = met.or(known);
+        if kind == FrameType::Item && self.goes_on(ix, frame, hop, bytes) {
+            return Ok(());
         }
-        Ok(())
+        let Some(recent) = self.recent(ix) else { return Ok(()) };
+        // Taken out, since the message borrows from it.
+        let (known, mut met) = (recent.take(), None);
+        let (Message { header, protected, payload, tag }, opening) =
+            known.read(bytes).map_err(|_| Violation::BadMessage)?;
+        if let Some(opening) = opening {
+            met.insert(recent.take_spare()).set(&header, opening);
+        }
+        let routed = self.route(ix, Passing { kind, frame, hop, bytes, header, protected, payload, tag });
+        if let Some(recent) = self.recent(ix) {
+            recent.keep(known, met);
+        }
+        routed
+    }
+
+    fn recent(&mut self, ix: LinkIx) -> Option<&mut Recent> {
+        self.links.get_mut(ix).and_then(Session::member_mut).map(|member| &mut member.recent)
     }
 
     fn route(&mut self, ix: LinkIx, passing: Passing<'_>) -> Result<(), Violation> {
@@ -149,8 +156,9 @@ impl Hub {
         } else {
             (self.limits.pending_calls, self.limits.streams)
         };
-        let full = member.calls.len() >= calls || (streams && member.streams >= open) || self.is_full();
-        match self.choose_provider(ix, &call, full) {
+        let full = member.calls.len() >= calls || (streams && member.streams >= open);
+        let refused = if full { Some(Refusal::Overloaded) } else { self.turns_down(ix) };
+        match refused.map_or_else(|| self.choose_provider(ix, &call), Err) {
             Ok((channel, provider)) => self.start_call(ix, channel, provider, call),
             Err(refusal) => self.fail(ix, route, refusal),
         }
@@ -158,15 +166,7 @@ impl Hub {
     }
 
     /// Where a call goes: to the provider here, or else to the nearest one elsewhere.
-    fn choose_provider(
-        &self,
-        ix: LinkIx,
-        call: &Passing<'_>,
-        full: bool,
-    ) -> Result<(Option<ChannelIx>, LinkIx), Refusal> {
-        if full {
-            return Err(Refusal::Overloaded);
-        }
+    fn choose_provider(&self, ix: LinkIx, call: &Passing<'_>) -> Result<(Option<ChannelIx>, LinkIx), Refusal> {
         let header = &call.header;
         let found = self.admit_message(ix, header)?;
         let (place, here) = (found.map(|(place, _)| place), found.map(|(_, channel)| channel));
@@ -284,6 +284,9 @@ impl Hub {
             return;
         }
         let provider = call.provider;
+        if call.stream.is_some() && Canary::StreamCancel.sings() {
+            return;
+        }
         self.end_call(key);
         if !self.forward(provider, key.bits() | ROUTE_BY_HUB, cancel) {
             self.fail(provider, key.bits() | ROUTE_BY_HUB, Refusal::CallerGone);
@@ -311,6 +314,9 @@ impl Hub {
         own.sort_unstable();
         for key in own {
             if let Some(call) = self.end_call(key) {
+                if Canary::CallerGone.sings() {
+                    continue;
+                }
                 self.fail(call.provider, key.bits() | ROUTE_BY_HUB, Refusal::CallerGone);
             }
         }
@@ -340,7 +346,7 @@ impl Hub {
         }
         if let Some(member) = self.links.get_mut(call.caller).and_then(Session::member_mut) {
             member.calls.remove(&call.route);
-            member.streams -= usize::from(call.stream.is_some());
+            member.streams -= usize::from(call.stream.is_some() && !Canary::StreamCounted.sings());
         }
         Some(call)
     }
@@ -348,21 +354,33 @@ impl Hub {
     /// Passes a message on as it came, behind a hop header of its own; not if that makes it too long.
     pub(super) fn forward(&mut self, to: LinkIx, route: u32, passing: Passing<'_>) -> bool {
         let Passing { kind, frame, hop, bytes, .. } = passing;
-        let hop = hop.forward(route);
+        self.carry(to, kind, frame, hop.forward(route), bytes)
+    }
+
+    /// The same of a message that need not be parsed.
+    pub(super) fn carry(&mut self, to: LinkIx, kind: FrameType, frame: &Frame, hop: Hop<'_>, bytes: &[u8]) -> bool {
         if !self.fits_hop(to, hop, bytes) {
             return false;
         }
         let past = self.bridges.is_port(to).then(|| self.id.as_name());
         if let Some(session) = self.links.get_mut(to) {
-            let shared = frame.share_counted(&self.pool, bytes);
             let put = |out: &mut bytes::BytesMut| match past {
                 Some(own) => hop.put_past(own, out),
                 None => hop.put(out),
             };
-            session.outbox.push_message(&mut self.pool, kind, put, bytes, shared);
+            match frame.share_counted(&self.pool, bytes) {
+                Some(shared) => session.outbox.push_shared(&mut self.pool, kind, put, shared, |_| {}),
+                None if past.is_none() => session.outbox.push_relayed(&mut self.pool, frame.raw(), hop),
+                None => {
+                    session.outbox.push(&mut self.pool, kind, |out| {
+                        put(out);
+                        bytes::BufMut::put_slice(out, bytes);
+                    });
+                }
+            }
             self.counters.forwarded += 1;
         }
-        if past.is_some() && route == 0 {
+        if past.is_some() && hop.route == 0 {
             self.mark_late(to);
         }
         self.check_outbox(to);

@@ -12,6 +12,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::clearing::Clearing;
 use super::guard::{Guard, Owner, Protection};
 use super::joining::name_of;
 use super::registry::{ChannelIx, Leaving, LinkIx};
@@ -79,6 +80,8 @@ pub(super) enum Change {
     Rotate { asked: Asked, epoch: u64, protection: Option<Protection> },
     /// The owner gives the channel up: no owner, no password, and the end for everybody.
     Abandon { asked: Option<Asked> },
+    /// An admin ends the channel, whoever owns it.
+    Clear(Clearing),
     /// The owner is gone for good. Its key is forgotten before anybody else can own the channel.
     Disown { then: AfterGrace, asked: Option<Asked> },
     /// A member takes the ownership that it was offered.
@@ -91,7 +94,7 @@ impl Changes {
     }
 
     /// Channels that a credential protects with what is being stored.
-    pub(super) fn records(&self, credential: &CredentialId) -> usize {
+    pub(super) fn protects(&self, credential: &CredentialId) -> impl Iterator<Item = ChannelIx> {
         let protects = |pending: &&Pending| match &pending.change {
             Change::Claim { protection: Some((_, new)), .. } | Change::Rotate { protection: Some(new), .. } => {
                 new.credential == *credential
@@ -99,10 +102,18 @@ impl Changes {
             Change::Claim { .. }
             | Change::Rotate { .. }
             | Change::Abandon { .. }
+            | Change::Clear(_)
             | Change::Disown { .. }
             | Change::Accept { .. } => false,
         };
-        self.pending.values().filter(protects).count()
+        self.pending.values().filter(protects).map(|pending| pending.channel)
+    }
+}
+
+impl Changes {
+    /// How many are being stored.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
     }
 }
 
@@ -277,6 +288,7 @@ impl Hub {
                 self.terminate(channel);
                 self.answer(asked, Ok(()));
             }
+            Change::Clear(clearing) => self.cleared(channel, clearing),
             Change::Disown { then, asked } => {
                 self.set_owner(channel, Owner::Nobody, None);
                 match then {
@@ -302,6 +314,7 @@ impl Hub {
                 self.disown_later(channel, AfterGrace::Terminate);
                 self.answer(asked, failed);
             }
+            Change::Clear(clearing) => self.not_cleared(&clearing),
             Change::Disown { then, asked } => {
                 self.disown_later(channel, then);
                 self.answer(asked, failed);
@@ -415,7 +428,7 @@ fn record(name: &crate::ChannelName, guard: &Guard, change: Option<&Change>) -> 
                 stored.keeper = Some(protection.credential.clone());
             }
         }
-        Some(Change::Abandon { .. }) => (stored.owner, stored.protection) = (None, None),
+        Some(Change::Abandon { .. } | Change::Clear(_)) => (stored.owner, stored.protection) = (None, None),
         Some(Change::Disown { .. }) => stored.owner = None,
         Some(Change::Accept { key, .. }) => stored.owner = Some(key.clone()),
         None => {}

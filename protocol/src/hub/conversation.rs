@@ -188,14 +188,16 @@ impl Hub {
 
     fn handle_provide(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let provide = parse::<Provide<'_>>(frame)?;
-        let full = self.is_full();
+        let refused = self.turns_down(ix);
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         let client = member.client.clone();
         let names = (provide.channel, provide.event);
         let result = if provide.channel.is_reserved() {
             Err(Refusal::HubOwned)
-        } else if full {
-            Err(Refusal::Overloaded)
+        } else if let Some(refusal) = refused
+            && !self.registry.provides(&member.memberships, names)
+        {
+            Err(refusal)
         } else if let Some(kind) = EventKind::from_number(provide.kind) {
             let provided = self.registry.provide(&mut member.memberships, ix, names, kind, &self.limits);
             provided.map(|event| event.map(|event| (event, kind)))
@@ -227,10 +229,10 @@ impl Hub {
 
     fn handle_listen(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let listen = parse::<Listen<'_>>(frame)?;
-        let full = self.is_full();
+        let refused = self.turns_down(ix);
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
-        let result = if full {
-            Err(Refusal::Overloaded)
+        let result = if let Some(refusal) = refused {
+            Err(refusal)
         } else {
             self.registry.listen(&mut member.memberships, ix, listen.channel, listen.event, &self.limits)
         };
@@ -247,7 +249,14 @@ impl Hub {
     }
 
     pub(super) fn done(&mut self, ix: LinkIx, id: u64, result: Result<(), Refusal>) {
-        let done = Done { id, code: result.map_or_else(Refusal::code, |()| 0), epoch: None, owner: None, proof: None };
+        let done = Done {
+            id,
+            code: result.map_or_else(Refusal::code, |()| 0),
+            epoch: None,
+            owner: None,
+            last_epoch: None,
+            proof: None,
+        };
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }

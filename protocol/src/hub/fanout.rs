@@ -31,8 +31,8 @@ impl Hub {
 
     /// Where a send goes: to the provider here, or else to the nearest one elsewhere.
     pub(super) fn choose_receiver(&self, ix: LinkIx, send: &Passing<'_>) -> Result<LinkIx, Refusal> {
-        if self.is_full() {
-            return Err(Refusal::Overloaded);
+        if let Some(refusal) = self.turns_down(ix) {
+            return Err(refusal);
         }
         let here = self.admit_message(ix, &send.header)?.map(|(_, channel)| channel);
         let own = here.and_then(|channel| channel.provider(send.header.event)).map(|own| (own.link, own.kind));
@@ -48,8 +48,8 @@ impl Hub {
         }
         let admitted = if broadcast.header.channel.is_reserved() {
             Err(Refusal::HubOwned)
-        } else if self.is_full() {
-            Err(Refusal::Overloaded)
+        } else if let Some(refusal) = self.turns_down(ix) {
+            Err(refusal)
         } else {
             self.admit_message(ix, &broadcast.header).map(drop)
         };
@@ -97,6 +97,9 @@ impl Hub {
             if !session.ready {
                 session.ready = true;
                 self.ready.push_back(to);
+            }
+            if session.slows(&self.limits) {
+                self.slowed.push(to);
             }
             if session.outbox.waiting() > self.limits.outbox {
                 self.doomed.push((to, DisconnectReason::Refused(Refusal::SlowConsumer)));

@@ -88,9 +88,17 @@ impl Guard {
         }
     }
 
+    /// The member that owns the channel.
+    pub(crate) const fn owner(&self) -> Option<LinkIx> {
+        match &self.owner {
+            Owner::Present { link, .. } => Some(*link),
+            Owner::Nobody | Owner::Away { .. } | Owner::Offered { .. } => None,
+        }
+    }
+
     /// Whether this link owns the channel.
     pub(crate) fn is_owned_by(&self, ix: LinkIx) -> bool {
-        matches!(&self.owner, Owner::Present { link, .. } if *link == ix)
+        self.owner() == Some(ix)
     }
 
     /// Whether there is anything to remember when nobody is a member.

@@ -41,15 +41,15 @@ impl Hub {
     }
 
     fn open(&mut self, ix: LinkIx, open: &Open<'_>, policy: Option<OwnerPolicy>) -> Result<Opened, Refusal> {
-        let full = self.is_full();
+        let refused = self.turns_down(ix);
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return Err(Refusal::NotMember) };
         may_open(member, open.channel)?;
         let found = self.registry.find(open.channel);
         if let Some(channel) = found.filter(|channel| member.memberships.has(*channel)) {
             return Ok(Opened::Member(channel));
         }
-        if full {
-            return Err(Refusal::Overloaded);
+        if let Some(refusal) = refused {
+            return Err(refusal);
         }
         self.registry.has_room(&member.memberships, found, &self.limits)?;
         if let Some(realm) = self.realm_elsewhere(open.channel) {
@@ -275,7 +275,10 @@ impl Hub {
         let guard = self.registry.channel(channel).map(|channel| &channel.guard);
         let epoch = Some(guard.map_or(0, Guard::epoch));
         let owner = Some(guard.is_some_and(|guard| guard.is_owned_by(ix)));
-        let done = Done { id, code: 0, epoch, owner, proof };
+        // Its owner, now or later, goes on from there.
+        let last_epoch =
+            guard.filter(|guard| guard.protection.is_none() && guard.last_epoch > 0).map(|it| it.last_epoch);
+        let done = Done { id, code: 0, epoch, owner, last_epoch, proof };
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }

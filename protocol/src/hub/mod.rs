@@ -14,9 +14,11 @@ mod api;
 mod bridging;
 mod calls;
 mod changes;
+mod clearing;
 mod conversation;
 mod crossing;
 mod doubles;
+mod drain;
 mod fanout;
 mod guard;
 mod heartbeat;
@@ -30,6 +32,7 @@ mod registry;
 mod remembered;
 mod routes;
 mod session;
+mod slow;
 mod state;
 mod streams;
 mod system;
@@ -47,6 +50,7 @@ use bridging::Bridges;
 use calls::Calls;
 use changes::Changes;
 pub(crate) use crossing::LATE;
+use drain::Drain;
 use links::Links;
 use registry::{ChannelIx, LinkIx, Registry};
 use session::{Identity, Session};
@@ -91,6 +95,8 @@ pub struct Hub {
     ready: VecDeque<LinkIx>,
     /// Links to be ended when the input at hand is done with.
     doomed: Vec<(LinkIx, DisconnectReason)>,
+    /// Links that have begun to read too slowly and that nobody was told of.
+    slowed: Vec<LinkIx>,
     outputs: VecDeque<Output<Event>>,
     pool: Pool,
     /// Scratch space for a frame that many links get.
@@ -107,6 +113,7 @@ pub struct Hub {
     sessions: u64,
     pings: u64,
     counters: Counters,
+    drain: Option<Drain>,
     /// No link is taken any more.
     stopping: bool,
     /// All are gone, and that was told.
@@ -128,6 +135,7 @@ enum Due {
     Doubles,
     Errand(u64),
     Call(Key),
+    Drain,
 }
 
 /// What a link takes beside its frames: its session, timers, names and places in tables. Measured, and rounded up.
@@ -164,6 +172,7 @@ impl Hub {
             timers: Timers::new(),
             ready: VecDeque::new(),
             doomed: Vec::new(),
+            slowed: Vec::new(),
             outputs: VecDeque::new(),
             pool: Pool::default(),
             image: BytesMut::new(),
@@ -177,6 +186,7 @@ impl Hub {
             sessions: 0,
             pings: 0,
             counters: Counters::default(),
+            drain: None,
             stopping: false,
             stopped: false,
         }
@@ -197,11 +207,16 @@ impl Hub {
     /// What the hub holds at the moment.
     #[must_use]
     pub fn load(&self) -> Load {
+        let members = || self.clients.values().filter_map(|ix| self.links.get(*ix)?.member());
         Load {
             links: self.links.len(),
             clients: self.clients.len(),
             channels: self.registry.len(),
             calls: self.calls.len(),
+            routes: members().map(|member| member.calls.len()).sum(),
+            streams: members().map(|member| member.streams).sum(),
+            joins: members().map(|member| member.joins.len()).sum(),
+            buffered: self.buffered(),
             memory: self.memory(),
         }
     }
@@ -209,8 +224,11 @@ impl Hub {
     /// What the hub holds for its links, in bytes: frames as they are, tables as estimated.
     fn memory(&self) -> usize {
         let tables = self.links.len() * LINK_SIZE + self.calls.len() * CALL_SIZE + self.registry.size();
-        let tables = tables + self.bridges.size();
-        self.pool.retained() + self.partials + self.changes.retained() + tables
+        self.buffered() + self.changes.retained() + tables + self.bridges.size()
+    }
+
+    fn buffered(&self) -> usize {
+        self.pool.retained() + self.partials
     }
 
     /// Whether nothing more may be taken on.
@@ -237,11 +255,16 @@ impl Machine for Hub {
             Input::Command(Command::SetSystemPassword(password)) => self.handle_system_password(&password),
             Input::Command(Command::Restore(channels)) => self.handle_restore(channels),
             Input::Command(Command::Stored { ticket, durable }) => self.handle_stored(ticket, durable),
+            Input::Command(Command::Drain { time }) => self.handle_drain(time),
             Input::Command(Command::Shutdown) => self.handle_shutdown(),
             Input::Timeout => self.handle_timeout(),
         }
         self.end_doomed();
         self.tell_changes();
+        if self.drain.is_some() {
+            self.watch_drain();
+            self.end_doomed();
+        }
         if self.stopping && !self.stopped && self.links.len() == 0 {
             self.stopped = true;
             self.event(Event::Stopped);
@@ -294,7 +317,7 @@ impl Hub {
         let due = self.now.mono + self.limits.handshake;
         session.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake(link)));
         if let Some(ix) = self.links.insert(session)
-            && self.stopping
+            && self.is_closing()
         {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::ShuttingDown)));
         }
@@ -355,6 +378,7 @@ impl Hub {
     }
 
     fn end_doomed(&mut self) {
+        self.tell_slow();
         while let Some((ix, why)) = self.doomed.pop() {
             self.end_link(ix, why);
         }
@@ -366,6 +390,7 @@ impl Hub {
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.written(&mut self.pool, bytes);
             session.stalled_since = self.now.mono;
+            session.recovers(&self.limits);
             if session.outbox.waiting() > 0 || session.member().is_some_and(|member| member.ack_due) {
                 self.mark_ready(ix);
             }
@@ -384,6 +409,8 @@ impl Hub {
     }
 
     fn handle_shutdown(&mut self) {
+        self.end_drain();
+        self.cut_calls();
         self.stopping = true;
         let reason = DisconnectReason::Refused(Refusal::ShuttingDown);
         self.doomed.extend(self.links.indices().map(|ix| (ix, reason)));
@@ -404,6 +431,7 @@ impl Hub {
                 Due::Doubles => self.doubles_due(),
                 Due::Errand(number) => self.errand_due(number),
                 Due::Call(key) => self.call_expired(key),
+                Due::Drain => self.handle_shutdown(),
             }
         }
     }
@@ -477,7 +505,11 @@ impl Hub {
     /// Ends a link if more waits for it than it may leave unread.
     fn check_outbox(&mut self, ix: LinkIx) {
         self.mark_ready(ix);
-        let waiting = self.links.get(ix).map_or(0, |session| session.outbox.waiting());
+        let Some(session) = self.links.get_mut(ix) else { return };
+        if session.slows(&self.limits) {
+            self.slowed.push(ix);
+        }
+        let waiting = session.outbox.waiting();
         if waiting > self.limits.outbox {
             self.doomed.push((ix, DisconnectReason::Refused(Refusal::SlowConsumer)));
         } else if waiting > MUCH && self.is_full() {

@@ -66,10 +66,12 @@ impl Hub {
         if again && guard.protection.as_ref().is_some_and(|stored| stored.same(&protection)) {
             return Ok(None);
         }
-        if operation.stored != guard.last_epoch || record.epoch != guard.last_epoch + 1 {
+        // A hub that knows nothing of the name takes any: members may know of later ones than it.
+        let rises = guard.last_epoch == 0 || record.epoch == guard.last_epoch + 1;
+        if operation.stored != guard.last_epoch || !rises {
             return Err(Refusal::EpochMismatch);
         }
-        if guard.protection.is_none() {
+        if guard.protection.as_ref().is_none_or(|stored| stored.credential != credential) {
             self.has_record_room(&credential)?;
         }
         self.has_name_room(Some(channel), &credential)?;
@@ -283,13 +285,13 @@ impl Hub {
     }
 
     fn hold(&mut self, channel: ChannelIx, grace: Duration, then: AfterGrace, heir: Option<u64>) {
+        let key = match self.guard_mut(channel).map(|guard| &guard.owner) {
+            Some(Owner::Away { key, .. }) => key.clone(),
+            Some(Owner::Nobody | Owner::Present { .. } | Owner::Offered { .. }) | None => return,
+        };
         let due = self.now.mono + grace;
         let timer = self.timers.insert(due, TimerReason::Ownership, Due::Ownership(channel));
-        if let Some(guard) = self.guard_mut(channel)
-            && let Owner::Away { held, heir: who, .. } = &mut guard.owner
-        {
-            (*held, *who, guard.timer) = (Some(then), heir, Some(timer));
-        }
+        self.set_owner(channel, Owner::Away { key, held: Some(then), heir }, Some(timer));
         self.owner_changed(channel);
     }
 
@@ -409,7 +411,12 @@ impl Hub {
 
     /// Whether a credential may protect one more channel.
     pub(super) fn has_record_room(&self, credential: &CredentialId) -> Result<(), Refusal> {
-        let held = self.records.get(credential).copied().unwrap_or(0) + self.changes.records(credential);
+        let counts = |channel: &ChannelIx| {
+            let protection = self.registry.channel(*channel).and_then(|channel| channel.guard.protection.as_ref());
+            protection.is_some_and(|protection| protection.credential == *credential)
+        };
+        let soon = self.changes.protects(credential).filter(|channel| !counts(channel));
+        let held = self.records.get(credential).copied().unwrap_or(0) + soon.count();
         if held < self.limits.records { Ok(()) } else { Err(Refusal::TooManyRecords) }
     }
 

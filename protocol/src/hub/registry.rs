@@ -301,6 +301,11 @@ impl Registry {
         Ok(other.then_some(event))
     }
 
+    /// Whether a member provides an event already.
+    pub(crate) fn provides(&self, memberships: &Memberships, (channel, event): (Name<'_>, Name<'_>)) -> bool {
+        self.provided_by(channel, memberships).any(|provided| provided.as_name() == event)
+    }
+
     /// Undoes `provide`.
     pub(crate) fn withdraw(
         &mut self,

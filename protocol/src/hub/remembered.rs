@@ -11,9 +11,16 @@ use crate::names::CredentialId;
 impl Hub {
     /// Whether a credential may make the hub remember this name as well.
     pub(super) fn has_name_room(&self, channel: Option<ChannelIx>, credential: &CredentialId) -> Result<(), Refusal> {
-        let keeper = channel.and_then(|channel| self.registry.channel(channel)).and_then(|it| it.guard.keeper.as_ref());
-        let names = self.names.get(credential).copied().unwrap_or(0);
-        if keeper == Some(credential) || names < self.limits.names { Ok(()) } else { Err(Refusal::TooManyNames) }
+        let counts = |channel: ChannelIx| {
+            self.registry.channel(channel).is_some_and(|it| it.guard.keeper.as_ref() == Some(credential))
+        };
+        if channel.is_some_and(counts) {
+            return Ok(());
+        }
+        // Those that will count once they are stored count already.
+        let soon = self.changes.protects(credential).filter(|it| Some(*it) != channel && !counts(*it));
+        let names = self.names.get(credential).copied().unwrap_or(0) + soon.count();
+        if names < self.limits.names { Ok(()) } else { Err(Refusal::TooManyNames) }
     }
 
     /// From now on the name counts for this credential, and for nobody else; there must be room.

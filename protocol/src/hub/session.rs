@@ -27,7 +27,7 @@ use crate::time::Instant;
 use crate::timers::TimerId;
 use crate::wire::{
     Challenge, Control, Frame, FrameType, Hello, Inbox, MAGIC, Outbox, PROOF_ENTRY_LEN, Pool, Proof, ROUTE_BY_HUB,
-    Refused, VERSION, Welcome,
+    Recent, Refused, VERSION, Welcome,
 };
 
 /// Take-over proofs of one PROOF.
@@ -54,6 +54,8 @@ pub(crate) struct Session {
     /// When the frame began whose rest has not come.
     pub(crate) partial_since: Instant,
     pub(crate) write_timer: Option<TimerId>,
+    /// It reads too slowly, and that was told.
+    pub(crate) slow: bool,
     /// Since when no byte has left the driver's hands, while it holds any.
     pub(crate) stalled_since: Instant,
 }
@@ -133,6 +135,8 @@ pub(crate) struct Member {
     pub(crate) calls: Map<u32, Key>,
     /// How many of them are streams.
     pub(crate) streams: usize,
+    /// How its last message began.
+    pub(crate) recent: Recent,
     /// The newest call this client is working on as a provider; the others hang on it.
     pub(crate) serving: Option<Key>,
     /// When something was heard last, and when that is looked at.
@@ -214,6 +218,7 @@ impl Session {
             partial_timer: None,
             partial_since: Instant::ZERO,
             write_timer: None,
+            slow: false,
             stalled_since: Instant::ZERO,
         }
     }
@@ -346,6 +351,7 @@ impl Session {
             waiting: 0,
             calls: hash.map(),
             streams: 0,
+            recent: Recent::default(),
             serving: None,
             heard: Instant::ZERO,
             asked: false,

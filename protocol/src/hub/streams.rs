@@ -6,9 +6,10 @@ use super::calls::{Call, Passing};
 use super::registry::LinkIx;
 use super::session::Session;
 use super::{DisconnectReason, Hub};
+use crate::canary::Canary;
 use crate::error::{Refusal, Violation};
 use crate::slots::Key;
-use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Kind, Known, ROUTE_BY_HUB};
+use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Hop, Kind, Known, ROUTE_BY_HUB};
 
 /// What a stream has beside a call.
 #[derive(Debug, Default)]
@@ -23,8 +24,30 @@ pub(super) struct Stream {
 struct Meter {
     granted: Credit,
     used: Credit,
-    /// What the pieces begin with.
+    /// What the pieces have in common, once one was passed on.
     known: Option<Known>,
+}
+
+impl Meter {
+    /// Counts a piece; tells why it may not pass.
+    fn use_up(&mut self, payload: usize, flags: Flags, full: bool) -> Result<(), Refusal> {
+        self.used = self.used.plus(Credit::of_piece(payload, !flags.has(Flags::CONTINUED)));
+        match (self.used.is_within(self.granted), full) {
+            (true, false) => Ok(()),
+            (false, _) => Err(Refusal::FlowControl),
+            (true, true) => Err(Refusal::Overloaded),
+        }
+    }
+}
+
+impl Call {
+    /// The link and number under which the end opposite to this one knows a call.
+    const fn other_end(&self, key: Key, end: End) -> (LinkIx, u32) {
+        match end {
+            End::Caller => (self.provider, key.bits() | ROUTE_BY_HUB),
+            End::Provider => (self.caller, self.route),
+        }
+    }
 }
 
 /// Which end of a call a frame came from.
@@ -53,6 +76,27 @@ impl Stream {
 }
 
 impl Hub {
+    /// A piece of a stream of which one before was passed on, and which it is like: what was checked of that one holds for
+    /// it as well. Tells whether it is one, and is done with.
+    pub(super) fn goes_on(&mut self, ix: LinkIx, frame: &Frame, hop: Hop<'_>, bytes: &[u8]) -> bool {
+        let Some((key, end)) = self.stream_of(ix, hop.route).filter(|_| hop.is_direct()) else { return false };
+        let full = self.is_full();
+        let Some(call) = self.calls.get_mut(key) else { return false };
+        let (to, route) = call.other_end(key, end);
+        let Some(meter) = call.stream.as_mut().map(|stream| stream.sent_by(end)) else { return false };
+        let Some(piece) = meter.known.as_ref().and_then(|known| known.piece(bytes)) else { return false };
+        let refusal = meter.use_up(piece.payload.len(), piece.flags, full).err();
+        if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
+            member.taken += 1;
+        }
+        match refusal {
+            None if self.carry(to, FrameType::Item, frame, hop.forward(route), bytes) => {}
+            None => self.end_call_with(key, Refusal::TooLarge),
+            Some(refusal) => self.end_call_with(key, refusal),
+        }
+        true
+    }
+
     /// An item, a part of one, or the end of all.
     pub(super) fn route_piece(&mut self, ix: LinkIx, piece: Passing<'_>) {
         let from_caller = piece.header.flags.has(Flags::FROM_CALLER);
@@ -66,21 +110,18 @@ impl Hub {
             self.counters.mismatched += 1;
             return;
         }
+        let (to, route) = call.other_end(key, end);
         if piece.header.kind == Kind::Item {
-            let last = !piece.header.flags.has(Flags::CONTINUED);
-            let cost = Credit::of_piece(piece.payload.len(), last);
+            let full = self.is_full();
             let meter = self.calls.get_mut(key).and_then(|call| call.stream.as_mut()).map(|it| it.sent_by(end));
-            let fits = meter.is_some_and(|meter| {
-                meter.used = meter.used.plus(cost);
-                meter.used.is_within(meter.granted)
-            });
-            match (fits, self.is_full()) {
-                (true, false) => {}
-                (false, _) => return self.end_call_with(key, Refusal::FlowControl),
-                (true, true) => return self.end_call_with(key, Refusal::Overloaded),
+            let Some(meter) = meter else { return };
+            if let Err(refusal) = meter.use_up(piece.payload.len(), piece.header.flags, full) {
+                return self.end_call_with(key, refusal);
+            }
+            if meter.known.is_none() && piece.hop.is_direct() {
+                meter.known = Known::of(piece.bytes);
             }
         }
-        let Some((to, route)) = self.other_end(key, end) else { return };
         match (end, piece.header.kind) {
             (End::Provider, Kind::End) => drop(self.take_call(key)),
             (End::Provider, _) => self.begun(key),
@@ -99,13 +140,6 @@ impl Hub {
         }
     }
 
-    /// What the pieces begin with that this link sends with this number.
-    pub(super) fn known(&mut self, ix: LinkIx, route: u32) -> Option<&mut Option<Known>> {
-        let (key, end) = self.stream_of(ix, route)?;
-        let stream = self.calls.get_mut(key)?.stream.as_mut()?;
-        Some(&mut stream.sent_by(end).known)
-    }
-
     /// What one end grants the other. Only what is more than before is passed on.
     pub(super) fn route_credit(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let (route, body) = frame.body().split_first_chunk::<4>().ok_or(Violation::BadControl)?;
@@ -115,20 +149,20 @@ impl Hub {
             return Ok(());
         };
         let Some(call) = self.calls.get_mut(key) else { return Ok(()) };
+        let (to, route) = call.other_end(key, end);
         // The provider's first word says that it has taken the request, and counts though it grants nothing.
         let first = end == End::Provider && call.deadline.is_some();
         let Some(meter) = call.stream.as_mut().map(|stream| stream.received_by(end)) else { return Ok(()) };
         let granted = meter.granted.max(total);
-        if granted == meter.granted && !first {
+        let again = meter.granted != Credit::NONE && Canary::GrantOnce.sings();
+        if (granted == meter.granted && !first) || again {
             return Ok(());
         }
         meter.granted = granted;
         if first {
             self.begun(key);
         }
-        if let Some((to, route)) = self.other_end(key, end)
-            && let Some(session) = self.links.get_mut(to)
-        {
+        if let Some(session) = self.links.get_mut(to) {
             session.outbox.push(&mut self.pool, FrameType::Credit, |out| {
                 bytes::BufMut::put_u32(out, route);
                 granted.encode(out);
@@ -157,17 +191,11 @@ impl Hub {
             && (end == End::Caller || self.is_caller(call, header.target))
     }
 
-    /// The link and number under which the end opposite to this one knows a call.
-    fn other_end(&self, key: Key, end: End) -> Option<(LinkIx, u32)> {
-        let call = self.calls.get(key)?;
-        Some(match end {
-            End::Caller => (call.provider, key.bits() | ROUTE_BY_HUB),
-            End::Provider => (call.caller, call.route),
-        })
-    }
-
     /// The provider has taken a request: it has no deadline any more.
     fn begun(&mut self, key: Key) {
+        if Canary::Begun.sings() {
+            return;
+        }
         if let Some(deadline) = self.calls.get_mut(key).and_then(|call| call.deadline.take()) {
             self.timers.cancel(deadline);
         }

@@ -8,6 +8,7 @@ use alloc::string::{String, ToString as _};
 use bytes::{BufMut as _, BytesMut};
 
 use super::calls::Passing;
+use super::clearing::CLEAR;
 use super::guard::{Guard, Owner, Protection};
 use super::registry::LinkIx;
 use super::session::Session;
@@ -47,12 +48,13 @@ enum Told {
     BridgeUp,
     BridgeDown,
     ProtectionConflict,
+    ChannelCleared,
     Log,
     Error,
 }
 
 impl Told {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     const fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -66,6 +68,7 @@ impl Told {
             Self::BridgeUp => (SYSTEM_CHANNEL, "bridge_up"),
             Self::BridgeDown => (SYSTEM_CHANNEL, "bridge_down"),
             Self::ProtectionConflict => (SYSTEM_CHANNEL, "protection_conflict"),
+            Self::ChannelCleared => (SYSTEM_CHANNEL, "channel_cleared"),
             Self::Log => (LOGS_CHANNEL, "server_log"),
             Self::Error => (ERRORS_CHANNEL, "server_error"),
         }
@@ -204,8 +207,24 @@ impl Hub {
             Event::BridgeFull { client } => {
                 self.log("error", Some(client), || alloc::format!("bridge {client} announces more than it may"));
             }
+            Event::SlowConsumer { client, waiting, .. } => {
+                let waiting = *waiting;
+                self.log("warning", Some(client), || {
+                    alloc::format!("client {client} reads too slowly: {waiting} bytes wait for it")
+                });
+            }
+            Event::Cleared { channel, client } => {
+                let fields = [("channel", Value::Text(channel)), ("client_id", Value::Text(client))];
+                self.announce(Told::ChannelCleared, &fields);
+                self.log("info", Some(client), || alloc::format!("client {client} cleared channel {channel}"));
+            }
             // Strangers in numbers would flood those who listen, and so would what goes in circles.
-            Event::Rejected { .. } | Event::Looped { .. } | Event::Store { .. } | Event::Stopped => {}
+            Event::Rejected { .. }
+            | Event::Looped { .. }
+            | Event::Store { .. }
+            | Event::Draining { .. }
+            | Event::Drained { .. }
+            | Event::Stopped => {}
         }
     }
 
@@ -377,14 +396,15 @@ impl Hub {
             return self.fail(ix, route, Refusal::WrongKind);
         }
         let Some(member) = self.links.get(ix).and_then(Session::member) else { return };
-        if !member.capabilities.contains(Capabilities::OBSERVER) {
+        let clears = call.header.channel.as_str() == SYSTEM_CHANNEL && call.header.event.as_str() == CLEAR;
+        let needed = if clears { Capabilities::ADMIN } else { Capabilities::OBSERVER };
+        if !member.capabilities.contains(needed) {
             return self.fail(ix, route, Refusal::NotAllowed);
         }
         let guarded = self.registry.by_name(call.header.channel).filter(|(_, it)| it.guard.protection.is_some());
         if guarded.is_some_and(|(channel, _)| !member.memberships.has(channel)) {
             return self.fail(ix, route, Refusal::PasswordRequired);
         }
-        let client = member.client.clone();
         let asked = Message::parse(call.bytes).ok().and_then(|message| Question::parse(message.payload).ok());
         let header = call.header;
         let answer = match (header.channel.as_str(), header.event.as_str(), asked) {
@@ -395,7 +415,10 @@ impl Hub {
                     None => return self.fail(ix, route, Refusal::NoSuchChannel),
                 }
             }
-            (SYSTEM_CHANNEL, "channels" | "members", _) => Err(FaultCode::BadPayload),
+            (SYSTEM_CHANNEL, CLEAR, Some(Question { channel: Some(channel), .. })) => {
+                return self.clear(ix, &call, channel);
+            }
+            (SYSTEM_CHANNEL, "channels" | "members" | CLEAR, _) => Err(FaultCode::BadPayload),
             (_, _, _) => return self.fail(ix, route, Refusal::NoProvider),
         };
         let (kind, payload) = match answer {
@@ -406,13 +429,23 @@ impl Hub {
                 (Kind::Fault, payload)
             }
         };
+        let reply = Reply { channel: header.channel, event: header.event, route, request: header.request };
+        self.reply(ix, kind, reply, &payload);
+    }
+
+    /// Answers a call in the hub's own name.
+    pub(super) fn reply(&mut self, ix: LinkIx, kind: Kind, reply: Reply<'_>, payload: &[u8]) {
+        let Reply { channel, event, route, request } = reply;
+        let Some(client) = self.links.get(ix).and_then(Session::member).map(|it| it.client.clone()) else { return };
         let hub = self.id.clone();
         let target = Target::new(client.as_name(), hub.as_name());
-        let (channel, event, request) = (header.channel, header.event, header.request);
-        let message = self.message(|own| Header { kind, channel, event, request, target, ..own }, &payload);
+        let message = self.message(|own| Header { kind, channel, event, request, target, ..own }, payload);
         if let Some(session) = self.links.get_mut(ix) {
             let hop = Hop::direct(route, 1);
-            session.outbox.push_message(&mut self.pool, kind.into(), |out| hop.put(out), &message, None);
+            session.outbox.push(&mut self.pool, kind.into(), |out| {
+                hop.put(out);
+                bytes::BufMut::put_slice(out, &message);
+            });
         }
         self.check_outbox(ix);
     }
@@ -425,8 +458,11 @@ impl Hub {
                 break;
             }
             page.entry(number as u64, |out| {
+                let owner = channel.guard.owner().and_then(|ix| self.links.get(ix)).and_then(Session::member);
                 let fields = [
                     ("name", Value::Text(channel.name())),
+                    ("owner", owner.map_or(Value::Null, |owner| Value::Text(&owner.client))),
+                    ("protected", Value::Bool(channel.guard.protection.is_some())),
                     ("members", Value::Number(channel.members() as u64)),
                     ("providers", Value::Number(channel.providers() as u64)),
                 ];
@@ -465,6 +501,14 @@ impl Hub {
         self.list_members_elsewhere(&mut page, channel, after);
         Some(page.finish("members"))
     }
+}
+
+/// Which call is answered.
+pub(super) struct Reply<'a> {
+    pub(super) channel: Name<'a>,
+    pub(super) event: Name<'a>,
+    pub(super) route: u32,
+    pub(super) request: u64,
 }
 
 /// What is asked: everything optional, `null` for nothing at all.

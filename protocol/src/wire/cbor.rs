@@ -175,8 +175,13 @@ pub(crate) fn put_uint(out: &mut BytesMut, value: u64) {
 }
 
 pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    put_head(out, BYTES, bytes.len() as u64);
+    put_bytes_head(out, bytes.len());
     out.put_slice(bytes);
+}
+
+/// The head of bytes that follow from elsewhere.
+pub(crate) fn put_bytes_head(out: &mut BytesMut, len: usize) {
+    put_head(out, BYTES, len as u64);
 }
 
 pub(crate) fn put_text(out: &mut BytesMut, text: &str) {

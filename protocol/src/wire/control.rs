@@ -172,6 +172,8 @@ controls! {
         2 epoch: Option<u64>,
         /// Of a channel that was opened: whether this client owns it.
         3 owner: Option<bool>,
+        /// Of an unprotected channel that was opened: the last epoch there was, where there was one.
+        4 last_epoch: Option<u64>,
         /// Of a join: the hub's own proof.
         23 proof: Option<&'a [u8; 32]>,
     }

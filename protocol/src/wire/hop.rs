@@ -82,6 +82,13 @@ impl<'a> Hop<'a> {
         Self { route, ..self }
     }
 
+    /// Puts the header in the place of one with the same visited hubs, at the front of a body.
+    pub(crate) fn overwrite(&self, body: &mut [u8]) {
+        if let Some((route, [hops, ..])) = body.split_first_chunk_mut::<4>() {
+            (*route, *hops) = (self.route.to_be_bytes(), self.hops);
+        }
+    }
+
     /// Whether the message comes from where it was made: it has passed no hub.
     #[must_use]
     pub const fn is_direct(&self) -> bool {

@@ -1,70 +1,95 @@
-//! Pieces of a stream begin alike: what they begin with is read once.
+//! Pieces of a stream say the same but for three numbers: what one of them was found to be, the next are as well.
 
-use alloc::boxed::Box;
+use alloc::vec::Vec;
 
-use super::cbor::Malformed;
-use super::message::{Flags, Header, Kind, Opening};
-use crate::names::{ChannelName, ClientId, EventName, HubId};
+use super::cbor::{Malformed, Reader};
+use super::message::{Flags, Message, Opening};
 
-/// What headers begin with, and what that says.
+/// What an accepted piece has in common with those that follow it.
 #[derive(Debug)]
 pub(crate) struct Known {
-    bytes: Box<[u8]>,
-    kind: Kind,
+    /// The fields that are the same, as they are encoded: up to `opening` those before the numbers, up to `request` the
+    /// request and the digest of its call, then who it goes to.
+    bytes: Vec<u8>,
+    opening: usize,
+    request: usize,
     flags: Flags,
-    channel: ChannelName,
-    event: EventName,
-    epoch: u64,
-    sender: ClientId,
-    origin: HubId,
-    instance: [u8; 16],
+    tag: usize,
+}
+
+/// A further piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece<'a> {
+    /// Which one.
+    pub(crate) index: u64,
+    pub(crate) flags: Flags,
+    pub(crate) payload: &'a [u8],
 }
 
 impl Known {
-    /// What this header says at its beginning, which are these bytes; `None` if that is nothing a client says.
-    pub(crate) fn of(header: &Header<'_>, bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            bytes: bytes.into(),
-            kind: header.kind,
-            flags: header.flags,
-            channel: ChannelName::new(header.channel.as_str()).ok()?,
-            event: EventName::new(header.event.as_str()).ok()?,
-            epoch: header.epoch,
-            sender: ClientId::new(header.sender.as_str()).ok()?,
-            origin: HubId::new(header.origin.as_str()).ok()?,
-            instance: *header.instance,
-        })
+    /// What will be known of the pieces that follow this one, which was accepted.
+    pub(crate) fn of(message: &[u8]) -> Option<Self> {
+        let message = Message::parse(message).ok()?;
+        let (_, rest) = Opening::split(message.protected).ok()?;
+        let mut reader = Reader::new(rest);
+        let mut bytes = message.protected.strip_suffix(rest)?.to_vec();
+        let opening = bytes.len();
+        numbers(&mut reader).ok()?;
+        let (belongs, mut reader) = (reader.rest(), reader);
+        reader.uint().ok()?;
+        reader.bytes().ok()?;
+        bytes.extend_from_slice(belongs.strip_suffix(reader.rest())?);
+        let request = bytes.len();
+        reader.uint().ok()?;
+        bytes.extend_from_slice(reader.rest());
+        bytes.shrink_to_fit();
+        Some(Self { bytes, opening, request, flags: message.header.flags, tag: message.tag.len() })
     }
 
-    /// A header that begins so; `None` for any other.
-    pub(crate) fn header<'a>(&'a self, protected: &'a [u8]) -> Option<Result<Header<'a>, Malformed>> {
-        let rest = protected.strip_prefix(&*self.bytes)?;
-        let opening = Opening {
-            kind: self.kind,
-            flags: self.flags,
-            channel: self.channel.as_name(),
-            event: self.event.as_name(),
-            epoch: self.epoch,
-            sender: self.sender.as_name(),
-            origin: self.origin.as_name(),
-            instance: &self.instance,
-        };
-        Some(Header::after(opening, rest))
+    /// A whole message, if it is a further piece of the same stream: all but its index, its number and its time is as in the
+    /// first one, so that it is well-formed and what that one was. `None` says nothing about it.
+    pub(crate) fn piece<'a>(&self, message: &'a [u8]) -> Option<Piece<'a>> {
+        let (protected, payload, tag) = Message::split(message).ok()?;
+        let (opening, rest) = self.bytes.split_at_checked(self.opening)?;
+        let (request, target) = rest.split_at_checked(self.request - self.opening)?;
+        let mut reader = Reader::new(protected.strip_prefix(opening)?);
+        let (seq, bseq) = numbers(&mut reader).ok()?;
+        reader.literal(request).ok()?;
+        let index = reader.uint().ok()?;
+        let same = reader.rest() == target && tag.len() == self.tag && seq != 0 && bseq == 0;
+        same.then_some(Piece { index, flags: self.flags, payload })
     }
+}
+
+/// The fields between those that are known: `seq` and `bseq`, and the times, which may be anything in a piece.
+fn numbers(reader: &mut Reader<'_>) -> Result<(u64, u64), Malformed> {
+    let numbers = (reader.uint()?, reader.uint()?);
+    reader.uint()?;
+    reader.uint()?;
+    Ok(numbers)
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
 
-    use super::super::message::Target;
+    use super::super::message::{Header, Kind, Target, put_message};
     use super::*;
     use crate::names::Name;
 
-    #[test]
-    fn what_is_known_is_read_as_if_it_were_not() {
-        let name = |text| Name::new(text).unwrap();
-        let first = Header {
+    fn encoded(header: &Header<'_>, tag: &[u8]) -> BytesMut {
+        let (mut protected, mut out) = (BytesMut::new(), BytesMut::new());
+        header.encode(&mut protected);
+        put_message(&mut out, &protected, b"item", tag);
+        out
+    }
+
+    fn name(text: &str) -> Name<'_> {
+        Name::new(text).unwrap()
+    }
+
+    fn open() -> Header<'static> {
+        Header {
             kind: Kind::Item,
             flags: Flags::RAW,
             channel: name("math"),
@@ -82,30 +107,56 @@ mod tests {
             index: 0,
             target: Target::new(name("you"), name("hub")),
             metadata: &[],
-        };
-        let encoded = |header: &Header<'_>| {
-            let mut out = BytesMut::new();
-            header.encode(&mut out);
-            out
-        };
-        let bytes = encoded(&first);
-        let (_, rest) = Opening::split(&bytes).unwrap();
-        let known = Known::of(&first, bytes.strip_suffix(rest).unwrap()).unwrap();
-        let later = Header { seq: u64::MAX, index: 300, ..first };
-        for header in [first, later] {
-            let bytes = encoded(&header);
-            assert_eq!(known.header(&bytes), Some(Ok(header)));
-            for at in 0..bytes.len() {
-                for change in 1..=255 {
-                    let mut other = bytes.clone();
-                    other[at] ^= change;
-                    assert!(known.header(&other).is_none_or(|read| read == Header::parse(&other)), "{at} {change}");
-                }
-                assert!(known.header(&bytes[..at]).is_none_or(|read| read == Err(Malformed)));
-            }
         }
-        for other in [Header { flags: Flags::NONE, ..first }, Header { sender: name("he"), ..first }] {
-            assert_eq!(known.header(&encoded(&other)), None);
+    }
+
+    #[test]
+    fn what_is_known_is_read_as_if_it_were_not() {
+        let open = open();
+        let signed = Header { epoch: 300, reference: &[5; 32], ..open };
+        for (first, tag) in [(open, &[][..]), (signed, &[9; 32])] {
+            let known = Known::of(&encoded(&first, tag)).unwrap();
+            let later = Header { seq: u64::MAX, sent_at: 23, index: 300, ..first };
+            for header in [first, later] {
+                let bytes = encoded(&header, tag);
+                let piece = Piece { index: header.index, flags: header.flags, payload: b"item" };
+                assert_eq!(known.piece(&bytes), Some(piece));
+                // Every other byte anywhere, every beginning, and something behind it.
+                let mut seen = 0;
+                for at in 0..bytes.len() {
+                    for change in 1..=255 {
+                        let mut other = bytes.clone();
+                        other[at] ^= change;
+                        let Some(piece) = known.piece(&other) else { continue };
+                        seen += 1;
+                        let Message { header: read, payload, .. } = Message::parse(&other).unwrap();
+                        let Header { seq, sent_at, time_left, index, .. } = read;
+                        assert_eq!(read, Header { seq, sent_at, time_left, index, ..first }, "{at} {change}");
+                        assert_eq!(piece, Piece { index, flags: first.flags, payload }, "{at} {change}");
+                    }
+                    assert_eq!(known.piece(&bytes[..at]), None);
+                }
+                assert!(seen > 500, "{seen} were known");
+                assert_eq!(known.piece(&[&bytes[..], &[0]].concat()), None);
+            }
+            for other in [
+                Header { flags: Flags::NONE, ..first },
+                Header { channel: name("maths"), ..first },
+                Header { event: name("fee"), ..first },
+                Header { sender: name("he"), ..first },
+                Header { origin: name("hub2"), ..first },
+                Header { instance: &[8; 16], ..first },
+                Header { request: 2, ..first },
+                Header { target: Target::new(name("she"), name("hub")), ..first },
+                Header { metadata: &[0xa0], ..first },
+            ] {
+                assert_eq!(known.piece(&encoded(&other, tag)), None, "{other:?}");
+            }
+            // Numbers that no piece has.
+            for bad in [Header { seq: 0, ..first }, Header { bseq: 1, ..first }] {
+                assert_eq!(known.piece(&encoded(&bad, tag)), None, "{bad:?}");
+            }
+            assert_eq!(known.piece(&encoded(&first, &[9; 31])), None);
         }
     }
 }

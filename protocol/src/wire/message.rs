@@ -179,6 +179,9 @@ pub struct Message<'a> {
     pub tag: &'a [u8],
 }
 
+/// A message's header, payload and tag, as bytes.
+type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// The label and value of HMAC 256/256 and the label of our fields; `alg` is a constant, never read to choose anything.
 const PREFIX: [u8; 8] = [0xa2, 0x01, 0x05, 0x3a, 0x00, 0x01, 0x00, 0x00];
 const LAYOUT: u64 = 1;
@@ -220,16 +223,21 @@ impl<'a> Message<'a> {
         bytes: &'a [u8],
         parse: impl FnOnce(&'a [u8]) -> Result<Header<'a>, Malformed>,
     ) -> Result<Self, Malformed> {
+        let (protected, payload, tag) = Self::split(bytes)?;
+        let header = parse(protected)?;
+        let tag_len = if header.epoch == 0 { 0 } else { 32 };
+        if tag.len() == tag_len { Ok(Self { header, protected, payload, tag }) } else { Err(Malformed) }
+    }
+
+    /// The header, the payload and the tag, not looked into.
+    pub(crate) fn split(bytes: &'a [u8]) -> Result<Parts<'a>, Malformed> {
         let mut reader = Reader::new(bytes);
         reader.literal(&[0x84])?;
         let protected = reader.bytes()?;
         reader.literal(&[0xa0])?;
-        let payload = reader.bytes()?;
-        let tag = reader.bytes()?;
+        let parts = (protected, reader.bytes()?, reader.bytes()?);
         reader.finish()?;
-        let header = parse(protected)?;
-        let tag_len = if header.epoch == 0 { 0 } else { 32 };
-        if tag.len() == tag_len { Ok(Self { header, protected, payload, tag }) } else { Err(Malformed) }
+        Ok(parts)
     }
 
     /// Writes the whole message: the bytes it was parsed from.
@@ -245,10 +253,21 @@ pub(crate) const fn encoded_len_max(protected: usize, payload: usize) -> usize {
 
 /// Writes a message around a protected header that [`Header::encode`] made.
 pub(crate) fn put_message(out: &mut BytesMut, protected: &[u8], payload: &[u8], tag: &[u8]) {
+    put_message_head(out, protected, payload.len());
+    out.put_slice(payload);
+    put_message_end(out, tag);
+}
+
+/// Writes what comes before a payload of this length.
+pub(crate) fn put_message_head(out: &mut BytesMut, protected: &[u8], payload: usize) {
     cbor::put_array(out, 4);
     cbor::put_bytes(out, protected);
     cbor::put_map(out, 0);
-    cbor::put_bytes(out, payload);
+    cbor::put_bytes_head(out, payload);
+}
+
+/// Writes what comes behind the payload.
+pub(crate) fn put_message_end(out: &mut BytesMut, tag: &[u8]) {
     cbor::put_bytes(out, tag);
 }
 
@@ -291,6 +310,12 @@ impl<'a> Header<'a> {
 
     /// Writes the protected header.
     pub fn encode(&self, out: &mut BytesMut) {
+        self.encode_opening(out);
+        self.encode_rest(out);
+    }
+
+    /// Writes the fields before the numbers, which messages of one sender about one event have in common.
+    pub(crate) fn encode_opening(&self, out: &mut BytesMut) {
         out.put_slice(&PREFIX);
         cbor::put_array(out, FIELDS);
         cbor::put_uint(out, LAYOUT);
@@ -302,6 +327,10 @@ impl<'a> Header<'a> {
         cbor::put_text(out, self.sender.as_str());
         cbor::put_text(out, self.origin.as_str());
         cbor::put_bytes(out, self.instance);
+    }
+
+    /// Writes the fields behind [`Header::encode_opening`].
+    pub(crate) fn encode_rest(&self, out: &mut BytesMut) {
         cbor::put_uint(out, self.seq);
         cbor::put_uint(out, self.bseq);
         cbor::put_uint(out, self.sent_at);

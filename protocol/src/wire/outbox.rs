@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::frame::{FrameType, LENGTH_LEN, TAG_LEN};
+use super::hop::Hop;
 use crate::auth::RecordTagger;
 
 /// A buffer is handed on when it has grown so far.
@@ -131,36 +132,50 @@ impl Outbox {
         let start = self.begin(frame);
         fill(&mut self.tail);
         let end = self.tail.len();
-        let tag = self.finish(start, &[]);
+        let tag = self.finish(start, end, &[]);
         self.tail.put_slice(tag.as_ref().map_or(&[], |tag| tag));
         pool.written += self.tail.len() - start;
         self.tail.get(start..end).unwrap_or_default()
     }
 
-    /// Writes one frame whose body is what `fill` appends and then `message`, copied unless there is a share of it.
-    pub(crate) fn push_message(
+    /// Writes one frame whose body is what `before` appends, then `shared`, which is not copied, and what `after` appends.
+    pub(crate) fn push_shared(
         &mut self,
         pool: &mut Pool,
         frame: FrameType,
-        fill: impl FnOnce(&mut BytesMut),
-        message: &[u8],
-        shared: Option<Bytes>,
+        before: impl FnOnce(&mut BytesMut),
+        shared: Bytes,
+        after: impl FnOnce(&mut BytesMut),
     ) {
         self.open(pool);
-        let (start, waiting) = (self.begin(frame), self.waiting());
-        fill(&mut self.tail);
-        let (tag, not_own) = if let Some(bytes) = shared {
-            let (tag, len) = (self.finish(start, &bytes), bytes.len());
-            self.flush_tail();
-            self.queued += len;
-            self.queue.push_back(Piece { bytes, ownership: Ownership::Shared });
-            (tag, len)
-        } else {
-            self.tail.put_slice(message);
-            (self.finish(start, &[]), 0)
-        };
+        let start = self.begin(frame);
+        before(&mut self.tail);
+        let middle = self.tail.len();
+        after(&mut self.tail);
+        // Written in a row, as it is counted, and parted where the share comes between.
+        let tag = self.finish(start, middle, &shared);
         self.tail.put_slice(tag.as_ref().map_or(&[], |tag| tag));
-        pool.written += self.waiting() - waiting - not_own + HEAD_LEN;
+        pool.written += self.tail.len() - start;
+        let rest = self.tail.split_off(middle);
+        self.flush_tail();
+        self.queued += shared.len();
+        self.queue.push_back(Piece { bytes: shared, ownership: Ownership::Shared });
+        self.tail = rest;
+    }
+
+    /// Writes a message frame as it came, which passes on with another hop header of the same length.
+    pub(crate) fn push_relayed(&mut self, pool: &mut Pool, raw: &[u8], hop: Hop<'_>) {
+        self.open(pool);
+        let start = self.tail.len();
+        self.tail.extend_from_slice(raw);
+        let frame = self.tail.get_mut(start..).and_then(|frame| frame.split_first_chunk_mut());
+        let Some((&mut [l0, l1, l2, l3, number], body)) = frame else { return };
+        hop.overwrite(body);
+        if let Some(tagger) = &mut self.tagger {
+            let tag = tagger.next_tag(u32::from_be_bytes([l0, l1, l2, l3]), number, &[body]);
+            self.tail.put_slice(&tag);
+        }
+        pool.written += self.tail.len() - start;
         if self.tail.len() >= CHUNK {
             self.flush_tail();
         }
@@ -286,20 +301,20 @@ impl Outbox {
         start
     }
 
-    /// Sets the length of the frame that begins at `start` and whose body ends in `rest`; makes its tag.
-    fn finish(&mut self, start: usize, rest: &[u8]) -> Option<[u8; TAG_LEN]> {
-        let end = self.tail.len();
-        let length = end - start - LENGTH_LEN + rest.len();
+    /// Sets the length of the frame that begins at `start`, with `shared` between what comes before `middle` and the rest;
+    /// makes its tag.
+    fn finish(&mut self, start: usize, middle: usize, shared: &[u8]) -> Option<[u8; TAG_LEN]> {
+        let length = self.tail.len() - start - LENGTH_LEN + shared.len();
         if let Some(place) = self.tail.get_mut(start..start + LENGTH_LEN) {
             // Frames are limited to 64 MiB before they come here.
             place.copy_from_slice(&(length as u32).to_be_bytes());
         }
         // A length, a type, then the body.
-        let (Some(tagger), Some([number, body @ ..])) = (&mut self.tagger, self.tail.get(start + LENGTH_LEN..end))
-        else {
+        let (before, after) = self.tail.split_at_checked(middle)?;
+        let (Some(tagger), Some([number, before @ ..])) = (&mut self.tagger, before.get(start + LENGTH_LEN..)) else {
             return None;
         };
-        Some(tagger.next_tag(length as u32, *number, &[body, rest]))
+        Some(tagger.next_tag(length as u32, *number, &[before, shared, after]))
     }
 
     fn flush_tail(&mut self) {

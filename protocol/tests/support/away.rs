@@ -1,7 +1,9 @@
 //! Hubs that cannot be reached for a while, or are replaced by others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use commipc_protocol::client::{Event, ReconnectEvent};
 use commipc_protocol::hub::Hub;
 use commipc_protocol::{Input, LinkEnd, Machine as _, Output};
 
@@ -14,6 +16,22 @@ impl World {
         self.hold_dials = false;
         for (client, link) in std::mem::take(&mut self.held_dials) {
             self.client_output(client, Output::Dial { link, to: Arc::from("memory:") });
+        }
+        self.run();
+    }
+
+    /// A client's process dies.
+    pub fn dies(&mut self, client: usize) {
+        self.dead = Some(client);
+        self.cut(client);
+        self.events[client].clear();
+    }
+
+    /// Whoever had stopped reading reads everything.
+    pub fn release_stalled(&mut self) {
+        self.stalled = None;
+        for (link, data) in std::mem::take(&mut self.held_back) {
+            self.hub_output(Output::Transmit { link, data });
         }
         self.run();
     }
@@ -37,5 +55,21 @@ impl World {
             }
         }
         self.run();
+    }
+
+    /// Lets time pass in small steps until a client is as it was, and forgets what it was told meanwhile.
+    pub fn restored(&mut self, client: usize) -> Vec<Event> {
+        let mut told = Vec::new();
+        for _ in 0..10_000 {
+            while let Some(event) = self.events[client].pop_front() {
+                let over = matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
+                told.push(event);
+                if over {
+                    return told;
+                }
+            }
+            self.pass(Duration::from_millis(50));
+        }
+        panic!("client {client} is not restored: {told:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{Command, Token};
 use commipc_protocol::{Input, Limits, LinkEnd, Machine as _, hub};
 
@@ -28,7 +29,13 @@ pub enum Works {
 /// A hub that stores, and starts again.
 impl World {
     pub fn storing(names: &[&str]) -> Self {
-        let mut world = Self::new(names);
+        Self::storing_with(names, Limits::default())
+    }
+
+    /// The same with other bounds.
+    pub fn storing_with(names: &[&str], limits: Limits) -> Self {
+        let clients = names.iter().map(|name| super::client(name, Secret::key(super::KEY))).collect();
+        let mut world = Self::with(super::hub(limits), clients);
         world.disk = Some(Disk::default());
         world.feed_hub(Input::Command(hub::Command::Restore(Vec::new())));
         world.connect_all();
@@ -39,18 +46,32 @@ impl World {
         self.disk.as_mut().expect("a hub that stores")
     }
 
+    /// What it was asked so far has become of it, and it works from now on.
+    pub fn settle(&mut self, durable: bool) {
+        self.disk().works = if durable { Works::AtOnce } else { Works::Never };
+        for _ in 0..self.disk().asked.len() {
+            self.work_disk_once();
+        }
+        self.disk().works = Works::AtOnce;
+        self.run();
+    }
+
     /// Does everything the disk was asked for; a disk that fails keeps what it has.
     pub fn work_disk(&mut self) {
-        while let Some((ticket, channel, file)) = self.disk().asked.pop_front() {
-            let durable = self.disk().works != Works::Never;
-            if durable {
-                match file {
-                    Some(file) => self.disk().files.insert(channel, file),
-                    None => self.disk().files.remove(&channel),
-                };
-            }
-            self.feed_hub(Input::Command(hub::Command::Stored { ticket, durable }));
+        while self.work_disk_once() {}
+    }
+
+    fn work_disk_once(&mut self) -> bool {
+        let Some((ticket, channel, file)) = self.disk().asked.pop_front() else { return false };
+        let durable = self.disk().works != Works::Never;
+        if durable {
+            match file {
+                Some(file) => self.disk().files.insert(channel, file),
+                None => self.disk().files.remove(&channel),
+            };
         }
+        self.feed_hub(Input::Command(hub::Command::Stored { ticket, durable }));
+        true
     }
 
     /// The disk has been slow, and does now what it was asked.

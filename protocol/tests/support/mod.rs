@@ -1,11 +1,18 @@
 //! A hub and clients in memory, without delay: outputs of one are inputs of the other.
 
-#![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "shared by several test binaries, each of which uses a part"
+)]
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
 
 mod away;
+mod deceit;
 mod disk;
 pub mod net;
+pub mod recorded;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -45,6 +52,9 @@ pub struct World {
     pub chunk: usize,
     /// A client whose driver has stopped reading: what the hub transmits to it stays with the hub's driver.
     pub stalled: Option<usize>,
+    held_back: Vec<(LinkId, Bytes)>,
+    /// A client that is no more.
+    pub dead: Option<usize>,
     /// A client from which the hub keeps everything back.
     pub deceived: Option<usize>,
     /// A client of which nothing arrives at the hub.
@@ -135,6 +145,8 @@ impl World {
             record: None,
             chunk: usize::MAX,
             stalled: None,
+            held_back: Vec::new(),
+            dead: None,
             deceived: None,
             mute: None,
             hold_dials: false,
@@ -158,6 +170,13 @@ impl World {
             self.command(client, Command::Connect);
             assert!(matches!(self.next(client), Event::Ready(_)));
         }
+    }
+
+    /// Connects once more; the client must be let in.
+    pub fn connect_again(&mut self, client: usize) {
+        self.events[client].clear();
+        self.command(client, Command::Connect);
+        assert!(matches!(self.next(client), Event::Ready(_)));
     }
 
     pub fn command(&mut self, client: usize, command: Command) {
@@ -267,7 +286,9 @@ impl World {
                 }
             }
             Output::Event(event) => self.hub_events.push(event),
-            Output::Transmit { link, .. } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {}
+            Output::Transmit { link, data } if self.stalled.is_some_and(|client| self.links[client] == Some(link)) => {
+                self.held_back.push((link, data));
+            }
             Output::Transmit { link, data } => {
                 self.feed_hub(Input::Written { link, bytes: data.len() });
                 self.wire.entry(link).or_default().1.extend_from_slice(&data);
@@ -374,79 +395,6 @@ impl World {
             other => panic!("client {client}: {other:?}"),
         }
     }
-}
-
-/// What a hub is fed until a caller and a provider are connected, and then by `rounds` times `in_flight` calls of `size` bytes.
-pub fn recorded_calls(
-    rounds: usize,
-    in_flight: u64,
-    size: usize,
-) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
-    recorded_calls_with(None, rounds, in_flight, size)
-}
-
-/// The same on a channel that may have a password.
-pub fn recorded_calls_with(
-    password: Option<&Secret>,
-    rounds: usize,
-    in_flight: u64,
-    size: usize,
-) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
-    let mut world = World::new(&["caller", "provider"]);
-    world.record = Some(Vec::new());
-    world.connect_all();
-    world.open(1, "math");
-    if let Some(password) = password {
-        world.protect(1, "math", password, 1);
-        world.join(0, "math", password);
-    }
-    world.provide(1, 5, "math", "sum");
-    let setup = world.record.replace(Vec::new()).unwrap();
-    let body: &'static [u8] = vec![1; size].leak();
-    for _ in 0..rounds {
-        for token in 0..in_flight {
-            let command = Command::Call {
-                token: Token(token),
-                outgoing: outgoing("math", "sum", body),
-                time_left: Duration::from_secs(30),
-            };
-            world.clients[0].handle_input(world.now, Input::Command(command));
-        }
-        world.run();
-        while let Some(event) = world.events[1].pop_front() {
-            let Event::Request(request) = event else { panic!("{event:?}") };
-            let command = Command::Answer { request: request.id, result: Ok(payload(body)) };
-            world.clients[1].handle_input(world.now, Input::Command(command));
-        }
-        world.run();
-        assert_eq!(world.events[0].len() as u64, in_flight);
-        world.events[0].clear();
-    }
-    (setup, world.record.unwrap())
-}
-
-/// What a hub is fed until one client talks to `listeners` others, and then by `count` broadcasts of `size` bytes.
-pub fn recorded_broadcasts(
-    listeners: usize,
-    count: u64,
-    size: usize,
-) -> (Vec<Input<hub::Command>>, Vec<Input<hub::Command>>) {
-    let names: Vec<String> = (0..=listeners).map(|number| format!("client-{number}")).collect();
-    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    world.record = Some(Vec::new());
-    world.connect_all();
-    for client in 1..=listeners {
-        world.open(client, "news");
-        world.listen(client, 5, "news", Some("up"));
-    }
-    let setup = world.record.replace(Vec::new()).unwrap();
-    let body: &'static [u8] = vec![1; size].leak();
-    for token in 0..count {
-        let command = Command::Broadcast { token: Token(token), outgoing: outgoing("news", "up", body) };
-        world.clients[0].handle_input(world.now, Input::Command(command));
-    }
-    world.run();
-    (setup, world.record.unwrap())
 }
 
 /// A hub that was fed these.

@@ -53,6 +53,12 @@ impl ClientBuilder {
         }
     }
 
+    /// The same, on another runtime.
+    pub(crate) fn on(mut self, change: impl FnOnce(Arc<dyn Runtime>) -> Arc<dyn Runtime>) -> Self {
+        self.runtime = change(self.runtime);
+        self
+    }
+
     /// The own id, unique among the hub's clients. One is made up when absent.
     pub fn id(mut self, id: &str) -> Self {
         self.id = Some(ClientId::new(id));

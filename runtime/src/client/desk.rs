@@ -16,6 +16,7 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, Instant};
 use commipc_protocol::{Fault, Misuse, Refusal, client};
 
 use super::brake::Brake;
+use super::drain::{self, Drains, SendGuard};
 use super::errors::Troubles;
 use super::items;
 use super::life::{Derived, Life};
@@ -51,6 +52,7 @@ pub(crate) struct Desk {
     taps: Taps,
     troubles: Troubles,
     refusals: Refusals,
+    drains: Drains,
 }
 
 /// A channel's password, as far as it is known.
@@ -103,6 +105,7 @@ impl Desk {
             taps: Taps::default(),
             troubles: Troubles::default(),
             refusals: Refusals::default(),
+            drains: Drains::default(),
         }
     }
 
@@ -125,6 +128,10 @@ impl Desk {
 
     pub(super) const fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    pub(super) const fn drains(&self) -> &Drains {
+        &self.drains
     }
 
     /// Keeps what a channel is to be opened with; what was derived of the same stays.
@@ -313,6 +320,7 @@ impl Desk {
         }
         desk.taps.close();
         desk.troubles.close();
+        desk.drains.closed();
         desk.set_state(State::Closed(reason));
         driver.stop();
         tracing::debug!(%reason, "connection closed");
@@ -338,7 +346,9 @@ impl Desk {
         match target {
             Some(Target::Listener(queue)) => queue.push(message, more, || driver.runtime().now()),
             Some(Target::Provider(cell)) => {
-                provide::take(driver, &cell, Job::send(message.message), &mut |command| replies.push(command));
+                provide::take(driver, &cell, Job::send(message.message, SendGuard::new(driver)), &mut |command| {
+                    replies.push(command)
+                });
             }
             Some(Target::Items(_) | Target::Asked(_)) | None => {
                 tracing::debug!(channel = %message.message.channel, event = %message.message.event, "nobody listens any more")
@@ -438,6 +448,9 @@ impl Desk {
                 if let Some(tracked) = tracked {
                     tracked.end();
                 }
+            }
+            Event::Draining { provider, running, cut } => {
+                drain::told(driver, provider, running, cut);
             }
             Event::DeriveKey { salt, iterations } => {
                 Self::derive(driver, salt, iterations);

@@ -210,6 +210,7 @@ impl Troubles {
             | Event::RequestEnded { .. }
             | Event::Message(_)
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::OwnerChanged { .. }
             | Event::DeriveKey { .. }
             | Event::DeriveChannelKey { .. }

@@ -17,8 +17,10 @@ use crate::sync::lock;
 /// What a stream of encoded items is.
 pub(super) type ItemStream = Pin<Box<dyn Stream<Item = Result<Payload, Fault>> + Send>>;
 
-/// Items that are made in one turn of a task.
-const TURN: usize = 128;
+/// Items that are made in one turn of a task, and written together.
+const TURN: usize = 512;
+/// Bytes of items that are made in one turn, with what items cost beside them: enough for one write.
+const TURN_BYTES: u64 = 128 << 10;
 
 /// How much the other end wants, and whether it wants anything at all.
 #[derive(Default)]
@@ -94,14 +96,20 @@ impl Pump {
     fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
         let Some(wanted) = self.feed.take(cx) else { return Turn::Over };
         self.wanted = self.wanted.plus(wanted);
+        let mut made = 0;
         for _ in 0..TURN {
+            if made >= TURN_BYTES {
+                break;
+            }
             if self.wanted.items == 0 || self.wanted.bytes == 0 {
                 return Turn::Waits;
             }
             let Some(items) = &mut self.items else { return Turn::Over };
             match catch_unwind(AssertUnwindSafe(|| items.as_mut().poll_next(cx))) {
                 Ok(Poll::Ready(Some(Ok(payload)))) => {
-                    self.wanted = self.wanted.minus(Credit::of_piece(payload.bytes.len(), true));
+                    let cost = Credit::of_piece(payload.bytes.len(), true);
+                    self.wanted = self.wanted.minus(cost);
+                    made += cost.bytes;
                     self.made.push(payload);
                 }
                 Ok(Poll::Ready(Some(Err(fault)))) => return self.fail(fault),

@@ -28,12 +28,13 @@ use crate::error::CallError;
 use crate::sync::lock;
 
 /// How much of a stream may be on its way at a time, unless it says otherwise: so many items.
-pub const DEFAULT_CREDIT: u64 = 256;
+pub const DEFAULT_CREDIT: u64 = 1_024;
 /// And so many bytes.
-pub const DEFAULT_CREDIT_BYTES: u64 = 256 << 10;
+pub const DEFAULT_CREDIT_BYTES: u64 = 512 << 10;
 
-/// What the driver is told of after so many bytes, while more items wait.
-const REPORT: u64 = 32 << 10;
+/// What the driver is told of after so many bytes, while more items wait: of the default an eighth, where half is granted
+/// at a time.
+const REPORT: u64 = DEFAULT_CREDIT_BYTES / 8;
 
 /// Items that have come and nobody has taken yet.
 pub(super) struct ItemQueue {

@@ -5,6 +5,7 @@ mod builder;
 mod call;
 mod channel;
 mod desk;
+mod drain;
 mod errors;
 mod feed;
 mod handlers;
@@ -29,8 +30,9 @@ mod tickets;
 mod trace;
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Away, Command, Failure, Outgoing, Payload, Welcome};
@@ -63,6 +65,7 @@ use self::channel::ChannelHandle;
 use self::desk::{ClientDriver, State};
 use crate::error::{CallError, SendError};
 use crate::payload;
+use crate::runtime::BoxFuture;
 use crate::sync::lock;
 
 /// A connection to a hub. Clones are the same connection; it is closed when the last handle that needs it is gone.
@@ -220,6 +223,17 @@ impl Client {
         value: &(impl Serialize + ?Sized),
     ) -> Sending {
         self.handle.say(Place::anywhere(channel.into_channel()), event.into_event(), value, true)
+    }
+
+    /// Waits, on the runtime that the client uses: in a simulation in virtual time. Dropping the future gives the wait up.
+    pub fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        let runtime = self.handle.driver.runtime();
+        runtime.sleep_until(runtime.now() + time)
+    }
+
+    /// Starts a task on the runtime that the client uses. It goes on whatever becomes of the client.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.handle.driver.runtime().spawn(Box::pin(task));
     }
 
     /// Says goodbye, writes what is queued and closes. Everything open ends. Returns when it is closed.

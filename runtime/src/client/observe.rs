@@ -1,4 +1,4 @@
-//! What a hub holds, asked of the hub itself.
+//! What a hub holds, asked of the hub itself, and what admins may clear.
 
 use commipc_protocol::hub::SYSTEM_CHANNEL;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,10 @@ use crate::error::CallError;
 pub struct ChannelInfo {
     /// Its name.
     pub name: String,
+    /// Who owns it, if somebody who has it open does.
+    pub owner: Option<String>,
+    /// Whether it has a password, which may outlive its members.
+    pub protected: bool,
     /// How many clients have it open.
     pub members: u64,
     /// How many events are provided.
@@ -83,6 +87,25 @@ impl Client {
     /// May be dropped at any time.
     pub async fn members(&self, channel: impl IntoChannel) -> Result<Vec<MemberInfo>, CallError> {
         self.ask("members", Some(&channel.into_channel()?)).await
+    }
+
+    /// Ends a channel of others for all its members, as its owner could, and makes the hub forget its password. For those
+    /// who prove a credential with the capability `admin`: where a password has outlived everybody who knows it, or an owner
+    /// does harm. Whoever opens the channel next owns it.
+    ///
+    /// # Errors
+    /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability,
+    /// [`Refusal::NoSuchChannel`](crate::Refusal::NoSuchChannel) where there is nothing to clear,
+    /// [`Refusal::HubOwned`](crate::Refusal::HubOwned) for the hub's own channels,
+    /// [`Refusal::Overloaded`](crate::Refusal::Overloaded) where a change of it is being stored at the moment,
+    /// [`Refusal::StorageFailed`](crate::Refusal::StorageFailed) where this one could not be,
+    /// [`Refusal::PasswordRequired`](crate::Refusal::PasswordRequired) as for [`Client::channels`].
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the channel may have ended or not; doing it again is safe.
+    pub async fn clear(&self, channel: impl IntoChannel) -> Result<(), CallError> {
+        let channel = channel.into_channel()?;
+        self.call(SYSTEM_CHANNEL, "clear", &Question { channel: Some(&channel), after: None }).await
     }
 
     /// All pages of an answer.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,7 @@ use commipc_protocol::client::{
 use commipc_protocol::{FaultCode, Instant, Refusal};
 
 use super::desk::{ClientDriver, refused};
+use super::drain::SendGuard;
 use super::feed::{Feed, ItemStream, Pump};
 use super::handlers::{Answer, HandlerFuture, Service};
 use super::items::{DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, ItemQueue};
@@ -44,6 +46,8 @@ pub(crate) struct ProviderCell {
 struct Load {
     running: usize,
     waiting: VecDeque<Job>,
+    /// Who waits until nothing runs.
+    idle: Vec<Waker>,
 }
 
 /// A request or a send, on its way to a handler.
@@ -53,16 +57,18 @@ pub(super) struct Job {
     incoming: Incoming,
     deadline: Option<Instant>,
     idempotent: bool,
+    /// Of a send.
+    guard: Option<SendGuard>,
 }
 
 impl Job {
     pub(super) fn request(request: client::Request) -> Self {
         let client::Request { id, provider: _, message, deadline, idempotent } = request;
-        Self { request: Some(id), incoming: message, deadline: Some(deadline), idempotent }
+        Self { request: Some(id), incoming: message, deadline: Some(deadline), idempotent, guard: None }
     }
 
-    pub(super) fn send(incoming: Incoming) -> Self {
-        Self { request: None, incoming, deadline: None, idempotent: false }
+    pub(super) fn send(incoming: Incoming, guard: SendGuard) -> Self {
+        Self { request: None, incoming, deadline: None, idempotent: false, guard: Some(guard) }
     }
 }
 
@@ -96,10 +102,38 @@ impl ProviderCell {
 
     /// One handler is through; the next request takes its place.
     fn next(&self) -> Option<Job> {
-        let mut load = lock(&self.load);
-        let next = load.waiting.pop_front();
-        load.running -= usize::from(next.is_none());
+        let (next, idle) = {
+            let mut load = lock(&self.load);
+            let next = load.waiting.pop_front();
+            load.running -= usize::from(next.is_none());
+            let idle = if load.running == 0 { mem::take(&mut load.idle) } else { Vec::new() };
+            (next, idle)
+        };
+        idle.into_iter().for_each(Waker::wake);
         next
+    }
+
+    /// Forgets the sends that wait for their turn. Tells how many.
+    pub(super) fn forget_sends(&self) -> usize {
+        let sends: VecDeque<Job> = {
+            let mut load = lock(&self.load);
+            let (requests, sends) = mem::take(&mut load.waiting).into_iter().partition(|job| job.request.is_some());
+            load.waiting = requests;
+            sends
+        };
+        sends.len()
+    }
+
+    /// Waits until nothing runs.
+    pub(super) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut load = lock(&self.load);
+        if load.running == 0 {
+            return Poll::Ready(());
+        }
+        if !load.idle.iter().any(|known| known.will_wake(cx.waker())) {
+            load.idle.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// The caller of a request that still waits gave up.
@@ -186,7 +220,7 @@ pub(super) fn take(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Jo
 /// Runs a job, and those that waited for its place, until one of them waits itself.
 fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &mut dyn FnMut(Command)) {
     let mut next = Some(job);
-    while let Some(Job { request, incoming, deadline, idempotent }) = next {
+    while let Some(Job { request, incoming, deadline, idempotent, mut guard }) = next {
         let (payload, about) = About::split(incoming, deadline, idempotent, driver.runtime());
         let facts = Arc::clone(about.facts());
         match begin(driver, cell, request, payload, about) {
@@ -200,7 +234,11 @@ fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &m
                     let facts = Some(Arc::clone(&facts));
                     driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), facts, stream: None });
                 }
-                let task = HandlerTask { driver: driver_, cell: cell_, request, facts, future: Some(future) };
+                if let Some(guard) = &mut guard {
+                    guard.waits(cell, &facts);
+                }
+                let task =
+                    HandlerTask { driver: driver_, cell: cell_, request, facts, future: Some(future), _guard: guard };
                 driver.runtime().spawn(Box::pin(task));
                 return;
             }
@@ -292,6 +330,7 @@ struct HandlerTask {
     request: Option<RequestId>,
     facts: Arc<Facts>,
     future: Option<HandlerFuture>,
+    _guard: Option<SendGuard>,
 }
 
 impl HandlerTask {

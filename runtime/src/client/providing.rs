@@ -138,6 +138,11 @@ impl Provider {
         }
     }
 
+    /// What it stands for, which from now on is the taker's to end.
+    pub(super) fn take(&mut self) -> Option<(Token, Arc<ProviderCell>, Arc<ChannelHandle>)> {
+        self.inner.take().map(|Inner { token, cell, channel }| (token, cell, channel))
+    }
+
     /// Withdraws the event, like dropping, and says so.
     pub fn withdraw(self) {}
 }

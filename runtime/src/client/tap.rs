@@ -267,6 +267,7 @@ impl Taps {
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Ready(_)
             | Event::Reconnect(_)
             | Event::Closed(_)

@@ -156,6 +156,22 @@ impl Tickets {
         self.get(token)?.target.take()
     }
 
+    /// All queues of listeners.
+    pub(super) fn listeners(&self) -> Vec<Arc<Queue>> {
+        let queue = |ticket: &Ticket| match &ticket.target {
+            Some(Target::Listener(queue)) => Some(Arc::clone(queue)),
+            Some(Target::Provider(_) | Target::Items(_) | Target::Asked(_)) | None => None,
+        };
+        self.list.iter().filter_map(queue).collect()
+    }
+
+    /// What stood for something does not any more.
+    pub(super) fn retire(&mut self, token: Token) -> Option<Target> {
+        let target = self.disconnect(token);
+        self.release(token);
+        target
+    }
+
     /// Takes all targets: nothing will come for them.
     pub(super) fn take_targets(&mut self) -> Vec<Target> {
         self.list.iter_mut().filter_map(|ticket| ticket.target.take()).collect()

@@ -12,7 +12,7 @@ use std::time::Duration;
 use commipc_protocol::{Input, Instant, Machine};
 use rustix::io::Errno;
 
-use super::{Driver, Sink, refuse_foreign};
+use super::{Driver, Sink};
 use crate::runtime::{Acceptor, BoxFuture};
 use crate::sync::lock;
 
@@ -122,10 +122,7 @@ where
                 Poll::Ready(Err(error)) => this.failed(&error),
                 Poll::Ready(Ok(connection)) => {
                     this.failures = 0;
-                    match refuse_foreign(connection) {
-                        Ok(connection) => this.driver.accepted(connection),
-                        Err(error) => tracing::warn!(%error, "refused a connection"),
-                    }
+                    this.driver.attach(connection);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use commipc_protocol::{Flush, Input, Instant, LinkEnd, LinkId, Machine, Now, Output};
@@ -70,6 +70,8 @@ pub(super) struct Core<M: Machine> {
     paused: Vec<Waker>,
     armed: Option<Instant>,
     service: Option<Waker>,
+    /// Who waits until no link is left.
+    emptied: Vec<Waker>,
     stopped: bool,
     rounds: Vec<Round<M>>,
     spare_queues: Vec<VecDeque<Bytes>>,
@@ -96,6 +98,7 @@ impl<M: Machine> Core<M> {
             paused: Vec::new(),
             armed: None,
             service: None,
+            emptied: Vec::new(),
             stopped: false,
             rounds: Vec::new(),
             spare_queues: Vec::new(),
@@ -351,9 +354,27 @@ impl<M: Machine> Core<M> {
         }
         let closed = link.closed;
         round.dead.push(link);
+        if self.is_empty() {
+            round.wakes.append(&mut self.emptied);
+        }
         if let (Some(how), false) = (how, closed) {
             self.machine.handle_input(now, Input::Closed { link: id, how });
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.dialled.is_empty() && self.free.len() == self.accepted.len()
+    }
+
+    /// Waits until no link is left.
+    pub(super) fn poll_empty(&mut self, waker: &Waker) -> Poll<()> {
+        if self.is_empty() {
+            return Poll::Ready(());
+        }
+        if !self.emptied.iter().any(|known| known.will_wake(waker)) {
+            self.emptied.push(waker.clone());
+        }
+        Poll::Pending
     }
 
     /// A socket takes bytes again.

@@ -12,7 +12,8 @@ use std::time::Duration;
 use commipc_protocol::{Input, Instant, LinkEnd, Machine};
 
 use super::core::{BLOCKED, BRIEF, BROKEN, CLOSING, FLUSHED, KILLED, Wire};
-use super::{Driver, Sink, buffers};
+use super::{Driver, Sink};
+use crate::buffers;
 use crate::runtime::BoxFuture;
 
 /// Reads one link until it ends. Dropped midway (the runtime goes), it reports the link as broken.

@@ -13,13 +13,13 @@
 //! What a socket refuses waits for that link's own task. Events are delivered by one task at a time, in order.
 
 mod accept;
-mod buffers;
 mod core;
 mod link;
 mod round;
 mod service;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,6 +169,11 @@ where
         }
     }
 
+    /// Waits until no link is left: what was transmitted before they were closed is written, or cannot be.
+    pub(crate) async fn links_over(&self) {
+        poll_fn(|cx| lock(&self.core).poll_empty(cx.waker())).await;
+    }
+
     fn now(&self) -> Now {
         Now { mono: self.runtime.now(), wall: self.runtime.wall() }
     }
@@ -305,6 +310,14 @@ where
         let mut wire = None;
         self.pump(true, |core, _, now| wire = core.dialled(link, connection, now));
         wire.map(|wire| LinkTask::new(Arc::clone(self), wire))
+    }
+
+    /// Takes a connection, unless it is another user's.
+    pub(crate) fn attach(self: &Arc<Self>, connection: Connection) {
+        match refuse_foreign(connection) {
+            Ok(connection) => self.accepted(connection),
+            Err(error) => tracing::warn!(%error, "refused a connection"),
+        }
     }
 
     fn accepted(self: &Arc<Self>, connection: Connection) {

@@ -20,6 +20,8 @@ pub use claim::Claim;
 pub(crate) use key::key_path;
 pub use key::read_key_file;
 
+use crate::endpoint::Endpoint;
+
 /// Why a socket or a key in the file system cannot be used. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -87,6 +89,19 @@ pub fn unix_peer(socket: impl AsFd) -> Peer {
         None
     };
     Peer { uid, uid_checked: uid == Some(own_uid()), ..Peer::unknown(Transport::Unix) }
+}
+
+/// Who is at the other end of a TCP connection from this address.
+#[must_use]
+pub fn tcp_peer(address: std::net::SocketAddr) -> Peer {
+    Peer { source: Some(address.ip()), ..Peer::unknown(Transport::Tcp) }
+}
+
+/// Where a listener of TCP is, as an endpoint.
+#[must_use]
+pub fn tcp_endpoint(address: std::io::Result<std::net::SocketAddr>) -> Endpoint {
+    let (host, port) = address.map_or((String::new(), 0), |address| (address.ip().to_string(), address.port()));
+    Endpoint::Tcp { host, port }
 }
 
 /// Tells the peer of a socket that no more bytes will come; for transports whose own shutdown wants `&mut self`.

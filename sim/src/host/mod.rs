@@ -11,9 +11,14 @@
 //! to do. So an hour costs nothing, and one seed is one run.
 
 mod disk;
+mod faults;
+mod foreign;
 mod net;
 mod process;
+mod search;
+mod simnet;
 mod state;
+mod storm;
 mod tasks;
 
 use std::fmt;
@@ -27,7 +32,10 @@ use core::time::Duration;
 
 pub use disk::SimDisk;
 pub use process::Process;
+pub use search::{Broken, Report};
+pub use simnet::{SimNet, SimNetBuilder};
 use state::{Happening, Shared, State};
+pub use storm::Storm;
 pub use tasks::Joining;
 use tasks::MAIN;
 
@@ -82,6 +90,13 @@ pub enum Stalled {
     Spinning {
         /// The simulation's time.
         at: Instant,
+    },
+    /// A program reached for a real runtime, of which there is none here.
+    RealRuntime {
+        /// The simulation's time.
+        at: Instant,
+        /// What gave it away.
+        what: String,
     },
     /// Longer than anything takes: something repeats for ever, and the main future waits.
     Endless {
@@ -173,6 +188,8 @@ impl Sim {
     }
 
     fn drive<T>(&self, mut main: Pin<&mut impl Future<Output = T>>) -> Result<T, Stalled> {
+        let _watch = foreign::watch();
+        self.shared.is_home();
         let waker = self.shared.waker(MAIN);
         waker.wake_by_ref();
         let latest = self.shared.with(|state| state.agenda.now()) + EVER;
@@ -194,6 +211,9 @@ impl Sim {
                 }
             } else {
                 self.happen(happening);
+            }
+            if let Some(what) = foreign::reached() {
+                return Err(Stalled::RealRuntime { at, what });
             }
         }
     }
@@ -265,12 +285,15 @@ impl fmt::Display for Stalled {
             Self::Deadlock { at, tasks } => write!(
                 f,
                 "deadlock after {:?}: the main future waits, and so do {tasks} tasks, but nothing is planned that could \
-                 wake one. A real timer, socket or thread is never waited for here: take time and tasks from the request \
-                 or the process",
-                seconds(at)
+                 wake one. A real timer, socket or thread is never waited for here. {}",
+                seconds(at),
+                foreign::INSTEAD
             ),
             Self::Spinning { at } => {
                 write!(f, "tasks wake each other for ever after {:?}: time does not pass any more", seconds(at))
+            }
+            Self::RealRuntime { at, what } => {
+                write!(f, "after {:?} a program reached for a real runtime ({what}). {}", seconds(at), foreign::INSTEAD)
             }
             Self::Endless { at } => {
                 write!(f, "after {:?} something still repeats, and the main future still waits", seconds(at))

@@ -15,17 +15,17 @@ use crate::wire::{Arrival, Nature, Pipe};
 
 /// A connection. Side 0 dialled, side 1 accepted; pipe `i` flows away from side `i`.
 pub(super) struct Link {
-    pipes: [Pipe; 2],
-    ends: [End; 2],
+    pub(super) pipes: [Pipe; 2],
+    pub(super) ends: [End; 2],
     /// It breaks, or has: what is on the way is lost.
     breaking: bool,
 }
 
 /// Where a connection meets a process.
-struct End {
-    process: usize,
+pub(super) struct End {
+    pub(super) process: usize,
     reader: Option<Waker>,
-    writer: Option<Waker>,
+    pub(super) writer: Option<Waker>,
     /// When its reader will be woken, if that is planned.
     wakes_at: Option<Instant>,
     /// The news of the other side's end is that late.
@@ -62,17 +62,19 @@ impl End {
 /// Connections come to be.
 impl State {
     /// Drawn for one dial.
-    pub(super) fn delays(&mut self) -> Delays {
+    pub(super) fn delays(&mut self, process: usize, name: &str) -> Delays {
+        let weather = self.weather_to(process, name);
         let mut choose = self.decisions.on(self.net);
-        let most = choose.log_uniform(self.weather.latency.0, self.weather.latency.1);
+        let most = choose.log_uniform(weather.latency.0, weather.latency.1);
         let [there, back] = [choose.below(most + 1), choose.below(most + 1)]
-            .map(|more| Duration::from_nanos(self.weather.coarse(most + more)));
+            .map(|more| Duration::from_nanos(weather.coarse(most + more)));
         Delays { there, back }
     }
 
     /// Lays a connection to whoever listens.
     pub(super) fn connect(&mut self, process: usize, name: &str, me: &Arc<Shared>) -> io::Result<Connection> {
-        let refused = self.decisions.on(self.fault).chance(self.weather.refused, 1_000);
+        let weather = self.weather_to(process, name);
+        let refused = self.decisions.on(self.fault).chance(weather.refused, 1_000);
         let to = self.listeners.get(name).filter(|_| !refused).map(|listener| listener.process);
         self.tell(|state| {
             let end = if to.is_some() { "" } else { ", in vain" };
@@ -84,7 +86,7 @@ impl State {
                 format!("nobody takes connections at {name}"),
             ));
         };
-        let pipes = [(); 2].map(|()| Pipe::new(Nature::drawn(&self.weather, self.decisions.on(self.net))));
+        let pipes = [(); 2].map(|()| Pipe::new(Nature::drawn(&weather, self.decisions.on(self.net))));
         let link = usize::try_from(self.serial()).unwrap_or(usize::MAX);
         self.links.insert(link, Link { pipes, ends: [End::new(process), End::new(to)], breaking: false });
         let end = |side| Connection {
@@ -113,14 +115,14 @@ impl State {
 /// Bytes move.
 impl State {
     fn read(&mut self, link: usize, side: usize, into: &mut [u8]) -> io::Result<usize> {
-        let now = self.agenda.now();
+        let (now, parted) = (self.agenda.now(), self.is_parted(link));
         let Some(Link { pipes, ends, .. }) = self.links.get_mut(&link) else { return Ok(0) };
         if ends[side].broken {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         let pipe = &mut pipes[1 - side];
         let due = pipe.next_arrival(now).is_some_and(|at| at <= now);
-        if !due || ends[side].over_at.is_some_and(|at| at > now) || into.is_empty() {
+        if !due || parted || ends[side].over_at.is_some_and(|at| at > now) || into.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         match pipe.arrive_within(into.len(), now, self.decisions.on(self.net)) {
@@ -200,8 +202,11 @@ impl State {
     }
 
     /// Plans when the reader of an end is woken.
-    fn plan_reading(&mut self, link: usize, side: usize) {
+    pub(super) fn plan_reading(&mut self, link: usize, side: usize) {
         let now = self.agenda.now();
+        if self.is_parted(link) {
+            return;
+        }
         let Some(Link { pipes, ends, .. }) = self.links.get_mut(&link) else { return };
         let end = &mut ends[side];
         let Some(at) = pipes[1 - side].next_arrival(now).map(|at| end.over_at.map_or(at, |over| at.max(over))) else {
@@ -220,11 +225,11 @@ impl State {
     }
 
     fn poll_readable(&mut self, link: usize, side: usize, waker: &Waker) -> Poll<io::Result<()>> {
-        let now = self.agenda.now();
+        let (now, parted) = (self.agenda.now(), self.is_parted(link));
         let Some(Link { pipes, ends, .. }) = self.links.get_mut(&link) else { return Poll::Ready(Ok(())) };
         let end = &mut ends[side];
         let due = pipes[1 - side].next_arrival(now).is_some_and(|at| at <= now);
-        if end.broken || (due && end.over_at.is_none_or(|at| at <= now)) {
+        if end.broken || (due && !parted && end.over_at.is_none_or(|at| at <= now)) {
             return Poll::Ready(Ok(()));
         }
         end.reader = Some(waker.clone());
@@ -276,7 +281,7 @@ impl State {
     }
 
     /// Both ends learn of the break in their own time; what is on the way is lost.
-    fn break_link(&mut self, link: usize) {
+    pub(super) fn break_link(&mut self, link: usize) {
         let Some(Link { pipes, breaking, .. }) = self.links.get_mut(&link) else { return };
         if std::mem::replace(breaking, true) {
             return;

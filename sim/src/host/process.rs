@@ -20,8 +20,11 @@ pub struct Process {
     index: usize,
 }
 
+/// How often a dial is tried where nothing arrives, and when again: as long as Linux does with its defaults.
+const DIAL_TRIES: u32 = 127;
+const DIAL_AGAIN: Duration = Duration::from_secs(1);
 /// What every hub and client of a simulation proves unless told otherwise.
-const KEY: [u8; 32] = *b"the key of a simulated commipc  ";
+pub(super) const KEY: [u8; 32] = *b"the key of a simulated commipc  ";
 
 impl Process {
     pub(super) const fn new(shared: Weak<Shared>, index: usize) -> Self {
@@ -71,6 +74,18 @@ impl Process {
         drop(remains);
     }
 
+    /// Waits until nothing parts this process from whoever listens, but not for ever.
+    async fn reach(&self, name: &str) -> io::Result<()> {
+        let parted = || self.with(false, |shared| shared.with(|state| state.is_parted_from(self.index, name)));
+        for _ in 0..DIAL_TRIES {
+            if !parted() {
+                return Ok(());
+            }
+            self.sleep(DIAL_AGAIN).await;
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing comes back from {name}")))
+    }
+
     fn name(&self) -> String {
         self.with(String::new(), |shared| shared.with(|state| state.name(self.index).to_owned()))
     }
@@ -109,8 +124,9 @@ impl Runtime for Process {
         Box::pin(async move {
             let name = memory_name(to)?;
             let Delays { there, back } =
-                me.with(None, |shared| Some(shared.with(|state| state.delays()))).ok_or_else(over)?;
+                me.with(None, |shared| Some(shared.with(|state| state.delays(me.index, &name)))).ok_or_else(over)?;
             me.sleep(there).await;
+            me.reach(&name).await?;
             let connected = me.with(Err(over()), |shared| shared.with(|state| state.connect(me.index, &name, shared)));
             me.sleep(back).await;
             connected

@@ -9,6 +9,8 @@ use commipc_protocol::{Instant, UnixMillis};
 use commipc_runtime::{BoxFuture, Connection};
 use core::time::Duration;
 
+use super::faults::Faults;
+use super::foreign::Woken;
 use super::net::{Link, Listener};
 use super::tasks::{MAIN, TaskWaker};
 use super::{Stalled, Wakes};
@@ -41,7 +43,9 @@ pub(super) struct State {
     order: Stream,
     pub(super) net: Stream,
     pub(super) fault: Stream,
+    pub(super) work: Stream,
     pub(super) weather: Weather,
+    pub(super) faults: Faults,
     pub(super) processes: Vec<Living>,
     pub(super) tasks: BTreeMap<u64, Task>,
     pub(super) sleepers: BTreeMap<u64, Waker>,
@@ -65,7 +69,7 @@ pub(super) struct Living {
 }
 
 pub(super) struct Task {
-    process: usize,
+    pub(super) process: usize,
     /// Taken while it is polled.
     future: Option<BoxFuture<'static, ()>>,
     waker: Arc<TaskWaker>,
@@ -83,7 +87,7 @@ pub(super) struct Remains {
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Beside the state, so that anybody may wake anybody at any time.
-    woken: Mutex<Vec<u64>>,
+    woken: Mutex<Woken>,
     main: Mutex<Option<Arc<TaskWaker>>>,
 }
 
@@ -92,8 +96,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) const fn new(state: State) -> Self {
-        Self { state: Mutex::new(state), woken: Mutex::new(Vec::new()), main: Mutex::new(None) }
+    pub(super) fn new(state: State) -> Self {
+        Self { state: Mutex::new(state), woken: Mutex::default(), main: Mutex::new(None) }
     }
 
     /// Changes the state, then wakes whom that concerns.
@@ -107,7 +111,12 @@ impl Shared {
     }
 
     pub(super) fn woken(&self, task: u64) {
-        lock(&self.woken).push(task);
+        lock(&self.woken).add(task);
+    }
+
+    /// This thread runs the simulation from now on: nobody else may wake anybody.
+    pub(super) fn is_home(&self) {
+        lock(&self.woken).is_home();
     }
 
     /// The waker of the main future.
@@ -127,14 +136,22 @@ impl Shared {
 
     /// The next happening and its time.
     pub(super) fn next(&self) -> Result<(Instant, Happening), Stalled> {
-        let woken = mem::take(&mut *lock(&self.woken));
+        let woken = lock(&self.woken).take();
         let mut state = lock(&self.state);
-        let State { agenda, decisions, order, tasks, .. } = &mut *state;
-        for task in woken {
-            agenda.plan(agenda.now(), Happening::Poll(task));
+        let now = state.agenda.now();
+        for task in woken.map_err(|what| Stalled::RealRuntime { at: now, what })? {
+            state.agenda.plan(now, Happening::Poll(task));
         }
-        let next = agenda.take(decisions.on(*order));
-        next.ok_or_else(|| Stalled::Deadlock { at: agenda.now(), tasks: tasks.len() })
+        loop {
+            let State { agenda, decisions, order, tasks, .. } = &mut *state;
+            let Some((at, happening)) = agenda.take(decisions.on(*order)) else {
+                return Err(Stalled::Deadlock { at: agenda.now(), tasks: tasks.len() });
+            };
+            if !state.waits(&happening) {
+                return Ok((at, happening));
+            }
+            state.faults.waiting.push(happening);
+        }
     }
 
     /// Starts a task, unless its process is dead; then the task comes back.
@@ -170,14 +187,16 @@ impl Shared {
 
 impl State {
     pub(super) fn new(mut decisions: Decisions) -> Self {
-        let (order, net, fault) = (decisions.stream("order"), decisions.stream("net"), decisions.stream("fault"));
+        let [order, net, fault, work] = ["order", "net", "fault", "work"].map(|name| decisions.stream(name));
         Self {
             agenda: Agenda::new(),
             decisions,
             order,
             net,
             fault,
+            work,
             weather: Weather::fair(),
+            faults: Faults::default(),
             processes: Vec::new(),
             tasks: BTreeMap::new(),
             sleepers: BTreeMap::new(),

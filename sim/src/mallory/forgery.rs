@@ -35,6 +35,10 @@ pub enum Field {
     Request,
     /// Which call it belongs to.
     Reference,
+    /// Its number among the pieces of a stream, or how many there are.
+    Index,
+    /// Whether it is the last piece of an item.
+    Continued,
     /// To whom.
     Target,
     /// What is said about it.
@@ -46,9 +50,8 @@ pub enum Field {
 }
 
 impl Field {
-    /// Every part but the layout's version and an item's index: another version is no message, and nothing that the core
-    /// takes has an index.
-    pub const ALL: [Self; 18] = [
+    /// Every part but the layout's version: another version is no message.
+    pub const ALL: [Self; 20] = [
         Self::Kind,
         Self::Flags,
         Self::Channel,
@@ -63,6 +66,8 @@ impl Field {
         Self::TimeLeft,
         Self::Request,
         Self::Reference,
+        Self::Index,
+        Self::Continued,
         Self::Target,
         Self::Metadata,
         Self::Payload,
@@ -87,6 +92,8 @@ impl Field {
             Self::TimeLeft => "alters the time left",
             Self::Request => "alters the request id",
             Self::Reference => "alters the reference",
+            Self::Index => "alters the index",
+            Self::Continued => "alters whether more follows",
             Self::Target => "alters the target",
             Self::Metadata => "alters the metadata",
             Self::Payload => "alters the payload",
@@ -105,10 +112,10 @@ pub(crate) fn altered(frame: &[u8], field: Field) -> Option<Vec<u8>> {
     let mut frame_type = kind;
     match field {
         Field::Kind => {
-            changed.kind = other_kind(header.kind)?;
+            changed.kind = other_kind(&header)?;
             frame_type = changed.kind.into();
         }
-        Field::Flags => changed.flags = with_raw(header.flags, !header.flags.has(Flags::RAW)),
+        Field::Flags => changed.flags = with(header.flags, Flags::RAW),
         Field::Channel => changed.channel = other(header.channel, "a", "b")?,
         Field::Event => changed.event = other(header.event, "x", "y")?,
         Field::Epoch => changed.epoch += 1,
@@ -126,6 +133,10 @@ pub(crate) fn altered(frame: &[u8], field: Field) -> Option<Vec<u8>> {
         Field::Reference => {
             *reference.first_mut()? ^= 1;
             changed.reference = &reference;
+        }
+        Field::Index => changed.index = piece(&header)?.index + 1,
+        Field::Continued => {
+            changed.flags = with(piece(&header).filter(|it| it.kind == Kind::Item)?.flags, Flags::CONTINUED);
         }
         Field::Target => {
             let (client, hub) = header.target.get()?;
@@ -155,6 +166,35 @@ pub(crate) fn forged(frame: &[u8], serial: u64, made_up: &[u8; 32]) -> Option<Ve
     let (seq, bseq) = (header.seq + serial, if header.bseq == 0 { 0 } else { header.bseq + 1 });
     let payload = [&b"forged by a hub "[..], &serial.to_be_bytes()].concat();
     framed(kind, hop, &Header { seq, bseq, ..header }, &payload, made_up)
+}
+
+/// An answer to a call, by somebody who was not called, unsigned.
+pub(crate) fn answered(call: &[u8], by: Name<'_>) -> Option<Vec<u8>> {
+    let (_, hop, message) = parts(call)?;
+    let asked = message.header;
+    let header = Header {
+        kind: Kind::Answer,
+        flags: Flags::NONE.with_if(Flags::RAW, true),
+        sender: by,
+        instance: &[0x77; 16],
+        time_left: 0,
+        epoch: 0,
+        target: Target::new(asked.sender, asked.origin),
+        metadata: &[],
+        ..asked
+    };
+    framed(FrameType::Answer, hop, &header, b"nobody asked me", &[])
+}
+
+/// What somebody said, as if another had said it later, with the same signature.
+pub(crate) fn as_own(frame: &[u8], by: Name<'_>, serial: u64) -> Option<Vec<u8>> {
+    let (kind, hop, message) = parts(frame)?;
+    let said = message.header;
+    let bseq = if said.bseq > 0 { serial } else { 0 };
+    let header = Header { sender: by, instance: &[0x77; 16], seq: serial, bseq, ..said };
+    let frame = framed(kind, hop, &header, message.payload, message.tag)?;
+    // Beyond the numbers that its own client uses.
+    if kind == FrameType::Call { rerouted(&frame, 0x3f00_0000 | (serial as u32 & 0xffff)) } else { Some(frame) }
 }
 
 /// The same message on another route.
@@ -196,19 +236,29 @@ pub(crate) fn frame(kind: FrameType, body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A kind that a message can have instead without any other change.
-const fn other_kind(kind: Kind) -> Option<Kind> {
-    match kind {
+const fn other_kind(header: &Header<'_>) -> Option<Kind> {
+    match header.kind {
         Kind::Broadcast => Some(Kind::Beacon),
         Kind::Call => Some(Kind::Send),
         Kind::Answer => Some(Kind::Fault),
         Kind::Fault => Some(Kind::Answer),
-        Kind::Send | Kind::Item | Kind::End | Kind::Cancel | Kind::Beacon => None,
+        Kind::Item if header.flags.has(Flags::CONTINUED) => None,
+        Kind::Item => Some(Kind::End),
+        Kind::End => Some(Kind::Item),
+        Kind::Send | Kind::Cancel | Kind::Beacon => None,
     }
 }
 
-fn with_raw(flags: Flags, raw: bool) -> Flags {
-    let keep = |kept: Flags, flag| kept.with_if(flag, flags.has(flag));
-    [Flags::IDEMPOTENT, Flags::STREAM].into_iter().fold(Flags::NONE, keep).with_if(Flags::RAW, raw)
+/// A header, if it is that of a piece of a stream or of a stream's end.
+fn piece<'a, 'b>(header: &'a Header<'b>) -> Option<&'a Header<'b>> {
+    matches!(header.kind, Kind::Item | Kind::End).then_some(header)
+}
+
+/// The same flags but for this one.
+fn with(flags: Flags, changed: Flags) -> Flags {
+    let all = [Flags::IDEMPOTENT, Flags::STREAM, Flags::FROM_CALLER, Flags::RAW, Flags::CONTINUED];
+    let is_set = |flag| flags.has(flag) != (flag == changed);
+    all.into_iter().fold(Flags::NONE, |kept, flag| kept.with_if(flag, is_set(flag)))
 }
 
 fn other<'a>(name: Name<'_>, one: &'a str, another: &'a str) -> Option<Name<'a>> {

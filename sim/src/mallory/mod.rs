@@ -9,11 +9,14 @@
 
 pub(crate) mod forgery;
 mod orders;
+mod rollback;
+mod streams;
 mod tricks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use commipc_protocol::auth::JoinVerifier;
 use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::wire::{Control as _, Done, FrameType, Hello, MAGIC, Open, Protect};
 use commipc_protocol::{ChannelName, ClientId, Deadline, Input, LinkId, Machine, Now, Output};
@@ -41,6 +44,8 @@ pub struct Mallory {
     withheld: BTreeSet<(ClientId, Withheld)>,
     /// Protections of each channel, as members were challenged.
     records: BTreeMap<ChannelName, Vec<(u64, Salt)>>,
+    /// What to check proofs of a channel's protections with.
+    verifiers: BTreeMap<(ChannelName, u64), JoinVerifier>,
     played: BTreeMap<&'static str, u64>,
     serial: u64,
 }
@@ -58,6 +63,10 @@ struct Wire {
     opens: BTreeMap<u64, ChannelName>,
     /// An answer that waits for another one to be swapped with.
     held: Option<Bytes>,
+    broken: streams::Broken,
+    greeting: rollback::Greeting,
+    /// Openings that are to prove an earlier protection.
+    asked_back: BTreeMap<u64, rollback::Asked>,
 }
 
 /// A signed frame that passed.
@@ -85,6 +94,7 @@ impl Mallory {
             seen: VecDeque::new(),
             withheld: BTreeSet::new(),
             records: BTreeMap::new(),
+            verifiers: BTreeMap::new(),
             played: BTreeMap::new(),
             serial: 0,
         }
@@ -171,6 +181,7 @@ impl Mallory {
             self.wires.get_mut(&link).filter(|wire| wire.greeted).and_then(|wire| next(&mut wire.from_client))
         {
             if self.passes_to_hub(link, &frame) {
+                let frame = self.grants(&frame).unwrap_or(frame);
                 self.hub.handle_input(now, Input::Received { link, data: frame });
             }
         }
@@ -180,6 +191,10 @@ impl Mallory {
         let (Some(kind), Some(body)) = (frame.get(4).copied().and_then(FrameType::from_number), frame.get(5..)) else {
             return true;
         };
+        self.keeps(link, kind, frame, body);
+        if kind == FrameType::Join && self.admits_back(link, body) {
+            return false;
+        }
         if kind == FrameType::Hello
             && let Ok(hello) = Hello::parse(body)
             && let Some(wire) = self.wires.get_mut(&link)
@@ -197,7 +212,7 @@ impl Mallory {
             && self.draws(Trick::HideRotation)
         {
             let mut done = BytesMut::new();
-            Done { id: protect.id, code: 0, epoch: None, owner: None, proof: None }.encode(&mut done);
+            Done { id: protect.id, code: 0, epoch: None, owner: None, last_epoch: None, proof: None }.encode(&mut done);
             if let Some(done) = forgery::frame(FrameType::Done, &done) {
                 self.play(Trick::HideRotation.name());
                 self.emit(link, &done);

@@ -28,6 +28,18 @@ pub enum Trick {
     Swap,
     /// Says that a call was not executed whose answer it holds.
     Deny,
+    /// Keeps the pieces of a stream back from one on, and lets its end pass.
+    Cut,
+    /// Keeps one piece of a stream back.
+    Skip,
+    /// Gives a piece of a stream twice.
+    Double,
+    /// Gives a piece of a stream after the next one.
+    Reorder,
+    /// Exchanges pieces of two streams.
+    Switch,
+    /// Grants more of a stream than is wanted.
+    Grant,
     /// Keeps broadcasts back.
     Hide,
     /// Keeps beacons back.
@@ -54,6 +66,12 @@ impl Trick {
             Self::Return => "returns a member's own message",
             Self::Swap => "swaps two answers",
             Self::Deny => "denies that a call was executed",
+            Self::Cut => "cuts a stream",
+            Self::Skip => "skips a piece of a stream",
+            Self::Double => "doubles a piece of a stream",
+            Self::Reorder => "reorders the pieces of a stream",
+            Self::Switch => "switches pieces of two streams",
+            Self::Grant => "grants more than is wanted",
             Self::Hide => "hides a broadcast",
             Self::HideBeacons => "hides a beacon",
             Self::Downgrade => "downgrades a protected channel",
@@ -118,6 +136,12 @@ impl Malice {
             (Trick::Return, 60),
             (Trick::Swap, 150),
             (Trick::Deny, 30),
+            (Trick::Cut, 10),
+            (Trick::Skip, 10),
+            (Trick::Double, 60),
+            (Trick::Reorder, 20),
+            (Trick::Switch, 60),
+            (Trick::Grant, 100),
             (Trick::Hide, 60),
             (Trick::Downgrade, 60),
             (Trick::RollBack, 500),
@@ -136,6 +160,9 @@ impl Malice {
 impl Mallory {
     pub(super) fn passes_to_client(&mut self, link: LinkId, frame: Bytes) {
         let kind = frame.get(4).copied().and_then(FrameType::from_number);
+        if kind == Some(FrameType::Challenge) {
+            self.keeps_challenge(link, &frame);
+        }
         if kind == Some(FrameType::JoinChallenge) && self.challenges(link, &frame) {
             return;
         }
@@ -171,6 +198,9 @@ impl Mallory {
     fn keeps_back(&mut self, link: LinkId, to: &ClientId, by: &str, frame: &Bytes) -> bool {
         let Some((kind, _, message)) = forgery::parts(frame) else { return false };
         let is_reply = matches!(message.header.kind, Kind::Answer | Kind::Fault);
+        if self.breaks_stream(link, to, by, frame) {
+            return true;
+        }
         if kind == FrameType::Broadcast && self.draws(Trick::Hide)
             || kind == FrameType::Beacon && self.draws(Trick::HideBeacons)
         {
@@ -196,7 +226,7 @@ impl Mallory {
         true
     }
 
-    fn instead(
+    pub(super) fn instead(
         &mut self,
         link: LinkId,
         to: &ClientId,
@@ -213,7 +243,7 @@ impl Mallory {
     }
 
     /// Tells that somebody will never be given this.
-    fn withhold(&mut self, from: &ClientId, by: &str, frame: &[u8]) {
+    pub(super) fn withhold(&mut self, from: &ClientId, by: &str, frame: &[u8]) {
         let Some((_, _, message)) = forgery::parts(frame).filter(|(_, _, message)| message.payload.len() >= UNIQUE)
         else {
             return;
@@ -298,7 +328,7 @@ impl Mallory {
         let Some(channel) = self.wires.get(&link).and_then(|wire| wire.opens.get(&challenge.id)).cloned() else {
             return false;
         };
-        let records = self.records.entry(channel).or_default();
+        let records = self.records.entry(channel.clone()).or_default();
         if !records.contains(&(challenge.epoch, *challenge.salt)) {
             records.push((challenge.epoch, *challenge.salt));
         }
@@ -311,13 +341,14 @@ impl Mallory {
                 1 => (Some(0), None),
                 _ => (Some(challenge.epoch), Some(&made_up)),
             };
-            Done { id: challenge.id, code: 0, epoch, owner: Some(false), proof }.encode(&mut body);
+            Done { id: challenge.id, code: 0, epoch, owner: Some(false), last_epoch: None, proof }.encode(&mut body);
             return self.answers(link, FrameType::Done, &body, Trick::Downgrade);
         }
         let drawn = self.rng.next_u64() as usize;
         if let Some((epoch, salt)) = earlier.get(drawn % earlier.len().max(1))
             && self.draws(Trick::RollBack)
         {
+            self.asks_back(link, channel, &challenge, *epoch);
             JoinChallenge { epoch: *epoch, salt, ..challenge }.encode(&mut body);
             return self.answers(link, FrameType::JoinChallenge, &body, Trick::RollBack);
         }

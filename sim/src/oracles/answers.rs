@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use commipc_protocol::client::{Answer, CallFailure, Command, Event, Incoming, Payload, Request, RequestId, Token};
+use commipc_protocol::client::{
+    Answer, Away, CallFailure, Command, Event, EventKind, Incoming, Payload, Request, RequestId, Token,
+};
 use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input, Instant, Output};
 
 use super::{Content, Oracle, Resident, SYSTEM, Seen, Verdict, ensure, is_hubs_own};
@@ -18,13 +20,15 @@ pub struct Answers<R = RequestId> {
     /// The ids clients ask for: a hub gives no other.
     ids: BTreeMap<NodeId, ClientId>,
     calls: BTreeMap<(NodeId, Token), Content>,
-    provided: BTreeMap<(NodeId, Token), (ChannelName, EventName)>,
+    provided: BTreeMap<(NodeId, Token), (ChannelName, EventName, EventKind)>,
     /// Of each caller and content: how often it was called and may have been executed, and how often requested.
     counts: BTreeMap<(ClientId, Content), Count>,
     requests: BTreeMap<(NodeId, R), (ClientId, Content)>,
     /// Requests on a channel that their provider has left meanwhile: they go on without it.
     detached: BTreeSet<(NodeId, R)>,
     given: Vec<Given>,
+    /// Requests for streams, which are judged elsewhere.
+    streams: BTreeSet<(NodeId, R)>,
     /// Answered since all outputs were taken: the end of such a request may have been on its way.
     fresh: BTreeSet<(NodeId, R)>,
 }
@@ -32,8 +36,16 @@ pub struct Answers<R = RequestId> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     called: u32,
+    /// It may be asked again where a connection goes before its answer.
+    repeats: bool,
     unexecuted: u32,
     requested: u32,
+}
+
+impl Count {
+    const fn is_fine(self) -> bool {
+        self.repeats || self.requested + self.unexecuted <= self.called
+    }
 }
 
 #[derive(Debug)]
@@ -54,6 +66,7 @@ impl<R> Default for Answers<R> {
             requests: BTreeMap::new(),
             detached: BTreeSet::new(),
             given: Vec::new(),
+            streams: BTreeSet::new(),
             fresh: BTreeSet::new(),
         }
     }
@@ -92,13 +105,15 @@ impl Oracle for Answers {
 impl<R: Copy + Ord + Debug> Answers<R> {
     fn asked(&mut self, node: NodeId, command: &Command) {
         match command {
-            Command::Provide { token, channel, event, .. } => {
-                self.provided.insert((node, *token), (channel.clone(), event.clone()));
+            Command::Provide { token, channel, event, kind } => {
+                self.provided.insert((node, *token), (channel.clone(), event.clone(), *kind));
             }
             Command::Call { token, outgoing, .. } => {
                 let content = Content::said(outgoing);
                 if let Some(id) = self.ids.get(&node) {
-                    self.counts.entry((id.clone(), content.clone())).or_default().called += 1;
+                    let count = self.counts.entry((id.clone(), content.clone())).or_default();
+                    count.called += 1;
+                    count.repeats |= outgoing.idempotent && outgoing.away == Away::Repeat;
                 }
                 self.calls.insert((node, *token), content);
             }
@@ -125,6 +140,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             | Command::Answer { .. }
             | Command::Send { .. }
             | Command::Broadcast { .. }
+            | Command::Drain(_)
             | Command::Close => {}
         }
     }
@@ -150,6 +166,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Ready(_)
             | Event::Done { .. }
             | Event::Sent { .. }
@@ -171,18 +188,24 @@ impl<R: Copy + Ord + Debug> Answers<R> {
     }
 
     fn request_ended(&mut self, node: NodeId, request: R) -> Verdict {
-        let known = self.requests.remove(&(node, request)).is_some() || self.fresh.remove(&(node, request));
+        let known = self.requests.remove(&(node, request)).is_some()
+            || self.fresh.remove(&(node, request))
+            || self.streams.contains(&(node, request));
         ensure(known, || format!("{node:?} was told the end of {request:?}, which it did not have"))
     }
 
     fn requested(&mut self, node: NodeId, request: R, provider: Token, heard: &Incoming) -> Verdict {
         let wanted = self.provided.get(&(node, provider));
-        let fits = wanted.is_some_and(|(channel, event)| *channel == heard.channel && *event == heard.event);
+        let fits = wanted.is_some_and(|(channel, event, _)| *channel == heard.channel && *event == heard.event);
         ensure(fits, || format!("{node:?} was asked {heard:?} as {provider:?}, which is {wanted:?}"))?;
+        if wanted.is_some_and(|(_, _, kind)| kind.streams()) {
+            self.streams.insert((node, request));
+            return Ok(());
+        }
         let key = (heard.sender.client.clone(), Content::heard(heard));
         let count = self.counts.entry(key.clone()).or_default();
         count.requested += 1;
-        ensure(count.requested + count.unexecuted <= count.called, || {
+        ensure(count.is_fine(), || {
             format!("{node:?} was asked twice, in vain or what nobody called: {heard:?} ({count:?})")
         })?;
         let before = self.requests.insert((node, request), key);
@@ -207,7 +230,7 @@ impl<R: Copy + Ord + Debug> Answers<R> {
                 let Some(id) = self.ids.get(&node) else { return Ok(()) };
                 let Some(count) = self.counts.get_mut(&(id.clone(), call)) else { return Ok(()) };
                 count.unexecuted += 1;
-                ensure(count.requested + count.unexecuted <= count.called, || {
+                ensure(count.is_fine(), || {
                     format!("{token:?} of {node:?} ended unexecuted ({failure}), but its provider was asked")
                 })
             }
@@ -235,7 +258,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use commipc_protocol::Refusal;
-    use commipc_protocol::client::{EventKind, Failure};
+    use commipc_protocol::client::Failure;
 
     const CALLER: NodeId = NodeId::new(1);
     const PROVIDER: NodeId = NodeId::new(2);

@@ -36,6 +36,10 @@ impl Oracle for Authentication {
         }
     }
 
+    fn died(&mut self, node: NodeId) {
+        self.present.retain(|(hub, _)| *hub != node);
+    }
+
     fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         match sight {
             Sight::Linked { with, as_link, .. } => {
@@ -93,8 +97,12 @@ impl Authentication {
             | hub::Event::Withdrawn { .. }
             | hub::Event::ProtectionChanged { .. }
             | hub::Event::Terminated { .. }
+            | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
+            | hub::Event::SlowConsumer { .. }
+            | hub::Event::Draining { .. }
+            | hub::Event::Drained { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

@@ -100,6 +100,7 @@ impl Deliveries {
             | Command::Call { .. }
             | Command::Cancel { .. }
             | Command::Answer { .. }
+            | Command::Drain(_)
             | Command::Close => {}
         }
     }
@@ -129,6 +130,7 @@ impl Deliveries {
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Ready(_)
             | Event::Done { .. }
             | Event::Sent { .. }

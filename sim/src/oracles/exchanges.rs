@@ -18,6 +18,8 @@ pub(super) struct Exchanges<R = RequestId> {
     /// What was said since a node's outputs were drained: a change that is told now may be older than it.
     fresh_calls: BTreeSet<(NodeId, Token)>,
     fresh_answers: BTreeSet<(NodeId, usize)>,
+    /// Calls that may wait for a connection, and so be made under whatever holds then.
+    waiting: BTreeSet<(NodeId, Token)>,
 }
 
 /// Under which protection something was said, or none. More than one where that changed at the same time.
@@ -47,6 +49,7 @@ impl<R> Default for Exchanges<R> {
             given: Vec::new(),
             fresh_calls: BTreeSet::new(),
             fresh_answers: BTreeSet::new(),
+            waiting: BTreeSet::new(),
         }
     }
 }
@@ -55,6 +58,10 @@ impl<R: Copy + Ord> Exchanges<R> {
     pub(super) fn called(&mut self, node: NodeId, token: Token, content: Content, sealed: Option<Salt>) {
         self.calls.insert((node, token), Call { content, under: vec![sealed] });
         self.fresh_calls.insert((node, token));
+    }
+
+    pub(super) fn waits(&mut self, node: NodeId, token: Token) {
+        self.waiting.insert((node, token));
     }
 
     pub(super) fn requested(&mut self, node: NodeId, request: R, caller: ClientId, content: Content) {
@@ -73,7 +80,7 @@ impl<R: Copy + Ord> Exchanges<R> {
 
     /// What a node signs under changes; what was said just now may have been said after it.
     pub(super) fn sealed(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
-        for key in self.fresh_calls.iter().filter(|(caller, _)| *caller == node) {
+        for key in self.fresh_calls.union(&self.waiting).filter(|(caller, _)| *caller == node) {
             if let Some(call) = self.calls.get_mut(key).filter(|call| call.content.channel == *channel) {
                 call.under.push(sealed);
             }

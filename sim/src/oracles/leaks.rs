@@ -1,4 +1,5 @@
-//! When all peers are gone, a machine holds what it held before the first came.
+//! When everything asked has ended, a machine holds nothing of it; and when all peers are gone, what it held before the
+//! first came.
 
 use commipc_protocol::Instant;
 
@@ -15,11 +16,19 @@ impl Census {
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|(_, count)| *count == 0)
     }
+
+    /// What is held that does not stay for as long as peers do.
+    pub(crate) fn left(&self) -> Vec<(&'static str, usize)> {
+        self.0.iter().filter(|(what, count)| *count > 0 && !STAYS.contains(what)).copied().collect()
+    }
 }
 
-/// Holds that nothing is left behind. Fed by the world after the last peer has gone.
+/// Holds that nothing is left behind. Fed by the world when nothing is under way, and after the last peer has gone.
 #[derive(Debug, Default)]
 pub struct Leaks;
+
+/// What stays for as long as peers do; who asks whether they are there has something to send.
+const STAYS: [&str; 7] = ["links", "clients", "channels", "memory", "timers", "buffered", "unwritten"];
 
 impl Oracle for Leaks {
     fn name(&self) -> &'static str {
@@ -28,6 +37,11 @@ impl Oracle for Leaks {
 
     fn saw(&mut self, _: Instant, _: NodeId, _: &Seen<'_>) -> Verdict {
         Ok(())
+    }
+
+    fn rested(&mut self, node: NodeId, census: &Census) -> Verdict {
+        let left = census.left();
+        ensure(left.is_empty(), || format!("{node:?} is asked for nothing and holds {left:?}"))
     }
 
     fn emptied(&mut self, node: NodeId, census: &Census) -> Verdict {
@@ -44,5 +58,8 @@ mod tests {
         let mut leaks = Leaks;
         leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("calls", 0)])).unwrap();
         assert!(leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("calls", 1)])).is_err());
+        assert!(leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("timers", 1)])).is_err());
+        leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("calls", 0), ("timers", 1)])).unwrap();
+        assert!(leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("streams", 1)])).is_err());
     }
 }

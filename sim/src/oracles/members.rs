@@ -131,6 +131,7 @@ impl Members {
             | Command::Send { .. }
             | Command::Broadcast { .. }
             | Command::Answer { .. }
+            | Command::Drain(_)
             | Command::Close => {}
         }
     }
@@ -158,6 +159,7 @@ impl Members {
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Ready(_)
             | Event::Sent { .. }
             | Event::Answered { .. }
@@ -264,8 +266,12 @@ impl Members {
             | hub::Event::Rejected { .. }
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
+            | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
+            | hub::Event::SlowConsumer { .. }
+            | hub::Event::Draining { .. }
+            | hub::Event::Drained { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }

@@ -10,6 +10,10 @@ mod authentication;
 mod deliveries;
 mod endings;
 mod exchanges;
+mod flows;
+#[cfg(test)]
+mod flows_tests;
+mod forgeries;
 mod gaps;
 mod leaks;
 mod members;
@@ -25,6 +29,7 @@ mod scene;
 mod seals;
 #[cfg(test)]
 mod seals_tests;
+mod streams;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Incoming, Outgoing, Payload};
@@ -38,6 +43,7 @@ pub use answers::Answers;
 pub use authentication::Authentication;
 pub use deliveries::Deliveries;
 pub use endings::Endings;
+pub use forgeries::Forgeries;
 pub use leaks::{Census, Leaks};
 pub use members::Members;
 pub use outputs::Outputs;
@@ -45,6 +51,7 @@ pub use owners::Owners;
 pub use providers::Providers;
 pub use requests::Requests;
 pub use seals::Seals;
+pub use streams::Streams;
 
 /// Nothing, or what is wrong in one sentence.
 pub type Verdict = Result<(), String>;
@@ -87,6 +94,17 @@ pub trait Oracle {
     /// When it cannot be.
     fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict;
 
+    /// Nothing more is asked of a node and all time limits have passed; this is what it still holds.
+    ///
+    /// # Errors
+    /// When it holds something of what was asked before.
+    fn rested(&mut self, _node: NodeId, _census: &Census) -> Verdict {
+        Ok(())
+    }
+
+    /// The process of a node died without a word, and what it held is gone.
+    fn died(&mut self, _node: NodeId) {}
+
     /// Every peer of a node is gone; this is what it still holds.
     ///
     /// # Errors
@@ -112,9 +130,25 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Deliveries::default()),
         Box::new(Answers::default()),
         Box::new(Endings::default()),
+        Box::new(Streams::default()),
         Box::new(Providers::default()),
         Box::new(Owners::default()),
         Box::new(Members::default()),
+        Box::new(Seals::default()),
+        Box::new(Forgeries),
+        Box::new(Authentication::default()),
+        Box::new(Outputs::default()),
+        Box::new(Leaks),
+    ]
+}
+
+/// Every oracle whose truth does not depend on what clients ask by themselves when their connections come back.
+#[must_use]
+pub fn of_returning() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(Requests::default()),
+        Box::new(Deliveries::default()),
+        Box::new(Answers::default()),
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),

@@ -39,6 +39,10 @@ impl Oracle for Outputs {
         self.size += 1;
     }
 
+    fn died(&mut self, node: NodeId) {
+        self.at.remove(&node);
+    }
+
     fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         let size = self.size;
         let budget = self.at.entry(node).or_default();

@@ -35,6 +35,9 @@ pub struct Owners {
     asked: Vec<Op>,
     /// How often the hub said that such a thing was done, beyond what was confirmed.
     pub(super) claimed: BTreeMap<(End, ChannelName, What), usize>,
+    /// How many Reclaims may be confirmed of which the hub says nothing more: it said that their client owns the channel, and
+    /// by which of several causes cannot be told.
+    spare: BTreeMap<(End, ChannelName), usize>,
     /// Who gave a channel up without being asked, since what it had asked for came too late.
     excused: BTreeSet<(End, ChannelName)>,
     /// Owners by their confirmations, while nothing speaks against it.
@@ -155,7 +158,7 @@ impl Owners {
                 self.opens.entry((node, channel.clone())).or_default().push((*token, end, *access));
                 return;
             }
-            Command::Close => {
+            Command::Close | Command::Drain(_) => {
                 self.certain.retain(|(owner, _)| *owner != node);
                 return;
             }
@@ -209,6 +212,7 @@ impl Owners {
             | Event::Reconnect(_)
             | Event::DeriveChannelKey { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Closed(_)
             | Event::Ready(_)
             | Event::Sent { .. }
@@ -271,12 +275,14 @@ impl Owners {
         let again = match op.what {
             // Once more without a change.
             What::Unprotect => op.idle,
-            What::Reclaim => op.idle || room.is_some_and(|room| room.unknown),
+            What::Reclaim => room.is_some_and(|room| room.unknown),
             What::Protect | What::Terminate | What::Leave => false,
         };
         let claims = self.claimed.get_mut(&(op.end, op.channel.clone(), op.what));
         let claimed = claims.filter(|claims| **claims > 0).map(|claims| *claims -= 1).is_some();
-        ensure(claimed || again || op.what == What::Leave, || {
+        let spare = self.spare.get_mut(&(op.end, op.channel.clone())).filter(|_| op.what == What::Reclaim && !claimed);
+        let spared = spare.filter(|spare| **spare > 0).map(|spare| *spare -= 1).is_some();
+        ensure(claimed || again || spared || op.what == What::Leave, || {
             format!("{op:?} is confirmed, and the hub did not say so")
         })?;
         let lasts = matches!(op.what, What::Protect | What::Unprotect | What::Reclaim);
@@ -313,9 +319,13 @@ impl Owners {
                 let gone = Some(*link);
                 self.asked.retain(|op| op.end != gone);
                 self.claimed.retain(|(end, ..), _| *end != gone);
+                self.spare.retain(|(end, _), _| *end != gone);
                 self.excused.retain(|(end, _)| *end != gone);
                 self.opens.values_mut().for_each(|opens| opens.retain(|(_, end, _)| *end != gone));
                 Ok(())
+            }
+            hub::Event::Cleared { channel, client } => {
+                Err(format!("{client} has cleared {channel}, and nobody here is an admin"))
             }
             hub::Event::Joined { .. }
             | hub::Event::Left { .. }
@@ -444,8 +454,9 @@ impl Owners {
         let back = returns && !(offered || opened) && (inherits || self.claim_if_open(end, channel, What::Reclaim));
         if returns && (offered || opened) {
             // By what it asked, by what it was asked or by opening cannot be told from outside.
-            let reclaims = |op: &&mut Op| op.end == end && op.channel == *channel && op.what == What::Reclaim;
-            self.asked.iter_mut().filter(reclaims).for_each(|op| op.idle = true);
+            let (open, claimed) = self.open_and_claimed(end, channel, What::Reclaim);
+            let spare = self.spare.entry((end, channel.clone())).or_default();
+            *spare = (*spare + 1).min(open.saturating_sub(claimed));
         }
         let room = self.rooms.entry((hub, channel.clone())).or_default();
         let fine = back || offered || opened;

@@ -148,6 +148,26 @@ fn v11_only_the_owner_comes_back() {
     assert!(back.tells(1, other).is_err(), "it owns the channel for certain");
 }
 
+/// Whether it came back by asking or by being asked cannot be told, and it has asked once more by then.
+#[test]
+fn who_may_have_come_back_in_two_ways_is_confirmed_once_without_the_hubs_word() {
+    let mut back = scene(hold(AfterGrace::Promote));
+    cut(&mut back).unwrap();
+    back.hub_tells(hub::Event::OwnerChanged { channel: channel(), owner: None }).unwrap();
+    back.connects(1).unwrap();
+    joins(&mut back, 1, None).unwrap();
+    asks(&mut back, 1, 9, What::Reclaim);
+    let event = Output::Event(Told::Hub(owns(1)));
+    back.0.saw(Instant::from_nanos(30_000_000_000), NodeId::new(HUB), &Sight::Gave(&event)).unwrap();
+    asks(&mut back, 1, 10, What::Reclaim);
+    back.hub_tells(owns(1)).unwrap();
+    for token in [9, 10] {
+        back.tells(1, Event::Done { token: Token(token), result: Ok(()) }).unwrap();
+    }
+    asks(&mut back, 1, 11, What::Reclaim);
+    assert!(back.tells(1, Event::Done { token: Token(11), result: Ok(()) }).is_err(), "the hub said nothing of it");
+}
+
 #[test]
 fn d9_who_takes_over_inherits_and_nobody_else() {
     let ends = |why| hub::Event::Disconnected { link: hub_link(1), client: id(1), why };

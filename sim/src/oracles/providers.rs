@@ -32,6 +32,8 @@ pub struct Providers {
     giving: BTreeSet<(NodeId, Token, Place)>,
     /// Asked for before it was taken away, so that a confirmation may be older than that.
     stale: BTreeSet<(NodeId, Token)>,
+    /// Taken by the end of a channel that the client has not been told of: it may still confirm that to itself.
+    untold: BTreeSet<(NodeId, Place)>,
     /// Taken from somebody who did not give it back, since the hub's outputs were drained.
     taken: BTreeSet<(NodeId, Place)>,
 }
@@ -85,7 +87,7 @@ impl Providers {
                 self.forget(node, |(held, _)| held == channel);
                 self.asked.retain(|key, place| !here(key, place));
             }
-            Command::Close => self.forget(node, |_| true),
+            Command::Close | Command::Drain(_) => self.forget(node, |_| true),
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
@@ -110,11 +112,15 @@ impl Providers {
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
         if let Event::ChannelClosed { channel, .. } = event {
             self.forget(node, |(held, _)| held == channel);
+            self.untold.retain(|(holder, (held, _))| *holder != node || held != channel);
+        }
+        if let Event::Closed(_) = event {
+            self.untold.retain(|(holder, _)| *holder != node);
         }
         let Event::Done { token, result } = event else { return Ok(()) };
         self.giving.retain(|(giver, asked, _)| (*giver, *asked) != (node, *token));
         let Some(place) = self.asked.remove(&(node, *token)) else { return Ok(()) };
-        let stale = self.stale.remove(&(node, *token));
+        let stale = self.stale.remove(&(node, *token)) || self.untold.contains(&(node, place.clone()));
         if result.is_err() || stale || self.people.is_cut_off(node) {
             return Ok(());
         }
@@ -132,7 +138,9 @@ impl Providers {
         match event {
             hub::Event::Provided { channel, event, client, kind: _ } => {
                 let before = self.claimed.insert((node, (channel.clone(), event.clone())), client.clone());
-                ensure(before.is_none(), || format!("{client:?} and {before:?} both provide {channel}/{event}"))
+                // Who provides it in another way than before has replaced itself.
+                let other = before.filter(|before| before != client);
+                ensure(other.is_none(), || format!("{client:?} and {other:?} both provide {channel}/{event}"))
             }
             hub::Event::Withdrawn { channel, event, client } => {
                 let place = (channel.clone(), event.clone());
@@ -156,8 +164,12 @@ impl Providers {
             | hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::OwnerChanged { .. }
+            | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::Store { .. }
+            | hub::Event::SlowConsumer { .. }
+            | hub::Event::Draining { .. }
+            | hub::Event::Drained { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }
@@ -170,6 +182,7 @@ impl Providers {
             self.giving.remove(&given);
             return;
         }
+        self.untold.insert((who, place.clone()));
         let held = self.certain.len();
         self.certain.retain(|(holder, _), held| *holder != who || *held != place);
         let asked = self.asked.iter().filter(|((asker, _), asked)| *asker == who && **asked == place);

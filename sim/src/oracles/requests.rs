@@ -75,6 +75,7 @@ impl Requests {
             | Command::ChannelKeyFailed { .. }
             | Command::Cancel { .. }
             | Command::Answer { .. }
+            | Command::Drain(_)
             | Command::Close => return Ok(()),
         };
         let before = self.open.insert((node, token), ending);
@@ -100,6 +101,7 @@ impl Requests {
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
+            | Event::Draining { .. }
             | Event::Ready(_)
             | Event::Request(_)
             | Event::RequestEnded { .. }

@@ -5,10 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Command, Event, Failure, Message, Outgoing, Payload, Token};
+use commipc_protocol::client::{
+    Away, Command, Event, Failure, Message, Outgoing, Payload, ReconnectEvent, StreamCommand, Token,
+};
 use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
 
 use super::exchanges::Exchanges;
+use super::flows::Flows;
 use super::gaps::Gaps;
 use super::{Content, Oracle, Password, Resident, Salt, Seen, Verdict, ensure};
 use crate::engine::Sight;
@@ -28,12 +31,17 @@ pub struct Seals {
     asked: BTreeMap<(NodeId, Token), (ChannelName, What)>,
     handles: BTreeMap<(NodeId, ChannelName), Handle>,
     said: BTreeMap<(ClientId, Way, Content), Vec<Said>>,
+    /// What may wait for a connection, and so be said under whatever holds then.
+    waiting: Vec<(NodeId, (ClientId, Way, Content), usize)>,
     /// What was said since its node's outputs were drained: a change that is told now may be older than it.
     fresh: Vec<(NodeId, (ClientId, Way, Content), usize)>,
     /// Of messages that must be signed or go nowhere: those that were said where nothing is signed.
     unsigned: BTreeSet<(NodeId, Token)>,
+    /// Whose connection is away, or not yet as it was: what they leave is left at once.
+    away: BTreeSet<NodeId>,
     withheld: BTreeSet<(ClientId, Withheld)>,
     exchanges: Exchanges,
+    flows: Flows,
     gaps: Gaps,
 }
 
@@ -44,16 +52,23 @@ struct Handle {
     challenged: Option<Salt>,
     /// What it signs and verifies under.
     sealed: Option<Salt>,
+    /// The same, perhaps: it was asked to derive with this when its connection came back.
+    returns: Option<Salt>,
     /// The place of the latest protection it has proved.
     newest: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Open { guarded: bool },
+    Open {
+        guarded: bool,
+    },
     Protect(Salt),
     Unprotect,
-    Leave,
+    /// With `away` it is left at once, whatever the hub says.
+    Leave {
+        away: bool,
+    },
 }
 
 /// How something is said.
@@ -70,6 +85,8 @@ struct Said {
     by: NodeId,
     /// Under which protection, or none. More than one where that changed at the same time.
     under: Vec<Option<Salt>>,
+    /// It may be said again where a connection goes before its answer.
+    repeats: bool,
     /// When a node accepted it, and for whom.
     accepted: BTreeMap<NodeId, (Instant, BTreeSet<Token>)>,
 }
@@ -81,6 +98,7 @@ impl Oracle for Seals {
 
     fn joined(&mut self, node: NodeId, who: &Resident) {
         self.ids.extend(who.id.clone().map(|id| (node, id)));
+        self.flows.ids.extend(who.id.clone().map(|id| (node, id)));
         self.gaps.joined(node, who);
     }
 
@@ -90,7 +108,11 @@ impl Oracle for Seals {
 
     fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         match sight {
-            Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
+            Sight::Fed(Input::Command(Asked::Client(command))) => {
+                let Self { flows, handles, .. } = self;
+                flows.asks(at, node, command, |channel| sealed(handles, node, channel));
+                self.asks(node, command);
+            }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(at, node, event),
             Sight::Gave(Output::Event(Told::Withheld { from, what })) => {
                 self.withheld.insert((from.clone(), what.clone()));
@@ -117,7 +139,7 @@ impl Seals {
                 (token, channel, What::Protect(salt.salt))
             }
             Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
-            Command::Leave { token, channel } => (token, channel, What::Leave),
+            Command::Leave { token, channel } => (token, channel, What::Leave { away: self.away.contains(&node) }),
             Command::Broadcast { token, outgoing } => {
                 self.gaps.broadcast(node, outgoing);
                 return self.says(node, *token, Way::Broadcast, outgoing);
@@ -126,6 +148,15 @@ impl Seals {
             Command::Call { token, outgoing, .. } => {
                 let sealed = self.sealed(node, &outgoing.channel);
                 self.exchanges.called(node, *token, Content::said(outgoing), sealed);
+                if outgoing.away != Away::Fail || self.away.contains(&node) {
+                    self.exchanges.waits(node, *token);
+                }
+                if let Some(salt) = self.returns(node, &outgoing.channel) {
+                    self.exchanges.sealed(node, &outgoing.channel, Some(salt));
+                }
+                return self.says(node, *token, Way::Call, outgoing);
+            }
+            Command::Stream(StreamCommand::Ask { token, outgoing, .. }) => {
                 return self.says(node, *token, Way::Call, outgoing);
             }
             Command::Answer { request, result } => {
@@ -145,13 +176,27 @@ impl Seals {
             | Command::Listen { .. }
             | Command::Unlisten { .. }
             | Command::Cancel { .. }
+            | Command::Drain(_)
             | Command::Close => return,
         };
         self.asked.insert((node, *token), (channel.clone(), what));
     }
 
     fn sealed(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
-        self.handles.get(&(node, channel.clone())).and_then(|handle| handle.sealed)
+        sealed(&self.handles, node, channel)
+    }
+
+    fn returns(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
+        self.handles.get(&(node, channel.clone())).and_then(|handle| handle.returns)
+    }
+
+    /// What waits to be said on a channel that comes back may be said under this.
+    fn waits_under(&mut self, node: NodeId, channel: &ChannelName, salt: Salt) {
+        for (_, key, index) in self.waiting.iter().filter(|(who, key, _)| *who == node && key.2.channel == *channel) {
+            if let Some(said) = self.said.get_mut(key).and_then(|list| list.get_mut(*index)) {
+                said.under.push(Some(salt));
+            }
+        }
     }
 
     fn says(&mut self, node: NodeId, token: Token, way: Way, outgoing: &Outgoing) {
@@ -161,16 +206,22 @@ impl Seals {
             self.unsigned.insert((node, token));
         }
         let key = (id.clone(), way, Content::said(outgoing));
+        let (returns, accepted) = (self.returns(node, &outgoing.channel), BTreeMap::new());
+        let repeats = outgoing.idempotent && outgoing.away == Away::Repeat;
+        let under = [sealed].into_iter().chain(returns.map(Some)).collect();
         let list = self.said.entry(key.clone()).or_default();
-        list.push(Said { by: node, under: vec![sealed], accepted: BTreeMap::new() });
+        list.push(Said { by: node, under, repeats, accepted });
+        if outgoing.away != Away::Fail {
+            self.waiting.push((node, key.clone(), list.len() - 1));
+        }
         self.fresh.push((node, key, list.len() - 1));
     }
 
     /// A handle changes; what was said just now may have been said after it.
     fn seal(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
         let handle = self.handles.entry((node, channel.clone())).or_default();
-        handle.sealed = sealed;
-        for (who, key, index) in &self.fresh {
+        (handle.sealed, handle.returns) = (sealed, None);
+        for (who, key, index) in self.fresh.iter().chain(&self.waiting) {
             if *who == node
                 && key.2.channel == *channel
                 && let Some(said) = self.said.get_mut(key).and_then(|list| list.get_mut(*index))
@@ -180,6 +231,7 @@ impl Seals {
             }
         }
         self.exchanges.sealed(node, channel, sealed);
+        self.flows.sealed(node, channel, sealed);
         self.gaps.sealed(node, channel);
     }
 
@@ -187,7 +239,7 @@ impl Seals {
         // A channel that is left once of several times says so at once; otherwise the keys are gone already.
         let mut left = Vec::new();
         for ((_, token), (channel, what)) in self.asked.range((node, Token(0))..=(node, Token(u64::MAX))) {
-            if matches!(what, What::Leave) {
+            if matches!(what, What::Leave { .. }) {
                 left.push((*token, channel.clone()));
             }
         }
@@ -200,21 +252,34 @@ impl Seals {
         }
         self.fresh.retain(|(who, ..)| *who != node);
         self.exchanges.drained(node);
+        self.flows.drained(node);
     }
 }
 
 /// What clients are told.
 impl Seals {
     fn told(&mut self, at: Instant, node: NodeId, event: &Event) -> Verdict {
+        let Self { flows, handles, .. } = self;
+        flows.told(at, node, event, |channel| sealed(handles, node, channel))?;
         match event {
             Event::Ready(welcome) => {
                 self.hubs.insert(node, welcome.hub.clone());
             }
             Event::DeriveChannelKey { channel, salt } => {
-                self.handles.entry((node, channel.clone())).or_default().challenged = Some(salt.salt);
+                let handle = self.handles.entry((node, channel.clone())).or_default();
+                handle.challenged = Some(salt.salt);
+                if handle.sealed.is_some() {
+                    handle.returns = Some(salt.salt);
+                    self.exchanges.sealed(node, channel, Some(salt.salt));
+                    self.waits_under(node, channel, salt.salt);
+                }
             }
             Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
             Event::Closed(_) => self.closed(node),
+            Event::Reconnect(ReconnectEvent::Lost { .. }) => {
+                self.away.insert(node);
+            }
+            Event::Reconnect(ReconnectEvent::Restored { .. }) => self.restored(node),
             Event::Done { token, result } => return self.done(node, *token, *result),
             Event::Sent { token, result } => {
                 let unsigned = self.unsigned.remove(&(node, *token));
@@ -240,6 +305,7 @@ impl Seals {
             Event::Message(message) => return self.hears(at, node, message),
             Event::Gap(gap) => return self.gaps.gap(node, gap),
             Event::DeriveKey { .. }
+            | Event::Draining { .. }
             | Event::Stream(_)
             | Event::Reconnect(_)
             | Event::OwnerChanged { .. }
@@ -250,7 +316,19 @@ impl Seals {
         Ok(())
     }
 
+    /// What came back is under what it was asked to derive with.
+    fn restored(&mut self, node: NodeId) {
+        self.away.remove(&node);
+        let returned = self.handles.iter().filter(|((who, _), _)| *who == node);
+        let returned = returned.filter_map(|((_, channel), handle)| Some((channel.clone(), handle.returns?)));
+        let returned: Vec<(ChannelName, Salt)> = returned.collect();
+        for (channel, salt) in returned {
+            self.seal(node, &channel, Some(salt));
+        }
+    }
+
     fn closed(&mut self, node: NodeId) {
+        self.away.remove(&node);
         let open = self.handles.iter().filter(|((who, _), handle)| *who == node && handle.sealed.is_some());
         let open: Vec<ChannelName> = open.map(|((_, channel), _)| channel.clone()).collect();
         open.iter().for_each(|channel| self.seal(node, channel, None));
@@ -284,7 +362,11 @@ impl Seals {
                 self.seal(node, &channel, None);
                 Ok(())
             }
-            (What::Leave, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
+            (What::Leave { away: true }, Ok(())) => {
+                self.seal(node, &channel, None);
+                Ok(())
+            }
+            (What::Leave { .. }, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
         }
     }
 
@@ -327,10 +409,11 @@ impl Seals {
         key: (ClientId, Way, Content),
         (salt, hub): (Salt, &HubId),
     ) -> Verdict {
-        let hubs = &self.hubs;
+        let (hubs, returns) = (&self.hubs, self.returns(node, &key.2.channel));
         let new = |said: &&mut Said| {
             let again = said.accepted.get(&node).is_some_and(|(when, tokens)| *when != at || tokens.contains(&to));
-            said.under.contains(&Some(salt)) && !again && hubs.get(&said.by) == Some(hub)
+            let under = said.under.contains(&Some(salt)) || returns.is_some() && said.under.contains(&returns);
+            under && (!again || said.repeats) && hubs.get(&said.by) == Some(hub)
         };
         match self.said.get_mut(&key).and_then(|list| list.iter_mut().find(new)) {
             Some(said) => {
@@ -347,4 +430,9 @@ impl Seals {
         let withheld = self.withheld.contains(&(id.clone(), what));
         ensure(!withheld, || format!("{node:?} got {payload:?} of {sender}, of which it was given a changed copy only"))
     }
+}
+
+/// What a client signs and verifies under on a channel.
+fn sealed(handles: &BTreeMap<(NodeId, ChannelName), Handle>, node: NodeId, channel: &ChannelName) -> Option<Salt> {
+    handles.get(&(node, channel.clone())).and_then(|handle| handle.sealed)
 }

@@ -10,6 +10,7 @@
 mod ops;
 mod owning;
 mod rogues;
+mod streaming;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, Token};
@@ -17,11 +18,14 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Lim
 use core::time::Duration;
 
 use owning::Owning;
+use streaming::Streaming;
 
 use crate::attacker::Assault;
 use crate::decisions::{Chooser, Decisions, Stream};
+use crate::leaving::FORGOTTEN;
 use crate::mallory::Malice;
 use crate::node::NodeId;
+use crate::overheard::Overheard;
 use crate::station::Station;
 use crate::weather::Weather;
 use crate::world::{Moment, Plan, World};
@@ -63,8 +67,6 @@ const EVENTS_OF_A_STORM: u64 = 1_200;
 const SETTLED: Duration = Duration::from_secs(600);
 /// Bytes by which payloads are told apart.
 const STAMP: usize = 16;
-/// After which a hub has forgotten channels that nobody asks for.
-const FORGOTTEN: Duration = Duration::from_secs(25 * 3_600);
 /// The longest a call may take, in milliseconds.
 const LONGEST_CALL: u64 = 180_000;
 /// The longest a provider thinks before it answers, in nanoseconds.
@@ -92,6 +94,7 @@ pub(crate) struct Swarm {
     operations: u64,
     said: u64,
     owning: Owning,
+    streaming: Streaming,
     /// Whether whoever loses its connection makes another.
     persistent: bool,
     storming: bool,
@@ -185,6 +188,7 @@ impl Swarm {
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
         let (actors, said, storming) = (Vec::new(), 0, false);
+        let streaming = Streaming::drawn(&mut world);
         let mut swarm = Self {
             work,
             weights,
@@ -195,6 +199,7 @@ impl Swarm {
             operations,
             said,
             owning,
+            streaming,
             persistent,
             storming,
             malicious,
@@ -215,6 +220,7 @@ impl Swarm {
             world = world.client_of(&name, &id, limits.clone(), honest, station);
             self.actors.push(Actor { id: ClientId::new(&id).ok(), ..Actor::default() });
             if rogue {
+                world.watch.overheard = Some(Overheard::default());
                 self.rogue = Some(name);
             }
         }
@@ -312,6 +318,7 @@ impl Swarm {
         match drawn.and_then(|index| OPS.get(index)) {
             Some(_) if !ready && sensible => self.connect(world, actor),
             Some(_) if ready && !open && sensible => self.open(world, actor),
+            Some(_) if self.streaming.is_due(world) => self.ask_stream(world, actor),
             Some(op) => op(self, world, actor),
             None => {}
         }
@@ -322,12 +329,18 @@ impl Swarm {
     /// Waits until everything must have ended.
     fn settle(&mut self, world: &mut World) {
         self.storming = false;
+        self.calm_streams(world);
         world.plan(SETTLED, GIVE_UP);
         self.run_out(world);
         world.judge_settled();
+        // A malicious hub keeps from a provider what it likes, the end of a stream as well.
+        for node in world.clients().into_iter().chain(world.hubs()).filter(|_| !self.malicious) {
+            world.judge_rested(node);
+        }
     }
 
     fn end(&mut self, world: &mut World) {
+        world.ended = true;
         for node in world.clients() {
             world.ask(node, Command::Close);
         }
@@ -379,9 +392,13 @@ impl Swarm {
                     }
                 }
                 Event::Request(request) => {
-                    let id = request.id;
-                    believes.requests.push(id);
-                    self.answer(world, actor, id);
+                    let (id, kind) = (request.id, self.streaming.provided(request.provider));
+                    if kind.streams() {
+                        self.serve_stream(world, actor, id, kind);
+                    } else {
+                        believes.requests.push(id);
+                        self.answer(world, actor, id);
+                    }
                 }
                 Event::Answered { token, .. } => believes.calls.retain(|call| call != token),
                 Event::Done { token, result } => {
@@ -394,13 +411,21 @@ impl Swarm {
                     let (channel, salt) = (channel.clone(), *salt);
                     self.derive(world, actor, channel, salt);
                 }
-                Event::RequestEnded { request, .. } => believes.requests.retain(|other| other != request),
+                Event::RequestEnded { request, .. } => {
+                    let request = *request;
+                    believes.requests.retain(|other| *other != request);
+                    self.request_over(actor, request);
+                }
+                Event::Stream(event) => {
+                    let event = event.clone();
+                    self.streamed(world, actor, &event);
+                }
                 Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }
-                | Event::Stream(_)
                 | Event::Reconnect(_)
                 | Event::OwnerChanged { .. }
                 | Event::Gap(_)
+                | Event::Draining { .. }
                 | Event::Sent { .. }
                 | Event::Message(_)
                 | Event::Violation(_)

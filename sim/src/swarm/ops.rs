@@ -1,6 +1,6 @@
 //! What actors do: each an operation that a storm draws.
 
-use commipc_protocol::client::{Command, EventKind, Token};
+use commipc_protocol::client::{Command, Token};
 use core::time::Duration;
 
 use super::{LONGEST_CALL, Swarm};
@@ -21,7 +21,8 @@ impl Swarm {
     pub(super) fn provide(&mut self, world: &mut World, actor: usize) {
         let (token, channel, event) = (world.token(), self.open_channel(world, actor), self.event(world));
         self.actors[actor].providing.push((token, channel.clone(), event.clone()));
-        self.ask(world, actor, Command::Provide { token, channel, event, kind: EventKind::Call });
+        let kind = self.streaming.kind(world, token);
+        self.ask(world, actor, Command::Provide { token, channel, event, kind });
     }
 
     pub(super) fn withdraw(&mut self, world: &mut World, actor: usize) {
@@ -42,7 +43,8 @@ impl Swarm {
     }
 
     pub(super) fn call(&mut self, world: &mut World, actor: usize) {
-        let (token, outgoing) = (world.token(), self.outgoing(world, actor));
+        let (token, mut outgoing) = (world.token(), self.outgoing(world, actor));
+        self.retarget(world, &mut outgoing, false);
         let time_left = Duration::from_millis(self.choose(world).log_uniform(1, LONGEST_CALL));
         self.actors[actor].calls.push(token);
         self.ask(world, actor, Command::Call { token, outgoing, time_left });

@@ -29,7 +29,7 @@ pub(super) struct Owning {
     pub(super) early: bool,
     /// The policy that channels are opened with, if not the hub's.
     policies: BTreeMap<&'static str, OwnerPolicy>,
-    passwords: BTreeMap<ChannelName, Password>,
+    pub(super) passwords: BTreeMap<ChannelName, Password>,
     /// What owners asked for last, and may have been refused.
     asked: BTreeMap<ChannelName, Password>,
     /// By the hub's word.
@@ -125,6 +125,9 @@ impl Swarm {
     pub(super) fn derive(&mut self, world: &mut World, actor: usize, channel: ChannelName, salt: ChannelSalt) {
         let Some(node) = self.actors[actor].node else { return };
         let known = self.owning.passwords.get(&channel).copied();
+        // Where the hub goes back to an older one, whoever remembers that one as well is the one to be fooled.
+        let older = world.passwords.get(&salt.salt).copied().filter(|_| self.malicious);
+        let known = older.or(known);
         let mut choose = world.engine.decisions().on(self.work);
         let other = Password(choose.below(PASSWORDS) as u8);
         let password = known.filter(|_| choose.chance(7, 8)).unwrap_or(other);

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use commipc_protocol::Name;
 use commipc_protocol::wire::{Control, Protect, Reclaim, Record, Terminate, Unprotect};
 
-use super::{CHANNELS, Swarm};
+use super::{Actor, CHANNELS, Swarm};
 use crate::mallory::Field;
 use crate::mallory::forgery;
 use crate::world::World;
@@ -21,6 +21,8 @@ impl Swarm {
             1 => self.demand(world),
             2 => self.others_words(world, &name, true),
             3 => self.others_words(world, &name, false),
+            4 => self.anothers_answer(world, &name),
+            5 => self.strangers_words(world, &name),
             _ => return,
         };
         if let Some(frame) = frame {
@@ -42,6 +44,30 @@ impl Swarm {
             2 => control(&Protect { id, channel, stored, n, record, proof: made_up }),
             _ => control(&Reclaim { id, channel, stored, n, proof: made_up }),
         }
+    }
+
+    /// An answer to what somebody else was asked.
+    fn anothers_answer(&self, world: &mut World, name: &str) -> Option<Vec<u8>> {
+        let id = world.rogue_called(name).inside().id().clone();
+        let asked: Vec<Bytes> = world.watch.overheard.as_ref()?.calls.iter().cloned().collect();
+        let asked = world.engine.decisions().on(self.work).pick(&asked).cloned()?;
+        forgery::answered(&asked, id.as_name())
+    }
+
+    /// What a member said, as its own on a channel that it is no member of.
+    fn strangers_words(&mut self, world: &mut World, name: &str) -> Option<Vec<u8>> {
+        let id = world.rogue_called(name).inside().id().clone();
+        let said: Vec<Bytes> = world.watch.overheard.as_ref()?.signed.iter().cloned().collect();
+        let said = world.engine.decisions().on(self.work).pick(&said).cloned()?;
+        let (_, _, message) = forgery::parts(&said)?;
+        let channel = message.header.channel;
+        let Actor { open, opening, .. } = self.actors.first()?;
+        let names = open.iter().chain(opening.iter().map(|(_, channel)| channel));
+        if names.into_iter().any(|open| open.as_name() == channel) {
+            return None;
+        }
+        self.said += 1;
+        forgery::as_own(&said, id.as_name(), BEYOND + self.said)
     }
 
     /// Something that it heard from others, or its own words in another's name.

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use commipc_protocol::auth::{SenderKey, message_ref};
-use commipc_protocol::client::{Dropped, Event, Failure};
+use commipc_protocol::client::{CallFailure, Dropped, Event, Failure};
 use commipc_protocol::wire::{Control as _, FrameType, Hop, Kind, Message, Open, Reclaim};
-use commipc_protocol::{OwnerPolicy, Refusal, hub};
-use commipc_sim::{Malice, Reply, Trick, World};
+use commipc_protocol::{Misuse, OwnerPolicy, Refusal, hub};
+use commipc_sim::{Feed, Malice, Reply, Trick, World};
 
 use crate::scene::{
-    MOMENT, ONE, SOON, TWO, Words, all_is_well, claim, control, demands, is_ready, member_keys, name, parts, says_all,
-    settled, unnoticed, untagged, world,
+    MOMENT, ONE, SOON, TWO, Words, all_is_well, claim, control, counted, demands, is_ready, member_keys, name, parts,
+    says_all, settled, unnoticed, untagged, world,
 };
 
 /// `x` has joined both channels and listens.
@@ -116,6 +116,54 @@ pub(crate) fn a4_nobody_answers_a_call_but_who_was_called() {
             }
         }
         assert_eq!(&world.answer(call).unwrap().payload.bytes[..], b"yes", "{channel}");
+    }
+}
+
+/// A member sees that somebody asks for a stream, and says pieces of it, its end, a fault and that it is given up, as either
+/// end and signed as either end, on every route that may be the stream's.
+#[test]
+pub(crate) fn a4_nobody_gives_or_ends_a_stream_but_its_two_ends() {
+    for channel in ["open", "ch"] {
+        let mut world = world_with_a_member(1);
+        world.feeds("o", |_| Feed::of(["one"]).endless());
+        let _ = world.at("o").provides_exchanges(channel, "both");
+        let stream = world.at("m").exchanges(channel, "both", "", SOON, Feed::of(["up"]).endless());
+        world.run_for(MOMENT);
+        assert_eq!(counted(&world, stream), ["one"]);
+        let calls = |frame: &&Bytes| parts(frame).0 == FrameType::Call;
+        let said = world.rogue_called("m").said().iter().rfind(calls).unwrap().clone();
+        let asked = world.rogue_called("o").heard().iter().rfind(calls).unwrap().clone();
+        let (hop, message) = Hop::split(parts(&said).1).unwrap();
+        let handed_on = Hop::split(parts(&asked).1).unwrap().0.route;
+        let Message { header, protected, tag, .. } = Message::parse(message).unwrap();
+        let reference = message_ref(protected, tag);
+        let (keys, _) = member_keys(&world, "x", ONE);
+        let told = |world: &World| ["o", "m"].map(|name| world.told(name).len());
+        let before = told(&world);
+        let pieces = [(Kind::Item, false), (Kind::Item, true), (Kind::End, false), (Kind::End, true)];
+        let kinds = pieces.into_iter().chain([(Kind::Fault, false), (Kind::Cancel, false)]);
+        for sender in ["x", "o", "m"] {
+            let key = keys.sender(&[0x77; 16], sender);
+            for route in [1, 2, hop.route, handed_on] {
+                for (kind, as_caller) in kinds.clone() {
+                    let (key, request, event, index) = (Some(&key), header.request, "both", 1);
+                    let of = Words::of(sender, channel, header.epoch);
+                    let words = Words { key, request, route, event, index, as_caller, ..of };
+                    if !is_ready(&world, "x") {
+                        let _ = world.at("x").connects();
+                        world.run_for(MOMENT / 50);
+                    }
+                    world.says("x", &words.frame(&world, kind, &reference, "two"));
+                    world.run_for(MOMENT / 50);
+                }
+            }
+        }
+        assert_eq!(told(&world), before, "nobody is told anything");
+        let _ = world.at("m").cancels(stream);
+        let cancelled = CallFailure::Failed { failure: Failure::Local(Misuse::Cancelled), maybe_executed: true };
+        assert_eq!(world.end_of(stream), Err(cancelled));
+        world.run_for(MOMENT);
+        assert!(matches!(world.told("o").last(), Some(Event::RequestEnded { .. })), "its provider is told");
     }
 }
 

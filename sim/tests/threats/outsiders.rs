@@ -7,7 +7,7 @@ use commipc_protocol::auth::{ConnectionKeys, OwnerTranscript, OwnerVerifier, Sec
 use commipc_protocol::client::{Command, Event};
 use commipc_protocol::wire::{Control as _, FrameType, Open, TAG_LEN, Unprotect};
 use commipc_protocol::{ChannelName, CloseReason, OwnerPolicy, Violation, hub};
-use commipc_sim::{Assault, Malice, NodeId, Reply, Tampering, Trick, Weather, World};
+use commipc_sim::{Assault, Feed, Malice, NodeId, Reply, Tampering, Trick, Weather, World};
 
 use crate::scene::{MOMENT, ONE, Words, claim, demands, is_ready, parts, refused_login, unnoticed, world};
 
@@ -101,6 +101,7 @@ impl Talk {
         let weather = Weather { transports, assault: Some(assault), ..Weather::fair() };
         let mut world = World::seeded(seed).weather(weather).hub("h").client("o").client("m").client("n");
         world.serves("o", |_| Reply::text("an answer that is long enough"));
+        world.feeds("o", |request| Feed::of((0..4).map(|number| format!("item {number} of {:?}", request.id))));
         let mut talk = Self { rounds: BTreeMap::new() };
         for _ in 0..60 {
             for name in ["o", "m", "n"] {
@@ -132,9 +133,11 @@ impl Talk {
             2 if name == "o" => {
                 world.at(name).tries_to_protect("ch", ONE);
                 world.at(name).tries_to_provide("open", "ev");
+                world.at(name).tries_to_provide_streams("open", "count");
             }
             3 => {
                 world.at(name).tries_to_provide("ch", "ev");
+                world.at(name).tries_to_provide_streams("ch", "count");
                 for channel in ["open", "ch"] {
                     world.at(name).tries_to_listen(channel, None);
                 }
@@ -145,6 +148,7 @@ impl Talk {
                     world.at(name).broadcasts(channel, "news", &text);
                     world.at(name).calls(channel, "ev", &text, 2 * SECOND);
                     world.at(name).sends(channel, "ev", &text);
+                    world.at(name).streams(channel, "count", &text, 2 * SECOND);
                 }
             }
         }

@@ -9,7 +9,7 @@ use commipc_sim::Canary;
 use crate::{hubs, members, outsiders, strangers};
 
 /// What is left out, and the adversary that it keeps off.
-const GUARDS: [(Canary, fn()); 14] = [
+const GUARDS: [(Canary, fn()); 17] = [
     (Canary::RecordTag, outsiders::a1_a8_nobody_on_the_path_of_a_connection_is_believed),
     (Canary::RecordTag, outsiders::a1_a8_what_is_taken_out_of_a_connection_ends_it),
     (Canary::ServerProof, outsiders::a2_whoever_knows_no_secret_is_nobodys_hub),
@@ -22,6 +22,9 @@ const GUARDS: [(Canary, fn()); 14] = [
     (Canary::Signature, hubs::a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped),
     (Canary::Window, hubs::a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped),
     (Canary::Reference, hubs::a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped),
+    (Canary::PieceIndex, hubs::a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success),
+    (Canary::PieceCount, hubs::a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success),
+    (Canary::Exceeds, hubs::a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success),
     (Canary::RolledBack, hubs::a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_protected_one),
     (Canary::Gap, hubs::a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass),
 ];

@@ -11,7 +11,7 @@ use commipc_protocol::wire::{
 };
 use commipc_protocol::{CloseReason, Name, Refusal, hub};
 use commipc_sim::oracles::Password;
-use commipc_sim::{Reply, Weather, World};
+use commipc_sim::{Feed, Reply, Ticket, Weather, World};
 
 pub(crate) const ONE: Password = Password(1);
 pub(crate) const TWO: Password = Password(2);
@@ -38,6 +38,8 @@ pub(crate) fn settled(mut world: World) -> World {
     world.at("o").opens("open").provides("open", "ev").opens("ch").protects("ch", ONE).provides("ch", "ev");
     world.serves("o", |_| Reply::text("yes"));
     world.at("m").opens("open").listens("open", None).joins("ch", ONE).listens("ch", None).provides("ch", "mine");
+    let _ = world.at("o").provides_streams("open", "count").provides_streams("ch", "count");
+    world.feeds("o", |_| Feed::of(["one", "two", "three"]));
     world
 }
 
@@ -49,9 +51,16 @@ pub(crate) fn all_is_well(world: &mut World) {
         assert_eq!(world.done(said), Ok(()));
         let call = world.at("m").calls(channel, "ev", "is it?", SOON);
         assert_eq!(&world.answer(call).unwrap().payload.bytes[..], b"yes");
+        let stream = world.at("m").streams(channel, "count", "", SOON);
+        assert_eq!((world.end_of(stream), counted(world, stream)), (Ok(()), vec!["one", "two", "three"]));
         world.run_for(MOMENT);
         assert_eq!(world.heard("m").len(), before + 1);
     }
+}
+
+/// The items of a stream, as text.
+pub(crate) fn counted(world: &World, stream: Ticket) -> Vec<&str> {
+    world.items(stream).iter().map(|item| str::from_utf8(&item.bytes).unwrap()).collect()
 }
 
 /// Whether a client has a connection on which it was admitted.
@@ -132,6 +141,7 @@ pub(crate) fn name(name: &str) -> Name<'_> {
 pub(crate) struct Words<'a> {
     pub(crate) sender: &'a str,
     pub(crate) channel: &'a str,
+    pub(crate) event: &'a str,
     pub(crate) epoch: u64,
     /// What it is signed with, if that is known.
     pub(crate) key: Option<&'a SenderKey>,
@@ -143,25 +153,44 @@ pub(crate) struct Words<'a> {
     pub(crate) request: u64,
     /// The number of the exchange on its link.
     pub(crate) route: u32,
+    /// Whether items and ends are those of the caller.
+    pub(crate) as_caller: bool,
+    /// The number of an item, or how many there are said to be.
+    pub(crate) index: u64,
 }
 
 impl<'a> Words<'a> {
     pub(crate) fn of(sender: &'a str, channel: &'a str, epoch: u64) -> Self {
-        Self { sender, channel, epoch, key: None, instance: [0x77; 16], number: 1_000, request: 1, route: 1 }
+        let event = "ev";
+        Self {
+            sender,
+            channel,
+            event,
+            epoch,
+            key: None,
+            instance: [0x77; 16],
+            number: 1_000,
+            request: 1,
+            route: 1,
+            as_caller: false,
+            index: 0,
+        }
     }
 
     /// The frame of a message of this kind, said now, by which `target` is answered if it answers.
     pub(crate) fn frame(&self, world: &World, kind: Kind, reference: &[u8; 32], payload: &str) -> Vec<u8> {
-        let answers = matches!(kind, Kind::Answer | Kind::Fault);
-        let asks = matches!(kind, Kind::Call | Kind::Answer | Kind::Fault | Kind::Cancel);
+        let answers = matches!(kind, Kind::Answer | Kind::Fault | Kind::Item | Kind::End) && !self.as_caller;
+        let asks = !matches!(kind, Kind::Broadcast | Kind::Send | Kind::Beacon);
         let numbered = matches!(kind, Kind::Broadcast | Kind::Beacon);
         let timed = matches!(kind, Kind::Broadcast | Kind::Send | Kind::Call);
         let bound = self.epoch > 0 && asks && kind != Kind::Call;
         let header = Header {
             kind,
-            flags: Flags::NONE.with_if(Flags::RAW, true),
+            flags: Flags::NONE
+                .with_if(Flags::RAW, true)
+                .with_if(Flags::FROM_CALLER, self.as_caller && matches!(kind, Kind::Item | Kind::End)),
             channel: name(self.channel),
-            event: name("ev"),
+            event: name(self.event),
             epoch: self.epoch,
             sender: name(self.sender),
             origin: name("h"),
@@ -172,7 +201,7 @@ impl<'a> Words<'a> {
             time_left: if timed { 10_000 } else { 0 },
             request: if asks { self.request } else { 0 },
             reference: if bound { reference } else { &[] },
-            index: 0,
+            index: if matches!(kind, Kind::Item | Kind::End) { self.index } else { 0 },
             target: if answers { Target::new(name("m"), name("h")) } else { Target::NONE },
             metadata: &[],
         };
@@ -191,7 +220,9 @@ impl<'a> Words<'a> {
     /// The frames of every kind of message.
     pub(crate) fn every_kind(&self, world: &World) -> Vec<Vec<u8>> {
         let kinds = [Kind::Broadcast, Kind::Send, Kind::Call, Kind::Answer, Kind::Fault, Kind::Cancel, Kind::Beacon];
-        kinds.map(|kind| self.frame(world, kind, &[9; 32], "made up")).into()
+        let pieces = [(Kind::Item, false), (Kind::Item, true), (Kind::End, false), (Kind::End, true)];
+        let said = kinds.into_iter().map(|kind| (kind, false)).chain(pieces);
+        said.map(|(kind, as_caller)| Self { as_caller, ..*self }.frame(world, kind, &[9; 32], "made up")).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::workspace;
 
@@ -14,20 +15,59 @@ const CLIENT_MAX: usize = 60;
 const OUTSIDE_WORLD: &[&str] =
     &["async-io", "getrandom", "libc", "log", "mio", "polling", "rustix", "smol", "socket2", "tokio", "tracing"];
 
+/// What a program depends on besides the adapter, by the adapter's directory.
+const PROGRAMS: [(&str, &str, &str); 4] = [
+    ("runtime-tokio", "commipc-tokio", r#"tokio = { version = "1", features = ["macros", "rt-multi-thread"] }"#),
+    ("runtime-smol", "commipc-smol", r#"smol = "2""#),
+    ("runtime-asyncstd", "commipc-async-std", r#"async-std = "1""#),
+    ("runtime-blocking", "commipc-blocking", ""),
+];
+const RUNTIMES: [&str; 3] = ["tokio", "smol", "async-std"];
+
 #[test]
 fn a_client_on_tokio_builds_few_packages() {
-    let packages = client("tokio", r#"tokio = { version = "1", features = ["macros", "rt-multi-thread"] }"#);
-    assert!(packages.contains("commipc-tokio"), "{packages:?}");
+    let packages = client(0);
     let count = packages.len();
     assert!(count <= CLIENT_MAX, "{count} packages, of which {CLIENT_MAX} are allowed: {packages:#?}");
     assert!(!packages.contains("async-io"), "the tokio adapter brings a second reactor along: {packages:#?}");
 }
 
 #[test]
-fn a_client_on_smol_builds_no_tokio() {
-    let packages = client("smol", r#"smol = "2""#);
-    assert!(packages.contains("commipc-smol"), "{packages:?}");
-    assert!(!packages.contains("tokio"), "the smol adapter brings tokio along: {packages:#?}");
+fn a_program_builds_its_own_runtime_and_no_other() {
+    for (index, (_, adapter, _)) in PROGRAMS.iter().enumerate() {
+        let packages = client(index);
+        assert!(packages.contains(*adapter), "{packages:?}");
+        let runtimes: Vec<_> = RUNTIMES.into_iter().filter(|runtime| packages.contains(*runtime)).collect();
+        let own = adapter.trim_start_matches("commipc-");
+        let expected: Vec<_> = RUNTIMES.into_iter().filter(|runtime| *runtime == own).collect();
+        assert_eq!(runtimes, expected, "of a program with {adapter}: {packages:#?}");
+    }
+    let blocking = client(3);
+    let pieces: Vec<_> =
+        blocking.iter().filter(|name| name.starts_with("async-") || name.contains("executor")).collect();
+    assert!(pieces.is_empty(), "the blocking client brings pieces of a runtime along: {pieces:?}");
+}
+
+#[test]
+fn the_readme_tells_how_much_each_adapter_is() {
+    let readme = workspace::read("README.md", "it has a table of adapters");
+    for (index, (folder, adapter, _)) in PROGRAMS.iter().enumerate() {
+        let named = format!("| `{adapter}` in");
+        let row = readme.lines().find(|line| line.contains(&named)).unwrap_or_else(|| panic!("no row of {adapter}"));
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, _, lines, packages, ..] = cells[..] else { panic!("{row}") };
+        assert_eq!(
+            lines,
+            lines_below(&format!("{folder}/src/")).to_string(),
+            "lines of {adapter} in the README (left)"
+        );
+        assert_eq!(packages, client(index).len().to_string(), "packages with {adapter} in the README (left)");
+    }
+}
+
+fn lines_below(folder: &str) -> usize {
+    let sources = workspace::files(&["rs"]).into_iter().filter(|path| path.starts_with(folder));
+    sources.map(|path| workspace::read(&path, "it was there a moment ago").lines().count()).sum()
 }
 
 #[test]
@@ -48,12 +88,18 @@ fn outside_world(packages: &BTreeSet<String>) -> Vec<&'static str> {
 }
 
 /// The packages of a user's program: a workspace of its own, so that no feature of ours is switched on for it.
-fn client(runtime: &str, runtime_dependency: &str) -> BTreeSet<String> {
+fn client(index: usize) -> &'static BTreeSet<String> {
+    static CLIENTS: [OnceLock<BTreeSet<String>>; PROGRAMS.len()] = [const { OnceLock::new() }; PROGRAMS.len()];
+    CLIENTS[index].get_or_init(|| resolve(index))
+}
+
+fn resolve(index: usize) -> BTreeSet<String> {
+    let (directory, name, dependency) = PROGRAMS[index];
     let folder = tempfile::tempdir().unwrap();
-    let adapter = workspace::root().join(format!("runtime-{runtime}"));
+    let adapter = workspace::root().join(directory);
     let manifest = format!(
         "[package]\nname = \"client\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n\
-         commipc-{runtime} = {{ path = {adapter:?} }}\n{runtime_dependency}\nserde = {{ version = \"1\", features = [\"derive\"] }}\n"
+         {name} = {{ path = {adapter:?} }}\n{dependency}\nserde = {{ version = \"1\", features = [\"derive\"] }}\n"
     );
     fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
     fs::create_dir(folder.path().join("src")).unwrap();

@@ -23,6 +23,14 @@ fn the_program_of_the_readme_runs() {
 }
 
 #[test]
+fn s84_the_tls_of_the_readme_is_tested() {
+    let tested = workspace::read("tests/tests/suite/tls.rs", "it is the TLS of the README");
+    let shown = tested.split("// [readme]\n").nth(1).expect("what the README shows is marked").trim_end();
+    let readme = workspace::read("README.md", PURPOSE);
+    assert!(readme.contains(shown), "the README shows this part of tests/tests/suite/tls.rs:\n{shown}");
+}
+
+#[test]
 fn the_exit_codes_of_the_readme_are_those_of_the_program() {
     let coded = workspace::read("cli/src/failure.rs", "the exit codes stand there");
     let readme = workspace::read("README.md", PURPOSE);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use commipc_blocking::Wait as _;
 use commipc_runtime::{BoxFuture, Channel, Client, ClientBuilder, Hub, HubBuilder, HubError, PendingCall, Secret};
 use smol::channel::{Receiver, Sender, unbounded};
 
@@ -32,6 +33,14 @@ pub(crate) const TOKIO: Adapter =
 pub(crate) const SMOL: Adapter =
     Adapter { hub: commipc_smol::hub, client: commipc_smol::client, run: on_smol, thread: smol_thread };
 
+/// Only its adapter may depend on async-std, whose tasks can be awaited from anywhere.
+pub(crate) const ASYNC_STD: Adapter =
+    Adapter { hub: commipc_async_std::hub, client: commipc_async_std::client, run: on_smol, thread: smol_thread };
+
+/// Without async, but for the scripts, which are the same.
+pub(crate) const BLOCKING: Adapter =
+    Adapter { hub: commipc_blocking::hub, client: commipc_blocking::client, run: on_threads, thread: plain_thread };
+
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -46,6 +55,10 @@ macro_rules! over_all {
         $crate::scene::over!(tokio_tcp, TOKIO, Tcp; $($script,)+);
         $crate::scene::over!(smol_unix, SMOL, Unix; $($script,)+);
         $crate::scene::over!(smol_tcp, SMOL, Tcp; $($script,)+);
+        $crate::scene::over!(async_std_unix, ASYNC_STD, Unix; $($script,)+);
+        $crate::scene::over!(async_std_tcp, ASYNC_STD, Tcp; $($script,)+);
+        $crate::scene::over!(blocking_unix, BLOCKING, Unix; $($script,)+);
+        $crate::scene::over!(blocking_tcp, BLOCKING, Tcp; $($script,)+);
     };
 }
 
@@ -62,7 +75,17 @@ macro_rules! over {
         }
     };
 }
-pub(crate) use {over, over_all};
+
+/// One test for each script and adapter, where the script brings its own transport.
+macro_rules! over_adapters {
+    ($($script:ident,)+) => {
+        $crate::scene::over!(on_tokio, TOKIO, Tcp; $($script,)+);
+        $crate::scene::over!(on_smol, SMOL, Tcp; $($script,)+);
+        $crate::scene::over!(on_async_std, ASYNC_STD, Tcp; $($script,)+);
+        $crate::scene::over!(on_threads, BLOCKING, Tcp; $($script,)+);
+    };
+}
+pub(crate) use {over, over_adapters, over_all};
 
 /// Runs a script to its end.
 pub(crate) fn run<F: Future<Output = ()> + Send + 'static>(
@@ -70,7 +93,7 @@ pub(crate) fn run<F: Future<Output = ()> + Send + 'static>(
     transport: Transport,
     script: impl FnOnce(Scene) -> F,
 ) {
-    let scene = Scene { adapter, transport, dir: tempfile::tempdir().unwrap() };
+    let scene = Scene { adapter, transport, dir: Arc::new(tempfile::tempdir().unwrap()), host: Arc::default() };
     (adapter.run)(Box::pin(script(scene)));
 }
 
@@ -90,6 +113,10 @@ fn on_smol(script: BoxFuture<'static, ()>) {
     }));
 }
 
+fn on_threads(script: BoxFuture<'static, ()>) {
+    script.wait_for(PATIENCE).expect("the script hangs");
+}
+
 fn tokio_thread(task: BoxFuture<'static, ()>) {
     let runtime = tokio::runtime::Handle::current();
     std::thread::spawn(move || runtime.block_on(task));
@@ -99,25 +126,53 @@ fn smol_thread(task: BoxFuture<'static, ()>) {
     std::thread::spawn(move || smol::block_on(task));
 }
 
+fn plain_thread(task: BoxFuture<'static, ()>) {
+    std::thread::spawn(move || task.wait());
+}
+
 /// Where one script runs.
 pub(crate) struct Scene {
     adapter: Adapter,
     pub(crate) transport: Transport,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
+    host: Arc<std::sync::OnceLock<u16>>,
 }
 
 impl Scene {
+    /// Another scene of the same kind.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            adapter: self.adapter,
+            transport: self.transport,
+            dir: Arc::new(tempfile::tempdir().unwrap()),
+            host: Arc::default(),
+        }
+    }
+
+    /// The same place on another adapter.
+    pub(crate) fn on(&self, adapter: Adapter) -> Self {
+        Self { adapter, transport: self.transport, dir: Arc::clone(&self.dir), host: Arc::clone(&self.host) }
+    }
+
     /// A file of this scene.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Where a hub of this scene listens; on TCP any port.
+    /// Where a hub of this scene listens; on TCP any port, of an address that no client takes one of.
     pub(crate) fn url(&self, name: &str) -> String {
         match self.transport {
             Transport::Unix => format!("unix:{}", self.path(name).display()),
-            Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
+            Transport::Tcp => format!("tcp://{}:0", self.host()),
         }
+    }
+
+    /// An address of this machine that no other scene uses, so that a port which was ours is still free.
+    fn host(&self) -> std::net::Ipv4Addr {
+        static SCENES: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(1);
+        let number = *self.host.get_or_init(|| SCENES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let [high, low] = number.to_be_bytes();
+        std::net::Ipv4Addr::new(127, 77, high, low)
     }
 
     /// A hub without URL and secret.

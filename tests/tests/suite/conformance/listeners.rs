@@ -100,7 +100,7 @@ async fn listens_again(cast: &Cast, witness: &mut Listener<u32>) -> Listener<u32
 }
 
 async fn a_listener_that_blocks_loses_nothing_and_neither_does_any_other(scene: Scene) {
-    const COUNT: u32 = 5_000;
+    const COUNT: u32 = 2_000;
     let cast = scene.cast().await;
     let mut patient = listens(&cast.math, Overflow::Block).await;
     let mut other = cast.math.listen::<u32>("news").queue(COUNT as usize).await.unwrap();

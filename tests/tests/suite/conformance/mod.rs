@@ -1,14 +1,15 @@
 //! What users are promised, over every adapter and transport: hub, provider and consumer on real sockets.
 //!
 //! ```text
-//!   consumer ──┐            ┌── provider          tokio │ smol
-//!              ├── hub ─────┤                    ───────┼──────
-//!   stranger ──┘            └── listeners         unix  │ tcp
+//!   consumer ──┐            ┌── provider          tokio │ smol │ async-std │ threads
+//!              ├── hub ─────┤                    ───────┴──────┼───────────┴────────
+//!   stranger ──┘            └── listeners               unix   │   tcp
 //! ```
 
 mod calls;
 mod clients;
 mod connections;
+mod draining;
 mod handlers;
 mod listeners;
 mod load;

@@ -140,7 +140,7 @@ async fn s43_calls_end_with_a_typed_error_when_the_hub_shuts_down(scene: Scene) 
     let started = Instant::now();
     cast.hub.shutdown().await;
     let [call] = call;
-    let failure = Failure::Local(Misuse::Disconnected);
+    let failure = Failure::Refused(Refusal::ShuttingDown);
     assert_eq!(call.await.unwrap_err(), CallError::Failed { failure, maybe_executed: true });
     for client in [&cast.consumer, &cast.provider] {
         assert_eq!(client.closed().await, CloseReason::Goodbye(Refusal::ShuttingDown));

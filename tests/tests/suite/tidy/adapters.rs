@@ -6,6 +6,10 @@ use super::report;
 use super::source::{self, Source};
 
 const ADAPTER_MAX: usize = 200;
+/// The thread of the blocking client.
+const DRIVER_MAX: usize = 300;
+/// The adapters of async runtimes.
+const ASYNC: [&str; 3] = ["runtime-asyncstd", "runtime-smol", "runtime-tokio"];
 
 #[test]
 fn adapters_are_thin() {
@@ -20,15 +24,57 @@ fn adapters_have_the_same_public_names() {
     report("All adapters have the same public names.", differences(&names));
 }
 
+#[test]
+fn examples_differ_in_the_runtime_alone() {
+    let rule = "The examples of all adapters are the same but for their `use` and the line that enters the runtime.";
+    let mut programs = BTreeMap::<String, BTreeMap<String, String>>::new();
+    for source in source::all() {
+        if let Some((adapter, name)) = source.path.split_once("/examples/").filter(|(a, _)| ASYNC.contains(a)) {
+            programs.entry(name.to_owned()).or_default().insert(adapter.to_owned(), source.text);
+        }
+    }
+    assert_eq!(programs.keys().collect::<Vec<_>>(), ["consumer.rs", "hub.rs", "provider.rs"]);
+    report(rule, programs.iter().flat_map(|(name, texts)| unlike(name, texts)));
+}
+
+/// Where the examples of one name differ from those of the first adapter.
+fn unlike(name: &str, texts: &BTreeMap<String, String>) -> Vec<String> {
+    let common = |text: &String| {
+        let special = |line: &&str| {
+            line.starts_with("use commipc_") && line.ends_with(" as commipc;") || line.contains("block_on(run())")
+        };
+        assert_eq!(text.lines().filter(special).count(), 2, "{name} has both lines once:\n{text}");
+        text.lines().filter(|line| !special(line)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = common(texts.values().next().unwrap());
+    let other = |(adapter, text): (&String, &String)| (common(text) != first).then(|| format!("{adapter}: {name}"));
+    let missing = ASYNC.iter().filter(|adapter| !texts.contains_key(**adapter)).map(|a| format!("{a} has no {name}"));
+    texts.iter().filter_map(other).chain(missing).collect()
+}
+
+#[test]
+fn the_blocking_client_is_a_small_driver_with_the_same_names() {
+    let sources = source::below("runtime-blocking/src/");
+    let driver = sources.iter().find(|source| source.path.ends_with("reactor.rs")).unwrap();
+    let lines = driver.text.lines().count();
+    assert!(
+        lines <= DRIVER_MAX,
+        "the driver of the blocking client has {lines} lines, of which {DRIVER_MAX} are allowed"
+    );
+    let names = public_names(&sources);
+    let common = public_names(&adapters()[ASYNC[0]]);
+    assert!(names.is_superset(&common), "{names:?} lacks some of {common:?}");
+}
+
 fn adapters() -> BTreeMap<String, Vec<Source>> {
     let mut adapters = BTreeMap::<_, Vec<_>>::new();
-    for source in source::all().into_iter().filter(|source| source.path.starts_with("runtime-")) {
-        let (adapter, rest) = source.path.split_once('/').unwrap();
-        if rest.starts_with("src/") {
+    for source in source::all() {
+        let (adapter, rest) = source.path.split_once('/').unwrap_or_default();
+        if ASYNC.contains(&adapter) && rest.starts_with("src/") {
             adapters.entry(adapter.to_owned()).or_default().push(source);
         }
     }
-    assert!(adapters.len() >= 2, "there are at least two adapters");
+    assert!(ASYNC.iter().all(|adapter| adapters.contains_key(*adapter)), "{:?}", adapters.keys());
     adapters
 }
 
@@ -64,6 +110,12 @@ fn the_rules_on_adapters_bite() {
     let adapter = |text: &str| vec![Source::new("runtime-x/src/lib.rs", text)];
     assert!(too_thick("a", &adapter(&"\n".repeat(200))).is_none());
     assert!(too_thick("a", &adapter(&"\n".repeat(201))).is_some());
+    let example = |name: &str, last: &str| format!("use commipc_{name} as commipc;\n{name}::block_on(run())\n{last}\n");
+    let texts = |last: &str| {
+        ASYNC.map(|adapter| (adapter.to_owned(), example(adapter, if adapter == ASYNC[2] { last } else { "a" }))).into()
+    };
+    assert_eq!(unlike("hub.rs", &texts("a")), Vec::<String>::new());
+    assert_eq!(unlike("hub.rs", &texts("b")), ["runtime-tokio: hub.rs"]);
     let names = |text: &str| public_names(&adapter(text));
     let one = names("\npub use a::*;\npub fn hub() -> A {}\npub struct B<T>(T);\npub(crate) fn c() {}\n");
     assert_eq!(one, ["use a::*", "fn hub", "struct B"].map(str::to_owned).into());

@@ -12,7 +12,7 @@ thread_local! {
 }
 
 /// An initialised buffer of [`SIZE`] bytes.
-pub(super) fn take() -> BytesMut {
+pub(crate) fn take() -> BytesMut {
     SPARE.take().unwrap_or_else(|| {
         let mut buffer = BytesMut::zeroed(SIZE + 1);
         // Splitting makes the buffer count its references from now on, so that freezing and thawing it allocates nothing.
@@ -22,7 +22,7 @@ pub(super) fn take() -> BytesMut {
 }
 
 /// Gives a buffer back.
-pub(super) fn give(buffer: BytesMut) {
+pub(crate) fn give(buffer: BytesMut) {
     if buffer.len() == SIZE {
         SPARE.set(Some(buffer));
     }

@@ -1,0 +1,310 @@
+//! Every way in which a request can end, and what each side sees of it: the table of `docs/endings.md`, observed.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what is unexpected fails it")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use commipc_protocol::auth::Secret;
+use commipc_protocol::client::{
+    CallFailure, Command, Credit, DrainCommand, Event, EventKind, Failure, RequestId, StreamCommand, StreamEvent,
+    StreamId, Token,
+};
+use commipc_protocol::{EventName, Input, Limits, Machine as _, hub};
+use support::{World, name, outgoing, payload};
+
+const PROVIDER: usize = 0;
+const CALLER: usize = 1;
+const OWNER: usize = 2;
+const REQUEST: Token = Token(9);
+const KINDS: [EventKind; 3] = [EventKind::Call, EventKind::Stream, EventKind::Exchange];
+const WINDOW: Credit = Credit { items: 4, bytes: 4_096 };
+const DEADLINE: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Plays a case with a request of this kind.
+type Play = fn(EventKind) -> Scene;
+
+/// What happens to a request, by the name that the table gives it, and how.
+const CAUSES: [(&str, Play); 20] = [
+    ("the caller gives it up", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.command(CALLER, Command::Cancel { call: REQUEST });
+        scene
+    }),
+    ("its deadline passes", |kind| {
+        let mut scene = Scene::asked(kind, None);
+        scene.world.pass(DEADLINE);
+        scene
+    }),
+    ("the provider dies", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.dies(PROVIDER);
+        scene
+    }),
+    ("the provider's link drops", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.cut(PROVIDER);
+        scene
+    }),
+    ("the caller dies", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.dies(CALLER);
+        scene
+    }),
+    ("the caller's link drops", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.cut(CALLER);
+        scene
+    }),
+    ("the hub dies", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.replace_hub(support::hub(Limits::default()));
+        scene
+    }),
+    ("the caller closes its connection", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.command(CALLER, Command::Close);
+        scene
+    }),
+    ("the provider closes its connection", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.command(PROVIDER, Command::Close);
+        scene
+    }),
+    ("the hub is shut down", |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.hub.handle_input(scene.world.now, Input::Command(hub::Command::Shutdown));
+        scene.world.run();
+        scene
+    }),
+    ("the channel's password changes", |kind| {
+        let mut scene = Scene::running(kind, Some(&Secret::key([1; 32])));
+        scene.world.protect(OWNER, "ch", &Secret::key([2; 32]), 2);
+        scene
+    }),
+    ("the caller drains, and it is finished in time", |kind| Scene::running(kind, None).drained(CALLER, true)),
+    ("the caller drains, and it is not", |kind| Scene::running(kind, None).drained(CALLER, false)),
+    ("it is asked while the caller drains", |kind| Scene::running(kind, None).asked_while_drained(CALLER)),
+    ("the provider drains, and it is finished in time", |kind| Scene::running(kind, None).drained(PROVIDER, true)),
+    ("the provider drains, and it is not", |kind| Scene::running(kind, None).drained(PROVIDER, false)),
+    ("it is asked while the provider drains", |kind| Scene::running(kind, None).asked_while_drained(PROVIDER)),
+    ("the hub drains, and it is finished in time", |kind| Scene::running(kind, None).drained(HUB, true)),
+    ("the hub drains, and it is not", |kind| Scene::running(kind, None).drained(HUB, false)),
+    ("it is asked while the hub drains", |kind| Scene::running(kind, None).asked_while_drained(HUB)),
+];
+
+/// In place of a client.
+const HUB: usize = usize::MAX;
+
+/// A request and those whom it concerns.
+struct Scene {
+    world: World,
+    kind: EventKind,
+    request: Option<RequestId>,
+    watched: Token,
+}
+
+impl Scene {
+    /// The provider has got the request.
+    fn asked(kind: EventKind, secret: Option<&Secret>) -> Self {
+        let mut world = World::ready(&["provider", "caller", "owner"]);
+        world.open(OWNER, "ch");
+        match secret {
+            Some(secret) => {
+                world.protect(OWNER, "ch", secret, 1);
+                world.join(PROVIDER, "ch", secret);
+                world.join(CALLER, "ch", secret);
+            }
+            None => world.open(PROVIDER, "ch"),
+        }
+        let (channel, event) = (name("ch"), EventName::new("ev").unwrap());
+        world.command(PROVIDER, Command::Provide { token: Token(5), channel, event, kind });
+        world.expect_done(PROVIDER, 5);
+        let mut scene = Self { world, kind, request: None, watched: REQUEST };
+        scene.ask(REQUEST);
+        scene.request = Some(scene.world.expect_request(PROVIDER).id);
+        scene
+    }
+
+    /// The provider works on it; of a stream each side has sent an item that it may send.
+    fn running(kind: EventKind, secret: Option<&Secret>) -> Self {
+        let mut scene = Self::asked(kind, secret);
+        let request = scene.request.unwrap();
+        let mut ends = vec![];
+        match kind {
+            EventKind::Call => return scene,
+            EventKind::Stream => ends.push((PROVIDER, StreamId::Request(request))),
+            _ => ends.extend([(PROVIDER, StreamId::Request(request)), (CALLER, StreamId::Call(REQUEST))]),
+        }
+        scene.world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
+        for (end, stream) in ends {
+            let items = StreamCommand::Items { stream, payloads: vec![payload(b"1")] };
+            scene.world.command(end, Command::Stream(items));
+            let item = |event: &Event| matches!(event, Event::Stream(StreamEvent::Item { .. }));
+            assert!(scene.world.events[1 - end].iter().any(item), "{:?}", scene.world.events);
+        }
+        scene.world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        scene
+    }
+
+    fn ask(&mut self, token: Token) {
+        let (outgoing, time_left) = (outgoing("ch", "ev", b""), DEADLINE);
+        let exchange = self.kind == EventKind::Exchange;
+        let command = match self.kind {
+            EventKind::Call => Command::Call { token, outgoing, time_left },
+            _ => Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window: WINDOW, exchange }),
+        };
+        self.world.command(CALLER, command);
+    }
+
+    fn finish(&mut self) {
+        let request = self.request.unwrap();
+        self.world.command(
+            PROVIDER,
+            match self.kind {
+                EventKind::Call => Command::Answer { request, result: Ok(payload(b"3")) },
+                _ => Command::Stream(StreamCommand::Finish { stream: StreamId::Request(request) }),
+            },
+        );
+    }
+
+    fn drain(&mut self, who: usize) {
+        if who == HUB {
+            let command = Input::Command(hub::Command::Drain { time: DRAIN });
+            self.world.hub.handle_input(self.world.now, command);
+            self.world.run();
+        } else {
+            let command = DrainCommand::Client { time: DRAIN, busy: false };
+            self.world.command(who, Command::Drain(command));
+        }
+    }
+
+    fn drained(mut self, who: usize, in_time: bool) -> Self {
+        self.drain(who);
+        if in_time {
+            self.finish();
+        } else {
+            self.world.pass(DRAIN);
+        }
+        self
+    }
+
+    /// One more is asked while the first still runs.
+    fn asked_while_drained(mut self, who: usize) -> Self {
+        self.drain(who);
+        self.watched = Token(10);
+        self.request = None;
+        self.ask(Token(10));
+        self
+    }
+
+    fn caller_sees(&mut self) -> String {
+        self.see(CALLER, |event, watched| match event {
+            Event::Answered { token, result } if *token == watched => {
+                Some(result.as_ref().map_or_else(failed, |_| "its answer".to_owned()))
+            }
+            Event::Stream(StreamEvent::Ended { token, result }) if *token == watched => {
+                Some(result.as_ref().map_or_else(failed, |()| "all items, then the end".to_owned()))
+            }
+            _ => None,
+        })
+    }
+
+    fn provider_sees(&mut self) -> String {
+        let request = self.request;
+        self.see(PROVIDER, |event, _| match event {
+            Event::RequestEnded { request: ended, why } if Some(*ended) == request => Some(coded(*why)),
+            Event::Request(_) => Some("the request".to_owned()),
+            _ => None,
+        })
+    }
+
+    fn see(&mut self, client: usize, of_request: impl Fn(&Event, Token) -> Option<String>) -> String {
+        if self.world.dead == Some(client) {
+            return "–".to_owned();
+        }
+        let mut seen = Vec::new();
+        for event in &self.world.events[client] {
+            seen.extend(of_request(event, self.watched));
+            match event {
+                Event::Closed(reason) => seen.push(format!("`Closed({reason:?})`")),
+                Event::ChannelClosed { why, .. } => seen.push(format!("`ChannelClosed`: {}", coded(*why))),
+                _ => {}
+            }
+        }
+        if seen.is_empty() { "nothing".to_owned() } else { seen.join(", then ") }
+    }
+}
+
+fn coded(failure: Failure) -> String {
+    let code = failure.code().0;
+    match failure {
+        Failure::Refused(refusal) => format!("`Refusal::{refusal:?}` ({code})"),
+        Failure::Local(misuse) => format!("`Misuse::{misuse:?}` ({code})"),
+        Failure::RefusedCode(_) => panic!("{failure:?}"),
+    }
+}
+
+fn failed(failure: &CallFailure) -> String {
+    match failure {
+        CallFailure::Failed { failure, maybe_executed } => {
+            format!("{}, {}", coded(*failure), if *maybe_executed { "may have run" } else { "has not run" })
+        }
+        CallFailure::Fault(fault) => panic!("{fault}"),
+    }
+}
+
+const fn plural(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Call => "call",
+        EventKind::Stream => "stream",
+        _ => "exchange",
+    }
+}
+
+/// What was observed, as the lines of the table. Kinds that end alike share a line.
+fn observed() -> String {
+    let mut table = "| what happens | to a | its caller sees | its provider sees |\n|---|---|---|---|\n".to_owned();
+    for (cause, happens) in CAUSES {
+        let mut rows: Vec<(String, String, Vec<&str>)> = Vec::new();
+        for kind in KINDS {
+            let mut scene = happens(kind);
+            let (caller, provider) = (scene.caller_sees(), scene.provider_sees());
+            match rows.iter_mut().find(|row| (&row.0, &row.1) == (&caller, &provider)) {
+                Some(row) => row.2.push(plural(kind)),
+                None => rows.push((caller, provider, vec![plural(kind)])),
+            }
+        }
+        for (caller, provider, kinds) in rows {
+            let kinds = if kinds.len() == KINDS.len() { "each".to_owned() } else { kinds.join(", ") };
+            writeln!(table, "| {cause} | {kinds} | {caller} | {provider} |").unwrap();
+        }
+    }
+    table
+}
+
+#[test]
+fn every_ending_is_as_the_document_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/endings.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let table: String = document.lines().filter(|line| line.starts_with('|')).map(|line| format!("{line}\n")).collect();
+    let observed = observed();
+    assert!(table == observed, "the table of docs/endings.md is not what happens, which is:\n{observed}");
+}
+
+/// Nobody waits for ever: in each case the caller was told something, and so was a provider that works in vain.
+#[test]
+fn d7_s42_s51_every_request_ends() {
+    for (cause, happens) in CAUSES {
+        for kind in KINDS {
+            let mut scene = happens(kind);
+            assert_ne!(scene.caller_sees(), "nothing", "{cause}, {kind:?}");
+            if !cause.contains("finished in time") && !cause.contains("asked while") {
+                assert_ne!(scene.provider_sees(), "nothing", "{cause}, {kind:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A connection whose tries to come back are refused.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what is unexpected fails it")]
+
+mod support;
+
+use std::time::Duration;
+
+use commipc_protocol::auth::Secret;
+use commipc_protocol::client::{self, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent};
+use commipc_protocol::{CloseReason, Limits, Misuse};
+use support::{World, hub, lasting, payload};
+
+/// Whatever refuses a try, and however often: the connection is away, says so, is tried again, and comes back with all that
+/// hung on it. Meanwhile nothing hangs, and nobody believes that it stands.
+#[test]
+fn v29_a_refused_try_leaves_no_zombie() {
+    let id_taken = |world: &mut World| {
+        // Somebody else got the id while we were away.
+        world.command(1, Command::Connect);
+        assert!(matches!(world.next(1), Event::Ready(_)));
+    };
+    let id_free = |world: &mut World| world.command(1, Command::Close);
+    let full = |world: &mut World| {
+        let mut limits = Limits::default();
+        limits.connections = 0;
+        world.replace_hub(hub(limits));
+    };
+    let other_secret = |world: &mut World| {
+        let mut config = commipc_protocol::hub::HubConfig {
+            id: None,
+            credentials: support::credentials(&Secret::key([8; 32])),
+            limits: Limits::default(),
+            owner_policy: commipc_protocol::OwnerPolicy::default(),
+        };
+        config.id = Some(commipc_protocol::HubId::new("hub-a").unwrap());
+        world.replace_hub(commipc_protocol::hub::Hub::new(config, &commipc_protocol::Seed::new([4; 32])));
+    };
+    let fresh = |world: &mut World| world.replace_hub(hub(Limits::default()));
+    let cases: [(&str, Turn<'_>, Turn<'_>); 3] = [
+        ("its id is taken", &id_taken, &id_free),
+        ("no room", &full, &fresh),
+        ("another secret", &other_secret, &fresh),
+    ];
+    for (case, refuse, relent) in cases {
+        let mut world = zombie();
+        refuse(&mut world);
+        world.events[0].clear();
+        let mut refused = 0;
+        for _ in 0..100 {
+            world.pass(Duration::from_millis(100));
+            refused += std::mem::take(&mut world.events[0]).iter().filter(|event| is_refused(event)).count();
+            if refused > 0 {
+                break;
+            }
+        }
+        assert!(refused > 0, "{case}: it was not refused");
+        // A call fails at once, and does not wait for an answer that cannot come.
+        world.call(0, 9, "math", "else", b"");
+        let failure = world.expect_answered(0).1.unwrap_err();
+        let away = CallFailure::Failed { failure: Failure::Local(Misuse::NotConnected), maybe_executed: false };
+        assert_eq!(failure, away, "{case}");
+        relent(&mut world);
+        let told = world.restored(0);
+        assert!(told.iter().any(|event| matches!(event, Event::Ready(_))), "{case}: {told:?}");
+        world.pass(Duration::from_secs(60));
+        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        world.call(2, 10, "math", "sum", b"");
+        let request = world.expect_request(0).id;
+        world.command(0, Command::Answer { request, result: Ok(payload(b"3")) });
+        assert_eq!(world.expect_answered(2).1.unwrap().payload, payload(b"3"), "{case}");
+    }
+}
+
+/// Something that happens in a world.
+type Turn<'a> = &'a dyn Fn(&mut World);
+
+/// A provider that has lost its connection, another that wants its id, and a caller.
+fn zombie() -> World {
+    let clients =
+        vec![lasting("zombie", Reconnect::default()), impostor("zombie"), lasting("caller", Reconnect::default())];
+    let mut world = World::with(hub(Limits::default()), clients);
+    for client in [0, 2] {
+        world.command(client, Command::Connect);
+        assert!(matches!(world.next(client), Event::Ready(_)));
+    }
+    world.open(0, "math");
+    world.provide(0, 5, "math", "sum");
+    world.hold_dials = true;
+    world.cut(0);
+    world.refuse_dials();
+    world.hold_dials = false;
+    world
+}
+
+/// Another client with this id, which cannot take it over.
+fn impostor(id: &str) -> client::Client {
+    let config = client::ClientConfig {
+        hub: "memory:".into(),
+        id: Some(commipc_protocol::ClientId::new(id).unwrap()),
+        credential: commipc_protocol::CredentialId::shared(),
+        secret: Secret::key([7; 32]),
+        limits: Limits::default(),
+        reconnect: None,
+    };
+    client::Client::new(config, &commipc_protocol::Seed::new([9; 32]))
+}
+
+const fn is_refused(event: &Event) -> bool {
+    matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Refused(_) | CloseReason::Lost, .. }))
+}

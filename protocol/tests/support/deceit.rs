@@ -1,0 +1,46 @@
+//! What went over the wire, and what a hub that does not keep to the rules may show a client.
+
+use commipc_protocol::client::Event;
+use commipc_protocol::wire::{FrameType, MAGIC};
+use commipc_protocol::{Input, LinkId, Machine as _};
+
+use super::World;
+
+impl World {
+    /// The last frame of a kind that a client said on its first link: its body.
+    pub fn last_said(&self, client: usize, kind: FrameType) -> Vec<u8> {
+        last(&self.wire[&first_link(client)].0[MAGIC.len()..], kind)
+    }
+
+    /// The last frame of a kind that the hub said to a client on its first link: its body.
+    pub fn last_heard(&self, client: usize, kind: FrameType) -> Vec<u8> {
+        last(&self.wire[&first_link(client)].1, kind)
+    }
+
+    /// Shows a client a frame as if its hub had sent it; what it makes of it.
+    pub fn show(&mut self, client: usize, kind: FrameType, body: &[u8]) -> Vec<Event> {
+        let length = u32::try_from(body.len() + 1).unwrap();
+        let frame = [&length.to_be_bytes()[..], &[kind.number()], body].concat();
+        let input = Input::Received { link: LinkId::dialled(0, 1), data: frame.into() };
+        self.clients[client].handle_input(self.now, input);
+        self.take_events(client);
+        self.events[client].drain(..).collect()
+    }
+}
+
+/// Clients connect in their order.
+fn first_link(client: usize) -> LinkId {
+    LinkId::accepted(client as u32, client as u32 + 1)
+}
+
+fn last(mut bytes: &[u8], kind: FrameType) -> Vec<u8> {
+    let mut found = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+        if frame[0] == kind.number() {
+            found = frame[1..].to_vec();
+        }
+        bytes = rest;
+    }
+    found
+}

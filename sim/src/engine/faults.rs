@@ -1,0 +1,72 @@
+//! What befalls nodes: connections that break or lead nowhere, processes that die and come back, clocks that jump.
+
+use commipc_protocol::{LinkEnd, Machine};
+
+use super::Engine;
+use crate::node::NodeId;
+use crate::wire::Pipe;
+
+impl<M: Machine> Engine<M> {
+    /// Ends the storm: no connection breaks by itself any more. What was taken from one and not noticed yet breaks it now.
+    pub fn heal(&mut self) {
+        self.attacker.robbed().into_iter().for_each(|wire| self.break_wire(wire, LinkEnd::Reset));
+        self.weather = self.weather.healed();
+        self.wires.iter_mut().flat_map(|wire| &mut wire.pipes).for_each(Pipe::heal);
+    }
+
+    /// Breaks every connection of a node, now.
+    pub fn cut(&mut self, node: NodeId) {
+        self.wires_of(node).into_iter().for_each(|(wire, _)| self.break_wire(wire, LinkEnd::Reset));
+    }
+
+    /// Lets every connection of a node lead nowhere: what is said on it is lost, and neither end hears of that. With
+    /// `one_way` only what the node says is lost. Gives how many there were.
+    pub fn strand(&mut self, node: NodeId, one_way: bool) -> usize {
+        let stranded = self.wires_of(node);
+        for (wire, side) in &stranded {
+            for (from, pipe) in self.wires[*wire].pipes.iter_mut().enumerate() {
+                if from == *side || !one_way {
+                    pipe.leads_nowhere();
+                }
+            }
+        }
+        stranded.len()
+    }
+
+    /// A node's process dies, and another machine is to take its place, which nobody can dial until [`Engine::start`]. Its
+    /// peers notice, or with `silently` they do not.
+    pub fn kill(&mut self, node: NodeId, machine: M, silently: bool) {
+        for (wire, side) in self.wires_of(node) {
+            if silently {
+                self.wires[wire].pipes.iter_mut().for_each(Pipe::leads_nowhere);
+            } else {
+                self.break_wire(wire, LinkEnd::Reset);
+            }
+            self.forget(wire, side);
+        }
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.dies(machine);
+        }
+    }
+
+    /// A node that was killed can be dialled again.
+    pub fn start(&mut self, node: NodeId) {
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.down = false;
+        }
+    }
+
+    /// Turns a node's clocks, by nanoseconds and milliseconds: to a machine it is as if time had passed, or had not.
+    pub fn turn_clocks(&mut self, node: NodeId, mono: i64, wall: i64) {
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.clocks.mono = node.clocks.mono.saturating_add_signed(mono);
+            node.clocks.wall += wall;
+        }
+        self.replan(node.index());
+    }
+
+    /// The connections of a node, and which side of each it is.
+    fn wires_of(&self, node: NodeId) -> Vec<(usize, usize)> {
+        self.nodes.get(node.index()).map(|node| node.links.values().copied().collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,13 @@
+//! What must be met again and again, or nothing is shown: counted in every run.
+
+use std::collections::BTreeMap;
+
+/// How often each thing was met.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Marks(pub(super) BTreeMap<&'static str, u64>);
+
+impl Marks {
+    pub(super) fn met(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+}

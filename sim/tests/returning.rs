@@ -1,0 +1,159 @@
+//! Connections that come back: worlds of any faults, and a thousand clients whose hub is replaced.
+
+#![allow(missing_docs, reason = "a test binary")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use commipc_protocol::client::{Access, Command, Event, Reconnect, ReconnectEvent, Token};
+use commipc_protocol::{ChannelName, Instant};
+use commipc_sim::{NodeId, Profile, Source, World, run_as, run_seeds_as};
+
+fn amount(of: &str, otherwise: u64) -> u64 {
+    std::env::var(of).ok().and_then(|amount| amount.parse().ok()).unwrap_or(otherwise)
+}
+
+/// What must befall connections again and again, and what must come of it, or nothing is shown: in how many of a hundred
+/// worlds' counts at least.
+const MARKS: [(&str, u64); 24] = [
+    ("fault: a link is cut", 20),
+    ("fault: all links are cut", 5),
+    ("fault: a link is half-open", 15),
+    ("fault: a link loses one direction", 10),
+    ("fault: a hub with stored state is killed", 5),
+    ("fault: a hub with stored state vanishes", 3),
+    ("fault: a hub without state is killed", 5),
+    ("fault: a hub without state vanishes", 3),
+    ("fault: a hub is shut down and replaced", 5),
+    ("fault: a wall clock jumps", 5),
+    ("fault: a monotonic clock jumps ahead", 5),
+    ("fault: a monotonic clock runs backwards", 5),
+    ("fault: somebody else wants an id", 2),
+    ("a client gives up a silent link", 10),
+    ("a hub gives up a silent link", 3),
+    ("a hub is not reached", 30),
+    ("a hub says goodbye", 5),
+    ("an id is held by another link", 1),
+    ("an old link is taken over from", 2),
+    ("channels are restored", 50),
+    ("something is told not to be restored", 5),
+    ("a call is answered", 50),
+    ("a call ends with its link", 5),
+    ("a link is lost", 50),
+];
+
+#[test]
+fn s71_whatever_befalls_connections_they_come_back_with_everything_or_say_what_not() {
+    let seeds = amount("COMMIPC_RETURNS", 60);
+    let tally = run_seeds_as(0, seeds, 3, Profile::Reconnect);
+    assert!(tally.is_fine(), "{tally}");
+    let rare = MARKS.iter().filter(|(mark, least)| tally.marks.get(mark).copied().unwrap_or(0) * 100 < least * seeds);
+    let rare: Vec<&(&str, u64)> = rare.collect();
+    assert!(rare.is_empty(), "too rare in {seeds} worlds: {rare:?} of {:?}", tally.marks);
+}
+
+/// Worlds in which something was found once: sim/CHANGELOG.md says what.
+const FOUND: [u64; 17] = [22, 38, 92, 96, 111, 185, 268, 383, 395, 457, 493, 673, 726, 745, 794, 1147, 1173];
+
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for seed in FOUND {
+        let tally = run_seeds_as(seed, 1, 1, Profile::Reconnect);
+        assert!(tally.is_fine(), "{tally}");
+    }
+}
+
+#[test]
+fn a_world_that_returns_is_replayed_by_its_choices() {
+    let first = run_as(Source::Seed(3), Profile::Reconnect, false);
+    let again = run_as(Source::Choices(first.choices), Profile::Any, false);
+    assert_eq!(first.trace_hash, again.trace_hash);
+}
+
+const CLIENTS: usize = 1_000;
+
+/// When each client was as it was, since its hub went.
+fn restored(world: &mut World, gone: Instant) -> Vec<Duration> {
+    let mut away: Vec<(NodeId, usize)> =
+        world.clients().iter().map(|node| (*node, world.told_at(*node).len())).collect();
+    let mut took = Vec::new();
+    while !away.is_empty() {
+        world.run_for(Duration::from_millis(20));
+        let now = world.now().saturating_since(gone);
+        assert!(now < Duration::from_secs(600), "{} are missing", away.len());
+        away.retain_mut(|(node, heard)| {
+            let fresh = world.told_at(*node).get(*heard..).unwrap_or_default();
+            *heard += fresh.len();
+            let back = fresh.iter().any(|event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. })));
+            took.extend(back.then_some(now));
+            !back
+        });
+    }
+    took
+}
+
+/// ```text
+/// h ── dies, and is there again after a moment
+/// c0 … c999 ── each at another time ──► h, each with its channel, its provider and its listener
+/// ```
+#[test]
+fn s70_a_thousand_clients_whose_hub_is_replaced_are_back_in_five_seconds_and_not_all_at_once() {
+    // The longer the hub is away, the more of the tries fall into the first second, where everybody makes two.
+    let downs: &[(u64, f64)] =
+        if amount("COMMIPC_RETURNS", 0) > 0 { &[(0, 3.0), (200, 3.0), (500, 4.0)] } else { &[(200, 3.0)] };
+    for &(down, most) in downs {
+        let mut policy = Reconnect::default();
+        policy.initial = true;
+        let mut world = World::seeded(down).reconnecting(policy).hub("h");
+        for number in 0..CLIENTS {
+            world = world.client(&format!("c{number}"));
+        }
+        for node in world.clients() {
+            world.ask(node, Command::Connect);
+        }
+        world.run_for(Duration::from_secs(60));
+        for number in 0..CLIENTS {
+            let (client, channel) = (format!("c{number}"), format!("room-{}", number % 50));
+            world.at(&client).tries_to_open(&channel);
+            world.at(&client).tries_to_provide(&channel, &format!("ask-{number}"));
+            world.at(&client).tries_to_listen(&channel, None);
+        }
+        world.run_for(Duration::from_secs(5));
+        let (hub, gone, before) = (world.hubs()[0], world.now(), world.dials().len());
+        world.kill_hub(hub, false);
+        world.run_for(Duration::from_millis(down));
+        world.start_hub(hub);
+        let mut took = restored(&mut world, gone);
+        took.sort_unstable();
+        let p99 = took[CLIENTS * 99 / 100 - 1];
+        let dials = &world.dials()[before..];
+        let mut seconds: BTreeMap<u64, usize> = BTreeMap::new();
+        for (at, _) in dials {
+            *seconds.entry(at.saturating_since(gone).as_secs()).or_default() += 1;
+        }
+        let peak = seconds.values().copied().max().unwrap_or(0);
+        // Over the time until nearly all are back, a second at least.
+        let mean = dials.len() as f64 / p99.as_secs_f64().max(1.0);
+        println!("down {down} ms: p99 {p99:?}, {} attempts, mean {mean:.0}/s, {seconds:?}", dials.len());
+        assert!(p99 <= Duration::from_secs(5), "{p99:?}");
+        assert!(peak as f64 <= most * mean, "{seconds:?}");
+        assert!(world.census(hub).0.contains(&("clients", CLIENTS)));
+    }
+}
+
+/// Everything that waits for a connection has its end, and nothing is tried that nobody wants any more.
+#[test]
+fn s70_who_closes_while_its_hub_is_away_dials_no_more() {
+    let mut world = World::seeded(1).reconnecting(Reconnect::default()).hub("h").client("c").connected();
+    let (hub, node) = (world.hubs()[0], world.clients()[0]);
+    world.kill_hub(hub, false);
+    world.run_for(Duration::from_secs(60));
+    let channel = ChannelName::new("a").unwrap();
+    world.ask(node, Command::Open { token: Token(7), channel, access: Access::default() });
+    world.at("c").closes();
+    let dials = world.dials().len();
+    assert!(dials > 3, "it tried: {dials}");
+    world.run_for(Duration::from_secs(3_600));
+    assert_eq!(world.dials().len(), dials);
+    assert!(world.told("c").iter().any(|event| matches!(event, Event::Done { token: Token(7), result: Err(_) })));
+}

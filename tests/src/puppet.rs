@@ -1,0 +1,209 @@
+//! One role of a play between processes, on any adapter: `puppet tokio hub tcp://127.0.0.1:0`. It says one line when it is
+//! ready, a consumer one more when it is done, and it ends with its standard input.
+#![expect(clippy::print_stdout, reason = "it is a program")]
+#![expect(clippy::unwrap_used, reason = "what goes wrong fails the test that started it")]
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::io::Read as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use commipc_blocking::Wait as _;
+use commipc_tokio::{
+    Away, CallError, Channel, ClientBuilder, Fault, FaultCode, HubBuilder, OwnerPolicy, Reconnect, Request, Secret,
+};
+
+/// All of a play share a key, so that no files have to be carried about.
+const KEY: [u8; 32] = [7; 32];
+/// Calls of one round, all made at once, and items of its stream.
+const CALLS: u64 = 20;
+const ITEMS: u64 = 50;
+const PAUSE: Duration = Duration::from_millis(30);
+/// How a bench loads a hub: calls one after the other, then so many at a time for so long.
+const ALONE: usize = 4_000;
+const IN_FLIGHT: usize = 256;
+const LOADED: Duration = Duration::from_secs(2);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [adapter, role, url, rest @ ..] = &arguments[..] else { panic!("puppet ADAPTER ROLE URL [ROUNDS]") };
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    let rounds = rest.first().map_or(0, |rounds| rounds.parse().unwrap());
+    let client = || reconnecting(client(adapter, url));
+    let play: Pin<Box<dyn Future<Output = ()>>> = match &role[..] {
+        "hub" => Box::pin(be_hub(hub(adapter).listen(url))),
+        "provider" => Box::pin(be_provider(client().id("provider"))),
+        "consumer" => Box::pin(be_consumer(client().id("consumer"), rounds)),
+        "bench" => Box::pin(bench(client().id("consumer"))),
+        other => panic!("no role '{other}'"),
+    };
+    match &adapter[..] {
+        "tokio" => tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(play),
+        "smol" | "async-std" => smol::block_on(play),
+        _ => play.wait(),
+    }
+}
+
+fn hub(adapter: &str) -> HubBuilder {
+    let hub = match adapter {
+        "tokio" => commipc_tokio::hub(),
+        "smol" => commipc_smol::hub(),
+        "async-std" => commipc_async_std::hub(),
+        "blocking" => commipc_blocking::hub(),
+        other => panic!("no adapter '{other}'"),
+    };
+    // A provider that is away for a moment must not end the channel.
+    hub.secret(Secret::key(KEY)).on_owner_leave(OwnerPolicy::Promote)
+}
+
+fn client(adapter: &str, url: &str) -> ClientBuilder {
+    let client = match adapter {
+        "tokio" => commipc_tokio::client(url),
+        "smol" => commipc_smol::client(url),
+        "async-std" => commipc_async_std::client(url),
+        "blocking" => commipc_blocking::client(url),
+        other => panic!("no adapter '{other}'"),
+    };
+    client.secret(Secret::key(KEY))
+}
+
+fn reconnecting(client: ClientBuilder) -> ClientBuilder {
+    let mut soon = Reconnect::default();
+    (soon.first, soon.longest) = (Duration::from_millis(5), Duration::from_millis(50));
+    client.reconnect(soon)
+}
+
+async fn be_hub(hub: HubBuilder) {
+    let hub = hub.await.unwrap();
+    println!("{}", hub.urls()[0]);
+    hub.stopped().await;
+}
+
+/// Refuses to do the same thing twice.
+async fn be_provider(client: ClientBuilder) {
+    let client = client.await.unwrap();
+    let play = client.open("play").await.unwrap();
+    let seen = Arc::new(Mutex::new(HashSet::new()));
+    let once = async |seen: Arc<Mutex<HashSet<u64>>>, number: Request<u64>| {
+        let is_new = seen.lock().unwrap().insert(*number);
+        if is_new { Ok(*number) } else { Err(Fault::from(FaultCode::HandlerFailed)) }
+    };
+    let _once = play.provide_with(seen, "once", once).running(1_024).await.unwrap();
+    let count = |from: Request<u64>| smol::stream::iter((*from..*from + ITEMS).map(Ok::<_, Fault>));
+    let _count = play.provide_stream("count", count).await.unwrap();
+    let echo = async |payload: Request<Bytes>| Ok::<_, Fault>((*payload).clone());
+    let _echo = play.provide_raw("echo", echo).running(1_024).await.unwrap();
+    println!("ready");
+    client.closed().await;
+}
+
+/// What became of a consumer's calls.
+#[derive(Default)]
+struct Ends {
+    answered: u64,
+    failed: u64,
+    wrong: u64,
+}
+
+/// Calls and streams, round by round. Each ends before the next begins.
+async fn be_consumer(client: ClientBuilder, rounds: u64) {
+    let client = client.while_away(Away::Wait).await.unwrap();
+    let play = client.open("play").await.unwrap();
+    println!("ready");
+    let mut ends = Ends::default();
+    for round in 0..rounds {
+        let numbers: Vec<u64> = (round * CALLS..(round + 1) * CALLS).collect();
+        let calls: Vec<_> = numbers.iter().map(|number| call(&play, *number)).collect();
+        for (number, answer) in numbers.into_iter().zip(together(calls).await) {
+            match answer {
+                Ok(answer) if answer == number => ends.answered += 1,
+                Err(CallError::Failed { .. }) => ends.failed += 1,
+                Ok(_) | Err(_) => ends.wrong += 1,
+            }
+        }
+        stream(&play, round, &mut ends).await;
+        // Whoever is away has time to come back.
+        smol::Timer::after(PAUSE).await;
+    }
+    println!("answered {} failed {} wrong {}", ends.answered, ends.failed, ends.wrong);
+    client.closed().await;
+}
+
+async fn call(play: &Channel, number: u64) -> Result<u64, CallError> {
+    play.call("once", &number).deadline(Duration::from_secs(2)).await
+}
+
+/// A stream brings its items in order, and if it is cut short it says so.
+async fn stream(play: &Channel, round: u64, ends: &mut Ends) {
+    let asked = play.stream::<u64>("count", &round).deadline(Duration::from_secs(2)).await;
+    let Ok(mut items) = asked else {
+        ends.failed += 1;
+        return;
+    };
+    let mut expected = round;
+    loop {
+        match items.try_next().await {
+            Ok(Some(item)) if item == expected => expected += 1,
+            Ok(None) if expected == round + ITEMS => return ends.answered += 1,
+            Err(CallError::Failed { .. }) => return ends.failed += 1,
+            Ok(_) | Err(_) => return ends.wrong += 1,
+        }
+    }
+}
+
+/// All results, of futures that run at the same time.
+async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.into_iter().map(|future| (Some(Box::pin(future)), None)).collect();
+    poll_fn(|cx| {
+        for (slot, output) in &mut futures {
+            if let Some(future) = slot
+                && let Poll::Ready(ready) = future.as_mut().poll(cx)
+            {
+                (*slot, *output) = (None, Some(ready));
+            }
+        }
+        if futures.iter().all(|(future, _)| future.is_none()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    futures.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// Says how long a call took that was alone (its median, in nanoseconds), and how many a second were answered of many.
+async fn bench(client: ClientBuilder) {
+    let play = client.await.unwrap().open("play").await.unwrap();
+    println!("ready");
+    let payload = Bytes::from_static(&[1; 64]);
+    let mut times = Vec::with_capacity(ALONE);
+    for _ in 0..ALONE {
+        let started = Instant::now();
+        play.call_raw("echo", payload.clone()).await.unwrap();
+        times.push(started.elapsed().as_nanos());
+    }
+    times.sort_unstable();
+    let (started, answered) = (Instant::now(), Cell::new(0_u64));
+    let lanes = smol::LocalExecutor::new();
+    let lane = async || {
+        while started.elapsed() < LOADED {
+            play.call_raw("echo", payload.clone()).await.unwrap();
+            answered.set(answered.get() + 1);
+        }
+    };
+    let lanes_over: Vec<_> = (0..IN_FLIGHT).map(|_| lanes.spawn(lane())).collect();
+    lanes
+        .run(async {
+            for lane in lanes_over {
+                lane.await
+            }
+        })
+        .await;
+    let answered = answered.get();
+    println!("{} {:.0}", times[ALONE / 2], answered as f64 / started.elapsed().as_secs_f64());
+}
