@@ -40,6 +40,7 @@ pub struct HubBuilder {
     owner_policy: OwnerPolicy,
     state: Option<StatePlace>,
     system_password: Option<Result<Secret, SecretSourceError>>,
+    bridge_secret: Option<Result<Secret, SecretSourceError>>,
 }
 
 /// Where a hub stores what it remembers over a restart.
@@ -62,6 +63,7 @@ impl HubBuilder {
             owner_policy: OwnerPolicy::default(),
             state: None,
             system_password: None,
+            bridge_secret: None,
         }
     }
 
@@ -94,6 +96,19 @@ impl HubBuilder {
     /// key is made.
     pub fn credentials(mut self, table: CredentialTable) -> Self {
         self.credentials = Some(table);
+        self
+    }
+
+    /// What bridges to other hubs must prove: the entry `bridge` of the credentials. Without one, and without an entry that has
+    /// the capability, nobody can join this hub with another.
+    pub fn bridge_secret(mut self, secret: Secret) -> Self {
+        self.bridge_secret = Some(Ok(secret));
+        self
+    }
+
+    /// The file with what [`HubBuilder::bridge_secret`] takes: `key:` and 64 hex digits, or else a password.
+    pub fn bridge_secret_file(mut self, path: &Path) -> Self {
+        self.bridge_secret = Some(crate::secret::read_secret_file(path));
         self
     }
 
@@ -154,8 +169,19 @@ impl HubBuilder {
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, nowhere, id, secret, credentials, limits, owner_policy, state, system_password } =
-            self;
+        let Self {
+            runtime,
+            mut urls,
+            nowhere,
+            id,
+            secret,
+            credentials,
+            limits,
+            owner_policy,
+            state,
+            system_password,
+            bridge_secret,
+        } = self;
         let id = id.transpose()?;
         if urls.is_empty() && !nowhere {
             urls.push(endpoint::default_url());
@@ -175,6 +201,11 @@ impl HubBuilder {
             (Some(secret), table) => table.unwrap_or_default().with_shared(secret),
             (None, Some(table)) => table,
             (None, None) => CredentialTable::new().with_shared(shared_key(&*runtime, &claims, &endpoints)?),
+        };
+        let table = match bridge_secret.transpose()? {
+            Some(_) if table.has(&CredentialId::bridges()) => return Err(SecretSourceError::TwoBridges.into()),
+            Some(secret) => table.with_bridges(secret),
+            None => table,
         };
         let Memory { hub, channels, store } = Memory::load(&runtime, id, state).await?;
         let credentials = table.derive(&runtime, &hub.key).await?;
@@ -551,6 +582,12 @@ impl Sink<hub::Hub> for Journal {
                 Event::ProtectionChanged { channel, epoch, protected } => {
                     tracing::info!(%channel, epoch, protected, "protection changed");
                 }
+                Event::BridgeUp { client, hub } => tracing::info!(%client, %hub, "a bridge is up"),
+                Event::BridgeDown { client, hub } => tracing::info!(%client, %hub, "a bridge is down"),
+                Event::ProtectionConflict { channel, home } => {
+                    tracing::warn!(%channel, ?home, "another hub protects this channel differently");
+                }
+                Event::BridgeFull { client } => tracing::warn!(%client, "a bridge announces more than it may"),
                 Event::Looped { client, channel } => tracing::warn!(%client, %channel, "a message came back"),
                 Event::Cleared { channel, client } => tracing::info!(%channel, %client, "channel cleared"),
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),

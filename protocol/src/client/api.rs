@@ -1,6 +1,7 @@
 //! What an application may ask of a client, and what it is told.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
 use core::time::Duration;
@@ -417,6 +418,8 @@ pub struct Answer {
     pub metadata: Bytes,
     /// Hubs passed.
     pub hops: u8,
+    /// The hubs it has come through before the own one, the provider's first; empty if the provider is at the own one.
+    pub path: Vec<HubId>,
 }
 
 /// A request for one of our providers.
@@ -469,6 +472,8 @@ pub struct Source {
     pub event: EventName,
     /// Who says it.
     pub sender: Address,
+    /// The hubs it has come through before the own one, the sender's first; empty if the sender is at the own one.
+    pub path: Vec<HubId>,
 }
 
 impl Deref for Incoming {
