@@ -289,6 +289,7 @@ impl Bridge {
             | client::Event::RequestEnded { .. }
             | client::Event::Message(_)
             | client::Event::Violation(_)
+            | client::Event::Draining { .. }
             | client::Event::Dropped(_) => {}
         }
     }

@@ -491,7 +491,11 @@ impl Hub {
             | Event::BridgeDown { .. }
             | Event::BridgeFull { .. }
             | Event::ProtectionConflict { .. }
+            | Event::SlowConsumer { .. }
+            | Event::Cleared { .. }
             | Event::Store { .. }
+            | Event::Draining { .. }
+            | Event::Drained { .. }
             | Event::Stopped => {}
         }
     }

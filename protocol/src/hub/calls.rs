@@ -364,19 +364,15 @@ impl Hub {
         }
         let past = self.bridges.is_port(to).then(|| self.id.as_name());
         if let Some(session) = self.links.get_mut(to) {
-            let put = |out: &mut bytes::BytesMut| match past {
-                Some(own) => hop.put_past(own, out),
-                None => hop.put(out),
-            };
-            match frame.share_counted(&self.pool, bytes) {
-                Some(shared) => session.outbox.push_shared(&mut self.pool, kind, put, shared, |_| {}),
-                None if past.is_none() => session.outbox.push_relayed(&mut self.pool, frame.raw(), hop),
-                None => {
-                    session.outbox.push(&mut self.pool, kind, |out| {
-                        put(out);
-                        bytes::BufMut::put_slice(out, bytes);
-                    });
+            let shared = frame.share_counted(&self.pool, bytes);
+            let pool = &mut self.pool;
+            match (past, shared) {
+                (Some(own), shared) => {
+                    session.outbox.push_message(pool, kind, |out| hop.put_past(own, out), bytes, shared);
                 }
+                (None, Some(shared)) => session.outbox.push_shared(pool, kind, |out| hop.put(out), shared, |_| {}),
+                // Its length is what it was.
+                (None, None) => session.outbox.push_relayed(pool, frame.raw(), hop),
             }
             self.counters.forwarded += 1;
         }
