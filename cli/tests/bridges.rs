@@ -13,6 +13,7 @@ struct Ring {
     key: String,
 }
 
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// Who is joined with whom.
 const BRIDGES: [(usize, usize); 5] = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)];
 
@@ -29,12 +30,11 @@ impl Ring {
     }
 
     fn url(&self, hub: usize) -> String {
-        let name = char::from(b'a' + u8::try_from(hub).unwrap());
-        format!("unix:{}", self.scene.path(&format!("{name}.sock")).display())
+        format!("unix:{}", self.scene.path(&format!("{}.sock", NAMES[hub])).display())
     }
 
     fn start_hub(&self, hub: usize) -> Process {
-        let (url, id) = (self.url(hub), format!("hub-{}", char::from(b'a' + u8::try_from(hub).unwrap())));
+        let (url, id) = (self.url(hub), format!("hub-{}", NAMES[hub]));
         let mut process = self.scene.start(&["hub", "--listen", &url, "--id", &id, "--bridge-secret-file", &self.key]);
         assert_eq!(process.line(), format!("listening on {url}"));
         process

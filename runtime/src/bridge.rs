@@ -330,14 +330,12 @@ impl Desk {
     }
 
     fn closed(&self, why: BridgeClosed) -> BridgeError {
-        match why {
-            BridgeClosed::Lost { side, reason: CloseReason::Unreachable(how) } => {
-                let error = lock(&self.dial_error).take();
-                let detail = error.map_or_else(|| format!("{how:?}"), |error| error.to_string());
-                BridgeError::Unreachable { url: self.sources[side as usize].1.to_string(), detail }
-            }
-            why => BridgeError::Closed(why),
-        }
+        let BridgeClosed::Lost { side, reason: CloseReason::Unreachable(how) } = &why else {
+            return BridgeError::Closed(why);
+        };
+        let error = lock(&self.dial_error).take();
+        let detail = error.map_or_else(|| format!("{how:?}"), |error| error.to_string());
+        BridgeError::Unreachable { url: self.sources[*side as usize].1.to_string(), detail }
     }
 
     /// Derives what a hub asks for, where it holds up nobody.

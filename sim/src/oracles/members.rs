@@ -268,6 +268,10 @@ impl Members {
             | hub::Event::Withdrawn { .. }
             | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
+            | hub::Event::BridgeUp { .. }
+            | hub::Event::BridgeDown { .. }
+            | hub::Event::BridgeFull { .. }
+            | hub::Event::ProtectionConflict { .. }
             | hub::Event::Store { .. }
             | hub::Event::SlowConsumer { .. }
             | hub::Event::Draining { .. }
