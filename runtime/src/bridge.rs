@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::io;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -20,9 +20,25 @@ pub use commipc_protocol::bridge::{Allow, AllowError, BridgeClosed, Counters as 
 use crate::driver::{Driver, Sink};
 use crate::endpoint::Endpoint;
 use crate::error::BridgeError;
+use crate::hub::HubBuilder;
 use crate::runtime::{BoxFuture, Runtime, random};
-use crate::secret::SecretSource;
+use crate::secret::{SecretSource, read_secret_file};
 use crate::sync::lock;
+
+impl HubBuilder {
+    /// What bridges to other hubs must prove: the entry `bridge` of the credentials. Without one, and without an entry that has
+    /// the capability, nobody can join this hub with another.
+    pub fn bridge_secret(mut self, secret: Secret) -> Self {
+        self.bridge_secret = Some(Ok(secret));
+        self
+    }
+
+    /// The file with what [`HubBuilder::bridge_secret`] takes: `key:` and 64 hex digits, or else a password.
+    pub fn bridge_secret_file(mut self, path: &Path) -> Self {
+        self.bridge_secret = Some(read_secret_file(path));
+        self
+    }
+}
 
 /// A bridge that joins nothing yet: await it, or call [`BridgeBuilder::start`].
 #[must_use = "nothing is joined before this is awaited"]

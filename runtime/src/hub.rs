@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::auth::Secret;
 use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub, SystemPassword};
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed};
 use zeroize::Zeroizing;
@@ -23,7 +23,7 @@ use crate::endpoint::{self, Endpoint};
 use crate::error::{HubError, SecretSourceError};
 use crate::local::{Claim, LocalError, key_path};
 use crate::runtime::{Acceptor, BoxFuture, Runtime, random};
-use crate::secret::SecretSource;
+use crate::secret::{SecretSource, derive_system};
 use crate::state::{Change, Dir, Disk, StateError, Store};
 use crate::sync::{blocking, lock};
 
@@ -40,7 +40,7 @@ pub struct HubBuilder {
     owner_policy: OwnerPolicy,
     state: Option<StatePlace>,
     system_password: Option<Result<Secret, SecretSourceError>>,
-    bridge_secret: Option<Result<Secret, SecretSourceError>>,
+    pub(crate) bridge_secret: Option<Result<Secret, SecretSourceError>>,
 }
 
 /// Where a hub stores what it remembers over a restart.
@@ -96,19 +96,6 @@ impl HubBuilder {
     /// key is made.
     pub fn credentials(mut self, table: CredentialTable) -> Self {
         self.credentials = Some(table);
-        self
-    }
-
-    /// What bridges to other hubs must prove: the entry `bridge` of the credentials. Without one, and without an entry that has
-    /// the capability, nobody can join this hub with another.
-    pub fn bridge_secret(mut self, secret: Secret) -> Self {
-        self.bridge_secret = Some(Ok(secret));
-        self
-    }
-
-    /// The file with what [`HubBuilder::bridge_secret`] takes: `key:` and 64 hex digits, or else a password.
-    pub fn bridge_secret_file(mut self, path: &Path) -> Self {
-        self.bridge_secret = Some(crate::secret::read_secret_file(path));
         self
     }
 
@@ -218,17 +205,6 @@ impl HubBuilder {
         let journal = Journal::new(claims, store);
         Hub::start(runtime, config, acceptors, journal, (hub, channels, system_password))
     }
-}
-
-/// What the hub keeps of the password of its own channels.
-async fn derive_system(runtime: &Arc<dyn Runtime>, secret: Secret, key: &[u8; 32]) -> Result<SystemPassword, HubError> {
-    let kdf = secret.kdf();
-    let iterations = if kdf == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
-    // Of the hub's key, like the salts of credentials, under a name that no credential has.
-    let salt = Credentials::new(*key).salt("\0system");
-    let derive = move || ChannelMaster::new(&secret.derive(&salt, iterations)?);
-    let master = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
-    Ok(SystemPassword::new(kdf, salt, iterations, master.map_err(SecretSourceError::Secret)?))
 }
 
 /// What a hub remembers at its start.

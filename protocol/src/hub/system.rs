@@ -16,7 +16,7 @@ use super::{DisconnectReason, Due, Event, Hub};
 use crate::auth::{Capabilities, ChannelMaster, Kdf};
 use crate::client::EventKind;
 use crate::error::{FaultCode, Refusal};
-use crate::names::{ClientId, CredentialId, EventName, Name, SYSTEM_SENDER};
+use crate::names::{ClientId, CredentialId, EventName, HubId, Name, SYSTEM_SENDER};
 use crate::time::{Instant, TimerReason};
 use crate::wire::cbor::{self, Malformed, Reader};
 use crate::wire::{
@@ -191,19 +191,9 @@ impl Hub {
             Event::Terminated { channel } => {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
-            Event::BridgeUp { client, hub } => {
-                self.announce(Told::BridgeUp, &[("client_id", Value::Text(client)), ("hub", Value::Text(hub))]);
-                self.log("info", Some(client), || alloc::format!("bridge {client} leads to hub {hub}"));
-            }
-            Event::BridgeDown { client, hub } => {
-                self.announce(Told::BridgeDown, &[("client_id", Value::Text(client)), ("hub", Value::Text(hub))]);
-                self.log("info", Some(client), || alloc::format!("bridge {client} leads no more to hub {hub}"));
-            }
-            Event::ProtectionConflict { channel, home } => {
-                let home = home.as_ref().map_or(Value::Null, |home| Value::Text(home));
-                self.announce(Told::ProtectionConflict, &[("channel", Value::Text(channel)), ("home", home)]);
-                self.log("error", None, || alloc::format!("channel {channel} is protected differently at another hub"));
-            }
+            Event::BridgeUp { client, hub } => self.tell_bridged(Told::BridgeUp, client, hub, "leads to"),
+            Event::BridgeDown { client, hub } => self.tell_bridged(Told::BridgeDown, client, hub, "leads no more to"),
+            Event::ProtectionConflict { channel, home } => self.tell_conflict(channel, home.as_ref()),
             Event::BridgeFull { client } => {
                 self.log("error", Some(client), || alloc::format!("bridge {client} announces more than it may"));
             }
@@ -226,6 +216,17 @@ impl Hub {
             | Event::Drained { .. }
             | Event::Stopped => {}
         }
+    }
+
+    fn tell_bridged(&mut self, told: Told, client: &ClientId, hub: &HubId, how: &str) {
+        self.announce(told, &[("client_id", Value::Text(client)), ("hub", Value::Text(hub))]);
+        self.log("info", Some(client), || alloc::format!("bridge {client} {how} hub {hub}"));
+    }
+
+    fn tell_conflict(&mut self, channel: &str, home: Option<&HubId>) {
+        let home = home.map_or(Value::Null, |home| Value::Text(home));
+        self.announce(Told::ProtectionConflict, &[("channel", Value::Text(channel)), ("home", home)]);
+        self.log("error", None, || alloc::format!("channel {channel} is protected differently at another hub"));
     }
 
     fn tell_registration(&mut self, channel: &str, event: Option<(&EventName, EventKind)>, client: &ClientId) {
