@@ -3,69 +3,8 @@
 mod support;
 
 use rustix::process::Signal;
-use support::{Process, Scene, wait_until};
-
-/// Hubs `a` to `d`, each with a socket of its own, and one secret for all bridges.
-struct Ring {
-    scene: Scene,
-    hubs: Vec<Option<Process>>,
-    bridges: Vec<Process>,
-    key: String,
-}
-
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-/// Who is joined with whom.
-const BRIDGES: [(usize, usize); 5] = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)];
-
-impl Ring {
-    fn new() -> Self {
-        let scene = Scene::new();
-        let key = scene.file("bridge.key", &format!("key:{}\n", "b7".repeat(32)));
-        let mut ring = Self { scene, hubs: Vec::new(), bridges: Vec::new(), key };
-        for hub in 0..4 {
-            let process = ring.start_hub(hub);
-            ring.hubs.push(Some(process));
-        }
-        ring
-    }
-
-    fn url(&self, hub: usize) -> String {
-        format!("unix:{}", self.scene.path(&format!("{}.sock", NAMES[hub])).display())
-    }
-
-    fn start_hub(&self, hub: usize) -> Process {
-        let (url, id) = (self.url(hub), format!("hub-{}", NAMES[hub]));
-        let mut process = self.scene.start(&["hub", "--listen", &url, "--id", &id, "--bridge-secret-file", &self.key]);
-        assert_eq!(process.line(), format!("listening on {url}"));
-        process
-    }
-
-    fn bridge(&self, a: usize, b: usize, args: &[&str]) -> Process {
-        let (a, b) = (self.url(a), self.url(b));
-        let mut process = self.scene.start(&[&["bridge", &a, &b, "--secret-file", &self.key], args].concat());
-        assert_eq!(process.line(), "bridged");
-        process
-    }
-
-    fn join_all(&mut self) {
-        self.bridges = BRIDGES.iter().map(|(a, b)| self.bridge(*a, *b, &[])).collect();
-    }
-
-    /// Runs a command at a hub to its end.
-    fn run(&self, hub: usize, args: &[&str]) -> support::Done {
-        self.scene.run(&[args, &["--hub", &self.url(hub)]].concat())
-    }
-
-    fn provider(&self, hub: usize, args: &[&str]) -> Process {
-        let mut provider = self.scene.start(&[&["provide", "math", "twice", "--hub", &self.url(hub)], args].concat());
-        assert_eq!(provider.line(), "providing math/twice");
-        provider
-    }
-
-    fn listener(&self, hub: usize) -> Process {
-        self.scene.listener(&["math", "--json", "--hub", &self.url(hub)])
-    }
-}
+use support::ring::Ring;
+use support::wait_until;
 
 #[test]
 fn d15_s74_s75_s76_v31_a_ring_of_hubs_is_one_to_clients() {
@@ -112,7 +51,9 @@ fn d16_s80_bridges_and_hubs_that_are_killed_come_back_with_what_is_there_by_then
     calls(&ring, 0);
     ring.hubs[1].take().unwrap().signal(Signal::KILL);
     calls(&ring, 0);
-    ring.hubs[1] = Some(ring.start_hub(1));
+    let mut restarted = ring.start_hub(1);
+    assert_eq!(restarted.line(), format!("listening on {}", ring.url(1)));
+    ring.hubs[1] = Some(restarted);
     assert!(ring.bridges[0].line_beside().contains("lost"));
     assert_eq!(ring.bridges[0].line(), "bridged");
     calls(&ring, 1);
@@ -159,7 +100,7 @@ fn s74_s77_what_a_bridge_is_told_to_pass_and_what_it_needs() {
     let hub_key = format!("{}.key", ring.scene.path("a.sock").display());
     let shared = ["bridge", &a, &b, "--credential", "default", "--secret-file", &hub_key];
     ring.scene.run(&shared).failed(6, &["not a bridge's"]);
-    let _bridge = ring.bridge(0, 1, &["--one-way", "--allow", "math@twice", "--rate", "1000"]);
+    let _bridge = ring.bridge((0, 1), &["--one-way", "--allow", "math@twice", "--rate", "1000"]);
     let _there = ring.provider(0, &["--reply", "42"]);
     wait_until(|| ring.run(1, &["call", "math", "twice", "21"]).stdout.trim() == "42");
     let mut other = ring.scene.start(&["provide", "math", "other", "--reply", "1", "--hub", &b]);

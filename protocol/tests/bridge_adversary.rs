@@ -397,3 +397,71 @@ fn s78_v2_a_call_that_a_bridge_doubles_runs_once_at_a_time_and_where_it_is_signe
         net.events[0].clear();
     }
 }
+
+#[test]
+fn a7_on_an_open_channel_a_bridge_speaks_for_anybody_elsewhere() {
+    let mut net = scene(10);
+    let evil: Evil = Box::new(|kind, body| {
+        let mut body = body.to_vec();
+        if is_broadcast(kind) {
+            // The payload ends the message, before an empty tag; the sender is `a`.
+            let at = body.len() - 2;
+            body[at] = b'?';
+            let sender = body.windows(2).rposition(|two| two == b"\x61a").unwrap();
+            body[sender + 1] = b'z';
+        }
+        vec![(kind, body)]
+    });
+    net.evil = Some((0, evil));
+    net.say(0, "open", "up", b"!");
+    let message = net.expect_message(1).message;
+    assert_eq!((message.sender.clone(), &message.payload.bytes[..]), (address("z", 0), &b"?"[..]));
+}
+
+#[test]
+fn a7_a_bridge_reads_what_passes() {
+    let mut net = scene(11);
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let keeps = Rc::clone(&seen);
+    net.evil = Some((
+        0,
+        Box::new(move |kind, body| {
+            if is_broadcast(kind) {
+                let (_, bytes) = Hop::split(body).unwrap();
+                keeps.borrow_mut().push(Message::parse(bytes).unwrap().payload.to_vec());
+            }
+            vec![(kind, body.to_vec())]
+        }),
+    ));
+    for channel in ["open", "vault"] {
+        net.say(0, channel, "up", b"between us");
+    }
+    assert_eq!(*seen.borrow(), [b"between us", b"between us"]);
+}
+
+/// Hides one broadcast on a channel with a password, and all beacons as well if that is said; what the member there is told.
+fn hidden(seed: u64, beacons: bool) -> usize {
+    let mut net = scene(seed);
+    net.say(0, "vault", "up", b"first");
+    assert_eq!(heard(&mut net, 1, "vault"), 1);
+    net.evil = Some((
+        0,
+        Box::new(move |kind, body| {
+            let hides = is_broadcast(kind) || (beacons && kind == FrameType::Beacon.number());
+            if hides { Vec::new() } else { vec![(kind, body.to_vec())] }
+        }),
+    ));
+    net.say(0, "vault", "up", b"hidden");
+    net.pass(Duration::from_secs(11));
+    net.events[1].iter().filter(|event| matches!(event, Event::Gap(gap) if (gap.first, gap.last) == (2, 2))).count()
+}
+
+#[test]
+fn a7_what_a_bridge_hides_shows_where_beacons_pass() {
+    assert_eq!(hidden(12, false), 1);
+}
+
+#[test]
+fn a7_what_a_bridge_hides_with_all_beacons_stays_hidden() {
+    assert_eq!(hidden(13, true), 0);
+}

@@ -12,10 +12,11 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::auth::Secret;
+use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::bridge::Side;
 use commipc_protocol::client::{
-    CallFailure, Command, Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent, StreamId, Token,
+    CallFailure, ChannelSalt, Command, Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent,
+    StreamId, Token,
 };
 use commipc_protocol::hub;
 use commipc_protocol::{HubId, Misuse, Refusal};
@@ -118,6 +119,37 @@ fn s26_s82_a_rotation_ends_memberships_at_every_hub() {
     assert_eq!(expect_closed(&mut net, 4), Refusal::Rekeyed);
     net.open_plain(3, 1, "vault");
     net.expect_done(3, 1);
+}
+
+#[test]
+fn v13_s82_only_the_owner_changes_a_channel_from_whichever_hub_somebody_asks() {
+    let mut net = vault(6);
+    for client in 1..5 {
+        net.join(client, "vault", &password(1));
+        net.listen(client, 7, "vault", None);
+    }
+    for client in 1..5 {
+        let salt = ChannelSalt { kdf: Kdf::Key, salt: [9; 16], iterations: 0 };
+        let master = support::master(&password(9), salt);
+        let channel = || name("vault");
+        for command in [
+            Command::Protect { token: Token(2), channel: channel(), salt, master },
+            Command::Unprotect { token: Token(2), channel: channel() },
+            Command::Terminate { token: Token(2), channel: channel() },
+        ] {
+            net.command(client, command.clone());
+            assert_eq!(net.expect_not_done(client), Refusal::NotOwner, "{client}: {command:?}");
+        }
+    }
+    // Nothing has changed, and the owner can.
+    net.say(0, "vault", "up", b"as before");
+    for client in 1..5 {
+        assert_eq!(net.expect_message(client).message.payload.bytes, &b"as before"[..]);
+    }
+    net.protect(0, "vault", &password(2), 2);
+    for client in 1..5 {
+        assert_eq!(expect_closed(&mut net, client), Refusal::Rekeyed);
+    }
 }
 
 #[test]

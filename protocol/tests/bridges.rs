@@ -16,7 +16,7 @@ use commipc_protocol::bridge::{self, BridgeClosed, Side};
 use commipc_protocol::client::{Command, Event, Token};
 use commipc_protocol::hub;
 use commipc_protocol::wire::{Announce, Control as _, FrameType};
-use commipc_protocol::{HubId, Limits, Name, Refusal};
+use commipc_protocol::{HubId, Input, Limits, Name, Refusal};
 use support::net::{Between, Net, address, hub_name};
 use support::{outgoing, payload};
 
@@ -425,4 +425,73 @@ fn a_bridge_announces_only_so_much_and_the_hub_says_so_once() {
     net.run();
     net.forge(0, Side::A, FrameType::Announce.number(), &body);
     assert_eq!(full(&net, 0), (1, 2));
+}
+
+#[test]
+fn s86_a_hub_that_drains_finishes_what_came_over_bridges_and_takes_no_more_of_it() {
+    for seed in 0..20 {
+        let clients = [("caller", 0), ("middle", 1), ("far", 2), ("listener", 1)];
+        let mut net = Net::new(seed, 3, &clients);
+        net.bridge(0, 1);
+        net.bridge(1, 2);
+        for (client, event) in [(1, "near"), (2, "beyond")] {
+            net.open(client, "math");
+            net.provide(client, 5, "math", event);
+        }
+        for listener in [0, 3] {
+            net.open(listener, "math");
+            net.listen(listener, 7, "math", Some("news"));
+        }
+        // One that ends at the hub, and one that passes it.
+        net.call(0, 1, "math", "near", b"");
+        net.call(0, 2, "math", "beyond", b"");
+        let [near, beyond] = [1, 2].map(|client| net.expect_request(client).id);
+        let drain = hub::Command::Drain { time: Duration::from_secs(30) };
+        net.feed_hub(1, Input::Command(drain));
+        net.run();
+        for event in ["near", "beyond"] {
+            net.call(0, 3, "math", event, b"");
+            assert_eq!(net.expect_refused(0), Refusal::NoProvider, "{event}, seed {seed}");
+        }
+        // A provider that comes now is not announced either.
+        net.provide(2, 6, "math", "late");
+        net.call(0, 3, "math", "late", b"");
+        assert_eq!(net.expect_refused(0), Refusal::NoProvider, "seed {seed}");
+        net.say(2, "math", "news", b"still heard");
+        for listener in [0, 3] {
+            assert_eq!(net.expect_message(listener).message.payload.bytes, &b"still heard"[..]);
+        }
+        for (client, request) in [(1, near), (2, beyond)] {
+            net.command(client, Command::Answer { request, result: Ok(payload(b"done")) });
+            assert_eq!(net.expect_answered(0).unwrap().payload.bytes, &b"done"[..], "seed {seed}");
+        }
+        net.run();
+        let told = &net.hub_events[1];
+        assert!(told.contains(&hub::Event::Drained { cut: 0 }) && told.ends_with(&[hub::Event::Stopped]), "{told:?}");
+    }
+}
+
+#[test]
+fn s86_while_a_hub_drains_calls_go_where_its_bridges_do_not_lead() {
+    // A ring of four: the way over the hub that drains is the first in order.
+    let mut net = Net::new(1, 4, &[("caller", 0), ("provider", 3)]);
+    for (a, b) in [(0, 1), (1, 3), (3, 2), (2, 0)] {
+        net.bridge(a, b);
+    }
+    net.open(1, "math");
+    net.provide(1, 5, "math", "sum");
+    net.call(0, 1, "math", "sum", b"");
+    let request = net.expect_request(1);
+    let by_way_of = |request: &commipc_protocol::client::Request| request.message.source.path[1].to_string();
+    let before = by_way_of(&request);
+    let drains = if before == hub_name(1) { 1 } else { 2 };
+    net.feed_hub(drains, Input::Command(hub::Command::Drain { time: Duration::from_secs(30) }));
+    net.run();
+    net.call(0, 2, "math", "sum", b"");
+    let other = net.expect_request(1);
+    assert_ne!(by_way_of(&other), before);
+    for request in [request.id, other.id] {
+        net.command(1, Command::Answer { request, result: Ok(payload(b"4")) });
+        assert!(net.expect_answered(0).is_ok());
+    }
 }

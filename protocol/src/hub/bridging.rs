@@ -289,6 +289,22 @@ impl Hub {
         }
     }
 
+    /// Whether nobody is told of something because this hub drains: requests are to go elsewhere.
+    fn is_withheld(&self, place: &Place) -> bool {
+        self.is_draining() && matches!(place.goal, Goal::Provider(..))
+    }
+
+    /// Takes back that anybody can be asked here or beyond.
+    pub(super) fn withdraw_providers(&mut self) {
+        for ix in self.ports() {
+            let told = self.bridges.port(ix).map(|port| &port.told);
+            let providers: Vec<Place> = told.into_iter().flatten().filter(|it| self.is_withheld(it)).cloned().collect();
+            for place in providers {
+                self.tell_bridge(ix, &place, &None, false);
+            }
+        }
+    }
+
     fn ports(&self) -> Vec<LinkIx> {
         self.bridges.ports.keys().copied().collect()
     }
@@ -314,6 +330,9 @@ impl Hub {
 
     /// Tells a bridge of something, as long as it is told of no more than a hub may know.
     fn announce_to(&mut self, ix: LinkIx, place: &Place, way: &Way) {
+        if self.is_withheld(place) {
+            return;
+        }
         let most = self.limits.bridge_routes;
         let Some(port) = self.bridges.ports.get_mut(&ix) else { return };
         if port.told.len() >= most && !port.told.contains(place) {
@@ -379,6 +398,7 @@ impl Hub {
             && !way.passes(port_.far.as_name())
             && way.path.len() + 1 < usize::from(self.limits.hops)
             && self.is_same_channel(place)
+            && !self.is_withheld(place)
     }
 
     /// Whether a channel elsewhere is the one of this hub, if there is one here.

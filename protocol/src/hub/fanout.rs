@@ -20,7 +20,8 @@ impl Hub {
             self.taken(ix, Some(Refusal::HubOwned));
             return Ok(());
         }
-        let refused = match self.choose_receiver(ix, &send) {
+        let receiver = self.turns_down(ix).map_or_else(|| self.choose_receiver(ix, &send), Err);
+        let refused = match receiver {
             Ok(to) if self.forward(to, 0, send) => None,
             Ok(_) => Some(Refusal::TooLarge),
             Err(refusal) => Some(refusal),
@@ -31,8 +32,8 @@ impl Hub {
 
     /// Where a send goes: to the provider here, or else to the nearest one elsewhere.
     pub(super) fn choose_receiver(&self, ix: LinkIx, send: &Passing<'_>) -> Result<LinkIx, Refusal> {
-        if let Some(refusal) = self.turns_down(ix) {
-            return Err(refusal);
+        if self.is_full() {
+            return Err(Refusal::Overloaded);
         }
         let here = self.admit_message(ix, &send.header)?.map(|(_, channel)| channel);
         let own = here.and_then(|channel| channel.provider(send.header.event)).map(|own| (own.link, own.kind));
