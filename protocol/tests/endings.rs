@@ -4,22 +4,21 @@
 
 mod support;
 
-use std::fmt::Write as _;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
-    CallFailure, Command, Credit, DrainCommand, Event, EventKind, Failure, RequestId, StreamCommand, StreamEvent,
-    StreamId, Token,
+    Command, Credit, DrainCommand, Event, EventKind, RequestId, StreamCommand, StreamEvent, StreamId, Token,
 };
 use commipc_protocol::{EventName, Input, Limits, Machine as _, hub};
+use support::ended::{self, KINDS};
 use support::{World, name, outgoing, payload};
 
 const PROVIDER: usize = 0;
 const CALLER: usize = 1;
 const OWNER: usize = 2;
 const REQUEST: Token = Token(9);
-const KINDS: [EventKind; 3] = [EventKind::Call, EventKind::Stream, EventKind::Exchange];
 const WINDOW: Credit = Credit { items: 4, bytes: 4_096 };
 const DEADLINE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
@@ -201,98 +200,29 @@ impl Scene {
         self
     }
 
-    fn caller_sees(&mut self) -> String {
-        self.see(CALLER, |event, watched| match event {
-            Event::Answered { token, result } if *token == watched => {
-                Some(result.as_ref().map_or_else(failed, |_| "its answer".to_owned()))
-            }
-            Event::Stream(StreamEvent::Ended { token, result }) if *token == watched => {
-                Some(result.as_ref().map_or_else(failed, |()| "all items, then the end".to_owned()))
-            }
-            _ => None,
-        })
+    fn caller_sees(&self) -> String {
+        self.see(CALLER, |events| ended::caller_sees(events, self.watched))
     }
 
-    fn provider_sees(&mut self) -> String {
-        let request = self.request;
-        self.see(PROVIDER, |event, _| match event {
-            Event::RequestEnded { request: ended, why } if Some(*ended) == request => Some(coded(*why)),
-            Event::Request(_) => Some("the request".to_owned()),
-            _ => None,
-        })
+    fn provider_sees(&self) -> String {
+        self.see(PROVIDER, |events| ended::provider_sees(events, self.request))
     }
 
-    fn see(&mut self, client: usize, of_request: impl Fn(&Event, Token) -> Option<String>) -> String {
-        if self.world.dead == Some(client) {
-            return "–".to_owned();
-        }
-        let mut seen = Vec::new();
-        for event in &self.world.events[client] {
-            seen.extend(of_request(event, self.watched));
-            match event {
-                Event::Closed(reason) => seen.push(format!("`Closed({reason:?})`")),
-                Event::ChannelClosed { why, .. } => seen.push(format!("`ChannelClosed`: {}", coded(*why))),
-                _ => {}
-            }
-        }
-        if seen.is_empty() { "nothing".to_owned() } else { seen.join(", then ") }
+    fn see(&self, client: usize, sees: impl Fn(&VecDeque<Event>) -> String) -> String {
+        if self.world.dead == Some(client) { "–".to_owned() } else { sees(&self.world.events[client]) }
     }
-}
-
-fn coded(failure: Failure) -> String {
-    let code = failure.code().0;
-    match failure {
-        Failure::Refused(refusal) => format!("`Refusal::{refusal:?}` ({code})"),
-        Failure::Local(misuse) => format!("`Misuse::{misuse:?}` ({code})"),
-        Failure::RefusedCode(_) => panic!("{failure:?}"),
-    }
-}
-
-fn failed(failure: &CallFailure) -> String {
-    match failure {
-        CallFailure::Failed { failure, maybe_executed } => {
-            format!("{}, {}", coded(*failure), if *maybe_executed { "may have run" } else { "has not run" })
-        }
-        CallFailure::Fault(fault) => panic!("{fault}"),
-    }
-}
-
-const fn plural(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Call => "call",
-        EventKind::Stream => "stream",
-        _ => "exchange",
-    }
-}
-
-/// What was observed, as the lines of the table. Kinds that end alike share a line.
-fn observed() -> String {
-    let mut table = "| what happens | to a | its caller sees | its provider sees |\n|---|---|---|---|\n".to_owned();
-    for (cause, happens) in CAUSES {
-        let mut rows: Vec<(String, String, Vec<&str>)> = Vec::new();
-        for kind in KINDS {
-            let mut scene = happens(kind);
-            let (caller, provider) = (scene.caller_sees(), scene.provider_sees());
-            match rows.iter_mut().find(|row| (&row.0, &row.1) == (&caller, &provider)) {
-                Some(row) => row.2.push(plural(kind)),
-                None => rows.push((caller, provider, vec![plural(kind)])),
-            }
-        }
-        for (caller, provider, kinds) in rows {
-            let kinds = if kinds.len() == KINDS.len() { "each".to_owned() } else { kinds.join(", ") };
-            writeln!(table, "| {cause} | {kinds} | {caller} | {provider} |").unwrap();
-        }
-    }
-    table
 }
 
 #[test]
 fn every_ending_is_as_the_document_says() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/endings.md");
-    let document = std::fs::read_to_string(path).unwrap();
-    let table: String = document.lines().filter(|line| line.starts_with('|')).map(|line| format!("{line}\n")).collect();
-    let observed = observed();
-    assert!(table == observed, "the table of docs/endings.md is not what happens, which is:\n{observed}");
+    let observed = ended::table(CAUSES.map(|(cause, happens)| {
+        let sees = |kind| {
+            let scene = happens(kind);
+            (scene.caller_sees(), scene.provider_sees())
+        };
+        (cause, KINDS.map(sees))
+    }));
+    ended::is_in_the_document(0, &observed);
 }
 
 /// Nobody waits for ever: in each case the caller was told something, and so was a provider that works in vain.
@@ -300,7 +230,7 @@ fn every_ending_is_as_the_document_says() {
 fn d7_s42_s51_every_request_ends() {
     for (cause, happens) in CAUSES {
         for kind in KINDS {
-            let mut scene = happens(kind);
+            let scene = happens(kind);
             assert_ne!(scene.caller_sees(), "nothing", "{cause}, {kind:?}");
             if !cause.contains("finished in time") && !cause.contains("asked while") {
                 assert_ne!(scene.provider_sees(), "nothing", "{cause}, {kind:?}");

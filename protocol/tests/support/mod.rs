@@ -11,6 +11,7 @@
 mod away;
 mod deceit;
 mod disk;
+pub mod ended;
 pub mod net;
 pub mod recorded;
 

@@ -1,0 +1,101 @@
+//! What is seen of a request's end, in the words of `docs/endings.md`.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+use commipc_protocol::client::{CallFailure, Event, EventKind, Failure, ReconnectEvent, RequestId, StreamEvent, Token};
+
+pub const KINDS: [EventKind; 3] = [EventKind::Call, EventKind::Stream, EventKind::Exchange];
+
+pub fn caller_sees(events: &VecDeque<Event>, request: Token) -> String {
+    seen(events, |event| match event {
+        Event::Answered { token, result } if *token == request => {
+            Some(result.as_ref().map_or_else(failed, |_| "its answer".to_owned()))
+        }
+        Event::Stream(StreamEvent::Ended { token, result }) if *token == request => {
+            Some(result.as_ref().map_or_else(failed, |()| "all items, then the end".to_owned()))
+        }
+        _ => None,
+    })
+}
+
+/// What the provider sees; any request at all, where it should get none.
+pub fn provider_sees(events: &VecDeque<Event>, request: Option<RequestId>) -> String {
+    seen(events, |event| match event {
+        Event::RequestEnded { request: ended, why } if Some(*ended) == request => Some(coded(*why)),
+        Event::Request(_) => Some("the request".to_owned()),
+        _ => None,
+    })
+}
+
+fn seen(events: &VecDeque<Event>, of_request: impl Fn(&Event) -> Option<String>) -> String {
+    let mut seen = Vec::new();
+    for event in events {
+        seen.extend(of_request(event));
+        match event {
+            Event::Closed(reason) => seen.push(format!("`Closed({reason:?})`")),
+            // What is told of tries to come back is no end of the request's.
+            Event::Reconnect(ReconnectEvent::Lost { reason, .. }) => {
+                seen.push(format!("`Lost({reason:?})`"));
+                break;
+            }
+            Event::ChannelClosed { why, .. } => seen.push(format!("`ChannelClosed`: {}", coded(*why))),
+            _ => {}
+        }
+    }
+    if seen.is_empty() { "nothing".to_owned() } else { seen.join(", then ") }
+}
+
+fn coded(failure: Failure) -> String {
+    let code = failure.code().0;
+    match failure {
+        Failure::Refused(refusal) => format!("`Refusal::{refusal:?}` ({code})"),
+        Failure::Local(misuse) => format!("`Misuse::{misuse:?}` ({code})"),
+        Failure::RefusedCode(_) => panic!("{failure:?}"),
+    }
+}
+
+fn failed(failure: &CallFailure) -> String {
+    match failure {
+        CallFailure::Failed { failure, maybe_executed } => {
+            format!("{}, {}", coded(*failure), if *maybe_executed { "may have run" } else { "has not run" })
+        }
+        CallFailure::Fault(fault) => panic!("{fault}"),
+    }
+}
+
+const fn plural(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Call => "call",
+        EventKind::Stream => "stream",
+        _ => "exchange",
+    }
+}
+
+/// The lines of the table: for each cause what caller and provider see of each kind. Kinds that end alike share a line.
+pub fn table<'a>(causes: impl IntoIterator<Item = (&'a str, [(String, String); 3])>) -> String {
+    let mut table = "| what happens | to a | its caller sees | its provider sees |\n|---|---|---|---|\n".to_owned();
+    for (cause, seen) in causes {
+        let mut rows: Vec<((String, String), Vec<&str>)> = Vec::new();
+        for (kind, seen) in KINDS.into_iter().zip(seen) {
+            match rows.iter_mut().find(|row| row.0 == seen) {
+                Some(row) => row.1.push(plural(kind)),
+                None => rows.push((seen, vec![plural(kind)])),
+            }
+        }
+        for ((caller, provider), kinds) in rows {
+            let kinds = if kinds.len() == KINDS.len() { "each".to_owned() } else { kinds.join(", ") };
+            writeln!(table, "| {cause} | {kinds} | {caller} | {provider} |").unwrap();
+        }
+    }
+    table
+}
+
+/// The document's first or second table is what was observed.
+pub fn is_in_the_document(number: usize, observed: &str) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/endings.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let part = document.split("\n## Over bridges\n").nth(number).unwrap();
+    let table: String = part.lines().filter(|line| line.starts_with('|')).map(|line| format!("{line}\n")).collect();
+    assert!(table == observed, "the table of docs/endings.md is not what happens, which is:\n{observed}");
+}
