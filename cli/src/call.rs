@@ -19,11 +19,13 @@ pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome
     let (client, channel) = ready.map_err(|_| about.late(args.deadline))??;
     if args.repeat == 1 {
         let left = until.saturating_duration_since(Instant::now());
+        let asked = Instant::now();
         let answer = channel.call::<Value>(&about.event, &payload).deadline(left).traced().await;
+        let took = asked.elapsed();
         let (answer, trace) = answer.map_err(|error| about.call_failed(&error))?;
         crate::say(json::print(&answer));
         if args.trace {
-            tell(&trace, client.hub_id(), common.json);
+            tell(&trace, client.hub_id(), took, common.json);
         }
     } else {
         let summary = repeat(&channel, args, &payload, &about).await?;
@@ -39,12 +41,14 @@ async fn call(channel: &Channel, deadline: Duration, payload: &Value, about: &Ab
 }
 
 /// On which way an answer has come.
-fn tell(trace: &Trace, own: &HubId, json: bool) {
+fn tell(trace: &Trace, own: &HubId, took: Duration, json: bool) {
     let path: Vec<&str> = trace.path.iter().chain([own]).map(HubId::as_str).collect();
     if json {
-        crate::say_beside(serde_json::json!({ "provider": trace.provider.to_string(), "path": path }));
+        let (provider, micros) = (trace.provider.to_string(), took.as_micros() as u64);
+        crate::say_beside(serde_json::json!({ "provider": provider, "path": path, "micros": micros }));
     } else {
-        crate::say_beside(format_args!("answered by {} over {}", trace.provider, path.join(" > ")));
+        let millis = took.as_secs_f64() * 1e3;
+        crate::say_beside(format_args!("answered by {} over {} in {millis:.1} ms", trace.provider, path.join(" > ")));
     }
 }
 

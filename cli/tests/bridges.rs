@@ -107,3 +107,36 @@ fn s74_s77_what_a_bridge_is_told_to_pass_and_what_it_needs() {
     assert_eq!(other.line(), "providing math/other");
     ring.run(0, &["call", "math", "other"]).failed(3, &["code 300"]);
 }
+
+#[test]
+fn s74_s75_the_bridges_of_the_readme_join_two_hubs() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Hubs joined by bridges\n").unwrap();
+    let script = section.split("```").find_map(|block| block.strip_prefix("sh\n")).unwrap();
+    let scene = support::Scene::new();
+    let [here, key] = ["", "bridge.key"].map(|name| scene.path(name).display().to_string());
+    let (mut running, mut traced) = (Vec::new(), None);
+    for line in script.lines() {
+        let line =
+            line.split(" #").next().unwrap().replace("$PWD", here.trim_end_matches('/')).replace("bridge.key", &key);
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            // It is waited for until it says so.
+            ["commipc", ref args @ .., "&"] => {
+                let mut process = scene.start(args);
+                process.line();
+                running.push(process);
+            }
+            ["commipc", "keygen", ..] => drop(scene.run(&line.split_whitespace().skip(1).collect::<Vec<_>>())),
+            ["commipc", ref args @ ..] => wait_until(|| {
+                let done = scene.run(args);
+                (done.code == Some(0)).then(|| traced = Some(done)).is_some()
+            }),
+            ["sleep", _] => {}
+            ref other => panic!("{other:?}"),
+        }
+    }
+    let traced = traced.unwrap();
+    assert_eq!((traced.stdout.trim(), running.len()), ("42", 4));
+    let told = traced.stderr.trim_end();
+    assert!(told.starts_with("answered by ") && told.contains("@b over b > a in ") && told.ends_with(" ms"), "{told}");
+}
