@@ -438,6 +438,7 @@ impl Hub {
     /// May be dropped and called again at any time.
     pub async fn stopped(&self) {
         poll_fn(|cx| self.handle.driver.sink().poll_stopped(cx)).await;
+        self.handle.driver.listeners_closed().await;
     }
 }
 

@@ -137,6 +137,7 @@ fn rounds() -> u64 {
 const GROWTH: u64 = 16 << 10;
 
 fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: &str) {
+    let names = [hub, provider, consumer];
     let (mut hub, url) = Puppet::start(hub, "hub", "tcp://127.0.0.1:0", None);
     let proxy = Proxy::start(&url);
     let (mut provider, _) = Puppet::start(provider, "provider", &proxy.url, None);
@@ -149,8 +150,11 @@ fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: 
     let numbers: Vec<u64> = told.split(' ').filter_map(|word| word.parse().ok()).collect();
     let [answered, failed, wrong] = numbers[..] else { panic!("the consumer says '{told}'") };
     let seen = proxy.seen();
+    println!("hub {}, provider {}, consumer {}: {told}; cuts, stalls, splits {seen:?}", names[0], names[1], names[2]);
     assert_eq!(answered + failed, rounds() * 21, "every call and every stream has ended, once: {told}; {seen:?}");
     assert_eq!(wrong, 0, "nothing was done twice or answered wrongly: {told}; {seen:?}");
+    // There is about one cut a round, on either side of the hub, and it ends all that is asked at the time: between a half
+    // and three quarters are answered. When hardly anything is, connections do not come back.
     assert!(answered >= rounds() * 21 / 4, "many are answered: {told}; {seen:?}");
     assert!(seen.iter().all(|count| *count > 0), "it cut, stalled and split: {seen:?}");
 
