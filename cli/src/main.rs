@@ -18,6 +18,7 @@ mod json;
 mod keygen;
 mod listen;
 mod manual;
+mod metrics;
 mod observe;
 mod payload;
 mod protect;

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
-use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub, SystemPassword};
+use commipc_protocol::hub::{
+    self, Command, Counters, Event, HubConfig, Load, StoredChannel, StoredHub, SystemPassword,
+};
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed};
 use zeroize::Zeroizing;
 
@@ -379,6 +381,18 @@ impl Hub {
     #[must_use]
     pub fn id(&self) -> &HubId {
         &self.handle.hub.id
+    }
+
+    /// What the hub holds at the moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.handle.driver.look(hub::Hub::load)
+    }
+
+    /// What the hub has done since it started.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.handle.driver.look(hub::Hub::counters)
     }
 
     /// Who may connect from now on. Connections that stand are not touched.

@@ -156,6 +156,11 @@ where
         self.accepting.stop();
     }
 
+    /// Asks the machine something.
+    pub(crate) fn look<T>(&self, ask: impl FnOnce(&M) -> T) -> T {
+        ask(&lock(&self.core).machine)
+    }
+
     /// Waits until every listener is closed: another hub may have its place.
     pub(crate) async fn listeners_closed(&self) {
         poll_fn(|cx| self.accepting.poll_closed(cx)).await;
