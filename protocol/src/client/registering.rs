@@ -408,7 +408,7 @@ impl Client {
         self.control_ids
     }
 
-    fn check_ready(&self) -> Result<(), Misuse> {
+    pub(super) fn check_ready(&self) -> Result<(), Misuse> {
         match &self.phase {
             super::Phase::Ready(_) => Ok(()),
             super::Phase::Idle
