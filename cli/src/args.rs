@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use commipc_tokio::{AfterGrace, OwnerPolicy};
 
 use crate::bench::{self, args::Bench};
+use crate::bridge;
 
 mod simulating;
 pub(crate) use simulating::{Replayed, Sim, SimReplay, SimRun, SimSelftest};
@@ -23,6 +24,8 @@ Examples:
   commipc listen math                                hear all broadcasts of a channel
   commipc broadcast math news '\"pi is still 3\"'      say something to all who listen
   commipc channels                                   what the hub holds
+  commipc bridge URL_A URL_B --secret-file bridge.key
+                                                     join two hubs
   commipc bench rpc --json                           measure calls through a hub
   commipc sim run --seeds 1000                       simulate hubs and clients in any weather
 
@@ -169,6 +172,7 @@ pub(crate) enum Command {
     Listen(Listen),
     Channels(Channels),
     Members(Members),
+    Bridge(bridge::Args),
     Clear(Clear),
     Protect(Protect),
     Keygen(Keygen),
@@ -195,8 +199,8 @@ pub(crate) enum Command {
 ///
 /// A secret is file:PATH (which starts where the table lies), key: or password:. can= takes, separated by commas, observer,
 /// who may ask for channels and members and listen to the hub's own channels, admin, who may end channels of others
-/// (`commipc clear`), and bridge, which nothing needs yet. Clients name their entry with --credential; those that name none
-/// prove `default`, which --secret-file may give instead of a line.
+/// (`commipc clear`), and bridge, who may join this hub with another. Clients name their entry with --credential; those that
+/// name none prove `default`, which --secret-file may give instead of a line.
 ///
 /// SIGHUP reads the table and the secret file anew: new connections are asked by the new table, those that stand are not
 /// touched. A table that makes no sense is reported on stderr, and the old one stays in force.
@@ -215,6 +219,9 @@ pub(crate) struct Hub {
     /// A file with a password for the hub's own channels: who listens to them, or asks for channels and members, must know it
     #[arg(long, value_name = "FILE")]
     pub(crate) system_password_file: Option<PathBuf>,
+    /// A file with the secret of bridges to other hubs; without one there are none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bridge_secret_file: Option<PathBuf>,
     /// Where to keep who owns the channels and what checks their passwords, so that both survive a restart of the hub;
     /// made when absent, for this user only
     #[arg(long, value_name = "DIR")]
@@ -259,6 +266,9 @@ pub(crate) struct Call {
     /// Repeat the call and print how long the answers took instead
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
+    /// Tell on stderr who has answered, and over which hubs the answer has come
+    #[arg(long, conflicts_with = "repeat")]
+    pub(crate) trace: bool,
 }
 
 /// Which event of which channel.

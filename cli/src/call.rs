@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use commipc_tokio::Channel;
+use commipc_tokio::{Channel, HubId, Trace};
 
 use crate::args::{Call, Common};
 use crate::bench::{Samples, Summary};
@@ -19,8 +19,12 @@ pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome
     let (client, channel) = ready.map_err(|_| about.late(args.deadline))??;
     if args.repeat == 1 {
         let left = until.saturating_duration_since(Instant::now());
-        let answer = call(&channel, left, &payload, &about).await?;
+        let answer = channel.call::<Value>(&about.event, &payload).deadline(left).traced().await;
+        let (answer, trace) = answer.map_err(|error| about.call_failed(&error))?;
         crate::say(json::print(&answer));
+        if args.trace {
+            tell(&trace, client.hub_id(), common.json);
+        }
     } else {
         let summary = repeat(&channel, args, &payload, &about).await?;
         crate::say(if common.json { to_json(&summary) } else { to_table(&summary) });
@@ -32,6 +36,16 @@ pub(crate) async fn run(args: &Call, payload: Value, common: &Common) -> Outcome
 async fn call(channel: &Channel, deadline: Duration, payload: &Value, about: &About) -> Outcome<Value> {
     let answer = channel.call::<Value>(&about.event, payload).deadline(deadline).await;
     answer.map_err(|error| about.call_failed(&error))
+}
+
+/// On which way an answer has come.
+fn tell(trace: &Trace, own: &HubId, json: bool) {
+    let path: Vec<&str> = trace.path.iter().chain([own]).map(HubId::as_str).collect();
+    if json {
+        crate::say_beside(serde_json::json!({ "provider": trace.provider.to_string(), "path": path }));
+    } else {
+        crate::say_beside(format_args!("answered by {} over {}", trace.provider, path.join(" > ")));
+    }
 }
 
 async fn repeat(channel: &Channel, args: &Call, payload: &Value, about: &About) -> Outcome<Summary> {

@@ -17,7 +17,8 @@ use crate::stop::Stop;
 pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     // Before the line that says it is ready: whoever reads it may send a signal at once.
     let mut stop = Stop::new()?;
-    let mut reloads = args.credentials.as_deref().map(|file| Reloads::new(file, common)).transpose()?;
+    let bridges = args.bridge_secret_file.as_deref();
+    let mut reloads = args.credentials.as_deref().map(|file| Reloads::new(file, bridges, common)).transpose()?;
     allow_many_files();
     let mut builder = commipc_tokio::hub().on_owner_leave(args.on_owner_leave);
     let urls = if args.listen.is_empty() { vec![connect::url(common)] } else { args.listen };
@@ -32,6 +33,9 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     }
     if let Some(dir) = &args.state_dir {
         builder = builder.state_dir(dir);
+    }
+    if let Some(file) = args.bridge_secret_file.as_deref().filter(|_| reloads.is_none()) {
+        builder = builder.bridge_secret_file(file);
     }
     if let Some(reloads) = &reloads {
         builder = builder.credentials(reloads.table().map_err(|error| not_started(&error))?);
@@ -81,19 +85,25 @@ struct Reloads<'a> {
     file: &'a Path,
     /// The file of the entry `default`, if the table does not have it.
     secret_file: Option<&'a Path>,
+    /// The file of the entry `bridge`, if the table does not have it.
+    bridges: Option<&'a Path>,
     json: bool,
     asked: Signal,
 }
 
 impl<'a> Reloads<'a> {
     /// From now on the signal no longer ends the process.
-    fn new(file: &'a Path, common: &'a Common) -> Outcome<Self> {
+    fn new(file: &'a Path, bridges: Option<&'a Path>, common: &'a Common) -> Outcome<Self> {
         let asked = signal(SignalKind::hangup()).map_err(|error| Failure::io("taking signals", &error))?;
-        Ok(Self { file, secret_file: common.secret_file.as_deref(), json: common.json, asked })
+        Ok(Self { file, secret_file: common.secret_file.as_deref(), bridges, json: common.json, asked })
     }
 
     fn table(&self) -> Result<CredentialTable, HubError> {
         let table = CredentialTable::read(self.file)?;
+        let table = match self.bridges {
+            Some(secret) => table.with_bridges_file(secret)?,
+            None => table,
+        };
         Ok(match self.secret_file {
             Some(secret) => table.with_shared_file(secret)?,
             None => table,

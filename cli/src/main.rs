@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod bridge;
 mod call;
 mod connect;
 mod demo;
@@ -86,6 +87,7 @@ fn run(cli: Cli) -> Outcome {
             on_one_thread(provide::run(&args, answers, &common))
         }
         Command::Demo(Demo {}) => on_one_thread(demo::run(common.json)),
+        Command::Bridge(args) => on_one_thread(bridge::run(&args, &common)),
         Command::Protect(args) => on_one_thread(protect::run(&args, &common)),
         Command::Keygen(args) => keygen::run(&args, common.json),
         Command::Completions(args) => manual::completions(&args, common.json),

@@ -95,7 +95,19 @@ fn answer(request: &Request<Incoming>, hub: &Hub) -> Response<Full<Bytes>> {
 /// One line for each number, below what it is.
 fn text(load: HubLoad, counters: HubCounters) -> String {
     let HubLoad { links, clients, channels, calls, routes: _, streams, joins, buffered, memory } = load;
-    let HubCounters { forwarded, ended_route, mismatched, skipped, violations, looped } = counters;
+    let HubCounters {
+        forwarded,
+        ended_route,
+        mismatched,
+        skipped,
+        violations,
+        looped,
+        doubled,
+        unremembered,
+        unadmitted,
+        misannounced,
+        unlearned,
+    } = counters;
     let mut text = String::new();
     let mut tell = |name: &str, kind: &str, help: &str, value: u64| {
         text += &format!("# HELP commipc_{name} {help}\n# TYPE commipc_{name} {kind}\ncommipc_{name} {value}\n");
@@ -119,6 +131,15 @@ fn text(load: HubLoad, counters: HubCounters) -> String {
         ("skipped_frames_total", "Frames of types that this version does not know.", skipped),
         ("violations_total", "Connections that ended because their peer broke the protocol.", violations),
         ("looped_messages_total", "Messages that came back to this hub, or had passed too many.", looped),
+        ("doubled_messages_total", "Copies of messages that had come over another bridge.", doubled),
+        ("unremembered_messages_total", "Messages of other hubs that there was no place to remember.", unremembered),
+        (
+            "unadmitted_messages_total",
+            "Messages of other hubs that fit no channel, or came when it was full.",
+            unadmitted,
+        ),
+        ("misannounced_total", "What bridges announced and cannot be so.", misannounced),
+        ("unlearned_total", "What bridges announced beyond their limit.", unlearned),
     ] {
         tell(name, "counter", help, value);
     }

@@ -28,7 +28,7 @@ pub(crate) async fn channels(common: &Common) -> Outcome {
         [channel.name.clone(), owner, yes(channel.protected), members, providers]
     };
     let head = ["CHANNEL", "OWNER", "PASSWORD", "MEMBERS", "PROVIDERS"];
-    show(&channels, head, row, "the hub has no channels", common.json);
+    show(&channels, head, row, |channel| &channel.path, "the hub has no channels", common.json);
     client.close().await;
     Ok(())
 }
@@ -41,7 +41,8 @@ pub(crate) async fn members(args: &Members, common: &Common) -> Outcome {
     let members = client.members(&channel).await;
     let members = members.map_err(|error| errors::operation(&hub, &channel, None, error.code(), &error.to_string()))?;
     let row = |member: &MemberInfo| [member.client.clone(), yes(member.owner), member.provides.join(", ")];
-    show(&members, ["CLIENT", "OWNER", "PROVIDES"], row, "the channel has no members", common.json);
+    let head = ["CLIENT", "OWNER", "PROVIDES"];
+    show(&members, head, row, |member| &member.path, "the channel has no members", common.json);
     client.close().await;
     Ok(())
 }
@@ -84,18 +85,29 @@ async fn own_channel(client: &Client, common: &Common) -> Outcome<Option<Channel
     opened.map(Some).map_err(failed)
 }
 
-/// A table for people or a line for each entry; that there are none is said beside stdout.
+/// A table for people or a line for each entry; that there are none is said beside stdout. On which way something is
+/// reached has a column where anything is at another hub.
 fn show<T: Serialize, const N: usize>(
     entries: &[T],
     head: [&str; N],
     row: impl Fn(&T) -> [String; N],
+    path: impl Fn(&T) -> &[String],
     none: &str,
     json: bool,
 ) {
     if json {
         entries.iter().for_each(|entry| crate::say(json::line(entry)));
     } else if !entries.is_empty() {
-        let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(entries.iter().map(row)).collect();
+        let mut rows: Vec<_> = std::iter::once(head.map(str::to_owned).to_vec()).collect();
+        rows.extend(entries.iter().map(|entry| row(entry).to_vec()));
+        if entries.iter().any(|entry| !path(entry).is_empty()) {
+            let way = |entry| match path(entry) {
+                [] => "-".to_owned(),
+                path => path.join(" > "),
+            };
+            let ways = std::iter::once("PATH".to_owned()).chain(entries.iter().map(way));
+            rows.iter_mut().zip(ways).for_each(|(row, way)| row.push(way));
+        }
         crate::say_raw(&table(&rows));
     }
     if entries.is_empty() {
@@ -104,9 +116,9 @@ fn show<T: Serialize, const N: usize>(
 }
 
 /// Columns as wide as their widest entry, two spaces apart.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+fn table(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
     let mut out = String::new();
     for row in rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
@@ -122,7 +134,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let rows = [["CLIENT", "N"], ["grüße", "1"], ["somebody", "23"]].map(|row| row.map(str::to_owned));
+        let rows = [["CLIENT", "N"], ["grüße", "1"], ["somebody", "23"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "CLIENT    N\ngrüße     1\nsomebody  23\n");
     }
 }

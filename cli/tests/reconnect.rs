@@ -4,42 +4,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use commipc_tokio::{Away, Channel, Client, ConnectionState, Fault, Reconnect, Request, States};
+use commipc_tokio::{Away, Client, ConnectionState, Fault, Reconnect, Request, States};
 use rustix::process::Signal;
+use support::history::{History, keep_calling};
 use support::{Process, Scene};
-
-/// What the provider and the callers know of each call, by its number.
-#[derive(Default)]
-struct History {
-    executed: Mutex<BTreeMap<u64, u32>>,
-    /// Whether it was answered, and if not, whether it may have been executed.
-    ended: Mutex<BTreeMap<u64, Result<(), bool>>>,
-    last: AtomicU64,
-    over: AtomicBool,
-}
-
-impl History {
-    /// No call was executed twice, none that was answered was not executed, and none that was said not to be was.
-    fn check(&self) -> (usize, usize) {
-        let (executed, ended) = (self.executed.lock().unwrap(), self.ended.lock().unwrap());
-        assert_eq!(ended.len() as u64, self.last.load(Ordering::Relaxed), "every call ended");
-        let times = |number: &u64| executed.get(number).copied().unwrap_or(0);
-        for (number, outcome) in ended.iter() {
-            let fine = match outcome {
-                Ok(()) => times(number) == 1,
-                Err(true) => times(number) <= 1,
-                Err(false) => times(number) == 0,
-            };
-            assert!(fine, "call {number} ended with {outcome:?} and was executed {} times", times(number));
-        }
-        (ended.len(), ended.values().filter(|outcome| outcome.is_ok()).count())
-    }
-}
 
 fn hub(scene: &Scene, key: &str) -> Process {
     let state = scene.path("state").display().to_string();
@@ -52,16 +24,6 @@ async fn client(scene: &Scene, key: &str, id: &str) -> Client {
     let mut soon = Reconnect::default();
     (soon.first, soon.longest) = (Duration::from_millis(20), Duration::from_millis(200));
     commipc_tokio::client(&scene.url()).id(id).secret_file(key).reconnect(soon).await.unwrap()
-}
-
-/// Calls without a pause, each call once, until it is over.
-async fn call(vault: Channel, history: Arc<History>) {
-    while !history.over.load(Ordering::Relaxed) {
-        let number = history.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let answer = vault.call::<u64>("count", &number).while_away(Away::Wait).await;
-        let outcome = answer.map(drop).map_err(|error| error.maybe_executed());
-        assert!(history.ended.lock().unwrap().insert(number, outcome).is_none(), "call {number} ended twice");
-    }
 }
 
 /// Waits until everybody was away and is back.
@@ -105,7 +67,7 @@ fn s71_s72_d9_programs_go_on_when_their_hub_is_killed_under_load() {
         for number in 0..3 {
             let caller = client(&scene, &key, &format!("caller-{number}")).await;
             let vault = caller.open("vault").secret(secret.clone()).await.unwrap();
-            tasks.push(tokio::spawn(call(vault.clone(), Arc::clone(&history))));
+            tasks.push(tokio::spawn(keep_calling(vault.clone(), "count", Arc::clone(&history))));
             callers.push((caller, vault));
         }
         for round in 1..=rounds {

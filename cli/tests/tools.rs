@@ -106,6 +106,25 @@ fn a_benchmark_of_broadcasts_loses_none() {
 }
 
 #[test]
+fn a_benchmark_of_hops_measures_each_number_of_bridges_beside_none() {
+    let scene = Scene::new();
+    let short = ["bench", "hops", "--seconds", "0.05", "--rounds", "1", "--in-flight", "8"];
+    let report = &scene.run(&[&short[..], &["--json"]].concat()).json_lines()[0];
+    for hops in [1, 2, 4] {
+        for target in ["bridged", "one_hub"] {
+            for key in ["calls_per_s", "p50_us", "way_cpu_us"] {
+                for what in ["latency", "load"] {
+                    let figure = &report[format!("{what}_{hops}")][key][target];
+                    assert!(figure.as_f64().unwrap() > 0.0, "{what}_{hops} {key} {target}: {report}");
+                }
+            }
+        }
+    }
+    let table = scene.run(&short);
+    assert!(table.stdout.contains("4 bridges, 8 in flight"), "{table:?}");
+}
+
+#[test]
 fn a_benchmark_of_connections_counts_those_that_come_and_those_that_stay() {
     let scene = Scene::new();
     let come = scene.run(&["bench", "connect", "--seconds", "0.1", "--rounds", "1", "--clients", "3", "--json"]);

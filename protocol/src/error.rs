@@ -148,6 +148,10 @@ codes! {
         TooManyRecords = 220, "too many protected channels of this credential";
         /// A limit on names that are remembered without members.
         TooManyNames = 221, "too many channel names are remembered for this credential";
+        /// A bridge would join a hub with itself.
+        SameHub = 222, "both ends of the bridge are the same hub";
+        /// A channel's home is out of reach: who is a member stays one, and nobody can join. Worth a retry.
+        HomeGone = 223, "the hub where the channel is protected cannot be reached";
         /// Nobody provides the event.
         NoProvider = 300, "nobody provides this event";
         /// The provider went while it worked.
@@ -188,6 +192,7 @@ impl Refusal {
                 | Self::SlowConsumer
                 | Self::NotProtected
                 | Self::EpochMismatch
+                | Self::HomeGone
                 | Self::NoProvider
                 | Self::ProviderGone
                 | Self::Overloaded

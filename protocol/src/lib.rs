@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod auth;
+pub mod bridge;
 #[doc(hidden)]
 pub mod canary;
 pub mod client;

@@ -101,6 +101,15 @@ pub struct Limits {
     /// Hubs that a message may pass, so that nothing goes in circles for ever. At the last one a call ends with
     /// [`Refusal::Loop`](crate::Refusal::Loop), and anything else is dropped and counted.
     pub hops: u8,
+    /// Things that are announced over one bridge, each way: providers, members, listened events, protected channels. What is
+    /// more is not known at the other hub, and told by [`Event::BridgeFull`](crate::hub::Event::BridgeFull).
+    pub bridge_routes: usize,
+    /// Calls that come over one bridge and wait for their answer, streams among them. Then
+    /// [`Refusal::Overloaded`](crate::Refusal::Overloaded).
+    pub bridge_calls: usize,
+    /// Broadcasts and sends of a minute that one bridge brings first, remembered so that copies on other ways are known. More
+    /// are dropped and counted.
+    pub bridge_doubles: usize,
     /// Encoded metadata of one message, in bytes. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender.
     pub metadata: usize,
 }
@@ -148,6 +157,9 @@ impl Default for Limits {
             item: 64 << 20,
             memory: 1 << 30,
             hops: 8,
+            bridge_routes: 16_384,
+            bridge_calls: 16_384,
+            bridge_doubles: 262_144,
             metadata: 4 << 10,
         }
     }

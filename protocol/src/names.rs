@@ -190,6 +190,12 @@ impl CredentialId {
     pub fn shared() -> Self {
         Self(Arc::from("default"))
     }
+
+    /// The credential of a hub's bridges: `bridge`.
+    #[must_use]
+    pub fn bridges() -> Self {
+        Self(Arc::from("bridge"))
+    }
 }
 
 /// A client as seen from anywhere: `client@hub`.

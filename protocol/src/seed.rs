@@ -39,6 +39,8 @@ pub(crate) enum Purpose {
     Takeover = 4,
     Channels = 5,
     Reconnect = 6,
+    BridgeA = 7,
+    BridgeB = 8,
 }
 
 /// The random numbers of one purpose.

@@ -82,6 +82,8 @@ pub enum TimerReason {
     LoginFailed,
     /// What was left out in telling observers is summed up then.
     Summary,
+    /// The oldest message that came over a bridge is forgotten then.
+    Doubles,
     /// What still runs of what is drained is ended then.
     Drain,
     /// Some of what the driver holds must have been written by then.

@@ -124,7 +124,17 @@ fn v14_an_opening_whose_hub_proves_nothing_ends_with_the_link() {
     }
     let mut body = bytes::BytesMut::new();
     let salt = ChannelSalt { kdf: Kdf::Key, salt: [1; 16], iterations: 0 };
-    JoinChallenge { id: ids[0], epoch: 1, kdf: 2, salt: &salt.salt, iterations: 0, nonce: &[9; 32] }.encode(&mut body);
+    JoinChallenge {
+        id: ids[0],
+        epoch: 1,
+        kdf: 2,
+        salt: &salt.salt,
+        iterations: 0,
+        nonce: &[9; 32],
+        home: None,
+        boot: None,
+    }
+    .encode(&mut body);
     assert!(matches!(&world.show(2, FrameType::JoinChallenge, &body)[..], [Event::DeriveChannelKey { .. }]));
     let master = support::master(&key(1), salt);
     let derived = Command::ChannelKeyDerived { channel: name("ch"), salt, master };

@@ -439,7 +439,8 @@ fn a_rolled_back_protection_is_refused() {
     let Some(Output::Transmit { data, .. }) = world.clients[1].poll_output() else { panic!("nothing is asked") };
     let id = Open::parse(&data[5..]).unwrap().id;
     let mut body = bytes::BytesMut::new();
-    JoinChallenge { id, epoch: 1, kdf: 2, salt: &[1; 16], iterations: 0, nonce: &[9; 32] }.encode(&mut body);
+    JoinChallenge { id, epoch: 1, kdf: 2, salt: &[1; 16], iterations: 0, nonce: &[9; 32], home: None, boot: None }
+        .encode(&mut body);
     let told = world.show(1, FrameType::JoinChallenge, &body);
     let [Event::Done { result: Err(Failure::Refused(refusal)), .. }] = &told[..] else { panic!("{told:?}") };
     assert_eq!(*refusal, Refusal::RolledBack);

@@ -21,6 +21,11 @@ pub fn hub() -> HubBuilder {
     HubBuilder::new(Arc::new(AsyncStd))
 }
 
+/// A bridge between the hubs at two URLs, where a client would be.
+pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
+    BridgeBuilder::new(Arc::new(AsyncStd), a, b)
+}
+
 /// A connection over any stream of bytes: for [`Hub::attach`] and [`ClientBuilder::dialer`].
 pub fn stream<S: Read + Write + Send + 'static>(stream: S) -> Connection {
     Connection::over(stream)

@@ -22,6 +22,11 @@ pub fn hub() -> HubBuilder {
     HubBuilder::new(Arc::new(Reactor::new()))
 }
 
+/// A bridge between the hubs at two URLs, on one thread of its own.
+pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
+    BridgeBuilder::new(Arc::new(Reactor::new()), a, b)
+}
+
 /// A connection over any stream of bytes that can be polled: for [`Hub::attach`] and [`ClientBuilder::dialer`]. Whoever wakes the
 /// stream, it is polled by the thread that reads.
 pub fn stream<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Connection {

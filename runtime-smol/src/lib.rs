@@ -21,6 +21,11 @@ pub fn hub() -> HubBuilder {
     HubBuilder::new(Arc::new(Smol))
 }
 
+/// A bridge between the hubs at two URLs, where a client would be.
+pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
+    BridgeBuilder::new(Arc::new(Smol), a, b)
+}
+
 /// A connection over any stream of bytes: for [`Hub::attach`] and [`ClientBuilder::dialer`].
 pub fn stream<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Connection {
     Connection::over(stream)

@@ -21,6 +21,11 @@ pub fn hub() -> HubBuilder {
     HubBuilder::new(Arc::new(Tokio::default()))
 }
 
+/// A bridge between the hubs at two URLs, where a client would be.
+pub fn bridge(a: &str, b: &str) -> BridgeBuilder {
+    BridgeBuilder::new(Arc::new(Tokio::default()), a, b)
+}
+
 /// A connection over a stream of tokio's: for [`Hub::attach`] and [`ClientBuilder::dialer`].
 pub fn stream<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Connection {
     Connection::over(Compat(Box::pin(stream)))

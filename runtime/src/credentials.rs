@@ -143,6 +143,24 @@ impl CredentialTable {
         Ok(self.with_shared(secret::read_secret_file(path)?))
     }
 
+    /// The same table with the secret of bridges: the entry `bridge`, for any client id, with that capability.
+    #[must_use]
+    pub fn with_bridges(self, secret: Secret) -> Self {
+        self.with(CredentialId::bridges(), secret, Capabilities::BRIDGE, vec![IdPattern::any()])
+    }
+
+    /// The same table with the secret of bridges in a file, as
+    /// [`HubBuilder::bridge_secret_file`](crate::HubBuilder::bridge_secret_file) adds it.
+    ///
+    /// # Errors
+    /// When the file holds no secret, or the table has an entry `bridge` already.
+    pub fn with_bridges_file(self, path: &Path) -> Result<Self, SecretSourceError> {
+        if self.has(&CredentialId::bridges()) {
+            return Err(SecretSourceError::TwoBridges);
+        }
+        Ok(self.with_bridges(secret::read_secret_file(path)?))
+    }
+
     /// Whether a credential is in the table.
     #[must_use]
     pub fn has(&self, id: &str) -> bool {

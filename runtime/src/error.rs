@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use commipc_protocol::auth::SecretError;
+use commipc_protocol::bridge::{AllowError, BridgeClosed};
 use commipc_protocol::client::{CallFailure, Failure};
 use commipc_protocol::{ChannelName, CloseReason, Code, Fault, LinkEnd, Misuse, NameError, Refusal, Violation};
 use thiserror::Error;
@@ -215,9 +216,47 @@ pub enum SecretSourceError {
     /// The shared secret is the entry `default` of the table, which has one already.
     #[error("the table of credentials has an entry 'default', and a secret was given beside it: choose one")]
     TwoDefaults,
+    /// The bridges' secret is the entry `bridge` of the table, which has one already.
+    #[error("the table of credentials has an entry 'bridge', and a secret for bridges was given beside it: choose one")]
+    TwoBridges,
     /// A secret and the wish to do without one.
     #[error("a secret was given together with --insecure-no-auth: choose one")]
     Contradiction,
+}
+
+/// Why there is no bridge.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BridgeError {
+    /// A hub's URL is none.
+    #[error(transparent)]
+    Url(#[from] EndpointError),
+    /// The bridge's id or credential is no name.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// A pattern of what passes is none.
+    #[error(transparent)]
+    Allow(#[from] AllowError),
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretSourceError),
+    /// A hub's shared secret is not its bridges'.
+    #[error("the hub at {0} asks bridges for a secret of their own: name it (`commipc hub --bridge-secret-file`)")]
+    NoSecret(String),
+    /// The system gives no randomness.
+    #[error("the system gives no randomness: {0}")]
+    Seed(io::Error),
+    /// Nobody listens there, or it cannot be reached, and that is not tried any more.
+    #[error("cannot reach a hub at {url}: {detail}")]
+    Unreachable {
+        /// The hub's URL.
+        url: String,
+        /// What the system said.
+        detail: String,
+    },
+    /// It is over.
+    #[error("the bridge ended: {0}")]
+    Closed(BridgeClosed),
 }
 
 /// Why there is no connection.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::auth::Secret;
 use commipc_protocol::hub::{
     self, Command, Counters, Event, HubConfig, Load, StoredChannel, StoredHub, SystemPassword,
 };
@@ -25,7 +25,7 @@ use crate::endpoint::{self, Endpoint};
 use crate::error::{HubError, SecretSourceError};
 use crate::local::{Claim, LocalError, key_path};
 use crate::runtime::{Acceptor, BoxFuture, Runtime, random};
-use crate::secret::SecretSource;
+use crate::secret::{SecretSource, derive_system};
 use crate::state::{Change, Dir, Disk, StateError, Store};
 use crate::sync::{blocking, lock};
 
@@ -42,6 +42,7 @@ pub struct HubBuilder {
     owner_policy: OwnerPolicy,
     state: Option<StatePlace>,
     system_password: Option<Result<Secret, SecretSourceError>>,
+    pub(crate) bridge_secret: Option<Result<Secret, SecretSourceError>>,
 }
 
 /// Where a hub stores what it remembers over a restart.
@@ -64,6 +65,7 @@ impl HubBuilder {
             owner_policy: OwnerPolicy::default(),
             state: None,
             system_password: None,
+            bridge_secret: None,
         }
     }
 
@@ -156,8 +158,19 @@ impl HubBuilder {
     /// # Cancel safety
     /// Dropped midway, no hub runs, and its sockets are gone.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { runtime, mut urls, nowhere, id, secret, credentials, limits, owner_policy, state, system_password } =
-            self;
+        let Self {
+            runtime,
+            mut urls,
+            nowhere,
+            id,
+            secret,
+            credentials,
+            limits,
+            owner_policy,
+            state,
+            system_password,
+            bridge_secret,
+        } = self;
         let id = id.transpose()?;
         if urls.is_empty() && !nowhere {
             urls.push(endpoint::default_url());
@@ -178,6 +191,11 @@ impl HubBuilder {
             (None, Some(table)) => table,
             (None, None) => CredentialTable::new().with_shared(shared_key(&*runtime, &claims, &endpoints)?),
         };
+        let table = match bridge_secret.transpose()? {
+            Some(_) if table.has(&CredentialId::bridges()) => return Err(SecretSourceError::TwoBridges.into()),
+            Some(secret) => table.with_bridges(secret),
+            None => table,
+        };
         let Memory { hub, channels, store } = Memory::load(&runtime, id, state).await?;
         let credentials = table.derive(&runtime, &hub.key).await?;
         let system_password = match system_password.transpose()? {
@@ -189,17 +207,6 @@ impl HubBuilder {
         let journal = Journal::new(claims, store);
         Hub::start(runtime, config, acceptors, journal, (hub, channels, system_password))
     }
-}
-
-/// What the hub keeps of the password of its own channels.
-async fn derive_system(runtime: &Arc<dyn Runtime>, secret: Secret, key: &[u8; 32]) -> Result<SystemPassword, HubError> {
-    let kdf = secret.kdf();
-    let iterations = if kdf == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
-    // Of the hub's key, like the salts of credentials, under a name that no credential has.
-    let salt = Credentials::new(*key).salt("\0system");
-    let derive = move || ChannelMaster::new(&secret.derive(&salt, iterations)?);
-    let master = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
-    Ok(SystemPassword::new(kdf, salt, iterations, master.map_err(SecretSourceError::Secret)?))
 }
 
 /// What a hub remembers at its start.
@@ -566,6 +573,12 @@ impl Sink<hub::Hub> for Journal {
                 Event::ProtectionChanged { channel, epoch, protected } => {
                     tracing::info!(%channel, epoch, protected, "protection changed");
                 }
+                Event::BridgeUp { client, hub } => tracing::info!(%client, %hub, "a bridge is up"),
+                Event::BridgeDown { client, hub } => tracing::info!(%client, %hub, "a bridge is down"),
+                Event::ProtectionConflict { channel, home } => {
+                    tracing::warn!(%channel, ?home, "another hub protects this channel differently");
+                }
+                Event::BridgeFull { client } => tracing::warn!(%client, "a bridge announces more than it may"),
                 Event::Looped { client, channel } => tracing::warn!(%client, %channel, "a message came back"),
                 Event::Cleared { channel, client } => tracing::info!(%channel, %client, "channel cleared"),
                 Event::Terminated { channel } => tracing::debug!(%channel, "channel terminated"),

@@ -4,6 +4,7 @@
 //! and `hub()`. Here is what an adapter, or a simulator, implements: [`Runtime`], [`Transport`] and [`Acceptor`].
 
 mod attach;
+mod bridge;
 mod buffers;
 mod client;
 pub mod clock;
@@ -25,12 +26,13 @@ pub mod state;
 mod stream;
 mod sync;
 
+pub use bridge::{Allow, AllowError, Bridge, BridgeBuilder, BridgeClosed, BridgeCounters, Bridging, Side};
 pub use client::{
     BLOCK_MAX, Call, Channel, ChannelInfo, Client, ClientBuilder, ClientError, Connecting, ConnectionState,
     DEFAULT_CREDIT, DEFAULT_CREDIT_BYTES, DEFAULT_DEADLINE, Errors, Handling, IntoChannel, IntoEvent, Items,
     LazyClient, Listen, Listener, MemberInfo, Message, Opening, Overflow, PendingCall, PendingHandling, PendingListen,
     PendingOpen, PendingProvide, PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, RefusedMessages, Request,
-    Sending, States, StreamCall, Subscription, Tap, TapKind, Tapped, WAITING_MAX,
+    Sending, States, StreamCall, Subscription, Tap, TapKind, Tapped, Trace, TracedCall, WAITING_MAX,
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Away, Failure, Payload, Reconnect, Unrestored, Welcome};
@@ -46,7 +48,7 @@ pub use credentials::{CredentialTable, CredentialsError, LineError};
 pub use drain::DrainError;
 pub use endpoint::{Endpoint, EndpointError, default_url};
 pub use error::{
-    CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProtectError, ProvideError,
+    BridgeError, CallError, ConnectError, HubError, LazyOpenError, ListenError, OpenError, ProtectError, ProvideError,
     SecretSourceError, SendError,
 };
 pub use hub::{Hub, HubBuilder, Starting};

@@ -4,13 +4,17 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use commipc_protocol::auth::Secret;
+use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::hub::SystemPassword;
 use zeroize::Zeroizing;
 
 use crate::endpoint::Endpoint;
-use crate::error::SecretSourceError;
+use crate::error::{HubError, SecretSourceError};
 use crate::local;
+use crate::runtime::Runtime;
+use crate::sync::blocking;
 
 /// The longest secret file, in bytes.
 const FILE_MAX: usize = 64 << 10;
@@ -126,4 +130,19 @@ fn read_bounded(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long to hold secrets"));
     }
     Ok(text)
+}
+
+/// What the hub keeps of the password of its own channels.
+pub(crate) async fn derive_system(
+    runtime: &Arc<dyn Runtime>,
+    secret: Secret,
+    key: &[u8; 32],
+) -> Result<SystemPassword, HubError> {
+    let kdf = secret.kdf();
+    let iterations = if kdf == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
+    // Of the hub's key, like the salts of credentials, under a name that no credential has.
+    let salt = Credentials::new(*key).salt("\0system");
+    let derive = move || ChannelMaster::new(&secret.derive(&salt, iterations)?);
+    let master = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
+    Ok(SystemPassword::new(kdf, salt, iterations, master.map_err(SecretSourceError::Secret)?))
 }

@@ -339,12 +339,13 @@ fn answered(out: &mut Vec<u8>, result: &Result<Answer, CallFailure>) {
 
 fn incoming(out: &mut Vec<u8>, message: &Incoming) {
     let Incoming { source, payload: said, metadata, sent_at: UnixMillis(sent_at), hops } = message;
-    let Source { channel, event, sender } = &**source;
+    let Source { channel, event, sender, path } = &**source;
     let sender = [sender.client.as_bytes(), sender.hub.as_bytes()];
     texts(out, &[channel.as_bytes(), event.as_bytes(), sender[0], sender[1], metadata]);
     payload(out, said);
     number(out, *sent_at);
     out.push(*hops);
+    path.iter().for_each(|hub| texts(out, &[hub.as_bytes()]));
 }
 
 fn ended(out: &mut Vec<u8>, tag: u8, token: Token, result: Result<(), Failure>) {

@@ -13,6 +13,7 @@ Examples:
   commipc bench rpc                                        calls
   commipc bench stream                                     streams
   commipc bench fanout --members 100                       broadcasts
+  commipc bench hops                                       calls over 0, 1, 2 and 4 bridges
   commipc bench connect                                    connections that come and go
   commipc bench idle --clients 5000 --json                 connections that stay";
 const RPC: &str = "\
@@ -34,6 +35,10 @@ Examples:
   commipc bench fanout --clients 100                       the same as --members 100
   commipc bench fanout --protected
   commipc bench fanout --raw --seconds 5 --rounds 5 --json";
+const HOPS: &str = "\
+Examples:
+  commipc bench hops
+  commipc bench hops --size 65536 --in-flight 8 --seconds 5 --rounds 5 --json";
 const CONNECT: &str = "\
 Examples:
   commipc bench connect
@@ -49,6 +54,7 @@ pub(crate) enum Bench {
     Rpc(BenchRpc),
     Stream(BenchStream),
     Fanout(BenchFanout),
+    Hops(BenchHops),
     Connect(BenchConnect),
     Idle(BenchIdle),
 }
@@ -138,6 +144,26 @@ pub(crate) struct BenchFanout {
     /// Measure through a hub that runs already (its CPU and switches are then unknown)
     #[arg(long, value_name = "URL")]
     pub(crate) hub_url: Option<String>,
+}
+
+/// Calls over bridges: latency with 1 in flight, rate with many, CPU of all hubs and bridges on the way per call
+///
+/// A line of five hubs with four bridges, and the provider at the first: processes of their own on temporary Unix sockets.
+/// The consumer is at the same hub, one bridge away, two, and four, in turns. All figures are medians of the rounds.
+#[derive(Args, Clone, Debug)]
+#[command(before_help = HOPS)]
+pub(crate) struct BenchHops {
+    /// Payload size in bytes
+    #[arg(long, value_name = "B", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    pub(crate) size: u32,
+    /// Calls in flight when the rate is measured
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) in_flight: u32,
+    #[command(flatten)]
+    pub(crate) time: Time,
+    /// Send the payload as the application's own bytes instead of a CBOR value
+    #[arg(long)]
+    pub(crate) raw: bool,
 }
 
 /// Connections: authenticated ones set up and closed again a second, the hub's CPU for each

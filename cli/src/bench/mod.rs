@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod connections;
 mod fanout;
+mod hops;
 mod load;
 mod part;
 mod raw;
@@ -29,6 +30,7 @@ pub(crate) fn run(bench: &Bench, common: &Common) -> Outcome {
         Bench::Rpc(args) => rpc::run(args, common, dir.path()),
         Bench::Stream(args) => stream::run(args, common, dir.path()),
         Bench::Fanout(args) => fanout::run(args, common, dir.path()),
+        Bench::Hops(args) => hops::run(args, common, dir.path()),
         Bench::Connect(args) => connections::connect(args, common, dir.path()),
         Bench::Idle(args) => connections::idle(args, common),
     };

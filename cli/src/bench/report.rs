@@ -18,6 +18,8 @@ pub(super) enum Columns {
     Floor,
     /// A channel with a password and one without.
     Signed,
+    /// Hubs that bridges join and one hub.
+    Hops,
 }
 
 impl Columns {
@@ -25,6 +27,7 @@ impl Columns {
         match self {
             Self::Floor => ["commipc", "raw relay"],
             Self::Signed => ["signed", "unsigned"],
+            Self::Hops => ["bridged", "one hub"],
         }
     }
 
@@ -32,6 +35,7 @@ impl Columns {
         match self {
             Self::Floor => ["commipc", "raw"],
             Self::Signed => ["signed", "unsigned"],
+            Self::Hops => ["bridged", "one_hub"],
         }
     }
 }

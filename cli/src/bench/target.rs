@@ -137,7 +137,7 @@ pub(super) fn rounds<T>(
 }
 
 /// The options that say how to authenticate, for all processes alike.
-fn secrets(common: &Common) -> Vec<String> {
+pub(super) fn secrets(common: &Common) -> Vec<String> {
     let mut options = Vec::new();
     if let Some(file) = &common.secret_file {
         options.extend(["--secret-file".into(), file.display().to_string()]);

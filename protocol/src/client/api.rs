@@ -1,6 +1,7 @@
 //! What an application may ask of a client, and what it is told.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
 use core::time::Duration;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 
 use super::drain::DrainCommand;
 use super::guarding::{Access, ChannelSalt};
+use super::kind::EventKind;
 use super::reconnect::{Reconnect, ReconnectEvent};
 use super::seal::Rejected;
 use super::stream_api::{StreamCommand, StreamEvent};
@@ -256,50 +258,6 @@ pub struct Payload {
     pub raw: bool,
 }
 
-/// How an event is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EventKind {
-    /// One request, one answer.
-    Call,
-    /// One request, any number of items.
-    Stream,
-    /// One request, and any number of items in both directions.
-    Exchange,
-}
-
-impl EventKind {
-    /// The number on the wire.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        match self {
-            Self::Call => 0,
-            Self::Stream => 1,
-            Self::Exchange => 2,
-        }
-    }
-
-    /// The kind with this number, if there is one.
-    #[must_use]
-    pub const fn from_number(number: u64) -> Option<Self> {
-        match number {
-            0 => Some(Self::Call),
-            1 => Some(Self::Stream),
-            2 => Some(Self::Exchange),
-            _ => None,
-        }
-    }
-
-    /// Whether it is answered with a stream.
-    #[must_use]
-    pub const fn streams(self) -> bool {
-        match self {
-            Self::Call => false,
-            Self::Stream | Self::Exchange => true,
-        }
-    }
-}
-
 /// What an application is told.
 #[derive(Debug)]
 pub enum Event {
@@ -417,6 +375,8 @@ pub struct Answer {
     pub metadata: Bytes,
     /// Hubs passed.
     pub hops: u8,
+    /// The hubs it has come through before the own one, the provider's first; empty if the provider is at the own one.
+    pub path: Vec<HubId>,
 }
 
 /// A request for one of our providers.
@@ -469,6 +429,8 @@ pub struct Source {
     pub event: EventName,
     /// Who says it.
     pub sender: Address,
+    /// The hubs it has come through before the own one, the sender's first; empty if the sender is at the own one.
+    pub path: Vec<HubId>,
 }
 
 impl Deref for Incoming {

@@ -212,6 +212,7 @@ impl Client {
                 provider,
                 metadata: frame.keep(header.metadata),
                 hops: hop.hops,
+                path: hop.path(),
             })
         } else {
             // What cannot be read is the provider's mistake and no reason to leave the hub: its handler failed.

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use super::channels::ChannelIx;
 use super::{Client, Source};
 use crate::names::EventName;
-use crate::wire::{Flags, Header, Kind, Malformed, Opening};
+use crate::wire::{Flags, Header, Hop, Kind, Malformed, Opening};
 
 /// Messages whose headers begin with the same bytes: one client's, about one event of a channel we know.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Familiar {
     /// The header of a message that is one of them, without a second look at its names; `None` for any other message.
     pub(super) fn header<'a>(&'a self, protected: &'a [u8]) -> Option<Result<Header<'a>, Malformed>> {
         let rest = protected.strip_prefix(&*self.bytes)?;
-        let Source { channel, event, sender } = &*self.source;
+        let Source { channel, event, sender, path: _ } = &*self.source;
         let opening = Opening {
             kind: self.kind,
             flags: self.flags,
@@ -43,22 +43,22 @@ impl Familiar {
 impl Client {
     /// Gets to know those whose messages have this header, which begins with `bytes`; `None` if nobody here knows the
     /// channel.
-    pub(super) fn meet(&mut self, header: &Header<'_>, bytes: &[u8]) -> Option<Familiar> {
+    pub(super) fn meet(&mut self, header: &Header<'_>, hop: Hop<'_>, bytes: &[u8]) -> Option<Familiar> {
         let Header { kind, flags, epoch, instance, .. } = *header;
         let channel = self.channels.index_of_name(header.channel)?;
-        let source = Arc::new(self.source(header, channel)?);
+        let source = Arc::new(self.source(header, hop, channel)?);
         Some(Familiar { bytes: bytes.into(), kind, flags, epoch, instance: *instance, channel, source })
     }
 
     /// Where a message comes from, with the names of our own tables.
-    pub(super) fn source(&mut self, header: &Header<'_>, channel: ChannelIx) -> Option<Source> {
+    pub(super) fn source(&mut self, header: &Header<'_>, hop: Hop<'_>, channel: ChannelIx) -> Option<Source> {
         let sender = self.sender(header)?;
         let channel = self.channels.get(channel)?;
         let event = match channel.event(header.event) {
             Some(known) => known.clone(),
             None => EventName::new(header.event.as_str()).ok()?,
         };
-        Some(Source { channel: channel.name.clone(), event, sender })
+        Some(Source { channel: channel.name.clone(), event, sender, path: hop.path() })
     }
 }
 
@@ -84,8 +84,12 @@ mod tests {
     /// A header, and those it makes known.
     fn said(kind: Kind, then: impl FnOnce(&Header<'_>, &Familiar)) {
         let sender = Address { client: ClientId::new("me").unwrap(), hub: HubId::new("hub").unwrap() };
-        let source =
-            Source { channel: ChannelName::new("math").unwrap(), event: EventName::new("news").unwrap(), sender };
+        let source = Source {
+            channel: ChannelName::new("math").unwrap(),
+            event: EventName::new("news").unwrap(),
+            sender,
+            path: Vec::new(),
+        };
         let header = Header {
             kind,
             flags: Flags::NONE,

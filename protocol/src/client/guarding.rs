@@ -11,10 +11,12 @@ use alloc::boxed::Box;
 use super::channels::{ChannelIx, Control, State};
 use super::seal::{Past, Seal};
 use super::{Client, Event, Failure, Token};
-use crate::auth::{ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, OwnerTranscript};
+use crate::auth::{
+    ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, OwnerTranscript, TranscriptHash,
+};
 use crate::canary::Canary;
 use crate::error::{Misuse, Refusal, Violation};
-use crate::names::{ChannelName, ClientId};
+use crate::names::{ChannelName, ClientId, HubId};
 use crate::policy::{EPOCH_MAX, OwnerPolicy};
 use crate::wire::{
     self, Accept, Control as _, Frame, FrameType, JoinChallenge, Offer, PROOF_ENTRY_LEN, Protect, Reclaim, Record,
@@ -117,6 +119,8 @@ pub(super) struct Challenged {
     epoch: u64,
     salt: ChannelSalt,
     nonce: [u8; 32],
+    /// The channel's home and its boot id, if that is another hub.
+    home: Option<(HubId, [u8; 16])>,
 }
 
 #[derive(Debug)]
@@ -184,7 +188,16 @@ impl Client {
             return Err(Violation::NotOffered);
         }
         let salt = ChannelSalt { kdf, salt: *asked.salt, iterations };
-        let challenged = Challenged { id: asked.id, epoch: asked.epoch, salt, nonce: *asked.nonce };
+        let home = match (asked.home, asked.boot) {
+            (Some(home), Some(boot)) => Some((HubId::new(home.as_str()).map_err(|_| Violation::BadName)?, *boot)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err(Violation::BadControl),
+        };
+        // What our own hub protects is proved to it on this link.
+        if home.as_ref().is_some_and(|(home, _)| self.ready_hub().is_ok_and(|own| own == *home)) {
+            return Err(Violation::NotOffered);
+        }
+        let challenged = Challenged { id: asked.id, epoch: asked.epoch, salt, nonce: *asked.nonce, home };
         let Some(channel) = self.channels.get_mut(ix) else { return Ok(()) };
         let State::Opening { access, joining, .. } = &mut channel.state else { return Err(Violation::UnexpectedFrame) };
         if joining.is_some() {
@@ -236,11 +249,15 @@ impl Client {
         let (super::Phase::Ready(ready), Some(channel)) = (&self.phase, self.channels.get_mut(ix)) else { return };
         let State::Opening { joining, .. } = &mut channel.state else { return };
         let Some(Joining::Deriving(challenged)) = joining.take() else { return };
-        let Challenged { id, epoch, salt, nonce: nonce_hub } = challenged;
+        let Challenged { id, epoch, salt, nonce: nonce_hub, home } = challenged;
         let own = channel.name.as_name().is_reserved();
         let keys = (!own).then(|| master.keys(&channel.name, &salt.salt, epoch));
         let join = master.join_keys(&channel.name, &salt.salt, epoch);
-        let transcript = JoinTranscript::new(&ready.transcript, &channel.name, epoch, &nonce, &nonce_hub, &self.id);
+        let handshake = match home {
+            Some((home, boot)) => TranscriptHash::remote(&home, &boot, &nonce, &nonce_hub),
+            None => ready.transcript,
+        };
+        let transcript = JoinTranscript::new(&handshake, &channel.name, epoch, &nonce, &nonce_hub, &self.id);
         // Our own nonce is fresh, so it equals the hub's only if the hub knew it before.
         let Some(transcript) = transcript else { return self.violated(Violation::BadNonce) };
         let proof = join.proof(&transcript);

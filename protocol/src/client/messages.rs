@@ -102,11 +102,12 @@ impl Client {
         familiar: Option<&Familiar>,
     ) -> Result<Option<Familiar>, Violation> {
         let (hop, bytes) = Hop::split(frame.body()).map_err(|_| Violation::BadMessage)?;
+        let familiar = familiar.filter(|familiar| hop.is_path(&familiar.source.path));
         let (message, opening) =
             wire::Message::read(bytes, |header| familiar.and_then(|familiar| familiar.header(header)))
                 .map_err(|_| Violation::BadMessage)?;
         let fits = kind.message_kind() == Some(message.header.kind);
-        let met = opening.and_then(|opening| self.meet(&message.header, opening));
+        let met = opening.and_then(|opening| self.meet(&message.header, hop, opening));
         let known = familiar.filter(|_| opening.is_none());
         match known.or(met.as_ref()).filter(|_| fits) {
             Some(from) => self.tell(frame, hop, &message, from),
@@ -120,6 +121,9 @@ impl Client {
         let header = &message.header;
         if let Err(why) = self.accept_on(Some(from.channel), message) {
             return self.event(Event::Dropped(why));
+        }
+        if header.kind == Kind::Broadcast && self.is_overtaken(&from.source, header) {
+            return self.event(Event::Dropped(Dropped::Replayed));
         }
         let incoming = self.arrived(frame, hop, message, Arc::clone(&from.source));
         // Accepted, so the epoch tells whether the channel is protected: only then do numbers count.
@@ -152,7 +156,7 @@ impl Client {
     /// What came in, with the names of our own table; `None` if nobody here knows the channel.
     pub(super) fn incoming(&mut self, frame: &Frame, hop: Hop<'_>, message: &wire::Message<'_>) -> Option<Incoming> {
         let channel = self.channels.index_of_name(message.header.channel)?;
-        let source = self.source(&message.header, channel)?;
+        let source = self.source(&message.header, hop, channel)?;
         Some(self.arrived(frame, hop, message, Arc::new(source)))
     }
 

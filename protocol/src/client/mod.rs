@@ -17,12 +17,15 @@ mod flow;
 mod guarding;
 mod handshake;
 mod heartbeat;
+mod kind;
 mod messages;
 mod numbers;
+mod order;
 mod parked;
 mod places;
 mod reconnect;
 mod registering;
+mod relay;
 mod restore;
 mod seal;
 #[cfg(test)]
@@ -49,10 +52,13 @@ use drain::Drains;
 use familiar::Familiar;
 pub use guarding::{Access, ChannelSalt};
 use handshake::{Cached, Phase};
+pub use kind::EventKind;
+use order::Order;
 use parked::Parked;
 use places::Place;
 use reconnect::Tries;
 pub use reconnect::{Reconnect, ReconnectEvent, Unrestored};
+use relay::Relay;
 use restore::Progress;
 use serving::Serving;
 use speaking::frame_len;
@@ -114,6 +120,7 @@ pub struct Client {
     last_sender: Option<Address>,
     /// Whose broadcast or send came last.
     familiar: Option<Familiar>,
+    order: Order,
     /// How the last call or answer began.
     recent: Recent,
     scraps: Scraps,
@@ -139,6 +146,8 @@ pub struct Client {
     takeover_secrets: Stream,
     /// For owner keys and joins.
     channel_keys: Stream,
+    /// Of a bridge's client.
+    relay: Option<Relay>,
 }
 
 /// What falls due at a client.
@@ -198,6 +207,7 @@ impl Client {
             strays: 0,
             last_sender: None,
             familiar: None,
+            order: Order::default(),
             recent: Recent::default(),
             scraps: Scraps::default(),
             cached: None,
@@ -217,6 +227,7 @@ impl Client {
             takeovers: Takeovers::default(),
             takeover_secrets: seed.stream(Purpose::Takeover),
             channel_keys: seed.stream(Purpose::Channels),
+            relay: None,
         }
     }
 
@@ -350,6 +361,9 @@ impl Client {
             return if ready && frame.number() >= 128 { Ok(()) } else { Err(Violation::UnknownFrame) };
         };
         let Phase::Ready(_) = &self.phase else { return self.handle_handshake_frame(kind, frame) };
+        if let Some(relayed) = self.relay(kind, frame) {
+            return relayed;
+        }
         match kind {
             FrameType::Done => self.handle_done(frame),
             FrameType::JoinChallenge => self.handle_join_challenge(frame),
@@ -383,7 +397,12 @@ impl Client {
             | FrameType::Provide
             | FrameType::Withdraw
             | FrameType::Listen
-            | FrameType::Unlisten => Err(Violation::UnexpectedFrame),
+            | FrameType::Unlisten
+            | FrameType::Announce
+            | FrameType::Forget
+            | FrameType::Remote
+            | FrameType::Told
+            | FrameType::Attach => Err(Violation::UnexpectedFrame),
         }
     }
 

@@ -264,7 +264,7 @@ impl Client {
         let known = familiar.as_ref().filter(|_| opening.is_none());
         let accepted = if fits { self.accept_piece(place, &message, known) } else { Err(Dropped::Mismatch) };
         let opening = opening.filter(|_| familiar.is_none() && accepted == Ok(true));
-        let met = opening.and_then(|opening| self.meet(&message.header, opening));
+        let met = opening.and_then(|opening| self.meet(&message.header, hop, opening));
         match (accepted, message.header.kind == Kind::Item) {
             (Err(why), _) => self.event(Event::Dropped(why)),
             (Ok(false), _) => {}

@@ -142,6 +142,34 @@ pub enum Event {
         /// Which channel it is about.
         channel: ChannelName,
     },
+    /// A bridge to another hub stands.
+    BridgeUp {
+        /// The bridge.
+        client: ClientId,
+        /// The hub at its other end.
+        hub: HubId,
+    },
+    /// A bridge leads nowhere any more; what was reached over it is reached on other ways, or not at all.
+    BridgeDown {
+        /// The bridge.
+        client: ClientId,
+        /// The hub that was at its other end.
+        hub: HubId,
+    },
+    /// A channel of this hub and one of its name at another are protected differently: nothing passes between them. The other
+    /// hub is told the same.
+    ProtectionConflict {
+        /// Which channel.
+        channel: ChannelName,
+        /// Where the other one was protected; nowhere, if that needs no password.
+        home: Option<HubId>,
+    },
+    /// There is more than may be announced over a bridge, in either direction; the rest is not known at the hub that would be
+    /// told. Told once for each time it comes up.
+    BridgeFull {
+        /// The bridge.
+        client: ClientId,
+    },
     /// A channel ended with its owner.
     Terminated {
         /// Which channel.
@@ -234,6 +262,16 @@ pub struct Counters {
     pub violations: u64,
     /// Messages that came back to this hub, or had passed too many.
     pub looped: u64,
+    /// Copies of messages that had come over another bridge, and went no further.
+    pub doubled: u64,
+    /// Messages from other hubs for which there was no place among those that are remembered, so that they went no further.
+    pub unremembered: u64,
+    /// Messages from other hubs that fit no channel here, or came when the hub was full.
+    pub unadmitted: u64,
+    /// What bridges announced and cannot be so.
+    pub misannounced: u64,
+    /// What bridges announced beyond their limit.
+    pub unlearned: u64,
 }
 
 /// What a hub holds at a moment.

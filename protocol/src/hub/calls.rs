@@ -8,6 +8,7 @@
 
 use alloc::boxed::Box;
 
+use super::crossing::{FarCaller, fits_kind, is_for_all};
 use super::registry::{Channel, ChannelIx, LinkIx, Provider};
 use super::session::{Member, Session};
 use super::streams::Stream;
@@ -17,7 +18,7 @@ use crate::error::{Refusal, Violation};
 use crate::slots::{Key, Slots};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
-use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Recent, Target};
+use crate::wire::{Control, Fail, Flags, Frame, FrameType, Header, Hop, Kind, Message, ROUTE_BY_HUB, Recent};
 
 /// The calls of all links.
 pub(super) type Calls = Slots<Call>;
@@ -25,9 +26,12 @@ pub(super) type Calls = Slots<Call>;
 /// A call that has no answer yet.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) channel: ChannelIx,
+    /// Nowhere here, where the channel has no members but elsewhere.
+    pub(super) channel: Option<ChannelIx>,
     pub(super) epoch: u64,
     pub(super) caller: LinkIx,
+    /// Who calls, where the caller's link is a bridge's.
+    pub(super) far: Option<Box<FarCaller>>,
     /// The caller's number for it.
     pub(super) route: u32,
     pub(super) request: u64,
@@ -42,7 +46,12 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn is_on(&self, channel: ChannelIx) -> bool {
-        self.channel == channel
+        self.channel == Some(channel)
+    }
+
+    /// The next in the list of what its provider works on.
+    pub(super) const fn older(&self) -> Option<Key> {
+        self.older
     }
 }
 
@@ -55,7 +64,10 @@ pub(super) struct Passing<'a> {
     /// The signed message as it came.
     pub(super) bytes: &'a [u8],
     pub(super) header: Header<'a>,
+    /// The header's bytes.
+    pub(super) protected: &'a [u8],
     pub(super) payload: &'a [u8],
+    pub(super) tag: &'a [u8],
 }
 
 impl Hub {
@@ -67,11 +79,12 @@ impl Hub {
         let Some(recent) = self.recent(ix) else { return Ok(()) };
         // Taken out, since the message borrows from it.
         let (known, mut met) = (recent.take(), None);
-        let (Message { header, payload, .. }, opening) = known.read(bytes).map_err(|_| Violation::BadMessage)?;
+        let (Message { header, protected, payload, tag }, opening) =
+            known.read(bytes).map_err(|_| Violation::BadMessage)?;
         if let Some(opening) = opening {
             met.insert(recent.take_spare()).set(&header, opening);
         }
-        let routed = self.route(ix, Passing { kind, frame, hop, bytes, header, payload });
+        let routed = self.route(ix, Passing { kind, frame, hop, bytes, header, protected, payload, tag });
         if let Some(recent) = self.recent(ix) {
             recent.keep(known, met);
         }
@@ -89,12 +102,17 @@ impl Hub {
         }
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         let own = header.sender == member.client.as_name() && header.origin == self.id.as_name();
-        if !own && !Canary::ForeignSender.sings() {
+        member.taken += 1;
+        let far = self.bridges.is_port(ix);
+        if !far && !own && !Canary::ForeignSender.sings() {
             return Err(Violation::ForeignSender);
         }
-        member.taken += 1;
-        if kind.message_kind() != Some(header.kind) {
+        if kind.message_kind() != Some(header.kind) || (far && !self.is_from_afar(ix, &passing)) {
             self.counters.mismatched += 1;
+            return Ok(());
+        }
+        if far && is_for_all(header.kind) {
+            self.fan_out_from_afar(ix, passing);
             return Ok(());
         }
         match header.kind {
@@ -108,6 +126,10 @@ impl Hub {
                 Ok(())
             }
             Kind::Broadcast | Kind::Beacon => self.fan_out(ix, passing),
+            Kind::Send if far => {
+                self.send_from_afar(ix, passing);
+                Ok(())
+            }
             Kind::Send => self.route_send(ix, passing),
             Kind::Item | Kind::End => {
                 self.route_piece(ix, passing);
@@ -127,29 +149,39 @@ impl Hub {
             return Ok(());
         }
         let streams = call.header.flags.has(Flags::STREAM);
-        let full =
-            member.calls.len() >= self.limits.pending_calls || (streams && member.streams >= self.limits.streams);
+        // Behind a bridge there are many clients.
+        let far = self.bridges.is_port(ix);
+        let (calls, open) = if far {
+            (self.limits.bridge_calls, self.limits.bridge_calls)
+        } else {
+            (self.limits.pending_calls, self.limits.streams)
+        };
+        let full = member.calls.len() >= calls || (streams && member.streams >= open);
         let refused = if full { Some(Refusal::Overloaded) } else { self.turns_down(ix) };
-        match self.choose_provider(ix, &call.header, refused) {
+        match refused.map_or_else(|| self.choose_provider(ix, &call), Err) {
             Ok((channel, provider)) => self.start_call(ix, channel, provider, call),
             Err(refusal) => self.fail(ix, route, refusal),
         }
         Ok(())
     }
 
-    fn choose_provider(
-        &self,
-        ix: LinkIx,
-        header: &Header<'_>,
-        refused: Option<Refusal>,
-    ) -> Result<(ChannelIx, LinkIx), Refusal> {
-        if let Some(refusal) = refused {
-            return Err(refusal);
+    /// Where a call goes: to the provider here, or else to the nearest one elsewhere.
+    fn choose_provider(&self, ix: LinkIx, call: &Passing<'_>) -> Result<(Option<ChannelIx>, LinkIx), Refusal> {
+        let header = &call.header;
+        let found = self.admit_message(ix, header)?;
+        let (place, here) = (found.map(|(place, _)| place), found.map(|(_, channel)| channel));
+        let own = here.and_then(|channel| channel.provider(header.event));
+        let far = || self.far_provider(ix, here, (header, call.hop));
+        let (link, kind) = match own {
+            Some(Provider { link, kind }) => (link, kind),
+            None if self.bridges.is_conflict(header.channel) => far().ok_or(Refusal::ProtectionConflict)?,
+            None => far().ok_or(Refusal::NoProvider)?,
+        };
+        fits_kind(kind, header.flags)?;
+        if self.far_caller(ix, header).is_some_and(|caller| self.bridges.running.contains_key(&caller.key())) {
+            return Err(Refusal::Duplicate);
         }
-        let (place, channel) = self.admit_message(ix, header)?.ok_or(Refusal::NoProvider)?;
-        let Provider { link, kind } = channel.provider(header.event).ok_or(Refusal::NoProvider)?;
-        let fits = kind.streams() == header.flags.has(Flags::STREAM) || Canary::Kind.sings();
-        if fits { Ok((place, link)) } else { Err(Refusal::WrongKind) }
+        Ok((place, link))
     }
 
     /// Whether a message may pass: of the channel's epoch, and on a protected channel from a member. Nothing is found
@@ -159,11 +191,13 @@ impl Hub {
         ix: LinkIx,
         header: &Header<'_>,
     ) -> Result<Option<(ChannelIx, &Channel)>, Refusal> {
+        let far = self.bridges.is_port(ix);
         let Some((place, channel)) = self.registry.by_name(header.channel) else {
-            return if header.epoch == 0 { Ok(None) } else { Err(Refusal::Rekeyed) };
+            return if header.epoch == 0 || far { Ok(None) } else { Err(Refusal::Rekeyed) };
         };
         let epoch = channel.guard.epoch();
-        if header.epoch == epoch && epoch == 0 {
+        // Who is a member elsewhere is looked after there.
+        if header.epoch == epoch && (epoch == 0 || far) {
             return Ok(Some((place, channel)));
         }
         let member = self.links.get(ix).and_then(Session::member);
@@ -177,7 +211,7 @@ impl Hub {
         }
     }
 
-    fn start_call(&mut self, ix: LinkIx, channel: ChannelIx, provider: LinkIx, passing: Passing<'_>) {
+    fn start_call(&mut self, ix: LinkIx, channel: Option<ChannelIx>, provider: LinkIx, passing: Passing<'_>) {
         let route = passing.hop.route;
         let time_left = core::time::Duration::from_millis(passing.header.time_left);
         let older = self.links.get(provider).and_then(Session::member).and_then(|member| member.serving);
@@ -185,11 +219,16 @@ impl Hub {
         let epoch = passing.header.epoch;
         let stream = passing.header.flags.has(Flags::STREAM).then(Box::default);
         let streams = usize::from(stream.is_some());
-        let call =
-            Call { channel, epoch, caller: ix, route, request, provider, deadline: None, stream, newer: None, older };
+        let far = self.far_caller(ix, &passing.header).map(Box::new);
+        let running = far.as_ref().map(|far| far.key());
+        let (deadline, newer) = (None, None);
+        let call = Call { channel, epoch, caller: ix, far, route, request, provider, deadline, stream, newer, older };
         let Ok(key) = self.calls.insert(call) else {
             return self.fail(ix, route, Refusal::Overloaded);
         };
+        if let Some(running) = running {
+            self.bridges.running.insert(running, key);
+        }
         let deadline = self.timers.insert(self.now.mono + time_left, TimerReason::Call, Due::Call(key));
         if let Some(call) = self.calls.get_mut(key) {
             call.deadline = Some(deadline);
@@ -204,7 +243,10 @@ impl Hub {
             member.calls.insert(route, key);
             member.streams += streams;
         }
-        self.forward(provider, key.bits() | ROUTE_BY_HUB, passing);
+        if !self.forward(provider, key.bits() | ROUTE_BY_HUB, passing) {
+            self.end_call(key);
+            self.fail(ix, route, Refusal::TooLarge);
+        }
     }
 
     fn route_reply(&mut self, ix: LinkIx, reply: Passing<'_>) {
@@ -215,10 +257,8 @@ impl Hub {
             self.counters.ended_route += 1;
             return;
         };
-        let caller = self.links.get(call.caller).and_then(Session::member);
-        let target = caller.map(|member| Target::new(member.client.as_name(), self.id.as_name()));
         if call.request != reply.header.request
-            || target != Some(reply.header.target)
+            || !self.is_caller(call, reply.header.target)
             || reply.header.epoch != call.epoch
             || (reply.header.kind == Kind::Answer && call.stream.is_some())
         {
@@ -227,7 +267,9 @@ impl Hub {
         }
         let (caller, route) = (call.caller, call.route);
         self.end_call(key);
-        self.forward(caller, route, reply);
+        if !self.forward(caller, route, reply) {
+            self.fail(caller, route, Refusal::TooLarge);
+        }
     }
 
     fn route_cancel(&mut self, ix: LinkIx, cancel: Passing<'_>) {
@@ -246,7 +288,9 @@ impl Hub {
             return;
         }
         self.end_call(key);
-        self.forward(provider, key.bits() | ROUTE_BY_HUB, cancel);
+        if !self.forward(provider, key.bits() | ROUTE_BY_HUB, cancel) {
+            self.fail(provider, key.bits() | ROUTE_BY_HUB, Refusal::CallerGone);
+        }
     }
 
     pub(super) fn call_expired(&mut self, key: Key) {
@@ -289,6 +333,9 @@ impl Hub {
         if let Some(deadline) = call.deadline {
             self.timers.cancel(deadline);
         }
+        if let Some(far) = &call.far {
+            self.bridges.running.remove(&far.key());
+        }
         if let Some(older) = call.older.and_then(|older| self.calls.get_mut(older)) {
             older.newer = call.newer;
         }
@@ -304,22 +351,36 @@ impl Hub {
         Some(call)
     }
 
-    /// Passes a message on as it came, behind a hop header of its own.
-    pub(super) fn forward(&mut self, to: LinkIx, route: u32, passing: Passing<'_>) {
+    /// Passes a message on as it came, behind a hop header of its own; not if that makes it too long.
+    pub(super) fn forward(&mut self, to: LinkIx, route: u32, passing: Passing<'_>) -> bool {
         let Passing { kind, frame, hop, bytes, .. } = passing;
-        self.carry(to, kind, frame, hop.forward(route), bytes);
+        self.carry(to, kind, frame, hop.forward(route), bytes)
     }
 
     /// The same of a message that need not be parsed.
-    pub(super) fn carry(&mut self, to: LinkIx, kind: FrameType, frame: &Frame, hop: Hop<'_>, bytes: &[u8]) {
+    pub(super) fn carry(&mut self, to: LinkIx, kind: FrameType, frame: &Frame, hop: Hop<'_>, bytes: &[u8]) -> bool {
+        if !self.fits_hop(to, hop, bytes) {
+            return false;
+        }
+        let past = self.bridges.is_port(to).then(|| self.id.as_name());
         if let Some(session) = self.links.get_mut(to) {
-            match frame.share_counted(&self.pool, bytes) {
-                None => session.outbox.push_relayed(&mut self.pool, frame.raw(), hop),
-                Some(shared) => session.outbox.push_shared(&mut self.pool, kind, |out| hop.put(out), shared, |_| {}),
+            let shared = frame.share_counted(&self.pool, bytes);
+            let pool = &mut self.pool;
+            match (past, shared) {
+                (Some(own), shared) => {
+                    session.outbox.push_message(pool, kind, |out| hop.put_past(own, out), bytes, shared);
+                }
+                (None, Some(shared)) => session.outbox.push_shared(pool, kind, |out| hop.put(out), shared, |_| {}),
+                // Its length is what it was.
+                (None, None) => session.outbox.push_relayed(pool, frame.raw(), hop),
             }
             self.counters.forwarded += 1;
         }
+        if past.is_some() && hop.route == 0 {
+            self.mark_late(to);
+        }
         self.check_outbox(to);
+        true
     }
 
     /// Ends an exchange on one link without its peer's word.

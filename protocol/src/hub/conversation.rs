@@ -68,6 +68,12 @@ impl Hub {
             | FrameType::Cancel
             | FrameType::Beacon => self.handle_message(ix, kind, frame).map_err(DisconnectReason::from),
             FrameType::Credit => self.route_credit(ix, frame),
+            FrameType::Attach
+            | FrameType::Announce
+            | FrameType::Forget
+            | FrameType::Remote
+            | FrameType::Told
+            | FrameType::Fail => self.handle_bridge_frame(ix, kind, frame),
             FrameType::Hello
             | FrameType::Challenge
             | FrameType::Proof
@@ -77,8 +83,7 @@ impl Hub {
             | FrameType::Done
             | FrameType::JoinChallenge
             | FrameType::Offer
-            | FrameType::Channel
-            | FrameType::Fail => Err(Violation::UnexpectedFrame.into()),
+            | FrameType::Channel => Err(Violation::UnexpectedFrame.into()),
         }
     }
 
@@ -322,6 +327,8 @@ impl Hub {
             }
         }
         self.abandon_calls(ix, &member);
+        self.detach(ix, &member.client);
+        self.end_errands(ix);
         self.clients.remove(&member.client);
         let memberships = core::mem::take(&mut member.memberships);
         let leaving = match why {

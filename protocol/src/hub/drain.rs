@@ -6,6 +6,7 @@
 //!                       │  the time is over                        ▲
 //!                       └── what still runs ends on both sides ────┘
 //! ```
+//! Hubs that bridges join with this one hear at once that nobody can be asked here, or beyond, any more; broadcasts go on.
 //! Whoever works on a request may still ask and say what it needs to finish: the hub cannot know what belongs to it.
 
 use core::time::Duration;
@@ -43,6 +44,7 @@ impl Hub {
         if let Some(drain) = &mut self.drain {
             drain.told = told;
         }
+        self.withdraw_providers();
         let strangers = self.links.indices().filter(|ix| self.links.get(*ix).and_then(Session::member).is_none());
         self.doomed.extend(strangers.map(|ix| (ix, DisconnectReason::Refused(Refusal::ShuttingDown))));
     }
@@ -50,6 +52,11 @@ impl Hub {
     /// Whether no more links are taken.
     pub(super) const fn is_closing(&self) -> bool {
         self.stopping || self.drain.is_some()
+    }
+
+    /// Whether it finishes what runs and takes nothing more on.
+    pub(super) const fn is_draining(&self) -> bool {
+        self.drain.is_some()
     }
 
     /// Why nothing more may be taken on from a link, if so.

@@ -20,22 +20,26 @@ impl Hub {
             self.taken(ix, Some(Refusal::HubOwned));
             return Ok(());
         }
-        let admitted = self.turns_down(ix).map_or_else(|| self.admit_message(ix, &send.header), Err);
-        let provider = match admitted {
-            Ok(channel) => match channel.and_then(|(_, channel)| channel.provider(send.header.event)) {
-                Some(provider) if provider.kind.streams() => Err(Refusal::WrongKind),
-                provider => provider.ok_or(Refusal::NoProvider),
-            },
-            Err(refusal) => Err(refusal),
+        let receiver = self.turns_down(ix).map_or_else(|| self.choose_receiver(ix, &send), Err);
+        let refused = match receiver {
+            Ok(to) if self.forward(to, 0, send) => None,
+            Ok(_) => Some(Refusal::TooLarge),
+            Err(refusal) => Some(refusal),
         };
-        match provider {
-            Ok(provider) => {
-                self.forward(provider.link, 0, send);
-                self.taken(ix, None);
-            }
-            Err(refusal) => self.taken(ix, Some(refusal)),
-        }
+        self.taken(ix, refused);
         Ok(())
+    }
+
+    /// Where a send goes: to the provider here, or else to the nearest one elsewhere.
+    pub(super) fn choose_receiver(&self, ix: LinkIx, send: &Passing<'_>) -> Result<LinkIx, Refusal> {
+        if self.is_full() {
+            return Err(Refusal::Overloaded);
+        }
+        let here = self.admit_message(ix, &send.header)?.map(|(_, channel)| channel);
+        let own = here.and_then(|channel| channel.provider(send.header.event)).map(|own| (own.link, own.kind));
+        let far = || self.far_provider(ix, here, (&send.header, send.hop));
+        let (link, kind) = own.or_else(far).ok_or(Refusal::NoProvider)?;
+        if kind.streams() { Err(Refusal::WrongKind) } else { Ok(link) }
     }
 
     /// A broadcast, or the number of the last one, which nobody waits to see taken.
@@ -53,10 +57,19 @@ impl Hub {
         if broadcast.header.kind == Kind::Broadcast {
             self.taken(ix, admitted.err());
         }
-        if admitted.is_err() {
-            return Ok(());
+        if admitted.is_ok() {
+            self.deliver_here(ix, broadcast);
+            self.cross(ix, broadcast, &[]);
         }
-        let Passing { kind, frame, hop, bytes, header, payload: _ } = broadcast;
+        Ok(())
+    }
+
+    /// Gives a broadcast to those of this hub who listen.
+    pub(super) fn deliver_here(&mut self, ix: LinkIx, broadcast: Passing<'_>) {
+        let Passing { kind, frame, hop, bytes, header, .. } = broadcast;
+        if self.registry.listeners(header.channel, header.event).next().is_none() {
+            return;
+        }
         let hop = hop.forward(0);
         let shared = frame.share_among_many(&self.pool, bytes);
         let (body, rest) = shared.as_ref().map_or((bytes, 0), |shared| (&[][..], shared.len()));
@@ -68,7 +81,6 @@ impl Hub {
         put_image(&mut image, kind, fill, rest);
         self.deliver((header.channel, header.event), Some(ix), &image, shared.as_ref());
         self.image = image;
-        Ok(())
     }
 
     /// Gives a frame to everybody who listens, but for the one who said it.
@@ -98,6 +110,10 @@ impl Hub {
 
     /// Notes that the sender of the frame at hand waits to hear what became of it.
     pub(super) fn taken(&mut self, ix: LinkIx, refused: Option<Refusal>) {
+        // Nobody waits at a bridge.
+        if self.bridges.is_port(ix) {
+            return;
+        }
         if let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) {
             member.ack_due = true;
             if refused.is_some() && Canary::Refusal.sings() {

@@ -11,6 +11,7 @@
 //! ```
 
 use super::registry::LinkIx;
+use super::routes::Realm;
 use crate::auth::{JoinVerifier, Kdf, OwnerVerifier};
 use crate::canary::Canary;
 use crate::names::CredentialId;
@@ -32,6 +33,8 @@ pub(crate) struct Guard {
     pub(crate) timer: Option<TimerId>,
     /// The change that is being stored: until that is done there is no other.
     pub(crate) pending: Option<u64>,
+    /// Which channel of another hub it is, whose members prove themselves there.
+    pub(crate) mirror: Option<Realm>,
 }
 
 /// What the hub keeps of a channel's password: enough to check that a member knows it.
@@ -73,12 +76,16 @@ pub(crate) enum Owner {
 
 impl Guard {
     pub(crate) const fn new(owner: Owner, policy: OwnerPolicy) -> Self {
-        Self { last_epoch: 0, protection: None, owner, policy, keeper: None, timer: None, pending: None }
+        Self { last_epoch: 0, protection: None, owner, policy, keeper: None, timer: None, pending: None, mirror: None }
     }
 
     /// The epoch that messages must carry: 0 while the channel is unprotected.
     pub(crate) const fn epoch(&self) -> u64 {
-        if self.protection.is_some() { self.last_epoch } else { 0 }
+        match &self.mirror {
+            Some(mirror) => mirror.epoch,
+            None if self.protection.is_some() => self.last_epoch,
+            None => 0,
+        }
     }
 
     /// The member that owns the channel.
@@ -106,7 +113,7 @@ impl Guard {
             Owner::Away { .. } => Canary::Away.sings(),
             Owner::Present { .. } | Owner::Offered { .. } => false,
         };
-        nobodys && self.protection.is_none()
+        nobodys && self.protection.is_none() && self.mirror.is_none()
     }
 }
 

@@ -52,6 +52,9 @@ impl Hub {
             return Err(refusal);
         }
         self.registry.has_room(&member.memberships, found, &self.limits)?;
+        if let Some(realm) = self.realm_elsewhere(open.channel) {
+            return self.open_elsewhere(ix, open, realm).map(|()| Opened::Challenged);
+        }
         let guard = found.and_then(|channel| self.registry.channel(channel)).map(|channel| &channel.guard);
         if guard.is_some_and(|guard| guard.protection.is_some()) {
             return self.challenge(ix, open).map(|()| Opened::Challenged);
@@ -157,6 +160,8 @@ impl Hub {
             salt: &protection.salt,
             iterations: u64::from(protection.iterations),
             nonce: &nonce,
+            home: None,
+            boot: None,
         };
         session.outbox.push(&mut self.pool, FrameType::JoinChallenge, |out| challenge.encode(out));
         self.check_outbox(ix);
@@ -165,6 +170,9 @@ impl Hub {
 
     pub(super) fn handle_join(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let join = super::conversation::parse::<Join<'_>>(frame)?;
+        if self.join_elsewhere(ix, &join) {
+            return Ok(());
+        }
         let Some(member) = self.links.get_mut(ix).and_then(Session::member_mut) else { return Ok(()) };
         let Some(Joining { channel, epoch: asked, nonce, timer }) = member.joins.remove(&join.id) else {
             // It took longer than the challenge is kept.

@@ -4,7 +4,6 @@ use super::calls::Passing;
 use super::registry::LinkIx;
 use super::session::Session;
 use super::{Event, Hub};
-use crate::auth::Capabilities;
 use crate::error::{Refusal, Violation};
 use crate::names::ChannelName;
 use crate::wire::Kind;
@@ -15,12 +14,11 @@ impl Hub {
     /// Everybody but a bridge speaks for itself, and cannot have passed a hub.
     pub(super) fn is_looped(&self, ix: LinkIx, passing: &Passing<'_>) -> Result<bool, Violation> {
         let Passing { hop, header, .. } = passing;
-        let Some(member) = self.links.get(ix).and_then(Session::member) else { return Ok(false) };
-        if !member.capabilities.contains(Capabilities::BRIDGE) {
+        if !self.bridges.is_port(ix) {
             return if hop.is_direct() { Ok(false) } else { Err(Violation::BadHop) };
         }
-        // What somebody of this hub said, and another brings.
-        let is_returned = header.origin == self.id.as_name() && header.sender != member.client.as_name();
+        // What somebody of this hub said, and a bridge brings.
+        let is_returned = header.origin == self.id.as_name();
         let is_known_here = hop.visited().any(|hub| hub == self.id.as_name());
         Ok(hop.hops >= self.limits.hops || is_known_here || is_returned)
     }

@@ -9,21 +9,28 @@
 //! ```
 //! The cost of an input grows with what it touches, never with how many links, channels or members there are.
 
+mod announced;
 mod api;
+mod bridging;
 mod calls;
 mod changes;
 mod clearing;
 mod conversation;
+mod crossing;
+mod doubles;
 mod drain;
 mod fanout;
 mod guard;
 mod heartbeat;
+mod homes;
 mod joining;
 mod links;
+mod listing;
 mod loops;
 mod ownership;
 mod registry;
 mod remembered;
+mod routes;
 mod session;
 mod slow;
 mod state;
@@ -39,8 +46,10 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
 pub use api::*;
+use bridging::Bridges;
 use calls::Calls;
 use changes::Changes;
+pub(crate) use crossing::LATE;
 use drain::Drain;
 use links::Links;
 use registry::{ChannelIx, LinkIx, Registry};
@@ -79,6 +88,7 @@ pub struct Hub {
     /// How many names each credential makes the hub remember.
     names: BTreeMap<CredentialId, usize>,
     calls: Calls,
+    bridges: Bridges,
     changes: Changes,
     timers: Timers<Due>,
     /// Links with something to send, each once.
@@ -122,6 +132,8 @@ enum Due {
     JoinFailed(LinkId, u64),
     Ownership(ChannelIx),
     Summary,
+    Doubles,
+    Errand(u64),
     Call(Key),
     Drain,
 }
@@ -155,6 +167,7 @@ impl Hub {
             records: BTreeMap::new(),
             names: BTreeMap::new(),
             calls: Calls::default(),
+            bridges: Bridges::new(hash),
             changes: Changes::default(),
             timers: Timers::new(),
             ready: VecDeque::new(),
@@ -211,7 +224,7 @@ impl Hub {
     /// What the hub holds for its links, in bytes: frames as they are, tables as estimated.
     fn memory(&self) -> usize {
         let tables = self.links.len() * LINK_SIZE + self.calls.len() * CALL_SIZE + self.registry.size();
-        self.buffered() + self.changes.retained() + tables
+        self.buffered() + self.changes.retained() + tables + self.bridges.size()
     }
 
     fn buffered(&self) -> usize {
@@ -247,6 +260,7 @@ impl Machine for Hub {
             Input::Timeout => self.handle_timeout(),
         }
         self.end_doomed();
+        self.tell_changes();
         if self.drain.is_some() {
             self.watch_drain();
             self.end_doomed();
@@ -359,6 +373,7 @@ impl Hub {
             }
             // Before the next frame, since that may have come in another read.
             self.end_doomed();
+            self.tell_changes();
         }
     }
 
@@ -371,6 +386,7 @@ impl Hub {
 
     fn handle_written(&mut self, link: LinkId, bytes: usize) {
         let Some(ix) = self.links.find(link) else { return };
+        self.check_late(ix, bytes);
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.written(&mut self.pool, bytes);
             session.stalled_since = self.now.mono;
@@ -412,6 +428,8 @@ impl Hub {
                 Due::JoinFailed(link, id) => self.join_refused(link, id),
                 Due::Ownership(channel) => self.ownership_due(channel),
                 Due::Summary => self.summarise(),
+                Due::Doubles => self.doubles_due(),
+                Due::Errand(number) => self.errand_due(number),
                 Due::Call(key) => self.call_expired(key),
                 Due::Drain => self.handle_shutdown(),
             }

@@ -425,6 +425,7 @@ impl Hub {
         if let Some(new) = &protection {
             self.keep_name(channel, &new.credential);
         }
+        self.registry.note(channel);
         let Some(entry) = self.registry.channel_mut(channel) else { return };
         entry.guard.last_epoch = epoch;
         if let Some(new) = &protection {

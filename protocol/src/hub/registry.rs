@@ -103,7 +103,15 @@ pub(crate) struct Registry {
     /// Entries of all members together, for estimating memory: memberships, providers, listeners.
     entries: usize,
     hash: Keyed,
+    /// Whether somebody wants to know when an event gets its first listener, or loses its last.
+    watched: bool,
+    turned: Vec<Turned>,
+    /// Channels that have come to be, or have changed as a whole, or are gone.
+    changed: Vec<ChannelName>,
 }
+
+/// An event, or all of a channel's, and whether anybody listens from now on.
+pub(crate) type Turned = (ChannelName, Option<EventName>, bool);
 
 /// What an entry takes: two names of usual length, and places in two tables. Measured, and rounded up.
 const ENTRY_SIZE: usize = 384;
@@ -126,7 +134,41 @@ pub(crate) struct Channel {
 
 impl Registry {
     pub(crate) fn new(hash: Keyed) -> Self {
-        Self { channels: Vec::new(), free: Vec::new(), generation: 0, by_name: hash.map(), joins: 0, entries: 0, hash }
+        Self {
+            channels: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            by_name: hash.map(),
+            joins: 0,
+            entries: 0,
+            hash,
+            watched: false,
+            turned: Vec::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Whether first and last listeners are to be noted.
+    pub(crate) fn watch(&mut self, watched: bool) {
+        self.watched = watched;
+        self.turned.clear();
+        self.changed.clear();
+    }
+
+    /// The channels that were noted since.
+    pub(crate) fn take_changed(&mut self) -> Vec<ChannelName> {
+        core::mem::take(&mut self.changed)
+    }
+
+    /// Notes that a channel is not what it was.
+    pub(crate) fn note(&mut self, ix: ChannelIx) {
+        let name = self.channel(ix).filter(|_| self.watched).map(|channel| channel.name.clone());
+        self.changed.extend(name);
+    }
+
+    /// What was noted since.
+    pub(crate) fn take_turned(&mut self) -> Vec<Turned> {
+        core::mem::take(&mut self.turned)
     }
 
     /// How many channels exist.
@@ -198,6 +240,7 @@ impl Registry {
     pub(crate) fn forget(&mut self, ix: ChannelIx) {
         let Some(channel) = self.channel(ix).filter(|channel| channel.members.is_empty()) else { return };
         let name = channel.name.clone();
+        self.note(ix);
         self.by_name.remove(&name);
         if let Some(place) = self.channels.get_mut(ix.place as usize) {
             *place = None;
@@ -290,11 +333,13 @@ impl Registry {
         limits: &Limits,
     ) -> Result<(), Refusal> {
         let event = event_name(event)?;
-        let listening = memberships.listens;
+        let (listening, watched) = (memberships.listens, self.watched);
         let (channel, membership) = self.joined(memberships, channel)?;
         if listening >= limits.listeners && !membership.listens.contains(&event) {
             return Err(Refusal::TooManyListeners);
         }
+        let turned =
+            (watched && !channel.is_listened(event.as_ref())).then(|| (channel.name.clone(), event.clone(), true));
         match &event {
             Some(event) => channel.listeners.entry(event.clone()).or_default().insert(link),
             None => channel.all_events.insert(link),
@@ -302,6 +347,7 @@ impl Registry {
         let new = membership.listens.insert(event);
         memberships.listens += usize::from(new);
         self.entries += usize::from(new);
+        self.turned.extend(turned);
         Ok(())
     }
 
@@ -313,12 +359,14 @@ impl Registry {
         channel: Name<'_>,
         event: Option<Name<'_>>,
     ) -> Result<(), Refusal> {
-        let event = event_name(event)?;
+        let (event, watched) = (event_name(event)?, self.watched);
         let (channel, membership) = self.joined(memberships, channel)?;
         if membership.listens.remove(&event) {
-            channel.unlisten(link, event.as_ref());
+            let last = channel.unlisten(link, event.as_ref()) && watched;
+            let turned = last.then(|| (channel.name.clone(), event, false));
             memberships.listens -= 1;
             self.entries -= 1;
+            self.turned.extend(turned);
         }
         Ok(())
     }
@@ -356,20 +404,27 @@ impl Registry {
         }
         let ix = ChannelIx { place, generation: self.generation };
         self.by_name.insert(name, ix);
+        self.note(ix);
         Ok(ix)
     }
 
     fn depart(&mut self, ix: ChannelIx, membership: Membership, link: LinkIx) -> Option<Departure> {
         self.entries -= 1 + membership.provides.len() + membership.listens.len();
+        let watched = self.watched;
+        let mut turned = Vec::new();
         let channel = self.channel_mut(ix)?;
         channel.members.remove(&membership.joined);
         for event in &membership.provides {
             channel.providers.remove(event);
         }
         for event in &membership.listens {
-            channel.unlisten(link, event.as_ref());
+            if channel.unlisten(link, event.as_ref()) && watched {
+                turned.push((channel.name.clone(), event.clone(), false));
+            }
         }
-        Some(Departure { ix, channel: channel.name.clone(), withdrawn: membership.provides })
+        let channel = channel.name.clone();
+        self.turned.append(&mut turned);
+        Some(Departure { ix, channel, withdrawn: membership.provides })
     }
 
     fn joined<'r, 'm>(
@@ -426,7 +481,26 @@ impl Channel {
         self.providers.len()
     }
 
-    fn unlisten(&mut self, link: LinkIx, event: Option<&EventName>) {
+    /// Everything that is provided, in alphabetical order.
+    pub(crate) fn all_providers(&self) -> BTreeMap<&EventName, Provider> {
+        self.providers.iter().map(|(event, provider)| (event, *provider)).collect()
+    }
+
+    /// Every event that is listened to, in alphabetical order after the one that stands for all.
+    pub(crate) fn listened(&self) -> BTreeSet<Option<&EventName>> {
+        let all = (!self.all_events.is_empty()).then_some(None);
+        self.listeners.keys().map(Some).chain(all).collect()
+    }
+
+    fn is_listened(&self, event: Option<&EventName>) -> bool {
+        match event {
+            None => !self.all_events.is_empty(),
+            Some(event) => self.listeners.contains_key(event),
+        }
+    }
+
+    /// Whether that was the last one.
+    fn unlisten(&mut self, link: LinkIx, event: Option<&EventName>) -> bool {
         match event {
             None => {
                 self.all_events.remove(&link);
@@ -440,6 +514,7 @@ impl Channel {
                 }
             }
         }
+        !self.is_listened(event)
     }
 }
 

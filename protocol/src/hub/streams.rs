@@ -9,7 +9,7 @@ use super::{DisconnectReason, Hub};
 use crate::canary::Canary;
 use crate::error::{Refusal, Violation};
 use crate::slots::Key;
-use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Hop, Kind, Known, ROUTE_BY_HUB, Target};
+use crate::wire::{Control as _, Credit, Flags, Frame, FrameType, Hop, Kind, Known, ROUTE_BY_HUB};
 
 /// What a stream has beside a call.
 #[derive(Debug, Default)]
@@ -90,7 +90,8 @@ impl Hub {
             member.taken += 1;
         }
         match refusal {
-            None => self.carry(to, FrameType::Item, frame, hop.forward(route), bytes),
+            None if self.carry(to, FrameType::Item, frame, hop.forward(route), bytes) => {}
+            None => self.end_call_with(key, Refusal::TooLarge),
             Some(refusal) => self.end_call_with(key, refusal),
         }
         true
@@ -126,7 +127,17 @@ impl Hub {
             (End::Provider, _) => self.begun(key),
             (End::Caller, _) => {}
         }
-        self.forward(to, route, piece);
+        if !self.forward(to, route, piece) {
+            self.too_long_for(key, end, (to, route));
+        }
+    }
+
+    /// A piece is too long for where it goes on; the stream ends, if that was not its end.
+    fn too_long_for(&mut self, key: Key, end: End, (to, route): (LinkIx, u32)) {
+        match end {
+            End::Provider if self.calls.get(key).is_none() => self.fail(to, route, Refusal::TooLarge),
+            End::Provider | End::Caller => self.end_call_with(key, Refusal::TooLarge),
+        }
     }
 
     /// What one end grants the other. Only what is more than before is passed on.
@@ -175,13 +186,9 @@ impl Hub {
 
     fn is_piece_of(&self, call: &Call, end: End, piece: Passing<'_>) -> bool {
         let header = piece.header;
-        let target = || {
-            let caller = self.links.get(call.caller).and_then(Session::member);
-            caller.map(|member| Target::new(member.client.as_name(), self.id.as_name()))
-        };
         call.request == header.request
             && call.epoch == header.epoch
-            && (end == End::Caller || target() == Some(header.target))
+            && (end == End::Caller || self.is_caller(call, header.target))
     }
 
     /// The provider has taken a request: it has no deadline any more.

@@ -16,7 +16,7 @@ use super::{DisconnectReason, Due, Event, Hub};
 use crate::auth::{Capabilities, ChannelMaster, Kdf};
 use crate::client::EventKind;
 use crate::error::{FaultCode, Refusal};
-use crate::names::{ClientId, CredentialId, EventName, Name, SYSTEM_SENDER};
+use crate::names::{ClientId, CredentialId, EventName, HubId, Name, SYSTEM_SENDER};
 use crate::time::{Instant, TimerReason};
 use crate::wire::cbor::{self, Malformed, Reader};
 use crate::wire::{
@@ -45,13 +45,16 @@ enum Told {
     OwnerChanged,
     ProtectionChanged,
     ChannelTerminated,
+    BridgeUp,
+    BridgeDown,
+    ProtectionConflict,
     ChannelCleared,
     Log,
     Error,
 }
 
 impl Told {
-    const COUNT: usize = 10;
+    const COUNT: usize = 13;
 
     const fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -62,6 +65,9 @@ impl Told {
             Self::OwnerChanged => (SYSTEM_CHANNEL, "owner_changed"),
             Self::ProtectionChanged => (SYSTEM_CHANNEL, "protection_changed"),
             Self::ChannelTerminated => (SYSTEM_CHANNEL, "channel_terminated"),
+            Self::BridgeUp => (SYSTEM_CHANNEL, "bridge_up"),
+            Self::BridgeDown => (SYSTEM_CHANNEL, "bridge_down"),
+            Self::ProtectionConflict => (SYSTEM_CHANNEL, "protection_conflict"),
             Self::ChannelCleared => (SYSTEM_CHANNEL, "channel_cleared"),
             Self::Log => (LOGS_CHANNEL, "server_log"),
             Self::Error => (ERRORS_CHANNEL, "server_error"),
@@ -148,6 +154,7 @@ impl Hub {
     /// Tells the application, and whoever listens to the hub's own channels.
     pub(super) fn event(&mut self, event: Event) {
         self.tell(&event);
+        self.tell_bridges(&event);
         self.outputs.push_back(crate::Output::Event(event));
     }
 
@@ -184,6 +191,12 @@ impl Hub {
             Event::Terminated { channel } => {
                 self.announce(Told::ChannelTerminated, &[("channel", Value::Text(channel))]);
             }
+            Event::BridgeUp { client, hub } => self.tell_bridged(Told::BridgeUp, client, hub, "leads to"),
+            Event::BridgeDown { client, hub } => self.tell_bridged(Told::BridgeDown, client, hub, "leads no more to"),
+            Event::ProtectionConflict { channel, home } => self.tell_conflict(channel, home.as_ref()),
+            Event::BridgeFull { client } => {
+                self.log("error", Some(client), || alloc::format!("bridge {client} announces more than it may"));
+            }
             Event::SlowConsumer { client, waiting, .. } => {
                 let waiting = *waiting;
                 self.log("warning", Some(client), || {
@@ -203,6 +216,17 @@ impl Hub {
             | Event::Drained { .. }
             | Event::Stopped => {}
         }
+    }
+
+    fn tell_bridged(&mut self, told: Told, client: &ClientId, hub: &HubId, how: &str) {
+        self.announce(told, &[("client_id", Value::Text(client)), ("hub", Value::Text(hub))]);
+        self.log("info", Some(client), || alloc::format!("bridge {client} {how} hub {hub}"));
+    }
+
+    fn tell_conflict(&mut self, channel: &str, home: Option<&HubId>) {
+        let home = home.map_or(Value::Null, |home| Value::Text(home));
+        self.announce(Told::ProtectionConflict, &[("channel", Value::Text(channel)), ("home", home)]);
+        self.log("error", None, || alloc::format!("channel {channel} is protected differently at another hub"));
     }
 
     fn tell_registration(&mut self, channel: &str, event: Option<(&EventName, EventKind)>, client: &ClientId) {
@@ -446,12 +470,17 @@ impl Hub {
                 put_fields(out, &fields);
             });
         }
+        self.list_channels_elsewhere(&mut page, question.after);
         page.finish("channels")
     }
 
     fn list_members(&self, channel: Name<'_>, after: Option<u64>) -> Option<BytesMut> {
         let mut page = Page::new(self.limits.frame);
-        let members = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)))?;
+        let found = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)));
+        if found.is_none() && !self.is_elsewhere(channel) {
+            return None;
+        }
+        let members = found.into_iter().flatten();
         let guard = self.registry.by_name(channel).map(|(_, channel)| &channel.guard);
         for (joined, ix) in members {
             if page.is_full() {
@@ -470,6 +499,7 @@ impl Hub {
                 provides.for_each(|event| cbor::put_text(out, event));
             });
         }
+        self.list_members_elsewhere(&mut page, channel, after);
         Some(page.finish("members"))
     }
 }
@@ -508,7 +538,7 @@ impl<'a> Question<'a> {
 }
 
 /// As many entries as one frame should carry, and where the next page begins.
-struct Page {
+pub(super) struct Page {
     entries: BytesMut,
     count: u64,
     last: u64,
@@ -520,11 +550,11 @@ impl Page {
         Self { entries: BytesMut::new(), count: 0, last: 0, most: frame as usize / 4 }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.count >= PAGE as u64 || self.entries.len() >= self.most
     }
 
-    fn entry(&mut self, number: u64, put: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn entry(&mut self, number: u64, put: impl FnOnce(&mut BytesMut)) {
         put(&mut self.entries);
         (self.count, self.last) = (self.count + 1, number);
     }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::BytesMut;
 
 use super::cbor::{self, Malformed};
-use super::field::{Field, Policy, Record, each_entry};
+use super::field::{Field, Policy, Record, Terms, each_entry};
 use super::frame::FrameType;
 use crate::names::Name;
 
@@ -206,6 +206,10 @@ controls! {
         4 iterations: u64,
         /// Fresh randomness.
         5 nonce: &'a [u8; 32],
+        /// The hub where the channel is protected, if it is another one.
+        6 home: Option<Name<'a>>,
+        /// That hub's boot id.
+        7 boot: Option<&'a [u8; 16]>,
     }
     /// The proof.
     Join<'a> {
@@ -360,6 +364,102 @@ controls! {
         0 items: u64,
         /// Bytes of payload, and [`PIECE_OVERHEAD`] for each piece.
         1 bytes: u64,
+    }
+    /// Which hub is at a bridge's other end. Answered when all that can be reached through the hub was announced.
+    Attach<'a> {
+        /// The request's number.
+        0 id: u64,
+        /// The hub; none while the other end is not connected.
+        1 far: Option<Name<'a>>,
+    }
+    /// Something can be reached on this way, instead of any that was announced before.
+    Announce<'a> {
+        /// What: 0 a provider, 1 listeners, 2 a member, 3 a channel's home.
+        0 goal: u64,
+        /// In which channel.
+        1 channel: Name<'a>,
+        /// The event that is provided, or listened to; all of them when absent.
+        2 event: Option<Name<'a>>,
+        /// The hubs on the way, the nearest first; the last one is where it is.
+        3 path: Vec<Name<'a>>,
+        /// The provider or member.
+        4 client: Option<Name<'a>>,
+        /// How a provider is asked: 0 call, 1 stream, 2 exchange.
+        5 kind: Option<u64>,
+        /// The channel's epoch, where it is protected.
+        6 epoch: Option<u64>,
+        /// The hub where it was protected.
+        7 home: Option<Name<'a>>,
+        /// How its members derive, where that is what is announced.
+        8 terms: Option<Terms<'a>>,
+    }
+    /// Somebody at another hub wants to join a channel that is protected at its home.
+    Remote<'a> {
+        /// The number of this request on this link.
+        0 id: u64,
+        /// The home.
+        1 home: Name<'a>,
+        /// Which channel.
+        2 channel: Name<'a>,
+        /// What is asked: 0 for a challenge, 1 whether the proof is right.
+        3 asks: u64,
+        /// The hub of who wants to join.
+        4 hub: Name<'a>,
+        /// Who that is.
+        5 client: Name<'a>,
+        /// The epoch that is known there, or proved.
+        6 epoch: u64,
+        /// With a proof: the client's fresh randomness.
+        7 nonce: Option<&'a [u8; 32]>,
+        /// `Proof(JCK, "commipc/1 client proof\0", TH_join)`.
+        23 proof: Option<&'a [u8; 32]>,
+    }
+    /// What the home says.
+    Told<'a> {
+        /// The number of the request.
+        0 id: u64,
+        /// 0, or a [`crate::Refusal`].
+        1 code: u16,
+        /// Of a challenge: the epoch of the protection.
+        2 epoch: Option<u64>,
+        /// How to derive ([`crate::auth::Kdf`]).
+        3 kdf: Option<u64>,
+        /// The channel's salt.
+        4 salt: Option<&'a [u8; 16]>,
+        /// PBKDF2 rounds; 0 for a key.
+        5 iterations: Option<u64>,
+        /// The home's fresh randomness.
+        6 nonce: Option<&'a [u8; 32]>,
+        /// The home's boot id.
+        7 boot: Option<&'a [u8; 16]>,
+        /// Of a join: the home's own proof.
+        23 proof: Option<&'a [u8; 32]>,
+    }
+    /// It cannot be reached on this link any more.
+    Forget<'a> {
+        /// What: 0 a provider, 1 listeners, 2 a member, 3 a channel's home.
+        0 goal: u64,
+        /// In which channel.
+        1 channel: Name<'a>,
+        /// The event.
+        2 event: Option<Name<'a>>,
+        /// The hub where it is.
+        3 hub: Name<'a>,
+        /// The provider or member.
+        4 client: Option<Name<'a>>,
+        /// The channel's epoch, where it is protected.
+        6 epoch: Option<u64>,
+        /// The hub where it was protected.
+        7 home: Option<Name<'a>>,
+    }
+}
+
+impl Told<'_> {
+    /// Nothing but how a request ended.
+    #[must_use]
+    pub const fn bare(id: u64, code: u16) -> Self {
+        let (epoch, kdf, salt, iterations) = (None, None, None, None);
+        Self { id, code, epoch, kdf, salt, iterations, nonce: None, boot: None, proof: None }
     }
 }
 

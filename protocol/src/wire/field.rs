@@ -197,6 +197,15 @@ nested! {
         /// JVK, masked where frames are tagged.
         5 server_key: &'a [u8; 32],
     }
+    /// How members of a channel derive its keys: all that others than its home know of its protection.
+    Terms<'a> {
+        /// How members derive ([`crate::auth::Kdf`]).
+        0 kdf: u64,
+        /// Random, new with every change.
+        1 salt: &'a [u8; 16],
+        /// PBKDF2 rounds; 0 for a key.
+        2 iterations: u64,
+    }
     /// What becomes of a channel whose owner goes.
     Policy {
         /// 0 terminate, 1 promote, 2 hold.

@@ -105,6 +105,16 @@ frame_types! {
     Fail = 48,
     /// More may be sent in an exchange.
     Credit = 49,
+    /// Something can be reached on this way.
+    Announce = 64,
+    /// It cannot any more.
+    Forget = 65,
+    /// What the home of a channel is asked by a hub whose client wants to join.
+    Remote = 67,
+    /// Bridge: which hub is at the other end.
+    Attach = 68,
+    /// What it answers.
+    Told = 69,
 }
 
 impl FrameType {
@@ -153,7 +163,12 @@ impl FrameType {
             | Self::Listen
             | Self::Unlisten
             | Self::Fail
-            | Self::Credit => return None,
+            | Self::Credit
+            | Self::Announce
+            | Self::Forget
+            | Self::Remote
+            | Self::Told
+            | Self::Attach => return None,
         })
     }
 }

@@ -1,9 +1,11 @@
 //! The hop header: what a hub rewrites at every step, in front of the signed message that no hub touches.
 
+use alloc::vec::Vec;
+
 use bytes::{BufMut as _, BytesMut};
 
 use super::cbor::Malformed;
-use crate::names::Name;
+use crate::names::{HubId, Name};
 
 /// The bit of a route number that says which side chose it: clear for the connecting side, set for the hub.
 pub const ROUTE_BY_HUB: u32 = 1 << 31;
@@ -56,6 +58,30 @@ impl<'a> Hop<'a> {
         out.put_slice(self.visited);
     }
 
+    /// Writes the header for another hub: this one is then the last that the message has visited.
+    pub fn put_past(&self, own: Name<'_>, out: &mut BytesMut) {
+        out.put_u32(self.route);
+        out.put_u8(self.hops);
+        let (&count, ids) = self.visited.split_first().unwrap_or((&0, &[]));
+        out.put_u8(count.saturating_add(1));
+        out.put_slice(ids);
+        // A name has at most 128 bytes.
+        out.put_u8(own.as_str().len() as u8);
+        out.put_slice(own.as_str().as_bytes());
+    }
+
+    /// How many bytes [`put_past`](Self::put_past) writes.
+    #[must_use]
+    pub const fn past_len(&self, own: Name<'_>) -> usize {
+        self.encoded_len() + 1 + own.as_str().len()
+    }
+
+    /// The same header under another number.
+    #[must_use]
+    pub const fn with_route(self, route: u32) -> Self {
+        Self { route, ..self }
+    }
+
     /// Puts the header in the place of one with the same visited hubs, at the front of a body.
     pub(crate) fn overwrite(&self, body: &mut [u8]) {
         if let Some((route, [hops, ..])) = body.split_first_chunk_mut::<4>() {
@@ -73,6 +99,18 @@ impl<'a> Hop<'a> {
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
         5 + self.visited.len()
+    }
+
+    /// Whether these are the hubs visited.
+    #[must_use]
+    pub fn is_path(&self, path: &[HubId]) -> bool {
+        matches!((self.visited, path), ([0], [])) || self.visited().eq(path.iter().map(HubId::as_name))
+    }
+
+    /// The hubs visited, to keep.
+    #[must_use]
+    pub fn path(&self) -> Vec<HubId> {
+        self.visited().filter_map(|hub| HubId::new(hub.as_str()).ok()).collect()
     }
 
     /// The ids of the hubs visited, in order.

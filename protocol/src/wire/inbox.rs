@@ -10,7 +10,7 @@ use crate::error::Violation;
 use crate::machine::READ_BUFFER;
 
 /// One whole frame: `u32 length ‖ u8 type ‖ body`, its record tag verified and cut off.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Frame {
     bytes: Bytes,
     /// Whether the bytes lie in a buffer of their own rather than in one of the driver's.

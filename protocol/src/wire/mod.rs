@@ -16,6 +16,7 @@ mod frame;
 mod hop;
 mod inbox;
 mod known;
+mod marks;
 mod message;
 mod outbox;
 mod recent;
@@ -23,17 +24,18 @@ mod recent;
 pub use cbor::Malformed;
 pub(crate) use control::PROOF_ENTRY_LEN;
 pub use control::{
-    Accept, Ack, AuthFailed, Challenge, Channel, Control, Credit, Done, Fail, Goodbye, Hello, Join, JoinChallenge,
-    Leave, Listen, Offer, Open, PIECE_OVERHEAD, Ping, Pong, Proof, Protect, Provide, Reclaim, Refused, Terminate,
-    Unlisten, Unprotect, Welcome, Withdraw,
+    Accept, Ack, Announce, Attach, AuthFailed, Challenge, Channel, Control, Credit, Done, Fail, Forget, Goodbye, Hello,
+    Join, JoinChallenge, Leave, Listen, Offer, Open, PIECE_OVERHEAD, Ping, Pong, Proof, Protect, Provide, Reclaim,
+    Refused, Remote, Terminate, Told, Unlisten, Unprotect, Welcome, Withdraw,
 };
 pub(crate) use fault::{parse_fault, put_fault};
-pub use field::{Policy, Record};
+pub use field::{Policy, Record, Terms};
 pub use frame::{FrameType, LENGTH_LEN, MAGIC, TAG_LEN, VERSION};
 pub use hop::{Hop, ROUTE_BY_HUB};
 pub(crate) use inbox::Scraps;
 pub use inbox::{Frame, Inbox};
 pub(crate) use known::{Known, Piece};
+pub(crate) use marks::Marks;
 pub use message::{Flags, Header, Kind, METADATA_MAX, Message, Target};
 pub(crate) use message::{Opening, encoded_len_max, put_message, put_message_end, put_message_head};
 pub(crate) use outbox::{Outbox, Pool, put_image};

@@ -181,6 +181,27 @@ impl Outbox {
         }
     }
 
+    /// Writes a message frame with a hop header of another length: copied, unless there is a share of it.
+    pub(crate) fn push_message(
+        &mut self,
+        pool: &mut Pool,
+        frame: FrameType,
+        put_hop: impl FnOnce(&mut BytesMut),
+        message: &[u8],
+        shared: Option<Bytes>,
+    ) {
+        if let Some(shared) = shared {
+            return self.push_shared(pool, frame, put_hop, shared, |_| {});
+        }
+        self.push(pool, frame, |out| {
+            put_hop(out);
+            out.put_slice(message);
+        });
+        if self.tail.len() >= CHUNK {
+            self.flush_tail();
+        }
+    }
+
     /// Writes a frame that many links get: made once by [`put_image`], and `shared` where that is not part of it.
     pub(crate) fn push_image(&mut self, pool: &mut Pool, image: &[u8], shared: Option<&Bytes>) {
         self.open(pool);

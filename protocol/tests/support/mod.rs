@@ -11,6 +11,7 @@
 mod away;
 mod deceit;
 mod disk;
+pub mod net;
 pub mod pieces;
 pub mod recorded;
 

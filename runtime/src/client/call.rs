@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use commipc_protocol::client::{Away, Command, Outgoing, Payload, Token};
+use commipc_protocol::client::{Answer, Away, Command, Outgoing, Payload, Token};
 use commipc_protocol::{ChannelName, EventName, Instant};
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,7 @@ use super::ClientHandle;
 use super::desk::{ClientDriver, Undo};
 use super::request::Request;
 use super::tickets::{Outcome, Target};
+use super::trace::Trace;
 use crate::error::{CallError, SendError};
 use crate::payload::{self, DecodeError};
 use crate::sync::lock;
@@ -162,11 +163,9 @@ impl<R> PendingCall<R> {
     }
 }
 
-impl<R> Future for PendingCall<R> {
-    type Output = Result<R, CallError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
+impl<R> PendingCall<R> {
+    fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Result<Answer, CallError>> {
+        let this = self;
         match mem::replace(&mut this.step, Step::Over) {
             Step::Start(Err(error), _) => Poll::Ready(Err(error)),
             Step::Start(Ok(outgoing), deadline) => {
@@ -181,9 +180,7 @@ impl<R> Future for PendingCall<R> {
                         this.step = Step::Waiting(token);
                         Poll::Pending
                     }
-                    Poll::Ready(Outcome::Answered(Ok(answer))) => {
-                        Poll::Ready((this.decode)(answer.payload).map_err(Into::into))
-                    }
+                    Poll::Ready(Outcome::Answered(Ok(answer))) => Poll::Ready(Ok(answer)),
                     Poll::Ready(Outcome::Answered(Err(failure))) => Poll::Ready(Err(failure.into())),
                     // Calls end with `Answered` only.
                     Poll::Ready(Outcome::Done(_)) => Poll::Pending,
@@ -191,6 +188,25 @@ impl<R> Future for PendingCall<R> {
             }
             Step::Over => Poll::Pending,
         }
+    }
+
+    /// Polls for the answer and the way that it has come.
+    pub(super) fn poll_traced(&mut self, cx: &Context<'_>) -> Poll<Result<(R, Trace), CallError>> {
+        let decode = self.decode;
+        self.poll_answer(cx).map(|answer| {
+            let Answer { payload, provider, path, .. } = answer?;
+            Ok((decode(payload)?, Trace { provider, path }))
+        })
+    }
+}
+
+impl<R> Future for PendingCall<R> {
+    type Output = Result<R, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let decode = this.decode;
+        this.poll_answer(cx).map(|answer| decode(answer?.payload).map_err(Into::into))
     }
 }
 

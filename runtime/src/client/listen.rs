@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use commipc_protocol::client::{Command, Incoming, Payload, Source, Token};
-use commipc_protocol::{Address, ChannelName, EventName, NameError, UnixMillis};
+use commipc_protocol::{Address, ChannelName, EventName, HubId, NameError, UnixMillis};
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
@@ -164,7 +164,7 @@ impl<T> Listener<T> {
             self.untold.add(before);
             let Incoming { source, payload, metadata, sent_at, hops } = incoming;
             let Some(value) = (self.decode)(payload) else {
-                let Source { channel, event, sender } = &*source;
+                let Source { channel, event, sender, path: _ } = &*source;
                 tracing::debug!(%channel, %event, %sender, "a message is not of the type that is listened for");
                 self.unreadable += 1;
                 continue;
@@ -281,6 +281,12 @@ impl<T> Message<T> {
     #[must_use]
     pub const fn hops(&self) -> u8 {
         self.about.hops
+    }
+
+    /// The hubs it has come through before the own one, the sender's first; empty if the sender is at the own one.
+    #[must_use]
+    pub fn path(&self) -> &[HubId] {
+        &self.about.source.path
     }
 
     /// The sender's count of its broadcasts of this event: dense, so that a gap shows what was lost on the way.

@@ -27,6 +27,7 @@ mod streaming;
 mod subscription;
 mod tap;
 mod tickets;
+mod trace;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -58,6 +59,7 @@ pub use request::Request;
 pub use states::{ConnectionState, States};
 pub use subscription::{Handling, PendingHandling, Subscription};
 pub use tap::{Tap, TapKind, Tapped};
+pub use trace::{Trace, TracedCall};
 
 use self::channel::ChannelHandle;
 use self::desk::{ClientDriver, State};

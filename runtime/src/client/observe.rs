@@ -20,6 +20,12 @@ pub struct ChannelInfo {
     pub members: u64,
     /// How many events are provided.
     pub providers: u64,
+    /// The hub where that is so, if it is another one: a channel has an entry for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// The hubs on the way there, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
 }
 
 /// A member of a channel.
@@ -32,6 +38,12 @@ pub struct MemberInfo {
     pub owner: bool,
     /// The events it provides there, in alphabetical order.
     pub provides: Vec<String>,
+    /// The hub where it is, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// The hubs on the way there, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -49,7 +61,7 @@ struct Page<T> {
 }
 
 impl Client {
-    /// All channels of the hub, by name.
+    /// All channels of the hub, by name, and behind each those of the same name at hubs that bridges join with it.
     ///
     /// # Errors
     /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability
@@ -64,7 +76,7 @@ impl Client {
         Ok(channels)
     }
 
-    /// The members of a channel, in the order in which they joined.
+    /// The members of a channel, in the order in which they joined, and behind them those at other hubs.
     ///
     /// # Errors
     /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability

@@ -239,7 +239,7 @@ mod tests {
         let sender = Address { client: ClientId::new("me").unwrap(), hub: HubId::new("hub").unwrap() };
         let (channel, event) = (ChannelName::new("math").unwrap(), EventName::new("news").unwrap());
         let incoming = Incoming {
-            source: Arc::new(Source { channel, event, sender }),
+            source: Arc::new(Source { channel, event, sender, path: Vec::new() }),
             payload: Payload { bytes: Bytes::new(), raw: true },
             metadata: Bytes::new(),
             sent_at: UnixMillis(0),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Incoming, Payload, Source};
-use commipc_protocol::{Address, ChannelName, EventName, Instant, UnixMillis};
+use commipc_protocol::{Address, ChannelName, EventName, HubId, Instant, UnixMillis};
 
 use super::provide::Ended;
 use super::tap::Place;
@@ -100,6 +100,12 @@ impl<T> Request<T> {
     #[must_use]
     pub fn hops(&self) -> u8 {
         self.about.facts.hops
+    }
+
+    /// The hubs it has come through before the own one, the caller's first; empty if the caller is at the own one.
+    #[must_use]
+    pub fn path(&self) -> &[HubId] {
+        &self.about.facts.source.path
     }
 
     /// The channel it came on.

@@ -189,7 +189,7 @@ impl Tapped {
     }
 
     fn answered(place: &Place, answer: &Answer) -> Self {
-        let Answer { payload, provider, metadata, hops: _ } = answer.clone();
+        let Answer { payload, provider, metadata, hops: _, path: _ } = answer.clone();
         let sender = Some(provider);
         Self { sender, metadata, ..Self::item(place, &payload, TapKind::Answer) }
     }

@@ -113,6 +113,11 @@ where
         &self.sink
     }
 
+    /// Looks at the machine.
+    pub(crate) fn with_machine<R>(&self, look: impl FnOnce(&M) -> R) -> R {
+        look(&lock(&self.core).machine)
+    }
+
     pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.runtime
     }

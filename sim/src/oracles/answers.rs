@@ -277,7 +277,8 @@ mod tests {
     }
 
     fn answer(answers: &mut Answers<u8>, by: u32, text: &'static str) -> Verdict {
-        let answer = Answer { payload: payload(text), provider: address(by), metadata: Bytes::new(), hops: 1 };
+        let answer =
+            Answer { payload: payload(text), provider: address(by), metadata: Bytes::new(), hops: 1, path: Vec::new() };
         answers.told(CALLER, &Event::Answered { token: Token(1), result: Ok(answer) })
     }
 

@@ -99,6 +99,10 @@ impl Authentication {
             | hub::Event::Terminated { .. }
             | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
+            | hub::Event::BridgeUp { .. }
+            | hub::Event::BridgeDown { .. }
+            | hub::Event::BridgeFull { .. }
+            | hub::Event::ProtectionConflict { .. }
             | hub::Event::Store { .. }
             | hub::Event::SlowConsumer { .. }
             | hub::Event::Draining { .. }

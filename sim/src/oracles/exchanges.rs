@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn answer(by: u32, text: &'static str) -> Result<Answer, CallFailure> {
-        Ok(Answer { payload: payload(text), provider: address(by), metadata: Bytes::new(), hops: 1 })
+        Ok(Answer { payload: payload(text), provider: address(by), metadata: Bytes::new(), hops: 1, path: Vec::new() })
     }
 
     #[test]

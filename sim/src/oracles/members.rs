@@ -222,21 +222,7 @@ impl Members {
     fn claims(&mut self, at: Instant, hub: NodeId, event: &hub::Event) -> Verdict {
         match event {
             hub::Event::Joined { channel, client } => self.joins(at, hub, channel, client),
-            hub::Event::Left { channel, client } => {
-                let Some(node) = self.people.named(hub, client) else { return Ok(()) };
-                let (lost, end) = (self.people.is_over(hub, client), self.people.link_of(hub, client));
-                // A late driver shows both at once.
-                let asked = self.ending.iter().any(|(of, what, ..)| *of == end && what == channel);
-                let room = self.rooms.entry((hub, channel.clone())).or_default();
-                room.members.remove(&node);
-                if room.members.is_empty() {
-                    room.empty_since = Some(at);
-                }
-                if room.owner == Some(node) {
-                    (room.owner, room.willing) = (None, asked || !lost);
-                }
-                Ok(())
-            }
+            hub::Event::Left { channel, client } => self.leaves(at, hub, channel, client),
             hub::Event::OwnerChanged { channel, owner } => {
                 let node = owner.as_ref().and_then(|owner| self.people.named(hub, owner));
                 let room = self.rooms.entry((hub, channel.clone())).or_default();
@@ -268,6 +254,10 @@ impl Members {
             | hub::Event::Withdrawn { .. }
             | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
+            | hub::Event::BridgeUp { .. }
+            | hub::Event::BridgeDown { .. }
+            | hub::Event::BridgeFull { .. }
+            | hub::Event::ProtectionConflict { .. }
             | hub::Event::Store { .. }
             | hub::Event::SlowConsumer { .. }
             | hub::Event::Draining { .. }
@@ -275,6 +265,22 @@ impl Members {
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
         }
+    }
+
+    fn leaves(&mut self, at: Instant, hub: NodeId, channel: &ChannelName, client: &ClientId) -> Verdict {
+        let Some(node) = self.people.named(hub, client) else { return Ok(()) };
+        let (lost, end) = (self.people.is_over(hub, client), self.people.link_of(hub, client));
+        // A late driver shows both at once.
+        let asked = self.ending.iter().any(|(of, what, ..)| *of == end && what == channel);
+        let room = self.rooms.entry((hub, channel.clone())).or_default();
+        room.members.remove(&node);
+        if room.members.is_empty() {
+            room.empty_since = Some(at);
+        }
+        if room.owner == Some(node) {
+            (room.owner, room.willing) = (None, asked || !lost);
+        }
+        Ok(())
     }
 
     fn joins(&mut self, at: Instant, hub: NodeId, channel: &ChannelName, client: &ClientId) -> Verdict {

@@ -166,6 +166,10 @@ impl Providers {
             | hub::Event::OwnerChanged { .. }
             | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
+            | hub::Event::BridgeUp { .. }
+            | hub::Event::BridgeDown { .. }
+            | hub::Event::BridgeFull { .. }
+            | hub::Event::ProtectionConflict { .. }
             | hub::Event::Store { .. }
             | hub::Event::SlowConsumer { .. }
             | hub::Event::Draining { .. }

@@ -132,7 +132,7 @@ pub(crate) fn outgoing(text: &'static str) -> Outgoing {
 
 pub(crate) fn incoming(from: u32, text: &'static str) -> Incoming {
     Incoming {
-        source: Arc::new(Source { channel: channel(), event: event(), sender: address(from) }),
+        source: Arc::new(Source { channel: channel(), event: event(), sender: address(from), path: Vec::new() }),
         payload: payload(text),
         metadata: Bytes::new(),
         sent_at: UnixMillis(0),

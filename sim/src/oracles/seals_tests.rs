@@ -163,7 +163,8 @@ fn v4_bites_on_an_answer_that_no_member_gave() {
     let mut asked = scene();
     asked.asks(2, call(1, "q")).unwrap();
     asked.drained(2).unwrap();
-    let answer = Answer { payload: payload("a"), provider: address(1), metadata: Bytes::new(), hops: 1 };
+    let answer =
+        Answer { payload: payload("a"), provider: address(1), metadata: Bytes::new(), hops: 1, path: Vec::new() };
     assert!(asked.tells(2, Event::Answered { token: Token(1), result: Ok(answer) }).is_err());
 }
 

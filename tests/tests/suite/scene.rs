@@ -11,7 +11,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use commipc_blocking::Wait as _;
-use commipc_runtime::{BoxFuture, Channel, Client, ClientBuilder, Hub, HubBuilder, HubError, PendingCall, Secret};
+use commipc_runtime::{
+    BoxFuture, BridgeBuilder, Channel, Client, ClientBuilder, Hub, HubBuilder, HubError, PendingCall, Secret,
+};
 use smol::channel::{Receiver, Sender, unbounded};
 
 /// Longer than any script takes on a busy machine. One that waits so long hangs.
@@ -24,22 +26,43 @@ pub(crate) const KEY: [u8; 32] = [7; 32];
 pub(crate) struct Adapter {
     hub: fn() -> HubBuilder,
     client: fn(&str) -> ClientBuilder,
+    bridge: fn(&str, &str) -> BridgeBuilder,
     run: fn(BoxFuture<'static, ()>),
     thread: fn(BoxFuture<'static, ()>),
 }
 
-pub(crate) const TOKIO: Adapter =
-    Adapter { hub: commipc_tokio::hub, client: commipc_tokio::client, run: on_tokio, thread: tokio_thread };
-pub(crate) const SMOL: Adapter =
-    Adapter { hub: commipc_smol::hub, client: commipc_smol::client, run: on_smol, thread: smol_thread };
+pub(crate) const TOKIO: Adapter = Adapter {
+    hub: commipc_tokio::hub,
+    client: commipc_tokio::client,
+    bridge: commipc_tokio::bridge,
+    run: on_tokio,
+    thread: tokio_thread,
+};
+pub(crate) const SMOL: Adapter = Adapter {
+    hub: commipc_smol::hub,
+    client: commipc_smol::client,
+    bridge: commipc_smol::bridge,
+    run: on_smol,
+    thread: smol_thread,
+};
 
 /// Only its adapter may depend on async-std, whose tasks can be awaited from anywhere.
-pub(crate) const ASYNC_STD: Adapter =
-    Adapter { hub: commipc_async_std::hub, client: commipc_async_std::client, run: on_smol, thread: smol_thread };
+pub(crate) const ASYNC_STD: Adapter = Adapter {
+    hub: commipc_async_std::hub,
+    client: commipc_async_std::client,
+    bridge: commipc_async_std::bridge,
+    run: on_smol,
+    thread: smol_thread,
+};
 
 /// Without async, but for the scripts, which are the same.
-pub(crate) const BLOCKING: Adapter =
-    Adapter { hub: commipc_blocking::hub, client: commipc_blocking::client, run: on_threads, thread: plain_thread };
+pub(crate) const BLOCKING: Adapter = Adapter {
+    hub: commipc_blocking::hub,
+    client: commipc_blocking::client,
+    bridge: commipc_blocking::bridge,
+    run: on_threads,
+    thread: plain_thread,
+};
 
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +224,11 @@ impl Scene {
             Transport::Unix => hub,
             Transport::Tcp => hub.secret(Secret::key(KEY)),
         }
+    }
+
+    /// A bridge without secrets.
+    pub(crate) fn bridge(&self, a: &str, b: &str) -> BridgeBuilder {
+        (self.adapter.bridge)(a, b)
     }
 
     /// A client of a hub that was made by [`Scene::hub`].

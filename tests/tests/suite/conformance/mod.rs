@@ -6,6 +6,7 @@
 //!   stranger ──┘            └── listeners               unix   │   tcp
 //! ```
 
+mod bridges;
 mod calls;
 mod clients;
 mod connections;

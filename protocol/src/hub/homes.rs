@@ -1,0 +1,477 @@
+//! Channels that are protected at another hub: joining them from here, and being the home of members elsewhere.
+//!
+//! ```text
+//!   client ── OPEN ──► its hub ── REMOTE ──► … ──► home: a nonce        the hubs between keep whose request it is
+//!          ◄─ JOIN_CHALLENGE ─┘◄── TOLD ──────────┘
+//!          ── JOIN ──► its hub ── REMOTE ──► … ──► home: is the proof right?
+//!          ◄─ DONE ───────────┘◄── TOLD ──────────┘
+//! ```
+//! What checks a password is nowhere but at the channel's home. Other hubs know how its keys are derived, and carry the proof.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::hash::BuildHasher as _;
+
+use super::bridging::Own;
+use super::guard::{Guard, Owner};
+use super::registry::{ChannelIx, LinkIx};
+use super::routes::{Goal, Place, Realm, Terms, Way};
+use super::session::Session;
+use super::throttle::Guesser;
+use super::{DisconnectReason, Due, Hub};
+use crate::auth::{JoinTranscript, TranscriptHash};
+use crate::client::EventKind;
+use crate::error::{Refusal, Violation};
+use crate::names::{Address, ChannelName, ClientId, HubId, Name};
+use crate::time::TimerReason;
+use crate::timers::TimerId;
+use crate::wire::{Control as _, Frame, FrameType, Join, JoinChallenge, Open, Remote, Told};
+
+/// Joins on their way from or to other hubs, by this hub's numbers, and by what they are called where they come from.
+#[derive(Debug, Default)]
+pub(super) struct Errands {
+    by_number: BTreeMap<u64, Errand>,
+    by_origin: BTreeMap<(LinkIx, u64), u64>,
+    /// How many each link has.
+    held: BTreeMap<LinkIx, usize>,
+    last: u64,
+}
+
+/// A join that is not decided.
+#[derive(Debug)]
+struct Errand {
+    /// Where it comes from, and its number there: the request of a client, or that of the hub behind a bridge.
+    from: LinkIx,
+    id: u64,
+    channel: ChannelName,
+    realm: Realm,
+    member: Address,
+    stage: Stage,
+    timer: TimerId,
+}
+
+/// How far it is.
+#[derive(Debug)]
+enum Stage {
+    /// The next hub on the way was asked, over this link.
+    Sent(LinkIx),
+    /// The home is here, and has given this nonce.
+    Challenged([u8; 32]),
+    /// The home is here, and says no when the time comes.
+    Failing,
+}
+
+/// What is asked of a home.
+const CHALLENGE: u64 = 0;
+const PROOF: u64 = 1;
+
+impl Errands {
+    fn add(&mut self, errand: Errand) -> u64 {
+        self.last += 1;
+        self.by_origin.insert((errand.from, errand.id), self.last);
+        *self.held.entry(errand.from).or_default() += 1;
+        self.by_number.insert(self.last, errand);
+        self.last
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Errand> {
+        let errand = self.by_number.remove(&number)?;
+        self.by_origin.remove(&(errand.from, errand.id));
+        if let Some(held) = self.held.get_mut(&errand.from) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&errand.from);
+            }
+        }
+        Some(errand)
+    }
+
+    fn of(&self, from: LinkIx, id: u64) -> Option<u64> {
+        self.by_origin.get(&(from, id)).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+}
+
+/// What a client of this hub asks.
+impl Hub {
+    /// The channel elsewhere that a name stands for here: one whose members this hub has already, or else the nearest.
+    pub(super) fn realm_elsewhere(&self, channel: Name<'_>) -> Option<Realm> {
+        match self.registry.by_name(channel) {
+            Some((_, here)) => here.guard.mirror.clone(),
+            None => self.bridges.routes.nearest_home(channel).map(|(realm, _)| realm),
+        }
+    }
+
+    /// Asks the home of a channel for a challenge.
+    pub(super) fn open_elsewhere(&mut self, ix: LinkIx, open: &Open<'_>, realm: Realm) -> Result<(), Refusal> {
+        if open.record.is_some() {
+            return Err(Refusal::ProtectionConflict);
+        }
+        let member = self.links.get(ix).and_then(Session::member).ok_or(Refusal::NotMember)?;
+        let address = Address { client: member.client.clone(), hub: self.id.clone() };
+        let channel = ChannelName::new(open.channel.as_str()).map_err(|_| Refusal::NameReserved)?;
+        if self.bridges.errands.of(ix, open.id).is_some() {
+            return Err(Refusal::Overloaded);
+        }
+        let remote = Remote {
+            id: open.id,
+            home: realm.home.as_ref().ok_or(Refusal::HomeGone)?.as_name(),
+            channel: open.channel,
+            asks: CHALLENGE,
+            hub: address.hub.as_name(),
+            client: address.client.as_name(),
+            epoch: realm.epoch,
+            nonce: None,
+            proof: None,
+        };
+        let (most, realm) = (self.limits.joins, realm.clone());
+        self.run_errand(ix, (channel, realm, address.clone()), &remote, most)
+    }
+
+    /// A client's proof for a channel elsewhere; `false` if it is for one of this hub's.
+    pub(super) fn join_elsewhere(&mut self, ix: LinkIx, join: &Join<'_>) -> bool {
+        let Some(number) = self.bridges.errands.of(ix, join.id) else { return false };
+        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return false };
+        let same = errand.channel.as_name() == join.channel && errand.realm.epoch == join.epoch;
+        let (Stage::Sent(link), true) = (&errand.stage, same) else {
+            self.end_errand(number, Err(Refusal::EpochMismatch));
+            return true;
+        };
+        let (link, realm, member) = (*link, errand.realm.clone(), errand.member.clone());
+        let Some(home) = &realm.home else { return true };
+        let remote = Remote {
+            id: number,
+            home: home.as_name(),
+            channel: join.channel,
+            asks: PROOF,
+            hub: member.hub.as_name(),
+            client: member.client.as_name(),
+            epoch: join.epoch,
+            nonce: Some(join.nonce),
+            proof: Some(join.proof),
+        };
+        self.say_remote(link, &remote);
+        true
+    }
+
+    /// Sends a request on to the home, under a number of this hub's.
+    fn run_errand(
+        &mut self,
+        from: LinkIx,
+        (channel, realm, member): (ChannelName, Realm, Address),
+        remote: &Remote<'_>,
+        most: usize,
+    ) -> Result<(), Refusal> {
+        if self.bridges.errands.held.get(&from).copied().unwrap_or(0) >= most || self.is_full() {
+            return Err(Refusal::Overloaded);
+        }
+        let home = HubId::new(remote.home.as_str()).map_err(|_| Refusal::HomeGone)?;
+        let place = Place { channel: channel.clone(), realm: realm.clone(), goal: Goal::Home(home) };
+        let best = self.bridges.routes.best(&place).filter(|(link, _)| *link != from);
+        let link = best.map(|(link, _)| *link).ok_or(Refusal::HomeGone)?;
+        let number = self.keep_errand(from, remote.id, (channel, realm, member), Stage::Sent(link));
+        self.say_remote(link, &Remote { id: number, ..remote.clone() });
+        Ok(())
+    }
+
+    fn keep_errand(
+        &mut self,
+        from: LinkIx,
+        id: u64,
+        (channel, realm, member): (ChannelName, Realm, Address),
+        stage: Stage,
+    ) -> u64 {
+        let due = Due::Errand(self.bridges.errands.last + 1);
+        let timer = self.timers.insert(self.now.mono + self.limits.join, TimerReason::Join, due);
+        self.bridges.errands.add(Errand { from, id, channel, realm, member, stage, timer })
+    }
+
+    fn say_remote(&mut self, link: LinkIx, remote: &Remote<'_>) {
+        if let Some(session) = self.links.get_mut(link) {
+            session.outbox.push(&mut self.pool, FrameType::Remote, |out| remote.encode(out));
+        }
+        self.check_outbox(link);
+    }
+}
+
+/// What a hub behind a bridge asks.
+impl Hub {
+    pub(super) fn handle_remote(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let remote = super::conversation::parse::<Remote<'_>>(frame)?;
+        if !self.bridges.is_port(ix) {
+            return Ok(());
+        }
+        let result = match (remote.asks, self.bridges.errands.of(ix, remote.id)) {
+            (CHALLENGE, None) => self.asked_from_afar(ix, &remote),
+            (PROOF, Some(number)) => {
+                self.proved_from_afar(number, &remote);
+                Ok(())
+            }
+            (CHALLENGE, Some(_)) => return Ok(()),
+            (PROOF, None) => Err(Refusal::Deadline),
+            (_, _) => return Err(Violation::BadControl.into()),
+        };
+        if let Err(refusal) = result {
+            self.tell_afar(ix, &Told::bare(remote.id, refusal.code()));
+        }
+        Ok(())
+    }
+
+    fn asked_from_afar(&mut self, ix: LinkIx, remote: &Remote<'_>) -> Result<(), Refusal> {
+        let channel = ChannelName::new(remote.channel.as_str()).map_err(|_| Refusal::NameReserved)?;
+        let client = ClientId::new(remote.client.as_str()).map_err(|_| Refusal::IdNotAllowed)?;
+        let hub = HubId::new(remote.hub.as_str()).map_err(|_| Refusal::IdNotAllowed)?;
+        let home = HubId::new(remote.home.as_str()).map_err(|_| Refusal::HomeGone)?;
+        if hub == self.id || remote.channel.is_reserved() {
+            return Err(Refusal::NotAllowed);
+        }
+        let (realm, member) = (Realm { home: Some(home.clone()), epoch: remote.epoch }, Address { client, hub });
+        if home != self.id {
+            return self.run_errand(ix, (channel, realm, member), remote, self.limits.bridge_calls);
+        }
+        let full = self.bridges.errands.held.get(&ix).copied().unwrap_or(0) >= self.limits.bridge_calls;
+        if full || self.is_full() {
+            return Err(Refusal::Overloaded);
+        }
+        let nonce: [u8; 32] = self.channel_nonces.bytes();
+        let guard = self.registry.by_name(remote.channel).map(|(_, here)| &here.guard);
+        let guard = guard.filter(|guard| guard.mirror.is_none()).ok_or(Refusal::NoSuchChannel)?;
+        let protection = guard.protection.as_ref().ok_or(Refusal::NotProtected)?;
+        let (kdf, salt, iterations) = (protection.kdf.id(), protection.salt, u64::from(protection.iterations));
+        let epoch = guard.epoch();
+        let realm = Realm { epoch, ..realm };
+        self.keep_errand(ix, remote.id, (channel, realm, member), Stage::Challenged(nonce));
+        let boot = self.boot;
+        let told = Told {
+            id: remote.id,
+            code: 0,
+            epoch: Some(epoch),
+            kdf: Some(kdf),
+            salt: Some(&salt),
+            iterations: Some(iterations),
+            nonce: Some(&nonce),
+            boot: Some(&boot),
+            proof: None,
+        };
+        self.tell_afar(ix, &told);
+        Ok(())
+    }
+
+    /// A proof goes on to the home, or is judged here.
+    fn proved_from_afar(&mut self, number: u64, remote: &Remote<'_>) {
+        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
+        let nonce = match errand.stage {
+            Stage::Sent(link) => return self.say_remote(link, &Remote { id: number, ..remote.clone() }),
+            Stage::Failing => return,
+            Stage::Challenged(nonce) => nonce,
+        };
+        let (from, id) = (errand.from, errand.id);
+        let (epoch, member, channel) = (errand.realm.epoch, errand.member.clone(), errand.channel.clone());
+        let (Some(nonce_client), Some(proof)) = (remote.nonce, remote.proof) else {
+            return self.end_errand(number, Err(Refusal::PasswordWrong));
+        };
+        let transcript = TranscriptHash::remote(&self.id, &self.boot, nonce_client, &nonce);
+        let transcript = JoinTranscript::new(&transcript, &channel, epoch, nonce_client, &nonce, &member.client);
+        let guard = self.registry.by_name(channel.as_name()).map(|(_, here)| &here.guard);
+        let protection = guard.filter(|guard| guard.epoch() == epoch).and_then(|guard| guard.protection.as_ref());
+        let (Some(protection), Some(transcript)) = (protection, transcript) else {
+            return self.end_errand(number, Err(Refusal::EpochMismatch));
+        };
+        let guesser = self.far_guesser(from, &member, &channel);
+        if let Some(proven) = protection.verifier.verify(&transcript, proof) {
+            self.throttle.succeeded(guesser);
+            self.drop_errand(number);
+            self.tell_afar(from, &Told { proof: Some(proven.hub_proof()), ..Told::bare(id, 0) });
+            return;
+        }
+        let wait = self.throttle.failed(guesser, self.now.mono, &self.limits);
+        if wait.is_zero() {
+            return self.end_errand(number, Err(Refusal::PasswordWrong));
+        }
+        let timer = self.timers.insert(self.now.mono + wait, TimerReason::JoinFailed, Due::Errand(number));
+        if let Some(errand) = self.bridges.errands.by_number.get_mut(&number) {
+            errand.stage = Stage::Failing;
+            self.timers.cancel(core::mem::replace(&mut errand.timer, timer));
+        }
+    }
+
+    /// Whoever guesses from afar is told by its name and by the bridge it comes over: names are made up easily, and all
+    /// that come over one bridge together wait when there are many.
+    fn far_guesser(&self, link: LinkIx, member: &Address, channel: &str) -> Guesser {
+        let source = self.links.get(link).map_or(super::Source::Local, |session| session.source);
+        (source, self.hash.hash_one(("join", member.client.as_str(), member.hub.as_str(), channel)))
+    }
+
+    fn tell_afar(&mut self, link: LinkIx, told: &Told<'_>) {
+        if let Some(session) = self.links.get_mut(link) {
+            session.outbox.push(&mut self.pool, FrameType::Told, |out| told.encode(out));
+        }
+        self.check_outbox(link);
+    }
+}
+
+/// What homes say.
+impl Hub {
+    pub(super) fn handle_told(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
+        let told = super::conversation::parse::<Told<'_>>(frame)?;
+        let errand = self.bridges.errands.by_number.get(&told.id);
+        let Some(errand) = errand.filter(|errand| matches!(errand.stage, Stage::Sent(link) if link == ix)) else {
+            return Ok(());
+        };
+        let (number, from, id) = (told.id, errand.from, errand.id);
+        let local = !self.bridges.is_port(from);
+        match (told.code, told.nonce) {
+            (0, Some(_)) if local => self.challenge_from_afar(number, &told),
+            (0, Some(_)) => self.tell_afar(from, &Told { id, ..told }),
+            (0, None) if local => self.join_mirror(number, told.proof),
+            (0, None) => {
+                self.drop_errand(number);
+                self.tell_afar(from, &Told { id, ..told });
+            }
+            (code, _) => self.end_errand(number, Err(Refusal::from_code(code).unwrap_or(Refusal::NotAllowed))),
+        }
+        Ok(())
+    }
+
+    /// The home's challenge, for a client of this hub.
+    fn challenge_from_afar(&mut self, number: u64, told: &Told<'_>) {
+        let Told { epoch: Some(epoch), kdf: Some(kdf), salt: Some(salt), iterations: Some(iterations), .. } = *told
+        else {
+            return self.end_errand(number, Err(Refusal::NotAllowed));
+        };
+        let (Some(nonce), Some(boot)) = (told.nonce, told.boot) else {
+            return self.end_errand(number, Err(Refusal::NotAllowed));
+        };
+        let Some(errand) = self.bridges.errands.by_number.get_mut(&number) else { return };
+        // Another password by now; word of it may still be on its way here.
+        errand.realm.epoch = epoch;
+        let (from, id, home) = (errand.from, errand.id, errand.realm.home.clone());
+        let home = home.as_ref().map(HubId::as_name);
+        let challenge = JoinChallenge { id, epoch, kdf, salt, iterations, nonce, home, boot: Some(boot) };
+        if let Some(session) = self.links.get_mut(from) {
+            session.outbox.push(&mut self.pool, FrameType::JoinChallenge, |out| challenge.encode(out));
+        }
+        self.check_outbox(from);
+    }
+
+    /// The home has let a client of this hub in.
+    fn join_mirror(&mut self, number: u64, proof: Option<&[u8; 32]>) {
+        let Some(Errand { from, id, channel, realm, .. }) = self.drop_errand(number) else { return };
+        let place = match self.registry.by_name(channel.as_name()) {
+            Some((place, here)) if here.guard.mirror.as_ref() == Some(&realm) => place,
+            Some(_) => return self.done(from, id, Err(Refusal::EpochMismatch)),
+            None => {
+                let mut guard = Guard::new(Owner::Nobody, self.owner_policy);
+                guard.mirror = Some(realm);
+                match self.registry.create(channel.as_name(), guard) {
+                    Ok(place) => place,
+                    Err(refusal) => return self.done(from, id, Err(refusal)),
+                }
+            }
+        };
+        let Some(member) = self.links.get(from).and_then(Session::member) else { return };
+        if let Err(refusal) = self.registry.has_room(&member.memberships, Some(place), &self.limits) {
+            self.done(from, id, Err(refusal));
+            return self.forget_or_keep(place);
+        }
+        self.join(from, place);
+        self.opened(from, id, place, proof);
+    }
+
+    fn drop_errand(&mut self, number: u64) -> Option<Errand> {
+        let errand = self.bridges.errands.remove(number)?;
+        self.timers.cancel(errand.timer);
+        Some(errand)
+    }
+
+    /// Ends an errand with a refusal for whoever asked.
+    fn end_errand(&mut self, number: u64, result: Result<(), Refusal>) {
+        let Some(errand) = self.drop_errand(number) else { return };
+        let Err(refusal) = result else { return };
+        if self.bridges.is_port(errand.from) {
+            self.tell_afar(errand.from, &Told::bare(errand.id, refusal.code()));
+        } else {
+            self.done(errand.from, errand.id, Err(refusal));
+        }
+    }
+
+    /// It was not decided in time, or its refusal has waited long enough.
+    pub(super) fn errand_due(&mut self, number: u64) {
+        let failing = self.bridges.errands.by_number.get(&number).map(|errand| matches!(errand.stage, Stage::Failing));
+        match failing {
+            Some(true) => self.end_errand(number, Err(Refusal::PasswordWrong)),
+            Some(false) => self.end_errand(number, Err(Refusal::Deadline)),
+            None => {}
+        }
+    }
+
+    /// Ends the errands that came over a link or went over it.
+    pub(super) fn end_errands(&mut self, ix: LinkIx) {
+        let of = |errand: &Errand| errand.from == ix || matches!(errand.stage, Stage::Sent(link) if link == ix);
+        let errands = self.bridges.errands.by_number.iter().filter(|(_, errand)| of(errand));
+        let numbers: Vec<u64> = errands.map(|(number, _)| *number).collect();
+        for number in numbers {
+            let from_here = self.bridges.errands.by_number.get(&number).is_some_and(|errand| errand.from == ix);
+            if from_here {
+                self.drop_errand(number);
+            } else {
+                self.end_errand(number, Err(Refusal::HomeGone));
+            }
+        }
+    }
+}
+
+/// What becomes of channels as they change here and elsewhere.
+impl Hub {
+    /// A home announces a channel: members here of an earlier epoch have to join again, if it is the way to the home that
+    /// says so.
+    pub(super) fn home_announced(&mut self, ix: LinkIx, place: &Place, way: &Way) {
+        let Goal::Home(home) = &place.goal else { return };
+        let Some((channel, here)) = self.registry.by_name(place.channel.as_name()) else { return };
+        let Some(mirror) = here.guard.mirror.clone().filter(|mirror| mirror.home.as_ref() == Some(home)) else {
+            return;
+        };
+        let before = Place { realm: mirror.clone(), ..place.clone() };
+        let known = self.bridges.routes.best(&before).map(|(link, _)| *link);
+        if known.is_some_and(|link| link != ix) {
+            return;
+        }
+        if place.realm.epoch > mirror.epoch {
+            self.evict_mirror(channel, Refusal::Rekeyed);
+        } else if place.realm == mirror && way.terms.is_none() {
+            self.evict_mirror(channel, Refusal::Terminated);
+        }
+    }
+
+    fn evict_mirror(&mut self, channel: ChannelIx, why: Refusal) {
+        self.evict(channel, None, why);
+        self.forget_or_keep(channel);
+    }
+
+    /// A channel has ended for its members here: those elsewhere are told by an epoch that has no password for a moment.
+    pub(super) fn home_ended(&mut self, channel: &ChannelName) {
+        let Some((realm, terms @ Some(_))) = self.terms_of(channel) else { return };
+        for terms in [None, terms] {
+            let own = Own { realm: realm.clone(), kind: EventKind::Call, terms };
+            self.have_as(channel.clone(), Goal::Home(self.id.clone()), own);
+        }
+    }
+
+    /// How a channel of this hub is protected, for those who want to join from elsewhere; nothing if it never was.
+    pub(super) fn terms_of(&self, channel: &str) -> Option<(Realm, Option<Terms>)> {
+        let (_, here) = self.registry.by_name(Name::new(channel).ok()?)?;
+        let guard = &here.guard;
+        if guard.mirror.is_some() || guard.last_epoch == 0 {
+            return None;
+        }
+        let terms = guard.protection.as_ref().map(|protection| Terms {
+            kdf: protection.kdf.id(),
+            salt: protection.salt,
+            iterations: u64::from(protection.iterations),
+        });
+        Some((Realm { home: Some(self.id.clone()), epoch: guard.last_epoch }, terms))
+    }
+}

@@ -1,0 +1,329 @@
+//! Channels with passwords, and streams, across hubs that bridges join.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test binary: what is unexpected fails it"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use commipc_protocol::auth::{Kdf, Secret};
+use commipc_protocol::bridge::Side;
+use commipc_protocol::client::{
+    CallFailure, ChannelSalt, Command, Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent,
+    StreamId, Token,
+};
+use commipc_protocol::hub;
+use commipc_protocol::{HubId, Misuse, Refusal};
+use support::net::{Net, address, hub_name};
+use support::{name, outgoing, payload};
+
+const WINDOW: Credit = Credit { items: 8, bytes: 64 << 10 };
+
+fn password(number: u8) -> Secret {
+    Secret::key([number; 32])
+}
+
+/// A line of three hubs: the owner of `vault` is at the first, and others at all.
+fn vault(seed: u64) -> Net {
+    let clients = [("owner", 0), ("here", 0), ("middle", 1), ("far", 2), ("far-2", 2)];
+    let mut net = Net::new(seed, 3, &clients);
+    net.bridge(0, 1);
+    net.bridge(1, 2);
+    net.run();
+    net.open(0, "vault");
+    net.protect(0, "vault", &password(1), 1);
+    net
+}
+
+fn expect_closed(net: &mut Net, client: usize) -> Refusal {
+    match net.next(client) {
+        Event::ChannelClosed { channel, why: Failure::Refused(why) } if *channel == *"vault" => why,
+        other => panic!("client {client}: {other:?}"),
+    }
+}
+
+#[test]
+fn s82_v32_members_of_a_protected_channel_understand_each_other_over_any_number_of_bridges() {
+    for seed in 0..10 {
+        let mut net = vault(seed);
+        for client in 1..5 {
+            net.join(client, "vault", &password(1));
+            net.listen(client, 7, "vault", None);
+        }
+        net.listen(0, 7, "vault", None);
+        net.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        for (client, hub) in [(0, 0), (2, 1), (3, 2)] {
+            net.say(client, "vault", "up", b"signed");
+            for other in (0..5).filter(|other| *other != client) {
+                let heard = net.expect_message(other).message;
+                assert_eq!(&heard.payload.bytes[..], b"signed");
+                assert_eq!(heard.sender, address(["owner", "", "middle", "far"][client], hub), "seed {seed}");
+            }
+        }
+        net.provide(3, 8, "vault", "sum");
+        net.call_guarded(0, 1, "vault", "sum");
+        let request = net.expect_request(3).id;
+        net.command(3, Command::Answer { request, result: Ok(payload(b"4")) });
+        let answer = net.expect_answered(0).unwrap();
+        assert_eq!((answer.provider, &answer.payload.bytes[..]), (address("far", 2), &b"4"[..]));
+    }
+}
+
+#[test]
+fn s82_who_does_not_know_the_password_joins_from_nowhere() {
+    let mut net = vault(1);
+    net.try_to_join(3, 1, "vault", &password(9));
+    assert_eq!(net.expect_not_done(3), Refusal::PasswordWrong);
+    net.open_plain(4, 1, "vault");
+    assert_eq!(net.expect_not_done(4), Refusal::PasswordRequired);
+    net.call(4, 2, "vault", "sum", b"");
+    assert_eq!(net.expect_refused(4), Refusal::NoProvider);
+    // A guess costs what it costs at home: after some of them the answer waits.
+    for _ in 0..4 {
+        net.try_to_join(3, 1, "vault", &password(9));
+        assert_eq!(net.expect_not_done(3), Refusal::PasswordWrong);
+    }
+    net.try_to_join(3, 1, "vault", &password(9));
+    assert!(net.events[3].is_empty());
+    net.pass(Duration::from_secs(1));
+    assert_eq!(net.expect_not_done(3), Refusal::PasswordWrong);
+    // Another one is not held up by that.
+    net.join(4, "vault", &password(1));
+}
+
+#[test]
+fn s26_s82_a_rotation_ends_memberships_at_every_hub() {
+    let mut net = vault(2);
+    for client in 1..5 {
+        net.join(client, "vault", &password(1));
+    }
+    net.protect(0, "vault", &password(2), 2);
+    for client in 1..5 {
+        assert_eq!(expect_closed(&mut net, client), Refusal::Rekeyed);
+    }
+    net.try_to_join(3, 1, "vault", &password(1));
+    assert_eq!(net.expect_not_done(3), Refusal::PasswordWrong);
+    net.join(4, "vault", &password(2));
+    net.listen(4, 7, "vault", None);
+    net.say(0, "vault", "up", b"new");
+    assert_eq!(net.expect_message(4).message.payload.bytes, &b"new"[..]);
+    // Without a password it is another channel from then on, which anybody may open.
+    net.command(0, Command::Unprotect { token: Token(3), channel: name("vault") });
+    net.expect_done(0, 3);
+    assert_eq!(expect_closed(&mut net, 4), Refusal::Rekeyed);
+    net.open_plain(3, 1, "vault");
+    net.expect_done(3, 1);
+}
+
+#[test]
+fn v13_s82_only_the_owner_changes_a_channel_from_whichever_hub_somebody_asks() {
+    let mut net = vault(6);
+    for client in 1..5 {
+        net.join(client, "vault", &password(1));
+        net.listen(client, 7, "vault", None);
+    }
+    for client in 1..5 {
+        let salt = ChannelSalt { kdf: Kdf::Key, salt: [9; 16], iterations: 0 };
+        let master = support::master(&password(9), salt);
+        let channel = || name("vault");
+        for command in [
+            Command::Protect { token: Token(2), channel: channel(), salt, master },
+            Command::Unprotect { token: Token(2), channel: channel() },
+            Command::Terminate { token: Token(2), channel: channel() },
+        ] {
+            net.command(client, command.clone());
+            assert_eq!(net.expect_not_done(client), Refusal::NotOwner, "{client}: {command:?}");
+        }
+    }
+    // Nothing has changed, and the owner can.
+    net.say(0, "vault", "up", b"as before");
+    for client in 1..5 {
+        assert_eq!(net.expect_message(client).message.payload.bytes, &b"as before"[..]);
+    }
+    net.protect(0, "vault", &password(2), 2);
+    for client in 1..5 {
+        assert_eq!(expect_closed(&mut net, client), Refusal::Rekeyed);
+    }
+}
+
+#[test]
+fn s82_cut_off_from_its_home_a_channels_members_go_on_and_nobody_joins() {
+    let mut net = vault(3);
+    net.join(3, "vault", &password(1));
+    net.join(4, "vault", &password(1));
+    net.listen(4, 7, "vault", None);
+    net.kill_hub(0);
+    net.run();
+    net.say(3, "vault", "up", b"still here");
+    assert_eq!(net.expect_message(4).message.payload.bytes, &b"still here"[..]);
+    let late = net.add_client("late", 2);
+    net.run();
+    assert!(matches!(net.next(late), Event::Ready(_)));
+    net.try_to_join(late, 1, "vault", &password(1));
+    assert_eq!(net.expect_not_done(late), Refusal::HomeGone);
+}
+
+#[test]
+fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs_say_so() {
+    let mut net = Net::new(4, 2, &[("owner", 0), ("other", 1)]);
+    net.open(0, "vault");
+    net.protect(0, "vault", &password(1), 1);
+    net.listen(0, 7, "vault", None);
+    net.open(1, "vault");
+    net.listen(1, 7, "vault", None);
+    net.provide(1, 8, "vault", "sum");
+    net.provide(0, 8, "vault", "product");
+    net.bridge(0, 1);
+    net.run();
+    let conflicts = |net: &Net, hub: usize| -> Vec<Option<HubId>> {
+        let told = net.hub_events[hub].iter();
+        told.filter_map(|event| match event {
+            hub::Event::ProtectionConflict { channel, home } if **channel == *"vault" => Some(home.clone()),
+            _ => None,
+        })
+        .collect()
+    };
+    assert_eq!(conflicts(&net, 0), [None]);
+    assert_eq!(conflicts(&net, 1), [Some(HubId::new(&hub_name(0)).unwrap())]);
+    let before = net.crossed;
+    net.say(0, "vault", "up", b"signed");
+    net.say(1, "vault", "up", b"open");
+    assert_eq!(net.crossed, before);
+    net.call(1, 1, "vault", "product", b"");
+    assert_eq!(net.expect_refused(1), Refusal::ProtectionConflict);
+    net.call_guarded(0, 1, "vault", "sum");
+    assert_eq!(net.expect_refused(0), Refusal::ProtectionConflict);
+    // It is over when one side gives way.
+    net.command(1, Command::Leave { token: Token(9), channel: name("vault") });
+    net.expect_done(1, 9);
+    net.join(1, "vault", &password(1));
+    net.listen(1, 7, "vault", None);
+    net.say(0, "vault", "up", b"signed");
+    assert_eq!(net.expect_message(1).message.payload.bytes, &b"signed"[..]);
+}
+
+#[test]
+fn s20_s82_a_channel_ends_with_its_owner_for_its_members_at_every_hub() {
+    let mut net = vault(9);
+    net.join(2, "vault", &password(1));
+    net.join(3, "vault", &password(1));
+    net.command(0, Command::Terminate { token: Token(3), channel: name("vault") });
+    for client in [2, 3] {
+        assert_eq!(expect_closed(&mut net, client), Refusal::Terminated);
+    }
+    // The owner's going is as good.
+    let mut net = vault(10);
+    net.join(3, "vault", &password(1));
+    net.command(0, Command::Close);
+    assert_eq!(expect_closed(&mut net, 3), Refusal::Terminated);
+    net.join(4, "vault", &password(1));
+}
+
+#[test]
+fn s82_when_the_way_to_a_home_is_lost_in_the_middle_of_a_join_that_is_told() {
+    let mut net = vault(5);
+    net.held.push(support::net::Node::Hub(0));
+    net.try_to_join(3, 1, "vault", &password(1));
+    assert!(net.events[3].is_empty());
+    net.cut(1, Side::A);
+    net.held.clear();
+    net.run();
+    assert_eq!(net.expect_not_done(3), Refusal::HomeGone);
+    net.pass(Duration::from_secs(5));
+    net.join(3, "vault", &password(1));
+}
+
+/// Asks for a stream and has the provider take it.
+fn begun(net: &mut Net, (caller, provider): (usize, usize), guarded: bool) -> StreamId {
+    let (mut outgoing, time_left) = (outgoing("vault", "ev", b""), Duration::from_secs(30));
+    outgoing.guarded = guarded;
+    let ask = StreamCommand::Ask { token: Token(9), outgoing, time_left, window: WINDOW, exchange: false };
+    net.command(caller, Command::Stream(ask));
+    let request = net.expect_request(provider).id;
+    net.command(provider, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
+    assert!(matches!(net.next(caller), Event::Stream(StreamEvent::Accepted { token: Token(9) })));
+    StreamId::Request(request)
+}
+
+/// Gives as many items as are asked for, at most up to `count`.
+fn give(net: &mut Net, provider: usize, stream: StreamId, given: &mut u32, count: u32) {
+    while let Some(Event::Stream(StreamEvent::Demand { amount, .. })) = net.events[provider].pop_front() {
+        for _ in 0..amount.items {
+            if *given < count {
+                let bytes = Bytes::copy_from_slice(&given.to_be_bytes());
+                let payloads = vec![Payload { bytes, raw: true }];
+                net.command(provider, Command::Stream(StreamCommand::Items { stream, payloads }));
+                *given += 1;
+            }
+        }
+    }
+}
+
+/// Takes one item, and says so.
+fn take(net: &mut Net, caller: usize) -> Bytes {
+    let Event::Stream(StreamEvent::Item { stream, payload, cost }) = net.next(caller) else { panic!("no item") };
+    let amount = Credit { items: 1, bytes: cost };
+    net.command(caller, Command::Stream(StreamCommand::Consumed { stream, amount }));
+    payload.bytes
+}
+
+#[test]
+fn s52_a_stream_crosses_bridges_at_the_pace_of_whoever_takes_it_and_is_all_its_items() {
+    for (seed, guarded) in [(6, false), (7, true)] {
+        let mut net = Net::new(seed, 3, &[("caller", 0), ("provider", 2)]);
+        net.bridge(0, 1);
+        net.bridge(1, 2);
+        net.run();
+        net.open(1, "vault");
+        if guarded {
+            net.protect(1, "vault", &password(1), 1);
+            net.join(0, "vault", &password(1));
+        }
+        net.provide_kind(1, 5, ("vault", "ev"), EventKind::Stream);
+        let stream = begun(&mut net, (0, 1), guarded);
+        let mut given = 0;
+        give(&mut net, 1, stream, &mut given, 100);
+        assert!(given < 40, "nobody takes them yet: {given}");
+        for number in 0_u32..100 {
+            give(&mut net, 1, stream, &mut given, 100);
+            assert_eq!(take(&mut net, 0), number.to_be_bytes()[..]);
+        }
+        net.command(1, Command::Stream(StreamCommand::Finish { stream }));
+        assert!(matches!(net.next(0), Event::Stream(StreamEvent::Ended { token: Token(9), result: Ok(()) })));
+        assert!(net.hubs.iter().flatten().all(|hub| hub.load().calls == 0));
+    }
+}
+
+#[test]
+fn s52_a_stream_ends_at_both_ends_when_either_gives_up_or_a_hop_is_lost() {
+    let mut net = Net::new(8, 3, &[("caller", 0), ("provider", 2)]);
+    let bridge = net.bridge(0, 1);
+    net.bridge(1, 2);
+    net.run();
+    net.open(1, "vault");
+    net.provide_kind(1, 5, ("vault", "ev"), EventKind::Stream);
+    let StreamId::Request(request) = begun(&mut net, (0, 1), false) else { unreachable!() };
+    net.events[1].clear();
+    net.command(0, Command::Cancel { call: Token(9) });
+    let why = Failure::Local(Misuse::Cancelled);
+    assert!(matches!(net.next(1), Event::RequestEnded { request: of, why: told } if of == request && told == why));
+    net.events[0].clear();
+    let StreamId::Request(request) = begun(&mut net, (0, 1), false) else { unreachable!() };
+    net.events[1].clear();
+    net.cut(bridge, Side::B);
+    net.run();
+    match net.next(0) {
+        Event::Stream(StreamEvent::Ended { result: Err(CallFailure::Failed { failure, .. }), .. }) => {
+            assert_eq!(failure, Failure::Refused(Refusal::ProviderGone));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(net.next(1), Event::RequestEnded { request: of, .. } if of == request));
+    assert!(net.hubs.iter().flatten().all(|hub| hub.load().calls == 0));
+}
