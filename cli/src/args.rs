@@ -226,6 +226,10 @@ pub(crate) struct Hub {
     /// made when absent, for this user only
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Tell what the hub holds and has done, in the text format of Prometheus, at http://ADDR/metrics; to whoever asks, so
+    /// that ADDR should be on a loopback interface; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) draining: crate::stop::Draining,
 }

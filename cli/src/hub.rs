@@ -1,5 +1,6 @@
 //! `commipc hub`: a hub until SIGTERM or Ctrl-C.
 
+use std::future::pending;
 use std::path::Path;
 
 use commipc_tokio::local::LocalError;
@@ -10,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::args::{self, Common};
 use crate::connect;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::metrics::Metrics;
 use crate::stop::Stop;
 
 pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
@@ -43,6 +45,10 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     if common.insecure_no_auth {
         builder = builder.insecure_no_auth();
     }
+    let metrics = match args.metrics {
+        Some(address) => Some(Metrics::listen(address).await?),
+        None => None,
+    };
     let hub = builder.start().await.map_err(|error| not_started(&error))?;
     for url in hub.urls() {
         if common.json {
@@ -51,12 +57,25 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
             crate::say(format_args!("listening on {url}"));
         }
     }
-    match &mut reloads {
-        Some(reloads) => tokio::select! {
-            () = stop.requested() => {}
-            () = reloads.serve(&hub) => {}
-        },
-        None => stop.requested().await,
+    if let Some(metrics) = &metrics {
+        metrics.announce(common.json);
+    }
+    let reloading = async {
+        match &mut reloads {
+            Some(reloads) => reloads.serve(&hub).await,
+            None => pending().await,
+        }
+    };
+    let measuring = async {
+        match &metrics {
+            Some(metrics) => metrics.serve(&hub).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        () = stop.requested() => {}
+        () = reloading => {}
+        () = measuring => {}
     }
     stop.drain(&hub, args.draining.drain, common.json).await
 }

@@ -19,6 +19,7 @@ mod json;
 mod keygen;
 mod listen;
 mod manual;
+mod metrics;
 mod observe;
 mod payload;
 mod protect;

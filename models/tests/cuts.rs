@@ -7,13 +7,12 @@
 mod support;
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{Command, Token};
-use commipc_protocol::{Input, Instant, Limits, LinkId, Machine, Now, Output, Peer, Transport, UnixMillis};
-use support::{KEY, World, client, hub, outgoing, payload};
+use commipc_protocol::client::Command;
+use commipc_protocol::{Input, Instant, Limits, LinkId, Machine, Now, Peer, Transport, UnixMillis};
+use support::{KEY, client, hub, pieces};
 
 const NOW: Now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
 /// What a client says first, once.
@@ -24,31 +23,8 @@ const HUB_UNTAGGED: usize = 1;
 const TAG: usize = 16;
 const LARGE: &[u8] = &[7; 700];
 
-/// What a client said to a hub and heard from it: two hundred messages each way, and what opens, provides and listens. The
-/// client provides for itself, so that a fresh hub can follow.
 fn conversation(transport: Transport) -> (Vec<u8>, Vec<u8>) {
-    let mut world = World::new(&["a", "b"]);
-    world.transport = transport;
-    world.connect_all();
-    for client in 0..2 {
-        world.open(client, "ch");
-        world.listen(client, 20, "ch", None);
-    }
-    world.provide(0, 5, "ch", "ev");
-    for token in 0..40 {
-        world.call(0, token, "ch", "ev", &[b'x'; 30]);
-        let request = world.expect_request(0).id;
-        world.command(0, Command::Answer { request, result: Ok(payload(b"answer")) });
-        world.command(0, Command::Broadcast { token: Token(100 + token), outgoing: outgoing("ch", "up", b"hello") });
-        world.command(1, Command::Broadcast { token: Token(100 + token), outgoing: outgoing("ch", "up", b"hello") });
-        world.command(0, Command::Send { token: Token(200 + token), outgoing: outgoing("ch", "ev", b"hello") });
-        let body = if token % 10 == 0 { LARGE } else { b"small" };
-        let (given_up, time_left) = (outgoing("ch", "ev", body), Duration::from_secs(1));
-        world.command(0, Command::Call { token: Token(300 + token), outgoing: given_up, time_left });
-        world.command(0, Command::Cancel { call: Token(300 + token) });
-        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
-    }
-    world.wire.into_values().next().unwrap()
+    pieces::conversation(transport, 40, b"small", LARGE)
 }
 
 /// Where each frame begins, and where the last one ends.
@@ -85,19 +61,7 @@ where
     for piece in pieces {
         machine.handle_input(NOW, Input::Received { link, data: Bytes::copy_from_slice(piece) });
     }
-    let (mut events, mut bytes) = (String::new(), Vec::new());
-    while let Some(output) = machine.poll_output() {
-        match output {
-            Output::Transmit { link, data } => {
-                bytes.extend_from_slice(&data);
-                machine.handle_input(NOW, Input::Written { link, bytes: data.len() });
-            }
-            Output::Event(event) => events += &format!("{event:?}\n"),
-            Output::Close { link, flush } => events += &format!("close {link:?} {flush:?}\n"),
-            Output::Dial { link, to } => events += &format!("dial {link:?} {to}\n"),
-        }
-    }
-    (events, bytes)
+    pieces::drained(machine, NOW)
 }
 
 type Feed = fn(Transport, Vec<&[u8]>) -> (String, Vec<u8>);

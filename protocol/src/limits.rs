@@ -11,7 +11,8 @@ pub struct Limits {
     /// The whole handshake, so that nobody holds a place by saying nothing. Then [`Violation::HandshakeTimeout`](crate::Violation::HandshakeTimeout).
     pub handshake: Duration,
     /// How long a hub may take to answer what a client asks it about channels: opening, providing, listening and their
-    /// undoing. Then [`Misuse::Deadline`](crate::Misuse::Deadline) at the client; what the hub grants later is given back.
+    /// undoing. Then [`Misuse::Deadline`](crate::Misuse::Deadline) at the client; what the hub grants later is given back,
+    /// and what an owner has changed by then is changed.
     pub registration: Duration,
     /// A frame before authentication, in bytes of type and body. Then [`Violation::FrameTooLarge`](crate::Violation::FrameTooLarge).
     pub handshake_frame: u32,

@@ -9,15 +9,13 @@
 
 mod support;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{Command, Event, Token};
 use commipc_protocol::hub::Hub;
-use commipc_protocol::{Input, Instant, Limits, LinkId, Machine, Now, Output, Peer, Transport, UnixMillis};
+use commipc_protocol::{Input, Instant, Limits, LinkId, Machine, Now, Peer, Transport, UnixMillis};
 use proptest::prelude::*;
-use support::{KEY, World, client, hub, outgoing, payload};
+use support::{KEY, World, client, hub, outgoing, pieces};
 
 const LINK: LinkId = LinkId::accepted(0, 1);
 
@@ -25,30 +23,8 @@ fn now(nanos: u64) -> Now {
     Now { mono: Instant::from_nanos(nanos), wall: UnixMillis(1_800_000_000_000) }
 }
 
-/// What a client said to a hub and heard from it in a conversation with everything in it. The client provides for itself, so
-/// that a fresh hub can follow.
 fn conversation(transport: Transport) -> (Vec<u8>, Vec<u8>) {
-    let mut world = World::new(&["a", "b"]);
-    world.transport = transport;
-    world.connect_all();
-    for client in 0..2 {
-        world.open(client, "ch");
-        world.listen(client, 20, "ch", None);
-    }
-    world.provide(0, 5, "ch", "ev");
-    for token in 0..20 {
-        world.call(0, token, "ch", "ev", &[b'x'; 100]);
-        let request = world.expect_request(0).id;
-        world.command(0, Command::Answer { request, result: Ok(payload(b"answer")) });
-        world.command(0, Command::Broadcast { token: Token(100 + token), outgoing: outgoing("ch", "up", b"hello") });
-        world.command(1, Command::Broadcast { token: Token(100 + token), outgoing: outgoing("ch", "up", b"hello") });
-        world.command(0, Command::Send { token: Token(200 + token), outgoing: outgoing("ch", "ev", b"hello") });
-        let (large, time_left) = (outgoing("ch", "ev", &[7; 5_000]), Duration::from_secs(1));
-        world.command(0, Command::Call { token: Token(300 + token), outgoing: large, time_left });
-        world.command(0, Command::Cancel { call: Token(300 + token) });
-        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
-    }
-    world.wire.into_values().next().unwrap()
+    pieces::conversation(transport, 20, &[7; 5_000], &[7; 5_000])
 }
 
 /// What a fresh hub does with these bytes on one link, drained at the end.
@@ -62,19 +38,7 @@ fn fed_to_hub(pieces: &[&[u8]]) -> (String, Vec<u8>) {
 }
 
 fn drained<M: Machine<Event: std::fmt::Debug>>(machine: &mut M) -> (String, Vec<u8>) {
-    let (mut events, mut bytes) = (String::new(), Vec::new());
-    while let Some(output) = machine.poll_output() {
-        match output {
-            Output::Transmit { link, data } => {
-                bytes.extend_from_slice(&data);
-                machine.handle_input(now(1), Input::Written { link, bytes: data.len() });
-            }
-            Output::Event(event) => events += &format!("{event:?}\n"),
-            Output::Close { link, flush } => events += &format!("close {link:?} {flush:?}\n"),
-            Output::Dial { link, to } => events += &format!("dial {link:?} {to}\n"),
-        }
-    }
-    (events, bytes)
+    pieces::drained(machine, now(1))
 }
 
 fn cut<'a>(mut bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {

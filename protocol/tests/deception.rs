@@ -4,6 +4,8 @@
 
 mod support;
 
+use core::time::Duration;
+
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub::{self, DisconnectReason};
@@ -204,4 +206,30 @@ fn v13_what_an_ex_member_answers_is_no_answer() {
         assert!(told.iter().all(|event| matches!(event, Event::Dropped(_))) && !told.is_empty(), "{told:?}");
         world.join(2, "ch", &key(2));
     }
+}
+
+/// The clock of a hub that runs ahead, or lies.
+#[test]
+fn s37_how_long_a_caller_waits_is_not_for_its_hub_to_say() {
+    let mut world = World::ready(&["provider", "caller"]);
+    world.open(0, "ch");
+    world.provide(0, 5, "ch", "ev");
+    let late = |world: &mut World| {
+        let call = world.last_said(1, FrameType::Call);
+        let [high, low] = Refusal::Deadline.code().to_be_bytes();
+        let body = [&call[..4], &[0xa1, 0, 0x19, high, low]].concat();
+        world.show(1, FrameType::Fail, &body)
+    };
+    world.call(1, 9, "ch", "ev", b"");
+    assert!(late(&mut world).is_empty(), "it waits as long as it said");
+    let request = world.expect_request(0).id;
+    world.command(0, Command::Answer { request, result: Ok(payload(b"in time")) });
+    assert_eq!(&world.expect_answered(1).1.unwrap().payload.bytes[..], b"in time");
+
+    world.call(1, 10, "ch", "ev", b"");
+    assert!(late(&mut world).is_empty());
+    world.pass(Duration::from_secs(31));
+    let failure = Failure::Local(Misuse::Deadline);
+    assert_eq!(world.expect_answered(1).1, Err(CallFailure::Failed { failure, maybe_executed: true }));
+    assert_eq!(world.clients[1].load().calls, 0);
 }

@@ -7,9 +7,9 @@ mod support;
 use std::time::Duration;
 
 use commipc_protocol::auth::{Kdf, Secret};
-use commipc_protocol::client::{Access, CallFailure, Command, Dropped, Event, Failure, Token};
+use commipc_protocol::client::{Access, CallFailure, ChannelSalt, Command, Dropped, Event, Failure, Token};
 use commipc_protocol::wire::{Control as _, FrameType, Hop, JoinChallenge, Message, Open};
-use commipc_protocol::{FaultCode, Input, Limits, Machine as _, Output, Refusal, TimerReason, Transport, hub};
+use commipc_protocol::{FaultCode, Input, Limits, Machine as _, Misuse, Output, Refusal, TimerReason, Transport, hub};
 use support::{World, name, outgoing, payload};
 
 fn key(number: u8) -> Secret {
@@ -464,4 +464,37 @@ fn a_credential_protects_so_many_channels() {
     world.command(0, Command::Unprotect { token: Token(4), channel: name("x") });
     world.expect_done(0, 4);
     world.protect(0, "z", &key(1), 5);
+}
+
+/// The owner is told that its time is over; the hub has done it, and says so later.
+#[test]
+fn s23_d10_what_an_owner_is_told_too_late_holds_all_the_same() {
+    let mut world = World::ready(&["owner", "member"]);
+    world.open(0, "ch");
+    world.provide(0, 5, "ch", "ev");
+    let asked_in_vain = |world: &mut World, token: u64, command: Command| {
+        let mut now = world.now;
+        world.clients[0].handle_input(now, Input::Command(command));
+        now.mono = now.mono + Limits::default().registration;
+        world.clients[0].handle_input(now, Input::Timeout);
+        world.now = now;
+        world.take_events(0);
+        let late = Failure::Local(Misuse::Deadline);
+        let told = world.next(0);
+        assert!(matches!(told, Event::Done { token: got, result: Err(why) } if got == Token(token) && why == late));
+        world.run();
+        assert!(world.events[0].is_empty(), "it ends once");
+    };
+    let salt = ChannelSalt { kdf: Kdf::Key, salt: [1; 16], iterations: 0 };
+    let master = support::master(&key(1), salt);
+    asked_in_vain(&mut world, 7, Command::Protect { token: Token(7), channel: name("ch"), salt, master });
+    world.join(1, "ch", &key(1));
+    assert_eq!(call(&mut world, 1, 0, b"signed").unwrap(), b"signed");
+    assert_eq!(call(&mut world, 0, 0, b"its own").unwrap(), b"its own");
+    asked_in_vain(&mut world, 8, Command::Unprotect { token: Token(8), channel: name("ch") });
+    assert_eq!(world.expect_closed(1, "ch"), Refusal::Rekeyed);
+    world.open(1, "ch");
+    assert_eq!(call(&mut world, 1, 0, b"open").unwrap(), b"open");
+    assert_eq!(call(&mut world, 0, 0, b"its own").unwrap(), b"its own");
+    world.protect(0, "ch", &key(2), 2);
 }

@@ -549,3 +549,21 @@ fn d14_whoever_owns_a_channel_that_had_a_password_can_protect_it() {
         world.join(0, "vault", &Secret::key([2; 32]));
     }
 }
+
+/// Nothing was lost before: it is the first connection.
+#[test]
+fn what_is_opened_while_the_first_connection_is_made_is_opened_when_it_stands() {
+    let clients = vec![lasting("early", Reconnect::default())];
+    let mut world = World::with(hub(Limits::default()), clients);
+    world.hold_dials = true;
+    world.command(0, Command::Connect);
+    let open = Command::Open { token: Token(1), channel: name("math"), access: Access::default() };
+    world.command(0, open);
+    world.command(0, Command::Listen { token: Token(2), channel: name("math"), event: None });
+    assert!(world.events[0].is_empty());
+    world.release_dials();
+    assert!(matches!(world.next(0), Event::Ready(_)));
+    world.expect_done(0, 1);
+    world.expect_done(0, 2);
+    assert!(world.events[0].is_empty(), "nothing has come back: {:?}", world.events[0]);
+}

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
-use commipc_protocol::hub::{self, Command, Event, HubConfig, StoredChannel, StoredHub, SystemPassword};
+use commipc_protocol::hub::{
+    self, Command, Counters, Event, HubConfig, Load, StoredChannel, StoredHub, SystemPassword,
+};
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed};
 use zeroize::Zeroizing;
 
@@ -388,6 +390,18 @@ impl Hub {
         &self.handle.hub.id
     }
 
+    /// What the hub holds at the moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.handle.driver.look(hub::Hub::load)
+    }
+
+    /// What the hub has done since it started.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.handle.driver.look(hub::Hub::counters)
+    }
+
     /// Who may connect from now on. Connections that stand are not touched.
     ///
     /// # Errors
@@ -445,6 +459,7 @@ impl Hub {
     /// May be dropped and called again at any time.
     pub async fn stopped(&self) {
         poll_fn(|cx| self.handle.driver.sink().poll_stopped(cx)).await;
+        self.handle.driver.listeners_closed().await;
     }
 }
 

@@ -36,7 +36,9 @@ pub use client::{
 };
 pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
 pub use commipc_protocol::client::{Away, Failure, Payload, Reconnect, Unrestored, Welcome};
-pub use commipc_protocol::hub::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
+pub use commipc_protocol::hub::{
+    Counters as HubCounters, ERRORS_CHANNEL, LOGS_CHANNEL, Load as HubLoad, SYSTEM_CHANNEL,
+};
 pub use commipc_protocol::{
     Address, AfterGrace, ChannelName, ClientId, CloseReason, Code, CredentialId, EventName, Fault, FaultCode, HubId,
     Instant, Limits, LinkEnd, Misuse, NameError, OwnerPolicy, Peer, Refusal, Transport as TransportKind, UnixMillis,

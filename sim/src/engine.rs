@@ -535,7 +535,7 @@ impl<M: Machine> Engine<M> {
     fn feed_quietly(&mut self, index: usize, input: Input<M::Command>, why: &str, witness: &mut impl Witness<M>) {
         let at = self.now();
         let Some(node) = self.nodes.get_mut(index) else { return };
-        if node.undrained > 0 || node.deadline().is_some_and(|deadline| deadline <= at) {
+        if node.undrained > 0 || node.is_due(at) {
             return;
         }
         witness.saw(at, Self::id(index), Sight::Fed(&input));

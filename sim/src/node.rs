@@ -101,6 +101,8 @@ pub(crate) struct Node<M: Machine> {
     pub(crate) spinning: bool,
     /// Its process is dead: nobody can dial it.
     pub(crate) down: bool,
+    /// The latest that its monotonic clock has shown to its machine.
+    newest: Instant,
 }
 
 impl<M: Machine> Node<M> {
@@ -122,6 +124,7 @@ impl<M: Machine> Node<M> {
             spins: 0,
             spinning: false,
             down: false,
+            newest: Instant::ZERO,
         }
     }
 
@@ -133,12 +136,20 @@ impl<M: Machine> Node<M> {
         (self.undrained, self.timer, self.fed_for, self.spins, self.spinning) = (0, None, None, 0, false);
         // What was planned for the machine that is gone does not count any more.
         self.timer_serial += 1;
-        self.down = true;
+        (self.down, self.newest) = (true, Instant::ZERO);
     }
 
-    /// Both clocks of this node when the world's shows `at`.
-    pub(crate) fn now(&self, at: Instant) -> Now {
-        Now { mono: at + Duration::from_nanos(self.clocks.mono), wall: wall_clock(at, self.clocks.wall) }
+    /// Both clocks of this node when the world's shows `at`, as its machine is told.
+    pub(crate) fn now(&mut self, at: Instant) -> Now {
+        let mono = at + Duration::from_nanos(self.clocks.mono);
+        self.newest = self.newest.max(mono);
+        Now { mono, wall: wall_clock(at, self.clocks.wall) }
+    }
+
+    /// Whether the machine may do what its deadline is for. A clock that runs backwards does not undo what it has shown.
+    pub(crate) fn is_due(&mut self, at: Instant) -> bool {
+        let newest = self.now(at).mono.max(self.newest);
+        self.machine.poll_timeout().is_some_and(|deadline| deadline.at <= newest)
     }
 
     /// When the machine next wants a timeout, by the world's clock.

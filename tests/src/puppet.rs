@@ -1,5 +1,6 @@
 //! One role of a play between processes, on any adapter: `puppet tokio hub tcp://127.0.0.1:0`. It says one line when it is
-//! ready, a consumer one more when it is done, and it ends with its standard input.
+//! ready, a consumer one more when it is done, and it ends with its standard input. A `child` speaks with its hub over standard
+//! input and output, and says nothing else there.
 #![expect(clippy::print_stdout, reason = "it is a program")]
 #![expect(clippy::unwrap_used, reason = "what goes wrong fails the test that started it")]
 
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use commipc_blocking::Wait as _;
 use commipc_tokio::{
-    Away, CallError, Channel, ClientBuilder, Fault, FaultCode, HubBuilder, OwnerPolicy, Reconnect, Request, Secret,
+    Away, CallError, Channel, ClientBuilder, Connection, Fault, FaultCode, HubBuilder, OwnerPolicy, Reconnect, Request,
+    Secret,
 };
 
 /// All of a play share a key, so that no files have to be carried about.
@@ -32,16 +34,19 @@ const LOADED: Duration = Duration::from_secs(2);
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [adapter, role, url, rest @ ..] = &arguments[..] else { panic!("puppet ADAPTER ROLE URL [ROUNDS]") };
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
-    });
+    if role != "child" {
+        std::thread::spawn(|| {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            std::process::exit(0);
+        });
+    }
     let rounds = rest.first().map_or(0, |rounds| rounds.parse().unwrap());
     let client = || reconnecting(client(adapter, url));
     let play: Pin<Box<dyn Future<Output = ()>>> = match &role[..] {
         "hub" => Box::pin(be_hub(hub(adapter).listen(url))),
         "provider" => Box::pin(be_provider(client().id("provider"))),
         "consumer" => Box::pin(be_consumer(client().id("consumer"), rounds)),
+        "child" => Box::pin(be_child(self::client(adapter, url).id("child"))),
         "bench" => Box::pin(bench(client().id("consumer"))),
         other => panic!("no role '{other}'"),
     };
@@ -85,6 +90,15 @@ async fn be_hub(hub: HubBuilder) {
     let hub = hub.await.unwrap();
     println!("{}", hub.urls()[0]);
     hub.stopped().await;
+}
+
+/// Doubles numbers, for whoever has started it.
+async fn be_child(client: ClientBuilder) {
+    let (input, output) = (smol::Unblock::new(std::io::stdin()), smol::Unblock::new(std::io::stdout()));
+    let client = client.over(Connection::over_halves(input, output)).await.unwrap();
+    let math = client.open("math").await.unwrap();
+    let _double = math.provide("double", async |number: Request<u64>| Ok::<_, Fault>(2 * *number)).await.unwrap();
+    client.closed().await;
 }
 
 /// Refuses to do the same thing twice.

@@ -250,6 +250,8 @@ impl Client {
         let failure = refusal.map_or(Failure::RefusedCode(code), Failure::Refused);
         if route & ROUTE_BY_HUB != 0 {
             self.end_request(route, None, failure);
+        } else if refusal == Some(Refusal::Deadline) && self.is_timed(Key::from_bits(route)) {
+            // How long a caller waits its own clock decides: that of the hub may have begun a little earlier.
         } else if let Some(mut pending) = self.end_call(Key::from_bits(route)) {
             // On a protected channel the hub's word is no proof that the provider has not seen the call.
             let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.reference.is_some();
@@ -265,6 +267,11 @@ impl Client {
             self.event(Event::Dropped(Dropped::EndedRoute));
         }
         Ok(())
+    }
+
+    /// Whether the deadline of a call of ours still runs.
+    fn is_timed(&self, key: Key) -> bool {
+        self.calls.get(key).is_some_and(|pending| pending.deadline.is_some())
     }
 
     /// The link is gone. With `comes_back`, calls that may be made again wait for the next one.

@@ -132,7 +132,7 @@ pub(super) enum Control {
     Stand(Token),
     /// Undoes something that is forgotten already.
     Undo(Token),
-    /// Was given up: what is granted all the same is given back.
+    /// Was given up: what is granted all the same is given back, and what an owner changed all the same holds.
     Late(Option<Late>),
 }
 
@@ -140,6 +140,7 @@ pub(super) enum Control {
 #[derive(Debug)]
 pub(super) enum Late {
     Open(ChannelIx),
+    Owned(ChannelIx, Owned),
     Stand(Standing),
 }
 

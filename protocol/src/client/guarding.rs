@@ -428,33 +428,29 @@ impl Client {
         self.outbox.push(&mut self.pool, kind, |to| bytes::BufMut::put_slice(to, &out));
     }
 
-    /// The hub has done, or refused, what an owner asked for.
-    pub(super) fn owned_ended(&mut self, token: Token, ix: ChannelIx, owned: Owned, result: Result<(), Failure>) {
+    /// The hub has done what an owner asked for.
+    pub(super) fn owner_did(&mut self, ix: ChannelIx, owned: Owned) {
         let own = (self.id.clone(), self.instance);
         let hash = self.channels.hash();
-        if result.is_ok()
-            && let Some(channel) = self.channels.get_mut(ix)
-        {
-            // Left meanwhile: what the hub has done stays known, but keys are for members.
-            let is_open = matches!(channel.state, State::Open(_));
-            let guarded = &mut channel.guarded;
-            match owned {
-                Owned::Protect { epoch, salt, keys } => {
-                    guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
-                    (guarded.last_epoch, guarded.proved) = (epoch, Some((epoch, salt)));
-                    if is_open {
-                        guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
-                    }
+        let Some(channel) = self.channels.get_mut(ix) else { return };
+        // Left meanwhile: what the hub has done stays known, but keys are for members.
+        let is_open = matches!(channel.state, State::Open(_));
+        let guarded = &mut channel.guarded;
+        match owned {
+            Owned::Protect { epoch, salt, keys } => {
+                guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
+                (guarded.last_epoch, guarded.proved) = (epoch, Some((epoch, salt)));
+                if is_open {
+                    guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
                 }
-                Owned::Unprotect { epoch } => {
-                    (guarded.last_epoch, guarded.seal, guarded.record) = (epoch, None, None);
-                }
-                Owned::Reclaim => guarded.owns = is_open,
-                // Our own membership ended with everybody's, and was told.
-                Owned::Terminate => {}
             }
+            Owned::Unprotect { epoch } => {
+                (guarded.last_epoch, guarded.seal, guarded.record) = (epoch, None, None);
+            }
+            Owned::Reclaim => guarded.owns = is_open,
+            // Our own membership ended with everybody's, and was told.
+            Owned::Terminate => {}
         }
-        self.done(token, result);
     }
 
     pub(super) fn handle_offer(&mut self, frame: &Frame) -> Result<(), Violation> {

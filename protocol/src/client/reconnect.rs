@@ -119,9 +119,8 @@ impl Client {
     /// The connection stands: again, if it was said to be away.
     pub(super) fn stands(&mut self) {
         (self.tries.since, self.tries.claims, self.tries.stood) = (Some(self.now.mono), 0, true);
-        if core::mem::take(&mut self.tries.told) {
-            self.restore_channels();
-        }
+        let again = core::mem::take(&mut self.tries.told);
+        self.restore_channels(again);
         self.unpark();
     }
 

@@ -259,10 +259,15 @@ impl Client {
                 self.done(token, result);
             }
             Control::Undo(token) => self.done(token, result),
-            Control::Owned(token, ix, owned) => self.owned_ended(token, ix, owned, result),
+            Control::Owned(token, ix, owned) => {
+                if result.is_ok() {
+                    self.owner_did(ix, owned);
+                }
+                self.done(token, result);
+            }
             Control::Reclaim(ix) => self.reclaimed(ix, result),
             Control::Standing(ix, standing, tokens) => self.standing_restored(ix, &standing, tokens, result),
-            Control::Late(Some(late)) if result.is_ok() => self.give_back(late),
+            Control::Late(Some(late)) if result.is_ok() => self.granted_late(late),
             Control::Late(_) => {}
         }
     }
@@ -288,15 +293,19 @@ impl Client {
     /// The hub takes too long: whoever waits is told so.
     pub(super) fn control_expired(&mut self, id: u64) {
         let Some((control, _)) = self.controls.remove(&id) else { return };
+        let deadline = Failure::Local(Misuse::Deadline);
         let late = match &control {
             Control::Open(ix) => Some(Late::Open(*ix)),
             Control::Stand(token) => self.channels.standing.get(token).cloned().map(Late::Stand),
-            // Whether an owner's change took place shows when the channel is opened again.
             Control::Owned(..) | Control::Undo(_) | Control::Late(_) | Control::Reclaim(_) => None,
             Control::Standing(_, standing, _) => Some(Late::Stand(standing.clone())),
         };
+        if let Control::Owned(token, ix, owned) = control {
+            self.controls.insert(id, (Control::Late(Some(Late::Owned(ix, owned))), None));
+            return self.done(token, Err(deadline));
+        }
         self.controls.insert(id, (Control::Late(late), None));
-        self.control_ended(control, Err(Failure::Local(Misuse::Deadline)));
+        self.control_ended(control, Err(deadline));
     }
 
     /// Leaves a channel that the application does not get to see.
@@ -332,8 +341,8 @@ impl Client {
         }
     }
 
-    /// Undoes what the hub granted too late, unless it was asked for anew.
-    fn give_back(&mut self, late: Late) {
+    /// Undoes what the hub granted too late, unless it was asked for anew. What an owner has changed is changed.
+    fn granted_late(&mut self, late: Late) {
         match late {
             Late::Open(ix) => {
                 let closed = |it: &super::channels::Channel| matches!(it.state, State::Closed | State::Lost { .. });
@@ -341,6 +350,7 @@ impl Client {
                     self.leave_again(ix);
                 }
             }
+            Late::Owned(ix, owned) => self.owner_did(ix, owned),
             Late::Stand(standing) => {
                 if !self.channels.is_wanted(&standing) {
                     self.tell_undone(Control::Late(None), standing);
@@ -398,7 +408,7 @@ impl Client {
         self.control_ids
     }
 
-    fn check_ready(&self) -> Result<(), Misuse> {
+    pub(super) fn check_ready(&self) -> Result<(), Misuse> {
         match &self.phase {
             super::Phase::Ready(_) => Ok(()),
             super::Phase::Idle

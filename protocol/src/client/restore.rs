@@ -95,10 +95,10 @@ impl Client {
         }
     }
 
-    /// The connection stands again.
-    pub(super) fn restore_channels(&mut self) {
+    /// The connection stands: again, or for the first time, and then only what was asked for meanwhile is opened.
+    pub(super) fn restore_channels(&mut self, again: bool) {
         let lost: Vec<ChannelIx> = self.channels.indices().filter(|ix| self.channels.is_lost(*ix)).collect();
-        self.progress = Some(Progress { done: 0, of: lost.len() });
+        self.progress = again.then_some(Progress { done: 0, of: lost.len() });
         if lost.is_empty() {
             self.progressed(0);
         }
@@ -151,9 +151,9 @@ impl Client {
 
     /// The hub has said whether a channel is ours again.
     pub(super) fn reclaimed(&mut self, ix: ChannelIx, result: Result<(), Failure>) {
-        // It has ended meanwhile, and that was told.
+        // It has ended meanwhile, and that was told; or everything ends with the connection.
         let ended = |channel: &super::channels::Channel| !channel.coming_back.running;
-        if self.channels.get(ix).is_none_or(ended) {
+        if self.channels.get(ix).is_none_or(ended) || self.check_ready().is_err() {
             return;
         }
         if let Some(channel) = self.channels.get_mut(ix) {

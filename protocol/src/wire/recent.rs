@@ -8,6 +8,9 @@ use super::cbor::Malformed;
 use super::message::{Flags, Header, Kind, Message, Opening};
 use crate::names::Name;
 
+/// What begins with more bytes, which only long names do, is read each time: what is kept of a link is not counted.
+const KEPT: usize = 256;
+
 /// How the last message of a peer began. Its memory is used again for the next that begins otherwise.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
@@ -80,6 +83,10 @@ impl Begun {
 
     /// Makes this what a header begins with.
     pub(crate) fn set(&mut self, header: &Header<'_>, bytes: &[u8]) {
+        self.said = None;
+        if bytes.len() > KEPT {
+            return;
+        }
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
         self.names.clear();
@@ -177,5 +184,22 @@ mod tests {
             recent.keep(known, None);
         }
         assert_eq!(known_before, others.len() + 1, "each at the second time, and the one like the first at once");
+    }
+
+    #[test]
+    fn what_long_names_begin_with_is_read_each_time_and_not_kept() {
+        let long = "n".repeat(128);
+        let header = Header { channel: name(&long), event: name(&long), ..call() };
+        let bytes = encoded(&header);
+        let mut recent = Recent::default();
+        for _ in 0..3 {
+            let (known, mut spare) = (recent.take(), recent.take_spare());
+            let (message, opening) = known.read(&bytes).unwrap();
+            assert_eq!(message, Message::parse(&bytes).unwrap());
+            spare.set(&message.header, opening.expect("it is not known"));
+            recent.keep(known, Some(spare));
+        }
+        let kept = [&recent.last, &recent.spare].map(|begun| begun.bytes.capacity() + begun.names.capacity());
+        assert_eq!(kept, [0, 0]);
     }
 }

@@ -13,6 +13,7 @@ mod deceit;
 mod disk;
 pub mod ended;
 pub mod net;
+pub mod pieces;
 pub mod recorded;
 
 use std::collections::{BTreeMap, VecDeque};

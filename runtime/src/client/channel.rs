@@ -105,7 +105,7 @@ impl Channel {
     ///
     /// Provided once more by the same client, the event goes to the newer handler from then on. Requests that the older one
     /// has begun, or that wait for it, are still its own and end as they would have; its [`Provider`](crate::Provider)
-    /// stands for nothing any more, and dropping that withdraws nothing.
+    /// stands for nothing any more, and dropping that withdraws nothing. So it is also where the newer one then fails.
     ///
     /// # Errors
     /// When the name is none, somebody else provides the event, or the connection is gone.

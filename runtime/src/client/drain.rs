@@ -123,7 +123,8 @@ impl Client {
     /// What runs are own calls, streams and messages, and requests to own providers; while such requests are handled, their
     /// handlers may still call, send and broadcast. What is not finished after `within` is cut off: own calls end with
     /// [`Misuse::Closed`], handlers are dropped where they wait, and their callers are told
-    /// [`Refusal::ProviderGone`](crate::Refusal::ProviderGone).
+    /// [`Refusal::ProviderGone`](crate::Refusal::ProviderGone). What was heard and is not handled yet is not waited for here:
+    /// [`Subscription::finished`](crate::Subscription::finished) does that.
     ///
     /// # Errors
     /// When something had to be cut off, or the connection was lost before.

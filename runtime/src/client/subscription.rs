@@ -121,10 +121,10 @@ where
         let Self { runtime, listen, handler, concurrency } = self;
         PendingHandling(Box::pin(async move {
             let listener = listen.await?;
-            let ended = Arc::<Ended>::default();
+            let (subscription, running) = Subscription::new();
             let places = (concurrency > 1).then(|| Places::new(Arc::clone(&runtime), concurrency));
-            runtime.spawn(Box::pin(run(listener, handler, places, Arc::clone(&ended))));
-            Ok(Subscription { ended: Some(ended) })
+            runtime.spawn(Box::pin(run(listener, handler, places, running)));
+            Ok(subscription)
         }))
     }
 }
@@ -174,9 +174,9 @@ impl Places {
         free.0 == 0
     }
 
-    fn run(&self, future: BoxFuture<'static, ()>) {
+    fn run(&self, future: BoxFuture<'static, ()>, running: &Arc<Running>) {
         lock(&self.free).0 -= 1;
-        let place = Place(Arc::clone(&self.free));
+        let place = (Place(Arc::clone(&self.free)), Arc::clone(running));
         self.runtime.spawn(Box::pin(async move {
             note(handle(future).await);
             drop(place);
@@ -198,15 +198,30 @@ impl Drop for Place {
     }
 }
 
-async fn run<T, F, Fut>(mut listener: Listener<T>, mut handler: F, places: Option<Places>, ended: Arc<Ended>)
+/// What a subscription and its tasks share.
+struct Running {
+    /// Nobody wants the handler to be called any more.
+    ended: Arc<Ended>,
+    /// It is called no more, and nothing of what it returned runs.
+    over: Arc<Ended>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.over.end();
+    }
+}
+
+async fn run<T, F, Fut>(mut listener: Listener<T>, mut handler: F, places: Option<Places>, running: Running)
 where
     F: FnMut(Message<T>) -> Fut + Send,
     Fut: Future<Output = ()> + Send + 'static,
 {
+    let running = Arc::new(running);
     let mut handled = 0;
     loop {
         let next = poll_fn(|cx| {
-            if ended.poll(cx) {
+            if running.ended.poll(cx) {
                 Poll::Ready(None)
             } else if places.as_ref().is_some_and(|places| places.are_full(cx)) {
                 Poll::Pending
@@ -216,7 +231,7 @@ where
         });
         let Some(message) = next.await else { return };
         match (start(&mut handler, message), &places) {
-            (Some(future), Some(places)) => places.run(future),
+            (Some(future), Some(places)) => places.run(future, &running),
             (Some(future), None) => note(handle(future).await),
             (None, _) => note(false),
         }
@@ -253,10 +268,9 @@ where
     F: FnMut(T) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let ended = Arc::<Ended>::default();
-    let subscription = Subscription { ended: Some(Arc::clone(&ended)) };
+    let (subscription, running) = Subscription::new();
     runtime.spawn(Box::pin(async move {
-        while let Some(thing) = poll_fn(|cx| if ended.poll(cx) { Poll::Ready(None) } else { next(cx) }).await {
+        while let Some(thing) = poll_fn(|cx| if running.ended.poll(cx) { Poll::Ready(None) } else { next(cx) }).await {
             match start(&mut handler, thing) {
                 Some(future) => note(handle(future).await),
                 None => note(false),
@@ -295,9 +309,25 @@ async fn give_way() {
 #[must_use = "a handler is called no more when its subscription is dropped; keep it, or detach() it"]
 pub struct Subscription {
     ended: Option<Arc<Ended>>,
+    over: Arc<Ended>,
 }
 
 impl Subscription {
+    fn new() -> (Self, Running) {
+        let (ended, over) = (Arc::<Ended>::default(), Arc::<Ended>::default());
+        let running = Running { ended: Arc::clone(&ended), over: Arc::clone(&over) };
+        (Self { ended: Some(ended), over }, running)
+    }
+
+    /// Waits until nothing more comes and all that came is handled: after the channel or the connection has ended, as by
+    /// [`Client::drain`](crate::Client::drain), which does not wait for what was heard.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the handler is called no more, as with the subscription itself.
+    pub async fn finished(self) {
+        poll_fn(|cx| if self.over.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
     /// Goes on for as long as the connection stands, and keeps the connection and the channel open for that.
     pub fn detach(mut self) {
         self.ended = None;

@@ -20,14 +20,36 @@ use crate::sync::lock;
 #[derive(Default)]
 pub(super) struct Accepting {
     over: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
+    loops: Mutex<Loops>,
+}
+
+#[derive(Default)]
+struct Loops {
+    /// Listeners that are open.
+    count: usize,
+    /// Of the loops, which are to end.
+    wakers: Vec<Waker>,
+    /// Of those who wait until the last one has ended.
+    waiting: Vec<Waker>,
 }
 
 impl Accepting {
     pub(super) fn stop(&self) {
         self.over.store(true, Ordering::Release);
-        let wakers = mem::take(&mut *lock(&self.wakers));
+        let wakers = mem::take(&mut lock(&self.loops).wakers);
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when every listener is closed.
+    pub(super) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut loops = lock(&self.loops);
+        if loops.count == 0 {
+            return Poll::Ready(());
+        }
+        if !loops.waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            loops.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     fn is_over(&self) -> bool {
@@ -37,12 +59,35 @@ impl Accepting {
 
 /// Takes connections from one listener.
 pub(super) struct AcceptLoop<M: Machine, S> {
-    driver: Arc<Driver<M, S>>,
     acceptor: Box<dyn Acceptor>,
     registered: bool,
     failures: u32,
     warned: Option<Instant>,
     pause: Option<BoxFuture<'static, ()>>,
+    driver: Arc<Driver<M, S>>,
+    /// Goes last, when the listener is closed.
+    _counted: Counted<M, S>,
+}
+
+/// One of the loops of a driver.
+struct Counted<M: Machine, S>(Arc<Driver<M, S>>);
+
+impl<M: Machine, S> Counted<M, S> {
+    fn new(driver: &Arc<Driver<M, S>>) -> Self {
+        lock(&driver.accepting.loops).count += 1;
+        Self(Arc::clone(driver))
+    }
+}
+
+impl<M: Machine, S> Drop for Counted<M, S> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut loops = lock(&self.0.accepting.loops);
+            loops.count -= 1;
+            if loops.count == 0 { mem::take(&mut loops.waiting) } else { Vec::new() }
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
 }
 
 /// Connections taken in one poll, before other tasks get their turn.
@@ -62,7 +107,8 @@ where
     S: Sink<M>,
 {
     pub(super) fn new(driver: Arc<Driver<M, S>>, acceptor: Box<dyn Acceptor>) -> Self {
-        Self { driver, acceptor, registered: false, failures: 0, warned: None, pause: None }
+        let counted = Counted::new(&driver);
+        Self { acceptor, registered: false, failures: 0, warned: None, pause: None, driver, _counted: counted }
     }
 
     fn failed(&mut self, error: &io::Error) {
@@ -105,7 +151,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         if !mem::replace(&mut this.registered, true) {
-            lock(&this.driver.accepting.wakers).push(cx.waker().clone());
+            lock(&this.driver.accepting.loops).wakers.push(cx.waker().clone());
         }
         for _ in 0..ACCEPTS {
             if this.driver.accepting.is_over() {

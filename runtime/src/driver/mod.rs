@@ -161,6 +161,16 @@ where
         self.accepting.stop();
     }
 
+    /// Asks the machine something.
+    pub(crate) fn look<T>(&self, ask: impl FnOnce(&M) -> T) -> T {
+        ask(&lock(&self.core).machine)
+    }
+
+    /// Waits until every listener is closed: another hub may have its place.
+    pub(crate) async fn listeners_closed(&self) {
+        poll_fn(|cx| self.accepting.poll_closed(cx)).await;
+    }
+
     /// Ends the timer's task. The machine still answers commands.
     pub(crate) fn stop(&self) {
         let waker = lock(&self.core).stop();

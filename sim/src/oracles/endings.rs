@@ -147,7 +147,10 @@ impl<R: Copy + Ord + Debug> Endings<R> {
         let Some(call) = self.calls.remove(&(node, *token)) else { return Ok(()) };
         ensure(at <= call.deadline + LATE, || format!("{token:?} of {node:?} outlived its deadline: {call:?}"))?;
         let Err(CallFailure::Failed { failure, .. }) = result else { return Ok(()) };
-        if ![Failure::Local(Misuse::Deadline), Failure::Refused(Refusal::Deadline)].contains(failure) {
+        ensure(*failure != Failure::Refused(Refusal::Deadline), || {
+            format!("{token:?} of {node:?} was ended by the clock of its hub: {call:?}")
+        })?;
+        if *failure != Failure::Local(Misuse::Deadline) {
             return Ok(());
         }
         let early = at + OLDEST_READING < call.deadline;

@@ -253,7 +253,9 @@ impl Belief {
                 return Some(channel);
             }
             Asked::Provide { place, opening } => {
-                if self.is_of(&place.0, opening) {
+                // One that was asked for since stands in its place, or nothing does.
+                let replaced = |asked: &Asked| matches!(asked, Asked::Provide { place: other, .. } if *other == place);
+                if self.is_of(&place.0, opening) && !self.asked.values().any(replaced) {
                     self.provided.insert(place, token);
                 }
             }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use commipc_runtime::{Fault, FaultCode, Request};
 use smol::stream;
@@ -61,6 +62,13 @@ async fn capture_and_verify(scene: Scene) {
     assert_eq!(heard.next().await.unwrap().as_str(), "from the member");
     vault.broadcast("news", "from the owner").await.unwrap();
     assert_eq!(news.next().await.unwrap().as_str(), "from the owner");
+    // Ten seconds after a broadcast a member tells again how many there were, for those who have missed the last one.
+    for _ in 0..300 {
+        if frames.lock().unwrap().iter().filter(|frame| frame.kind() == 41).count() >= 2 {
+            break;
+        }
+        smol::Timer::after(Duration::from_millis(100)).await;
+    }
     member.close().await;
 
     let frames = std::mem::take(&mut *frames.lock().unwrap());
@@ -80,6 +88,7 @@ fn verify_all(capture: &Path, frames: Vec<Frame>) {
         ("item", 3),
         ("end", 1),
         ("cancel", 1),
+        ("beacon", 2),
     ] {
         assert!(count(kind) >= least, "{kind}: {counts:?}");
     }

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use commipc_runtime::{Away, CallError, ConnectionState, Fault, Reconnect, Request, Secret};
+use commipc_runtime::memory::memory_pair;
+use commipc_runtime::{Away, CallError, Connection, ConnectionState, Fault, Reconnect, Request, Secret};
 
 use crate::scene::{ASYNC_STD, Adapter, BLOCKING, KEY, SMOL, Scene, TOKIO, Transport, make, run};
 
@@ -70,6 +71,42 @@ async fn everybody_calls_everybody(scene: &Scene, name: &str) {
 
 crate::scene::over_all! {
     s71_a_client_comes_back_after_its_hub_is_killed,
+}
+
+#[test]
+fn a_child_provides_over_its_standard_input_and_output() {
+    for (name, adapter) in ADAPTERS {
+        run(adapter, Transport::Tcp, |scene| calls_a_child(scene, name));
+    }
+}
+
+async fn calls_a_child(scene: Scene, name: &str) {
+    let hub = scene.bare_hub().listen_nowhere().secret(Secret::key(KEY)).await.unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_puppet"));
+    command.args([name, "child", "tcp://nowhere:1"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (reads, writes) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
+    hub.attach(Connection::over_halves(smol::Unblock::new(reads), smol::Unblock::new(writes)));
+    let (ours, theirs) = memory_pair();
+    hub.attach(theirs);
+    let client = scene.bare_client("tcp://nowhere:1").secret(Secret::key(KEY)).over(ours).await.unwrap();
+    let math = client.open("math").await.unwrap();
+    let started = Instant::now();
+    let doubled = loop {
+        match math.call::<u64>("double", &21).await {
+            Ok(doubled) => break doubled,
+            Err(error) => assert!(error.code().0 == 300 && started.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        smol::Timer::after(Duration::from_millis(5)).await;
+    };
+    assert_eq!((doubled, hub.load().clients), (42, 2));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while hub.load().clients > 1 {
+        assert!(started.elapsed() < Duration::from_secs(90), "{:?}", hub.load());
+        smol::Timer::after(Duration::from_millis(5)).await;
+    }
+    assert_eq!(math.call::<u64>("double", &21).await.unwrap_err().code().0, 300, "nobody provides it");
 }
 
 /// `kill -9`: nothing is said, nothing is stored, and the next hub knows nobody.
@@ -137,6 +174,7 @@ fn rounds() -> u64 {
 const GROWTH: u64 = 16 << 10;
 
 fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: &str) {
+    let names = [hub, provider, consumer];
     let (mut hub, url) = Puppet::start(hub, "hub", "tcp://127.0.0.1:0", None);
     let proxy = Proxy::start(&url);
     let (mut provider, _) = Puppet::start(provider, "provider", &proxy.url, None);
@@ -149,8 +187,11 @@ fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: 
     let numbers: Vec<u64> = told.split(' ').filter_map(|word| word.parse().ok()).collect();
     let [answered, failed, wrong] = numbers[..] else { panic!("the consumer says '{told}'") };
     let seen = proxy.seen();
+    println!("hub {}, provider {}, consumer {}: {told}; cuts, stalls, splits {seen:?}", names[0], names[1], names[2]);
     assert_eq!(answered + failed, rounds() * 21, "every call and every stream has ended, once: {told}; {seen:?}");
     assert_eq!(wrong, 0, "nothing was done twice or answered wrongly: {told}; {seen:?}");
+    // There is about one cut a round, on either side of the hub, and it ends all that is asked at the time: between a half
+    // and three quarters are answered. When hardly anything is, connections do not come back.
     assert!(answered >= rounds() * 21 / 4, "many are answered: {told}; {seen:?}");
     assert!(seen.iter().all(|count| *count > 0), "it cut, stalled and split: {seen:?}");
 

@@ -13,6 +13,7 @@ over_all! {
     s16_a_client_with_a_secret_refuses_a_hub_that_asks_for_none,
     a_password_and_no_authentication_work_too,
     one_hub_listens_in_several_places,
+    a_hub_that_has_stopped_leaves_its_place_to_the_next,
     nobody_listens,
 }
 
@@ -155,4 +156,22 @@ async fn nobody_listens(scene: Scene) {
     assert!(matches!(how, LinkEnd::Refused | LinkEnd::Unreachable), "{how:?}");
     let error = scene.bare_client("http://localhost").await.unwrap_err().to_string();
     assert!(error.contains("unix:/path"), "{error}");
+}
+
+async fn a_hub_that_has_stopped_leaves_its_place_to_the_next(scene: Scene) {
+    let mut hub = scene.hub().await.unwrap();
+    let url = hub.urls()[0].clone();
+    for round in 0..30 {
+        let client = scene.client(&hub, "client").await.unwrap();
+        // With a connection and without, and by either way to end.
+        if round % 2 == 0 {
+            client.close().await;
+        }
+        if round % 3 == 0 {
+            hub.drain(std::time::Duration::from_secs(10)).await.unwrap();
+        } else {
+            hub.shutdown().await;
+        }
+        hub = scene.hub_at(&url).await.unwrap();
+    }
 }

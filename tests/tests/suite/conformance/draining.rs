@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use commipc_runtime::{
     Away, CallError, CloseReason, ConnectionState, DEFAULT_DEADLINE, DrainError, Failure, Fault, FaultCode,
-    ListenError, Misuse, PendingCall, Provider, Reconnect, Refusal, Request,
+    ListenError, Message, Misuse, PendingCall, Provider, Reconnect, Refusal, Request,
 };
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::stream::{self, StreamExt as _};
@@ -15,6 +15,7 @@ use crate::scene::{Cast, Scene, Watched, make, over_all, watch};
 over_all! {
     s86_a_client_finishes_what_it_asked_and_says_goodbye,
     s86_a_client_finishes_what_it_works_on,
+    s86_what_was_heard_before_a_drain_is_handled,
     s86_a_provider_finishes_what_it_works_on_and_its_client_stays,
     s86_a_hub_finishes_what_runs_and_the_next_one_goes_on,
     s86_what_is_sent_is_finished_too,
@@ -102,6 +103,40 @@ async fn s86_a_client_finishes_what_it_asked_and_says_goodbye(scene: Scene) {
     assert_eq!(consumer.closed().await, CloseReason::Local);
     assert_eq!(consumer.draining(), Some(0));
     assert_eq!(consumer.drain(LONG).await, Ok(()), "twice is no harm");
+}
+
+async fn s86_what_was_heard_before_a_drain_is_handled(scene: Scene) {
+    let cast = scene.cast().await;
+    for at_once in [1, 3] {
+        let listener = scene.client(&cast.hub, "listener").await.unwrap();
+        let math = listener.open("math").await.unwrap();
+        let (heard, hears) = unbounded();
+        let (open, opens) = unbounded::<()>();
+        let slow = move |message: Message<u32>| {
+            let (heard, opens) = (heard.clone(), opens.clone());
+            async move {
+                heard.send(*message).await.unwrap();
+                // Until it is closed.
+                let _ = opens.recv().await;
+                heard.send(*message).await.unwrap();
+            }
+        };
+        let handled = math.on("news", slow).concurrency(at_once).await.unwrap();
+        for number in 0..5 {
+            cast.provided.broadcast("news", &number).await.unwrap();
+        }
+        assert_eq!(hears.recv().await.unwrap(), 0);
+        // What comes on one connection comes in order: all five have come.
+        let _: Result<(), _> = math.call("nobody", &()).await;
+        assert_eq!(listener.drain(LONG).await, Ok(()));
+        let mut finished = std::pin::pin!(handled.finished());
+        assert!(smol::future::poll_once(&mut finished).await.is_none(), "it is at work");
+        open.close();
+        finished.await;
+        let mut all: Vec<u32> = std::iter::from_fn(|| hears.try_recv().ok()).collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 1, 2, 2, 3, 3, 4, 4]);
+    }
 }
 
 async fn s86_a_client_finishes_what_it_works_on(scene: Scene) {
