@@ -10,7 +10,7 @@ use commipc_tokio::{AfterGrace, OwnerPolicy};
 use crate::bench::{self, args::Bench};
 
 mod simulating;
-pub(crate) use simulating::{Replayed, Sim, SimReplay, SimRun, SimSelftest};
+pub(crate) use simulating::{Replayed, Sim, SimHunt, SimReplay, SimRun, SimSelftest, SimShrink};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -245,7 +245,7 @@ impl World {
     /// Keeps the conversation readable, and prints it when a test fails.
     #[must_use]
     pub fn talking(mut self) -> Self {
-        self.watch.trace.keep_lines();
+        self.watch.trace.keep_conversation();
         self
     }
 
@@ -431,6 +431,10 @@ impl World {
     #[must_use]
     pub fn failures(&self) -> &[Failure] {
         &self.watch.failures
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.watch.failures.is_empty()
     }
 
     /// Who dialled when, all clients together.

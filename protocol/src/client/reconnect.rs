@@ -121,6 +121,8 @@ impl Client {
         (self.tries.since, self.tries.claims, self.tries.stood) = (Some(self.now.mono), 0, true);
         if core::mem::take(&mut self.tries.told) {
             self.restore_channels();
+        } else {
+            self.open_waiting();
         }
         self.unpark();
     }

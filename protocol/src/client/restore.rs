@@ -107,6 +107,12 @@ impl Client {
         }
     }
 
+    /// The first connection stands: what was asked for while it was made is asked of the hub.
+    pub(super) fn open_waiting(&mut self) {
+        let waiting: Vec<ChannelIx> = self.channels.indices().filter(|ix| self.channels.is_lost(*ix)).collect();
+        waiting.into_iter().for_each(|ix| self.restore_channel(ix));
+    }
+
     pub(super) fn restore_channel(&mut self, ix: ChannelIx) {
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.timer = None;

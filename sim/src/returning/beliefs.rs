@@ -143,6 +143,8 @@ impl Belief {
             Command::Provide { token, channel, event, .. } => {
                 let (place, opening) = ((channel.clone(), event.clone()), self.opening(channel));
                 self.provided.remove(&place);
+                // Whatever becomes of this one, it has taken their place.
+                self.asked.retain(|_, asked| !matches!(asked, Asked::Provide { place: other, .. } if *other == place));
                 self.asked.insert(*token, Asked::Provide { place, opening });
             }
             Command::Withdraw { provider, .. } => {
