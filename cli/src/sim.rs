@@ -181,12 +181,17 @@ fn no_bugs() -> Failure {
 /// The record of a run in a profile, which a record says by itself.
 fn recorded(what: &Replayed, profile: Profile) -> Outcome<Source> {
     let source = source(what)?;
-    Ok(if profile == Profile::Any { source } else { Source::Choices(commipc_sim::run_as(source, profile, false).choices) })
+    Ok(if profile == Profile::Any {
+        source
+    } else {
+        Source::Choices(commipc_sim::run_as(source, profile, false).choices)
+    })
 }
 
 fn source(what: &Replayed) -> Outcome<Source> {
     if let Some(path) = &what.bytes {
-        let bytes = fs::read(path).map_err(|error| Failure::usage(format!("reading {} failed: {error}", path.display())))?;
+        let bytes =
+            fs::read(path).map_err(|error| Failure::usage(format!("reading {} failed: {error}", path.display())))?;
         return Ok(Source::Bytes(bytes));
     }
     if let Some(path) = &what.choices {

@@ -75,7 +75,8 @@ impl FromStr for Case {
 
     fn from_str(text: &str) -> Result<Self, NotChoices> {
         let mut case = Self { choices: text.parse()?, ..Self::default() };
-        for (line, remark) in text.lines().enumerate().filter_map(|(line, text)| Some((line, text.strip_prefix("# ")?))) {
+        for (line, remark) in text.lines().enumerate().filter_map(|(line, text)| Some((line, text.strip_prefix("# ")?)))
+        {
             if let Some(oracle) = remark.strip_prefix(ORACLE) {
                 oracle.clone_into(&mut case.oracle);
             } else if let Some(number) = remark.strip_prefix(CANARY) {

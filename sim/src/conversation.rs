@@ -50,7 +50,7 @@ struct Link {
 }
 
 /// The longest line, in characters.
-const LINE: usize = 160;
+const LINE: usize = 200;
 /// Of a run that nobody can read as a whole the diagram shows the end.
 const DRAWN: usize = 400;
 
@@ -84,7 +84,9 @@ impl Conversation {
                 None
             }
             Input::Received { .. } | Input::Written { .. } | Input::Timeout => None,
-            Input::Closed { how: LinkEnd::Eof, link } => Some(What::Befell(format!("{} has hung up", self.peer(node, *link)))),
+            Input::Closed { how: LinkEnd::Eof, link } => {
+                Some(What::Befell(format!("{} has hung up", self.peer(node, *link))))
+            }
             Input::Closed { how, link } => {
                 Some(What::Befell(format!("its connection with {} ends: {how:?}", self.peer(node, *link))))
             }

@@ -211,7 +211,10 @@ impl Shrinker<'_> {
                 }
             }
         };
-        if value(self) == 0 || self.tries(set(0)) || self.tries(|choices| leave_out(choices.stream_mut(name), index, Some(index + 1))) {
+        if value(self) == 0
+            || self.tries(set(0))
+            || self.tries(|choices| leave_out(choices.stream_mut(name), index, Some(index + 1)))
+        {
             return;
         }
         // What is too low, and what is known to do.

@@ -52,7 +52,10 @@ pub(super) fn hunt(args: &SimHunt, json: bool) -> Outcome {
         kept: Mutex::default(),
     };
     if !json {
-        crate::say(format_args!("hunting from seed {from} on, {jobs} at a time; what fails is kept in {}", args.keep.display()));
+        crate::say(format_args!(
+            "hunting from seed {from} on, {jobs} at a time; what fails is kept in {}",
+            args.keep.display()
+        ));
     }
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -120,7 +123,9 @@ impl Hunt<'_> {
         let took = self.started.elapsed();
         let (rate, event_rate) = (per_second(seeds, took), per_second(events, took));
         let kept = self.kept().len();
-        format!("{seeds} seeds, {events} events, {failed} failed, {kept} kept; {rate:.0} seeds/s, {event_rate:.0} events/s")
+        format!(
+            "{seeds} seeds, {events} events, {failed} failed, {kept} kept; {rate:.0} seeds/s, {event_rate:.0} events/s"
+        )
     }
 
     fn ends(&self) -> Outcome {

@@ -251,9 +251,7 @@ pub(super) fn beginnings(target: &str) -> Vec<(String, Vec<u8>)> {
         let frames = split(stream).into_iter().enumerate().skip(from);
         frames.map(|(index, frame)| (name(index, frame), wrap(frame))).collect::<Vec<_>>()
     };
-    let whole = |frame: &[u8]| {
-        [&u32::try_from(frame.len()).unwrap_or(u32::MAX).to_be_bytes()[..], frame].concat()
-    };
+    let whole = |frame: &[u8]| [&u32::try_from(frame.len()).unwrap_or(u32::MAX).to_be_bytes()[..], frame].concat();
     match target {
         "control_body" => {
             let mut all = each(behind_magic, 0, "client", &<[u8]>::to_vec);
@@ -267,7 +265,10 @@ pub(super) fn beginnings(target: &str) -> Vec<(String, Vec<u8>)> {
         ],
         "hub_bytes" => vec![("conversation".to_owned(), hub.clone())],
         "chunking" => {
-            vec![("to-a-hub".to_owned(), [&[0], &client[..]].concat()), ("to-a-client".to_owned(), [&[1], &hub[..]].concat())]
+            vec![
+                ("to-a-hub".to_owned(), [&[0], &client[..]].concat()),
+                ("to-a-client".to_owned(), [&[1], &hub[..]].concat()),
+            ]
         }
         "hub_after_handshake" => {
             let mut all = each(behind_magic, 2, "client", &whole);
@@ -276,13 +277,17 @@ pub(super) fn beginnings(target: &str) -> Vec<(String, Vec<u8>)> {
         }
         "member" => {
             let mut all = each(&hub, 2, "hub", &whole);
-            let signed: Vec<u8> = (1..4).filter_map(|number| numbered(number, &[0x77; 16])).flat_map(|it| whole(&it)).collect();
+            let signed: Vec<u8> =
+                (1..4).filter_map(|number| numbered(number, &[0x77; 16])).flat_map(|it| whole(&it)).collect();
             all.push(("signed-sends".to_owned(), signed));
             all
         }
         "replay_window" => vec![
             ("forward".to_owned(), [0, 0, 1].repeat(8)),
-            ("back".to_owned(), [[0, 8, 0], [1, 4, 0], [1, 3, 255], [1, 3, 255], [1, 0, 1], [0, 0, 64], [1, 4, 1]].concat()),
+            (
+                "back".to_owned(),
+                [[0, 8, 0], [1, 4, 0], [1, 3, 255], [1, 3, 255], [1, 0, 1], [0, 0, 64], [1, 4, 1]].concat(),
+            ),
             ("leaps".to_owned(), [[94, 255, 255], [1, 0, 3], [1, 0, 3], [0, 255, 255], [0, 255, 255]].concat()),
         ],
         "simulator" => vec![
@@ -294,4 +299,3 @@ pub(super) fn beginnings(target: &str) -> Vec<(String, Vec<u8>)> {
         _ => Vec::new(),
     }
 }
-

@@ -242,14 +242,7 @@ impl Members {
 /// What the hub claims.
 impl Members {
     fn claims(&mut self, at: Instant, hub: NodeId, event: &hub::Event) -> Verdict {
-        if let hub::Event::Joined { channel, .. }
-        | hub::Event::Left { channel, .. }
-        | hub::Event::ProtectionChanged { channel, .. }
-        | hub::Event::Cleared { channel, .. }
-        | hub::Event::Terminated { channel } = event
-        {
-            self.rooms.entry((hub, channel.clone())).or_default().turns += 1;
-        }
+        self.turns(hub, event);
         match event {
             hub::Event::Joined { channel, client } => self.joins(at, hub, channel, client),
             hub::Event::Left { channel, client } => {
@@ -304,6 +297,18 @@ impl Members {
             | hub::Event::Drained { .. }
             | hub::Event::Stopped => Ok(()),
             _ => Ok(()),
+        }
+    }
+
+    /// Something about a channel changes.
+    fn turns(&mut self, hub: NodeId, event: &hub::Event) {
+        if let hub::Event::Joined { channel, .. }
+        | hub::Event::Left { channel, .. }
+        | hub::Event::ProtectionChanged { channel, .. }
+        | hub::Event::Cleared { channel, .. }
+        | hub::Event::Terminated { channel } = event
+        {
+            self.rooms.entry((hub, channel.clone())).or_default().turns += 1;
         }
     }
 

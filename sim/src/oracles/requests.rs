@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn bites_on_a_call_that_outlives_its_deadline() {
-        let ended = |requests, nanos| {
+        let ended = |requests: Requests, nanos| {
             let mut scene = Scene::new(requests);
             scene.asks(1, call(1, "q")).unwrap();
             let failure = Failure::Local(Misuse::Deadline);

@@ -7,24 +7,27 @@
 //!   provide, listen
 //! ```
 
+mod actor;
+mod drawing;
 mod ops;
 mod owning;
 mod rogues;
 mod streaming;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, Token};
+use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId};
 use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Limits, hub};
 use core::time::Duration;
 
+use actor::Actor;
+pub(crate) use drawing::is_malicious;
+use drawing::{besiege, tight};
 use owning::Owning;
 use streaming::Streaming;
 
-use crate::attacker::Assault;
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::leaving::FORGOTTEN;
 use crate::mallory::Malice;
-use crate::node::NodeId;
 use crate::overheard::Overheard;
 use crate::station::Station;
 use crate::weather::Weather;
@@ -109,58 +112,6 @@ pub(crate) struct Swarm {
     malicious: bool,
     /// The name of a client that nobody should trust, if there is one: that of the first actor.
     rogue: Option<String>,
-}
-
-/// What one application believes it has.
-#[derive(Default)]
-struct Actor {
-    node: Option<NodeId>,
-    id: Option<ClientId>,
-    /// Its streams of decisions: for its work, and for its reactions.
-    streams: Option<[Stream; 2]>,
-    ready: bool,
-    /// It was told that it has no connection.
-    closed: bool,
-    reconnects: u32,
-    opening: Vec<(Token, ChannelName)>,
-    protecting: Vec<Token>,
-    open: Vec<ChannelName>,
-    /// What it owned when its connection was lost.
-    lost: Vec<ChannelName>,
-    providing: Vec<(Token, ChannelName, EventName)>,
-    provided: Vec<(Token, ChannelName, EventName)>,
-    listening: Vec<(Token, ChannelName)>,
-    calls: Vec<Token>,
-    requests: Vec<RequestId>,
-}
-
-impl Actor {
-    fn channel_closed(&mut self, channel: &ChannelName) {
-        self.open.retain(|open| open != channel);
-        self.provided.retain(|(_, provided, _)| provided != channel);
-        self.listening.retain(|(_, listening)| listening != channel);
-    }
-
-    /// Something that was asked for has ended; gives the channel that it opened.
-    fn done(&mut self, token: Token, fine: bool) -> Option<ChannelName> {
-        let mut opened = None;
-        self.protecting.retain(|protecting| *protecting != token);
-        if let Some(index) = self.opening.iter().position(|(opening, _)| *opening == token) {
-            let (_, channel) = self.opening.swap_remove(index);
-            if fine && !self.open.contains(&channel) {
-                self.open.push(channel.clone());
-            }
-            opened = fine.then_some(channel);
-        }
-        if let Some(index) = self.providing.iter().position(|(providing, ..)| *providing == token) {
-            let provided = self.providing.swap_remove(index);
-            self.provided.extend(fine.then_some(provided));
-        }
-        if !fine {
-            self.listening.retain(|(listener, _)| *listener != token);
-        }
-        opened
-    }
 }
 
 impl Swarm {
@@ -580,47 +531,4 @@ impl Swarm {
             away: commipc_protocol::client::Away::Fail,
         }
     }
-}
-
-/// Whether a run's hub is malicious: one of eight.
-pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
-    choose.chance(1, 8)
-}
-
-/// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be. In
-/// three others a client is to say what is not its own, which it can where nothing is tagged. Gives whether it is.
-fn besiege(weather: &mut Weather, world: &mut World) -> bool {
-    let attack = world.engine().decisions().stream("attack");
-    let mut choose = world.engine().decisions().on(attack);
-    if choose.chance(1, 16) {
-        weather.transports = [0, 1, 0];
-        let drawn = Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
-        weather.assault = Some(drawn);
-        return false;
-    }
-    let rogue = choose.chance(1, 5);
-    if rogue {
-        weather.transports = [0, 0, 1];
-    }
-    rogue
-}
-
-/// Limits of which some are tight, so that they are met.
-fn tight(mut choose: Chooser<'_>) -> Limits {
-    let mut limits = Limits::default();
-    let mut maybe = |limit: &mut usize, low: u64, high: u64| {
-        if choose.chance(1, 6) {
-            *limit = usize::try_from(choose.log_uniform(low, high)).unwrap_or(usize::MAX);
-        }
-    };
-    maybe(&mut limits.in_flight, 1, 4_096);
-    maybe(&mut limits.outbox, 1_024, 65_536);
-    maybe(&mut limits.channels, 1, 2);
-    maybe(&mut limits.members, 1, 4);
-    maybe(&mut limits.providers, 1, 2);
-    maybe(&mut limits.listeners, 1, 2);
-    maybe(&mut limits.pending_calls, 1, 8);
-    maybe(&mut limits.connections, 1, 8);
-    maybe(&mut limits.unauthenticated, 1, 4);
-    limits
 }
