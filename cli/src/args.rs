@@ -11,7 +11,7 @@ use crate::bench::{self, args::Bench};
 use crate::bridge;
 
 mod simulating;
-pub(crate) use simulating::{Replayed, Sim, SimReplay, SimRun, SimSelftest};
+pub(crate) use simulating::{Replayed, Sim, SimHunt, SimReplay, SimRun, SimSelftest, SimShrink};
 
 const EXAMPLES: &str = "\
 Examples:

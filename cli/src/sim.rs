@@ -1,5 +1,7 @@
 //! `commipc sim`: seeds, and one of them told as a conversation.
 
+mod hunt;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
@@ -17,8 +19,10 @@ use crate::failure::{Exit, Failure, Outcome};
 
 pub(crate) fn run(args: &Sim, json: bool) -> Outcome {
     match args {
-        Sim::Run(args) => hunt(args, json),
+        Sim::Run(args) => run_many(args, json),
+        Sim::Hunt(args) => hunt::hunt(args, json),
         Sim::Replay(args) => replay(args, json),
+        Sim::Shrink(args) => hunt::shrinks(args, json),
         Sim::Selftest(args) => selftest(args, json),
     }
 }
@@ -28,7 +32,7 @@ const BLOCK: u64 = 50;
 /// A run that takes longer than this tells how far it is.
 const PROGRESS: Duration = Duration::from_secs(3);
 
-fn hunt(args: &SimRun, json: bool) -> Outcome {
+fn run_many(args: &SimRun, json: bool) -> Outcome {
     let started = Instant::now();
     let mut told = started;
     let profile = Profile::from(args.profile);
@@ -108,6 +112,7 @@ fn verdict(total: &Tally) -> Outcome {
 }
 
 fn replay(args: &SimReplay, json: bool) -> Outcome {
+    plants(args.plant)?;
     let run = commipc_sim::run_as(source(&args.what)?, args.profile.into(), true);
     if let Some(path) = &args.save {
         save(path, &run.choices)?;
@@ -115,7 +120,12 @@ fn replay(args: &SimReplay, json: bool) -> Outcome {
     if json {
         let Run { trace_hash, events, failures, conversation, .. } = &run;
         let (trace, failures) = (trace_hash.to_string(), findings_json(failures));
+        let conversation = conversation.text();
+        let conversation: Vec<&str> = conversation.lines().collect();
         crate::say(json!({ "events": events, "trace": trace, "failures": failures, "conversation": conversation }));
+    } else if args.mermaid {
+        let findings: Vec<String> = run.failures.iter().map(ToString::to_string).collect();
+        crate::say_raw(&run.conversation.mermaid(&findings));
     } else {
         crate::say(&run);
     }
@@ -131,8 +141,7 @@ fn selftest(args: &SimSelftest, json: bool) -> Outcome {
         return Err(Failure::usage("no planted bug has this number"));
     }
     if !Canary::can_be_planted() {
-        return Err(Failure::new(Exit::Other, "this build has no planted bugs")
-            .hint("RUSTFLAGS='--cfg commipc_canary' cargo run --release --target-dir target/canary -p commipc-cli -- sim selftest"));
+        return Err(no_bugs());
     }
     let mut missed = Vec::new();
     for canary in planted {
@@ -151,7 +160,40 @@ fn selftest(args: &SimSelftest, json: bool) -> Outcome {
     if missed.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Other, format!("not found: {missed:?}"))) }
 }
 
+/// Plants a bug, where that is asked for and can be done.
+fn plants(number: Option<u32>) -> Outcome {
+    if number.is_none() {
+        return Ok(());
+    }
+    let canary = planted(number).ok_or_else(|| Failure::usage("no planted bug has this number"))?;
+    if commipc_sim::plant(Some(canary)) { Ok(()) } else { Err(no_bugs()) }
+}
+
+fn planted(number: Option<u32>) -> Option<Canary> {
+    number.and_then(Canary::from_number)
+}
+
+fn no_bugs() -> Failure {
+    Failure::new(Exit::Other, "this build has no planted bugs")
+        .hint("RUSTFLAGS='--cfg commipc_canary' cargo run --release --target-dir target/canary -p commipc-cli -- sim selftest")
+}
+
+/// The record of a run in a profile, which a record says by itself.
+fn recorded(what: &Replayed, profile: Profile) -> Outcome<Source> {
+    let source = source(what)?;
+    Ok(if profile == Profile::Any {
+        source
+    } else {
+        Source::Choices(commipc_sim::run_as(source, profile, false).choices)
+    })
+}
+
 fn source(what: &Replayed) -> Outcome<Source> {
+    if let Some(path) = &what.bytes {
+        let bytes =
+            fs::read(path).map_err(|error| Failure::usage(format!("reading {} failed: {error}", path.display())))?;
+        return Ok(Source::Bytes(bytes));
+    }
     if let Some(path) = &what.choices {
         let text = fs::read_to_string(path)
             .map_err(|error| Failure::usage(format!("reading {} failed: {error}", path.display())))?;

@@ -497,6 +497,26 @@ fn what_is_provided_while_away_has_its_end_also_if_it_is_replaced_or_withdrawn()
 }
 
 #[test]
+fn what_is_asked_while_the_first_connection_is_made_is_done_when_it_stands() {
+    let mut world = World::with(hub(Limits::default()), vec![lasting("early", Reconnect::default())]);
+    world.hold_dials = true;
+    world.command(0, Command::Connect);
+    world.command(0, Command::Open { token: Token(1), channel: name("math"), access: Access::default() });
+    world.command(0, Command::Listen { token: Token(2), channel: name("math"), event: None });
+    world.release_dials();
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(50));
+    }
+    let done = |token| {
+        let ends = |event: &&Event| matches!(event, Event::Done { token: Token(of), result: Ok(()) } if *of == token);
+        world.events[0].iter().filter(ends).count()
+    };
+    assert_eq!([1, 2].map(done), [1, 1], "{:?}", world.events[0]);
+    let told = |event: &Event| matches!(event, Event::Reconnect(_));
+    assert!(!world.events[0].iter().any(told), "nothing was lost");
+}
+
+#[test]
 fn d14_a_promoted_owner_brings_its_channel_back_to_a_hub_that_has_forgotten_it() {
     let mut world = world(&["owner", "member", "third"]);
     let secret = Secret::key([1; 32]);

@@ -40,6 +40,8 @@ struct Named {
     name: String,
     feed: Feed,
     taken: Vec<u64>,
+    /// Where each piece of work begins.
+    pieces: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Decisions {
         let known = self.streams.iter().position(|stream| stream.name == name);
         let index = known.unwrap_or_else(|| {
             let feed = self.source.feed(name);
-            self.streams.push(Named { name: name.to_owned(), feed, taken: Vec::new() });
+            self.streams.push(Named { name: name.to_owned(), feed, taken: Vec::new(), pieces: Vec::new() });
             self.streams.len() - 1
         });
         Stream(u32::try_from(index).unwrap_or(u32::MAX))
@@ -88,6 +90,29 @@ impl Decisions {
     /// The next decisions are taken from this stream.
     pub const fn on(&mut self, stream: Stream) -> Chooser<'_> {
         Chooser { decisions: self, stream }
+    }
+
+    /// A piece of work begins that could be left out, with all that it decides in this stream. Whether it does: a list
+    /// that has ended ends the work, and so does a 0 in it.
+    pub fn begin(&mut self, stream: Stream) -> bool {
+        self.piece(stream);
+        let Some(named) = self.streams.get_mut(stream.0 as usize) else { return false };
+        let choice = match &mut named.feed {
+            Feed::Generator(_) => 1,
+            Feed::List(choices) => choices.next().unwrap_or(0).min(1),
+            Feed::Shared => u64::from(self.source.is_left()),
+        };
+        named.taken.push(choice);
+        choice > 0
+    }
+
+    /// What is decided in this stream from here on belongs together.
+    pub fn piece(&mut self, stream: Stream) {
+        if let Some(named) = self.streams.get_mut(stream.0 as usize)
+            && named.pieces.last() != Some(&named.taken.len())
+        {
+            named.pieces.push(named.taken.len());
+        }
     }
 
     /// One decision: a number below `n`.
@@ -106,11 +131,21 @@ impl Decisions {
         choice
     }
 
-    /// What was decided so far.
+    /// What was decided so far. A list without its last zeros decides the same.
     #[must_use]
     pub fn record(&self) -> Choices {
-        let taken = self.streams.iter().filter(|stream| !stream.taken.is_empty());
-        Choices(taken.map(|stream| (stream.name.clone(), stream.taken.clone())).collect())
+        let mut choices = Choices::default();
+        for Named { name, taken, .. } in &self.streams {
+            if let Some(last) = taken.iter().rposition(|choice| *choice > 0) {
+                *choices.stream_mut(name) = taken.get(..=last).unwrap_or_default().to_vec();
+            }
+        }
+        choices
+    }
+
+    /// Of each stream, where its pieces of work begin.
+    pub(crate) fn pieces(&self) -> BTreeMap<String, Vec<usize>> {
+        self.streams.iter().map(|stream| (stream.name.clone(), stream.pieces.clone())).collect()
     }
 
     /// How many decisions were taken so far.
@@ -131,6 +166,10 @@ impl Source {
             Self::List(lists) => Feed::List(lists.remove(name).unwrap_or_default().into_iter()),
             Self::Bytes { .. } => Feed::Shared,
         }
+    }
+
+    const fn is_left(&self) -> bool {
+        matches!(self, Self::Bytes { bytes, at } if *at < bytes.len())
     }
 
     fn next_below(&mut self, n: u64) -> u64 {
@@ -241,6 +280,11 @@ impl Choices {
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
+    }
+
+    /// Leaves a stream out.
+    pub fn drop_stream(&mut self, name: &str) {
+        self.0.remove(name);
     }
 
     /// Whether nothing was decided.

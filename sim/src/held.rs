@@ -4,7 +4,13 @@ use commipc_protocol::Machine as _;
 use commipc_protocol::client::{self, Client};
 use commipc_protocol::hub::{self, Hub};
 
-pub(crate) fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
+use crate::node::NodeId;
+use crate::oracles::Census;
+use crate::station::Station;
+use crate::twin::Twins;
+use crate::world::World;
+
+fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
     let client::Load { calls, serving, controls, sends, streams, parked, windows, flowing, unwritten } = client.load();
     let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends), ("parked", parked)];
     let streams = [("streams", streams), ("windows", windows), ("flowing", flowing), ("unwritten", unwritten)];
@@ -18,4 +24,30 @@ pub(crate) fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
     let others = [("streams", streams), ("joins", joins), ("buffered", buffered), ("memory", memory)];
     let timers = [("timers", usize::from(hub.poll_timeout().is_some()))];
     tables.into_iter().chain(others).chain(timers).collect()
+}
+
+impl World {
+    /// What a machine holds, by its own word.
+    #[must_use]
+    pub fn census(&self, node: NodeId) -> Census {
+        Census(match self.engine.machine(node).map(Twins::shown) {
+            Some(Station::Hub(hub)) => held_by(hub),
+            Some(Station::Mallory(mallory)) => held_by(mallory.inside()),
+            Some(Station::Client(client)) => held_by_client(client),
+            Some(Station::Rogue(rogue)) => held_by_client(rogue.inside()),
+            None => Vec::new(),
+        })
+    }
+
+    /// Asks every oracle whether a machine of which nothing is asked any more holds nothing of what was.
+    pub fn judge_rested(&mut self, node: NodeId) {
+        let census = self.census(node);
+        self.watch.judge(self.engine.now(), node, |oracle| oracle.rested(node, &census));
+    }
+
+    /// Asks every oracle whether a machine without peers holds nothing.
+    pub fn judge_empty(&mut self, node: NodeId) {
+        let census = self.census(node);
+        self.watch.judge(self.engine.now(), node, |oracle| oracle.emptied(node, &census));
+    }
 }

@@ -53,8 +53,8 @@ impl Drop for World {
     #[expect(clippy::print_stderr, reason = "a failing test must tell its seed, whatever it was that failed")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for line in self.trace().lines() {
-                eprintln!("{line}");
+            if let Some(conversation) = self.trace().conversation() {
+                eprint!("{}", conversation.text());
             }
             eprintln!("this world followed from {}; its trace is {}", self.origin, self.trace().hash());
         } else {

@@ -15,6 +15,8 @@
 mod agenda;
 mod attacker;
 mod canon;
+mod case;
+mod conversation;
 pub mod decisions;
 mod engine;
 mod feeding;
@@ -31,6 +33,7 @@ mod passwords;
 mod returning;
 mod rogue;
 mod run;
+mod shrink;
 mod station;
 mod suite;
 mod swarm;
@@ -42,7 +45,9 @@ mod world;
 
 pub use attacker::{Assault, Attacker, Tampering};
 pub use canon::Canon;
-pub use commipc_protocol::canary::Canary;
+pub use case::Case;
+pub use commipc_protocol::canary::{Canary, plant};
+pub use conversation::Conversation;
 pub use engine::{Engine, Sight, Step, Witness};
 pub use feeding::Feed;
 pub use host::{Broken, Joining, Process, Report, Sim, SimDisk, SimNet, SimNetBuilder, Stalled, Storm};
@@ -54,6 +59,7 @@ pub use run::{
     Found, Outcome, Profile, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_as,
     run_choices, run_seed, run_seed_as, run_seeds, run_seeds_as,
 };
+pub use shrink::{Shrunk, Size, shrink};
 pub use station::{Asked, Station, Told, Withheld};
 pub use suite::{At, Reply, Ticket};
 pub use trace::{Trace, TraceHash};

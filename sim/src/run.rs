@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use commipc_protocol::Instant;
 use commipc_protocol::canary::{Canary, plant};
 
+use crate::conversation::Conversation;
 use crate::decisions::{Choices, Decisions};
 use crate::returning::{self, Returning};
 use crate::rogue::Rogue;
@@ -30,8 +31,12 @@ pub struct Outcome {
     pub malice: BTreeMap<&'static str, u64>,
     /// What befell connections that come back, and what came of it, and how often; empty where none do.
     pub marks: BTreeMap<&'static str, u64>,
-    /// The readable lines, when they were asked for.
-    pub conversation: Vec<String>,
+    /// What was said and done, when it was asked for.
+    pub conversation: Conversation,
+    /// How often an application asked for something or a connection broke.
+    pub steps: u64,
+    /// Of each stream, where its pieces of work begin.
+    pub(crate) pieces: BTreeMap<String, Vec<usize>>,
 }
 
 /// Which of all runs to make.
@@ -112,6 +117,8 @@ pub fn run_as(source: Source, profile: Profile, talking: bool) -> Outcome {
 fn outcome(world: &mut World, panic: Option<Box<dyn Any + Send>>) -> Outcome {
     let mut failures = world.failures().to_vec();
     failures.extend(panic.map(|panic| panicked(&*panic, world.now())));
+    // A run that failed ends there, with whatever is held at that moment.
+    world.ended |= !failures.is_empty();
     Outcome {
         trace_hash: world.trace().hash(),
         events: world.trace().events(),
@@ -119,7 +126,9 @@ fn outcome(world: &mut World, panic: Option<Box<dyn Any + Send>>) -> Outcome {
         choices: world.engine().decided().record(),
         malice: malice(world),
         marks: BTreeMap::new(),
-        conversation: world.trace().lines().to_vec(),
+        conversation: world.trace().conversation().cloned().unwrap_or_default(),
+        steps: world.trace().steps(),
+        pieces: world.engine().decided().pieces(),
     }
 }
 
@@ -265,7 +274,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.conversation.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        f.write_str(&self.conversation.text())?;
         self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED {failure}"))?;
         write!(f, "{} events, trace {}", self.events, self.trace_hash)
     }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use commipc_protocol::{Flush, Input, Instant, Output, client};
+use commipc_protocol::{Input, Instant, LinkEnd};
 use sha2::{Digest as _, Sha256};
 
 use crate::canon::Canon;
+use crate::conversation::Conversation;
 use crate::engine::Sight;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -64,18 +65,17 @@ impl Tape {
 pub struct Trace {
     tape: Tape,
     events: u64,
-    lines: Option<Vec<String>>,
+    steps: u64,
+    conversation: Option<Conversation>,
 }
 
 /// Bytes gathered before the hash takes them.
 const GATHERED: usize = 16 << 10;
-/// The longest line of a conversation, in characters.
-const LINE: usize = 200;
 
 impl Trace {
-    /// Keeps a readable line of each entry from now on.
-    pub fn keep_lines(&mut self) {
-        self.lines.get_or_insert_default();
+    /// Keeps what is said and done from now on, to be read.
+    pub fn keep_conversation(&mut self) {
+        self.conversation.get_or_insert_default();
     }
 
     /// How many inputs and outputs there were.
@@ -84,10 +84,16 @@ impl Trace {
         self.events
     }
 
-    /// The readable lines, where they are kept.
+    /// How often an application asked for something or a connection broke.
     #[must_use]
-    pub fn lines(&self) -> &[String] {
-        self.lines.as_deref().unwrap_or_default()
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// What was said and done, where it is kept.
+    #[must_use]
+    pub const fn conversation(&self) -> Option<&Conversation> {
+        self.conversation.as_ref()
     }
 
     /// The hash over all so far.
@@ -107,50 +113,10 @@ impl Trace {
         }
         self.events += u64::from(matches!(sight, Sight::Fed(_) | Sight::Gave(_)));
         self.tape.wind();
-        if let (Some(lines), Some(text)) = (&mut self.lines, describe(sight)) {
-            let text: String = text.chars().take(LINE).collect();
-            let (millis, micros) = (at.as_nanos() / 1_000_000, at.as_nanos() / 1_000 % 1_000);
-            lines.push(format!("{millis:>8}.{micros:03} ms  {name:<10} {text}"));
+        let step = matches!(sight, Sight::Fed(Input::Command(_) | Input::Closed { how: LinkEnd::Reset, .. }));
+        self.steps += u64::from(step);
+        if let Some(conversation) = &mut self.conversation {
+            conversation.hear(at, node, name, sight);
         }
-    }
-}
-
-fn describe(sight: &Sight<'_, Asked, Told>) -> Option<String> {
-    Some(match sight {
-        Sight::Linked { link, as_link, .. } => format!("-- {link:?} leads to {as_link:?}"),
-        Sight::Fed(input) => format!("<- {}", describe_input(input)),
-        Sight::Gave(output) => format!("-> {}", describe_output(output)),
-        Sight::Drained => return None,
-        Sight::Broke(what) => format!("!! {what}"),
-    })
-}
-
-fn describe_input(input: &Input<Asked>) -> String {
-    match input {
-        Input::Accepted { link, peer } => format!("accepted {link:?} over {:?}", peer.transport),
-        Input::Dialled { link, peer } => format!("dialled {link:?} over {:?}", peer.transport),
-        Input::Received { link, data } => format!("{} bytes on {link:?}", data.len()),
-        Input::Written { link, bytes } => format!("{bytes} bytes written on {link:?}"),
-        Input::Closed { link, how } => format!("{link:?} is over: {how:?}"),
-        Input::Command(Asked::Client(client::Command::KeyDerived(_))) => "KeyDerived".to_owned(),
-        Input::Command(Asked::Client(command)) => format!("{command:?}"),
-        Input::Command(Asked::Hub(command)) => format!("{command:?}"),
-        Input::Command(Asked::Malice(order)) => format!("{order:?}"),
-        Input::Shortage => "the system is short of files".to_owned(),
-        Input::Timeout => "timeout".to_owned(),
-    }
-}
-
-fn describe_output(output: &Output<Told>) -> String {
-    match output {
-        Output::Transmit { link, data } => format!("{} bytes for {link:?}", data.len()),
-        Output::Dial { link, to } => format!("dial {to} as {link:?}"),
-        Output::Close { link, flush: Flush::Written | Flush::Read } => {
-            format!("close {link:?} after what is unwritten")
-        }
-        Output::Close { link, flush: Flush::Nothing } => format!("close {link:?}"),
-        Output::Event(Told::Client(event)) => format!("{event:?}"),
-        Output::Event(Told::Hub(event)) => format!("{event:?}"),
-        Output::Event(Told::Withheld { from, what }) => format!("{what:?} is kept from {from}"),
     }
 }

@@ -13,11 +13,10 @@ use core::time::Duration;
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
 use crate::feeding::Feeding;
-use crate::held::{held_by, held_by_client};
 use crate::lives::{Disk, Writing};
 use crate::mallory::{Malice, Mallory};
 use crate::node::{Clocks, Habits, NodeId};
-use crate::oracles::{self, Census, Oracle, Password, Resident, Salt, Seen, Verdict};
+use crate::oracles::{self, Oracle, Password, Resident, Salt, Seen, Verdict};
 use crate::overheard::Overheard;
 use crate::station::{Asked, Station, Told};
 use crate::suite::{Answering, Reply};
@@ -62,7 +61,7 @@ pub(crate) struct Watch {
 const FAILURES: usize = 16;
 
 impl Watch {
-    fn judge(&mut self, at: Instant, node: NodeId, mut ask: impl FnMut(&mut dyn Oracle) -> Verdict) {
+    pub(crate) fn judge(&mut self, at: Instant, node: NodeId, mut ask: impl FnMut(&mut dyn Oracle) -> Verdict) {
         for oracle in &mut self.oracles {
             if let Err(what) = ask(oracle.as_mut())
                 && self.failures.len() < FAILURES
@@ -245,7 +244,7 @@ impl World {
     /// Keeps the conversation readable, and prints it when a test fails.
     #[must_use]
     pub fn talking(mut self) -> Self {
-        self.watch.trace.keep_lines();
+        self.watch.trace.keep_conversation();
         self
     }
 
@@ -433,6 +432,10 @@ impl World {
         &self.watch.failures
     }
 
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.watch.failures.is_empty()
+    }
+
     /// Who dialled when, all clients together.
     #[must_use]
     pub fn dials(&self) -> &[(Instant, NodeId)] {
@@ -552,18 +555,6 @@ impl World {
         }
     }
 
-    /// What a machine holds, by its own word.
-    #[must_use]
-    pub fn census(&self, node: NodeId) -> Census {
-        Census(match self.engine.machine(node).map(Twins::shown) {
-            Some(Station::Hub(hub)) => held_by(hub),
-            Some(Station::Mallory(mallory)) => held_by(mallory.inside()),
-            Some(Station::Client(client)) => held_by_client(client),
-            Some(Station::Rogue(rogue)) => held_by_client(rogue.inside()),
-            None => Vec::new(),
-        })
-    }
-
     /// Asks every oracle what is missing; to be called when nothing is under way.
     pub fn judge_settled(&mut self) {
         for (node, name) in (0..).map(NodeId::new).zip(self.watch.names.clone()) {
@@ -573,18 +564,6 @@ impl World {
             }
         }
         self.watch.judge(self.engine.now(), NodeId::new(u32::MAX), |oracle| oracle.settled());
-    }
-
-    /// Asks every oracle whether a machine of which nothing is asked any more holds nothing of what was.
-    pub fn judge_rested(&mut self, node: NodeId) {
-        let census = self.census(node);
-        self.watch.judge(self.engine.now(), node, |oracle| oracle.rested(node, &census));
-    }
-
-    /// Asks every oracle whether a machine without peers holds nothing.
-    pub fn judge_empty(&mut self, node: NodeId) {
-        let census = self.census(node);
-        self.watch.judge(self.engine.now(), node, |oracle| oracle.emptied(node, &census));
     }
 }
 

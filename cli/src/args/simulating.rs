@@ -1,13 +1,30 @@
 //! The simulator's part of the command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+
+use super::parse_duration;
 
 const SIM: &str = "\
 Examples:
   commipc sim run                                          a thousand worlds; nothing is found
+  commipc sim hunt --time 10m                              looks for failures, makes them small and keeps them
   commipc sim replay --seed 4711                           one of them, told as a conversation";
+
+const SIM_HUNT: &str = "\
+Examples:
+  commipc sim hunt                                         on every core, from a random seed, until Ctrl-C
+  commipc sim hunt --jobs 1 --time 1h --from 0             one at a time, an hour long, always the same
+  commipc sim hunt --profile reconnect --keep failures     connections that come back; what fails goes to ./failures";
+
+const SIM_SHRINK: &str = "\
+Examples:
+  commipc sim shrink --seed 4711 --save small.txt          the least that fails as this seed does
+  commipc sim shrink --choices case.txt                    the same of a recorded run
+  commipc sim shrink --bytes fuzz/artifacts/simulator/crash-x --save small.txt
+                                                           the same of what a fuzzer has found";
 
 const SIM_RUN: &str = "\
 Examples:
@@ -19,7 +36,10 @@ const SIM_REPLAY: &str = "\
 Examples:
   commipc sim replay --seed 4711                           one world, told as a conversation
   commipc sim replay --seed 4711 --save case.txt           and kept as a list of choices, to be edited
-  commipc sim replay --choices case.txt                    replayed from that";
+  commipc sim replay --choices case.txt                    replayed from that
+  commipc sim replay --choices case.txt --mermaid          as a sequence diagram in Mermaid's language
+  commipc sim replay --bytes fuzz/artifacts/simulator/crash-x
+                                                           what a fuzzer has found";
 
 const SIM_SELFTEST: &str = "\
 Examples:
@@ -31,7 +51,9 @@ Examples:
 #[command(before_help = SIM)]
 pub(crate) enum Sim {
     Run(SimRun),
+    Hunt(SimHunt),
     Replay(SimReplay),
+    Shrink(SimShrink),
     Selftest(SimSelftest),
 }
 
@@ -54,6 +76,65 @@ pub(crate) struct SimRun {
     /// Which worlds
     #[arg(long, value_enum, default_value_t)]
     pub(crate) profile: SimProfile,
+}
+
+/// Look for worlds that fail until stopped, make each failure small and keep it; ends with 1 if something is found
+///
+/// Progress is told on stderr. Each kind of failure is kept once, as a file for `sim replay --choices` that tells what is found.
+#[derive(Args, Debug)]
+#[command(before_help = SIM_HUNT)]
+pub(crate) struct SimHunt {
+    /// How many at a time; as many as there are cores if not given
+    #[arg(long, value_name = "N", value_parser = parse_jobs)]
+    pub(crate) jobs: Option<usize>,
+    /// Stop after so long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) time: Option<Duration>,
+    /// Stop when so many kinds of failure were found
+    #[arg(long, value_name = "N")]
+    pub(crate) enough: Option<usize>,
+    /// The first seed; a random one if not given
+    #[arg(long, value_name = "S")]
+    pub(crate) from: Option<u64>,
+    /// Where to keep what fails
+    #[arg(long, value_name = "FOLDER", default_value = "found")]
+    pub(crate) keep: PathBuf,
+    /// How long to make one failure smaller
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub(crate) patience: Duration,
+    /// Which worlds
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: SimProfile,
+    /// With this bug planted, in a build where that can be done
+    #[arg(long, value_name = "N")]
+    pub(crate) plant: Option<u32>,
+}
+
+/// Make a failing run small: fewer nodes, less work, fewer faults; ends with 1, as what it fails with is found
+#[derive(Args, Debug)]
+#[command(before_help = SIM_SHRINK)]
+pub(crate) struct SimShrink {
+    #[command(flatten)]
+    pub(crate) what: Replayed,
+    /// Write what is left to a new file, for `sim replay --choices`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// How long to try
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub(crate) patience: Duration,
+    /// Which world the seed stands for
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: SimProfile,
+    /// With this bug planted, in a build where that can be done
+    #[arg(long, value_name = "N")]
+    pub(crate) plant: Option<u32>,
+}
+
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(jobs @ 1..=1_024) => Ok(jobs),
+        Ok(_) | Err(_) => Err("not a number from 1 to 1024".to_owned()),
+    }
 }
 
 /// Which worlds to make.
@@ -87,6 +168,12 @@ pub(crate) struct SimReplay {
     /// Which world the seed stands for
     #[arg(long, value_enum, default_value_t)]
     pub(crate) profile: SimProfile,
+    /// As a sequence diagram in Mermaid's language
+    #[arg(long)]
+    pub(crate) mermaid: bool,
+    /// With this bug planted, in a build where that can be done
+    #[arg(long, value_name = "N")]
+    pub(crate) plant: Option<u32>,
 }
 
 /// Plant bugs and see that each is found; ends with 1 if one is not
@@ -117,4 +204,7 @@ pub(crate) struct Replayed {
     /// A file with the choices it follows from
     #[arg(long, value_name = "FILE")]
     pub(crate) choices: Option<PathBuf>,
+    /// A file with a fuzzer's bytes, which it follows from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bytes: Option<PathBuf>,
 }

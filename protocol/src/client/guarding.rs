@@ -178,8 +178,15 @@ impl Client {
     pub(super) fn handle_join_challenge(&mut self, frame: &Frame) -> Result<(), Violation> {
         let asked = JoinChallenge::parse(frame.body()).map_err(|_| Violation::BadControl)?;
         let Some((Control::Open(ix), _)) = self.controls.get(&asked.id) else {
-            // Given up meanwhile: the hub forgets the attempt with the next.
-            return if self.controls.contains_key(&asked.id) { Ok(()) } else { Err(Violation::UnexpectedFrame) };
+            // Given up meanwhile: nobody proves anything, and the hub forgets the attempt without a word.
+            return match self.controls.get(&asked.id) {
+                Some((Control::Late(_), _)) => {
+                    self.controls.remove(&asked.id);
+                    Ok(())
+                }
+                Some(_) => Ok(()),
+                None => Err(Violation::UnexpectedFrame),
+            };
         };
         let ix = *ix;
         let kdf = Kdf::from_id(asked.kdf).ok_or(Violation::NotOffered)?;

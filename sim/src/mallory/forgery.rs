@@ -204,6 +204,12 @@ pub(crate) fn rerouted(frame: &[u8], route: u32) -> Option<Vec<u8>> {
     Some(frame)
 }
 
+/// The same frame as it comes from whoever made its message: one that carries none is as it was.
+pub(crate) fn direct(frame: Vec<u8>) -> Option<Vec<u8>> {
+    let Some((kind, hop, message)) = parts(&frame) else { return Some(frame) };
+    framed(kind, Hop::direct(hop.route, 0), &message.header, message.payload, message.tag)
+}
+
 /// The route that a frame belongs to.
 pub(crate) fn route(frame: &[u8]) -> Option<u32> {
     frame.get(5..9)?.try_into().ok().map(u32::from_be_bytes)

@@ -35,6 +35,8 @@ pub struct Members {
     ending: BTreeSet<(End, ChannelName, NodeId, Token)>,
     /// What the next command of a node brings keys for.
     next: Option<(NodeId, ChannelName, Salt, Password)>,
+    /// What strangers say on protected channels, and how often the channel had changed by then.
+    strange: BTreeMap<(NodeId, Token), (NodeId, ChannelName, u64)>,
 }
 
 /// What a channel is protected by, or nothing. Which of several changes was made may not be known yet.
@@ -63,11 +65,20 @@ struct Room {
     /// Given up by its owner, unless a member takes it over.
     fading: Protection,
     willing: bool,
-    /// How often it changed.
+    /// How often its password changed.
     changes: u64,
+    /// How often anything changed.
+    turns: u64,
     /// Members, each with the change that it joined after.
     members: BTreeMap<NodeId, u64>,
     empty_since: Option<Instant>,
+}
+
+impl Room {
+    /// Whether it is protected, somebody is in it, and this one is not.
+    fn is_closed_to(&self, node: NodeId) -> bool {
+        !self.protection.is_empty() && !self.members.is_empty() && !self.members.contains_key(&node)
+    }
 }
 
 /// After which a hub forgets a channel without members.
@@ -116,6 +127,12 @@ impl Members {
             Command::Terminate { token, channel } => {
                 self.ending.insert((end, channel.clone(), node, *token));
             }
+            Command::Send { token, outgoing } | Command::Broadcast { token, outgoing } => {
+                let rooms = self.rooms.iter().filter(|((_, channel), _)| *channel == outgoing.channel);
+                for ((hub, channel), room) in rooms.filter(|(_, room)| room.is_closed_to(node)) {
+                    self.strange.insert((node, *token), (*hub, channel.clone(), room.turns));
+                }
+            }
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
@@ -128,8 +145,6 @@ impl Members {
             | Command::Unlisten { .. }
             | Command::Call { .. }
             | Command::Cancel { .. }
-            | Command::Send { .. }
-            | Command::Broadcast { .. }
             | Command::Answer { .. }
             | Command::Drain(_)
             | Command::Close => {}
@@ -153,6 +168,14 @@ impl Members {
                 Ok(())
             }
             Event::Dropped(why) => self.dropped(node, *why),
+            Event::Sent { token, result } => {
+                let Some((hub, channel, turns)) = self.strange.remove(&(node, *token)) else { return Ok(()) };
+                let room = self.rooms.get(&(hub, channel.clone()));
+                let same = room.is_some_and(|room| room.turns == turns && room.is_closed_to(node));
+                ensure(result.is_err() || !same, || {
+                    format!("{token:?} of {node:?} is taken on {channel}, of which it is no member")
+                })
+            }
             Event::DeriveKey { .. }
             | Event::Stream(_)
             | Event::Reconnect(_)
@@ -161,7 +184,6 @@ impl Members {
             | Event::Gap(_)
             | Event::Draining { .. }
             | Event::Ready(_)
-            | Event::Sent { .. }
             | Event::Answered { .. }
             | Event::Request(_)
             | Event::RequestEnded { .. }
@@ -220,6 +242,7 @@ impl Members {
 /// What the hub claims.
 impl Members {
     fn claims(&mut self, at: Instant, hub: NodeId, event: &hub::Event) -> Verdict {
+        self.turns(hub, event);
         match event {
             hub::Event::Joined { channel, client } => self.joins(at, hub, channel, client),
             hub::Event::Left { channel, client } => self.leaves(at, hub, channel, client),
@@ -283,6 +306,18 @@ impl Members {
         Ok(())
     }
 
+    /// Something about a channel changes.
+    fn turns(&mut self, hub: NodeId, event: &hub::Event) {
+        if let hub::Event::Joined { channel, .. }
+        | hub::Event::Left { channel, .. }
+        | hub::Event::ProtectionChanged { channel, .. }
+        | hub::Event::Cleared { channel, .. }
+        | hub::Event::Terminated { channel } = event
+        {
+            self.rooms.entry((hub, channel.clone())).or_default().turns += 1;
+        }
+    }
+
     fn joins(&mut self, at: Instant, hub: NodeId, channel: &ChannelName, client: &ClientId) -> Verdict {
         let Some(node) = self.people.named(hub, client) else { return Ok(()) };
         let end = self.people.link_of(hub, client);
@@ -294,7 +329,7 @@ impl Members {
         };
         let room = self.rooms.entry((hub, channel.clone())).or_default();
         if room.members.is_empty() && room.empty_since.is_some_and(|since| at.saturating_since(since) >= FORGOTTEN) {
-            *room = Room::default();
+            *room = Room { turns: room.turns, ..Room::default() };
         }
         // What its owner gave up is protected still if it was about to be given to somebody else.
         let plain = opens.iter().any(|(.., secret)| secret.is_none());
@@ -329,7 +364,7 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::{HUB, Scene, channel, hub_link, id};
+    use super::super::scene::{HUB, Scene, broadcast, channel, hub_link, id};
     use super::*;
     use commipc_protocol::LinkEnd;
     use commipc_protocol::client::{Access, ChannelSalt};
@@ -438,6 +473,21 @@ mod tests {
         };
         assert!(end(true).is_err(), "it is waited for");
         assert!(end(false).is_ok(), "it is given up");
+    }
+
+    #[test]
+    fn s25_bites_on_what_a_stranger_says_and_the_hub_takes() {
+        let taken = |says: u32| {
+            let mut scene = scene();
+            scene.asks(says, broadcast(7, "x")).unwrap();
+            scene.tells(says, Event::Sent { token: Token(7), result: Ok(()) })
+        };
+        assert!(taken(1).is_ok());
+        assert!(taken(2).is_err());
+        let mut ended = scene();
+        ended.asks(2, broadcast(7, "x")).unwrap();
+        ended.hub_tells(hub::Event::Terminated { channel: channel() }).unwrap();
+        assert!(ended.tells(2, Event::Sent { token: Token(7), result: Ok(()) }).is_ok(), "it may be open by now");
     }
 
     #[test]

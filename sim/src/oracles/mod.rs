@@ -156,11 +156,16 @@ pub fn of_returning() -> Vec<Box<dyn Oracle>> {
     ]
 }
 
+/// Every oracle whose truth does not depend on what is asked by a client that says what it likes.
+pub(crate) fn beside_anybody() -> Vec<Box<dyn Oracle>> {
+    vec![Box::new(Requests::default()), Box::new(Authentication::default()), Box::new(Outputs::default())]
+}
+
 /// Every oracle whose truth is that of clients alone, so that it holds whatever their hub does.
 #[must_use]
 pub fn against_hubs() -> Vec<Box<dyn Oracle>> {
     vec![
-        Box::new(Requests::default()),
+        Box::new(Requests::punctual()),
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),

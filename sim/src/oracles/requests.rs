@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use commipc_protocol::client::{Command, Event, StreamCommand, StreamEvent, Token};
 use commipc_protocol::{Input, Instant, Output};
 
+use core::time::Duration;
+
 use super::{Oracle, Seen, Verdict, ensure};
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -17,7 +19,12 @@ pub struct Requests {
     open: BTreeMap<(NodeId, Token), Ending>,
     /// What was asked since all outputs were taken: an end told now may be older than it.
     fresh: BTreeSet<(NodeId, Token)>,
+    /// When calls must have ended at the latest, where that is judged.
+    latest: Option<BTreeMap<(NodeId, Token), Instant>>,
 }
+
+/// How late drivers may be with a timeout and with what comes of it, and more.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The event that must end a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +40,23 @@ impl Oracle for Requests {
         "requests"
     }
 
-    fn saw(&mut self, _: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
+    fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         match sight {
-            Sight::Fed(Input::Command(Asked::Client(command))) => self.asked(node, command),
-            Sight::Gave(Output::Event(Told::Client(event))) => self.told(node, event),
+            Sight::Fed(Input::Command(Asked::Client(command))) => {
+                if let (Some(latest), Command::Call { token, time_left, .. }) = (&mut self.latest, command) {
+                    latest.insert((node, *token), at + *time_left + LATE);
+                }
+                self.asked(node, command)
+            }
+            Sight::Gave(Output::Event(Told::Client(event))) => {
+                if let (Some(latest), Event::Answered { token, .. }) = (&mut self.latest, event) {
+                    let latest = latest.remove(&(node, *token));
+                    ensure(latest.is_none_or(|latest| at <= latest), || {
+                        format!("{token:?} of {node:?} has waited for its hub beyond its deadline")
+                    })?;
+                }
+                self.told(node, event)
+            }
             Sight::Drained => {
                 self.fresh.retain(|(other, _)| *other != node);
                 Ok(())
@@ -52,6 +72,12 @@ impl Oracle for Requests {
 }
 
 impl Requests {
+    /// The same where a hub may keep silent: a call ends at its deadline whatever its hub does. Clocks must not jump there.
+    #[must_use]
+    pub fn punctual() -> Self {
+        Self { latest: Some(BTreeMap::new()), ..Self::default() }
+    }
+
     fn asked(&mut self, node: NodeId, command: &Command) -> Verdict {
         let (token, ending) = match command {
             Command::Open { token, .. }
@@ -121,9 +147,10 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::{Scene, broadcast, channel};
+    use super::super::scene::{Scene, broadcast, call, channel};
     use super::*;
-    use commipc_protocol::CloseReason;
+    use commipc_protocol::client::{CallFailure, Failure};
+    use commipc_protocol::{CloseReason, Misuse};
 
     fn scene() -> Scene<Requests> {
         let mut scene = Scene::new(Requests::default());
@@ -159,6 +186,21 @@ mod tests {
         assert!(scene().tells(1, Event::Sent { token: Token(1), result: Ok(()) }).is_err());
         assert!(scene().tells(2, Event::Done { token: Token(1), result: Ok(()) }).is_err(), "another node's token");
         assert!(scene().0.settled().is_err());
+    }
+
+    #[test]
+    fn bites_on_a_call_that_outlives_its_deadline() {
+        let ended = |requests: Requests, nanos| {
+            let mut scene = Scene::new(requests);
+            scene.asks(1, call(1, "q")).unwrap();
+            let failure = Failure::Local(Misuse::Deadline);
+            let result = Err(CallFailure::Failed { failure, maybe_executed: true });
+            let event = Output::Event(Told::Client(Event::Answered { token: Token(1), result }));
+            scene.0.saw(Instant::from_nanos(nanos), NodeId::new(1), &Sight::Gave(&event))
+        };
+        assert!(ended(Requests::punctual(), 1_500_000_000).is_ok());
+        assert!(ended(Requests::punctual(), 2_500_000_000).is_err());
+        assert!(ended(Requests::default(), 2_500_000_000).is_ok(), "clocks may have jumped");
     }
 
     #[test]

@@ -143,6 +143,8 @@ impl Belief {
             Command::Provide { token, channel, event, .. } => {
                 let (place, opening) = ((channel.clone(), event.clone()), self.opening(channel));
                 self.provided.remove(&place);
+                // Whatever becomes of this one, it has taken their place.
+                self.asked.retain(|_, asked| !matches!(asked, Asked::Provide { place: other, .. } if *other == place));
                 self.asked.insert(*token, Asked::Provide { place, opening });
             }
             Command::Withdraw { provider, .. } => {
@@ -253,9 +255,7 @@ impl Belief {
                 return Some(channel);
             }
             Asked::Provide { place, opening } => {
-                // One that was asked for since stands in its place, or nothing does.
-                let replaced = |asked: &Asked| matches!(asked, Asked::Provide { place: other, .. } if *other == place);
-                if self.is_of(&place.0, opening) && !self.asked.values().any(replaced) {
+                if self.is_of(&place.0, opening) {
                     self.provided.insert(place, token);
                 }
             }

@@ -76,6 +76,10 @@ impl Returning {
         if self.phase != Phase::Storm || self.faults.left == 0 {
             return;
         }
+        if !world.engine().decisions().begin(self.faults.stream) {
+            self.faults.left = 0;
+            return;
+        }
         self.faults.left -= 1;
         let drawn = world.engine().decisions().on(self.faults.stream).weighted(&self.faults.weights);
         match drawn.and_then(|index| FAULTS.get(index)) {

@@ -63,13 +63,22 @@ impl Returning {
         }
         self.judge_beliefs(world);
         self.judge_dials(world, healed, dials_within(bound, &self.policy));
-        self.judge_words(world);
-        self.judge_calls(world);
+        let rest = [Self::judge_words, Self::judge_calls, Self::judge_quiet, Self::judge_owners];
+        for judge in rest {
+            // What comes after a failure follows from it.
+            if world.has_failed() {
+                return;
+            }
+            judge(self, world);
+        }
+    }
+
+    /// Nothing goes on by itself.
+    fn judge_quiet(&mut self, world: &mut World) {
         let quiet = world.now();
         self.pass(world, 3 * self.limits.idle);
         self.judge_links(world);
         self.judge_dials(world, quiet, 0);
-        self.judge_owners(world);
     }
 
     /// Whether a client waits for a channel that nobody can give back its password: its owner is gone for good.

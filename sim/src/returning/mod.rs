@@ -59,7 +59,11 @@ const OVER: u64 = 1 << 34;
 
 /// Plays the applications of one run, and what befalls them.
 pub(crate) struct Returning {
+    /// Where decisions come from: a stream for the run, and of each application one for its work and one for its reactions.
     work: Stream,
+    streams: Vec<[Stream; 2]>,
+    /// How many applications have nothing more to do.
+    resting: usize,
     beliefs: Vec<Belief>,
     /// Somebody else who wants the first one's id, until the storm is over.
     impostor: Option<NodeId>,
@@ -138,9 +142,14 @@ impl Returning {
         }
         let faults = Faults::drawn(&mut world);
         let impostor = world.clients().get(beliefs.len()).copied();
+        let kinds = |number| ["work", "mind"].map(|kind| format!("{kind}/c{number}"));
+        let mut stream = |name: String| world.engine().decisions().stream(&name);
+        let streams = (0..count).map(|number| kinds(number).map(&mut stream)).collect();
         let (claims, marks, said, waits, phase) = (Claims::default(), Marks::default(), 0, 0, Phase::Warm);
         let returning = Self {
             work,
+            streams,
+            resting: 0,
             beliefs,
             impostor,
             hub,
@@ -164,13 +173,31 @@ impl Returning {
         self.marks.0.clone()
     }
 
-    /// Runs all phases; what is wrong is among the world's failures.
+    /// Runs all phases, up to the first failure.
     pub(crate) fn play(&mut self, world: &mut World) {
-        self.warm_up(world);
-        self.storm(world);
-        self.heal(world);
-        self.settle(world);
-        self.end(world);
+        let phases = [Self::warm_up, Self::storm, Self::heal, Self::settle, Self::end];
+        for phase in phases {
+            phase(self, world);
+            if world.has_failed() {
+                return;
+            }
+        }
+    }
+
+    /// From now on this application decides about a piece of work; whether there is any left.
+    fn works(&mut self, world: &mut World, actor: usize) -> bool {
+        self.decides(actor, 0);
+        world.engine().decisions().begin(self.work)
+    }
+
+    /// From now on this application decides about what it was told.
+    fn minds(&mut self, world: &mut World, actor: usize) {
+        self.decides(actor, 1);
+        world.engine().decisions().piece(self.work);
+    }
+
+    fn decides(&mut self, actor: usize, about: usize) {
+        self.work = self.streams.get(actor).map_or(self.work, |streams| streams[about]);
     }
 
     fn warm_up(&mut self, world: &mut World) {
@@ -178,7 +205,7 @@ impl Returning {
         self.wait(world, |belief| belief.link == Link::Whole);
         for op in [Self::open, Self::open, Self::protect, Self::open, Self::provide, Self::provide, Self::listen] {
             for actor in 0..self.beliefs.len() {
-                if self.choose(world).chance(1, 2) {
+                if self.works(world, actor) && self.choose(world).chance(1, 2) {
                     op(self, world, actor);
                 }
             }
@@ -219,6 +246,7 @@ impl Returning {
     fn step(&mut self, world: &mut World) -> bool {
         match world.step() {
             Moment::Idle => return false,
+            _ if world.has_failed() => return false,
             Moment::Woke(key) if key >= OVER => return key - OVER != self.waits,
             Moment::Ran => {}
             Moment::Woke(FAULT) => self.strike(world),
@@ -234,6 +262,7 @@ impl Returning {
     fn storm(&mut self, world: &mut World) {
         self.phase = Phase::Storm;
         for actor in 0..self.beliefs.len() {
+            self.decides(actor, 0);
             let pause = self.pause(world);
             world.plan(pause, actor as u64);
         }
@@ -241,7 +270,9 @@ impl Returning {
         // Whoever waits in the warm-up may be woken by its end.
         let most = world.trace().events() + EVENTS_OF_A_STORM;
         while (self.operations > 0 || self.faults.left > 0) && world.trace().events() < most {
-            self.step(world);
+            if !self.step(world) && world.has_failed() {
+                return;
+            }
         }
     }
 
@@ -311,6 +342,7 @@ impl Returning {
     }
 
     fn give(&mut self, world: &mut World, actor: usize, owed: Option<Owed>) {
+        self.minds(world, actor);
         match owed {
             Some(Owed::Answer(request)) => self.answer(world, actor, request),
             Some(Owed::Key(channel, salt)) => {

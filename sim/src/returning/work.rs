@@ -56,6 +56,11 @@ impl Returning {
         if self.operations == 0 || self.phase != Phase::Storm {
             return;
         }
+        if !self.works(world, actor) {
+            self.resting += 1;
+            self.operations = if self.resting < self.beliefs.len() { self.operations } else { 0 };
+            return;
+        }
         self.operations -= 1;
         let drawn = world.engine.decisions().on(self.work).weighted(&self.weights);
         if let Some(op) = drawn.and_then(|index| OPS.get(index)) {

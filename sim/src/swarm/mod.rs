@@ -7,24 +7,27 @@
 //!   provide, listen
 //! ```
 
+mod actor;
+mod drawing;
 mod ops;
 mod owning;
 mod rogues;
 mod streaming;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, Token};
+use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId};
 use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Limits, hub};
 use core::time::Duration;
 
+use actor::Actor;
+pub(crate) use drawing::is_malicious;
+use drawing::{besiege, tight};
 use owning::Owning;
 use streaming::Streaming;
 
-use crate::attacker::Assault;
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::leaving::FORGOTTEN;
 use crate::mallory::Malice;
-use crate::node::NodeId;
 use crate::overheard::Overheard;
 use crate::station::Station;
 use crate::weather::Weather;
@@ -57,6 +60,9 @@ const HEAVIEST: [u64; OPS.len()] = [4, 3, 6, 3, 6, 3, 48, 8, 16, 16, 1, 2, 2, 3,
 /// What each weighs where the hub is malicious: members that stay and talk.
 const TALKATIVE: [u64; OPS.len()] = [6, 1, 4, 1, 6, 1, 40, 3, 20, 30, 0, 1, 2, 2, 0, 2, 0];
 
+/// The same in a quarter of these runs: passwords change, and members come and go.
+const RESTLESS: [u64; OPS.len()] = [32, 16, 4, 0, 4, 0, 8, 0, 4, 8, 0, 1, 2, 12, 0, 2, 0];
+
 const CHANNELS: [&str; 4] = ["a", "b", "__comm_ipc_logs", "__comm_ipc_system"];
 /// The last one is the hub's own, on its system channel.
 const EVENTS: [&str; 3] = ["x", "y", "channels"];
@@ -64,11 +70,11 @@ const EVENTS: [&str; 3] = ["x", "y", "channels"];
 /// Inputs and outputs after which the storm ends.
 const EVENTS_OF_A_STORM: u64 = 1_200;
 /// After which anything must have ended that was asked for: the longest deadline, the slowest line and some.
-const SETTLED: Duration = Duration::from_secs(600);
+const SETTLED: Duration = Duration::from_secs(200);
 /// Bytes by which payloads are told apart.
 const STAMP: usize = 16;
 /// The longest a call may take, in milliseconds.
-const LONGEST_CALL: u64 = 180_000;
+const LONGEST_CALL: u64 = 60_000;
 /// The longest a provider thinks before it answers, in nanoseconds.
 const LONGEST_THOUGHT: u64 = 5_000_000_000;
 /// How long the warm-up waits for anything.
@@ -83,6 +89,8 @@ const WARMED: u64 = u64::MAX - 1;
 
 /// Plays the applications of one run.
 pub(crate) struct Swarm {
+    /// Where decisions come from: a stream for the run, and of each actor one for its work and one for its reactions, so
+    /// that what one does can be left out and all others do what they did.
     work: Stream,
     weights: Vec<u64>,
     /// How providers take requests: the weights of at once, later, never and a fault.
@@ -91,6 +99,8 @@ pub(crate) struct Swarm {
     largest: u64,
     longest_pause: u64,
     actors: Vec<Actor>,
+    /// How many actors have nothing more to do.
+    resting: usize,
     operations: u64,
     said: u64,
     owning: Owning,
@@ -102,56 +112,6 @@ pub(crate) struct Swarm {
     malicious: bool,
     /// The name of a client that nobody should trust, if there is one: that of the first actor.
     rogue: Option<String>,
-}
-
-/// What one application believes it has.
-#[derive(Default)]
-struct Actor {
-    node: Option<NodeId>,
-    id: Option<ClientId>,
-    ready: bool,
-    /// It was told that it has no connection.
-    closed: bool,
-    reconnects: u32,
-    opening: Vec<(Token, ChannelName)>,
-    protecting: Vec<Token>,
-    open: Vec<ChannelName>,
-    /// What it owned when its connection was lost.
-    lost: Vec<ChannelName>,
-    providing: Vec<(Token, ChannelName, EventName)>,
-    provided: Vec<(Token, ChannelName, EventName)>,
-    listening: Vec<(Token, ChannelName)>,
-    calls: Vec<Token>,
-    requests: Vec<RequestId>,
-}
-
-impl Actor {
-    fn channel_closed(&mut self, channel: &ChannelName) {
-        self.open.retain(|open| open != channel);
-        self.provided.retain(|(_, provided, _)| provided != channel);
-        self.listening.retain(|(_, listening)| listening != channel);
-    }
-
-    /// Something that was asked for has ended; gives the channel that it opened.
-    fn done(&mut self, token: Token, fine: bool) -> Option<ChannelName> {
-        let mut opened = None;
-        self.protecting.retain(|protecting| *protecting != token);
-        if let Some(index) = self.opening.iter().position(|(opening, _)| *opening == token) {
-            let (_, channel) = self.opening.swap_remove(index);
-            if fine && !self.open.contains(&channel) {
-                self.open.push(channel.clone());
-            }
-            opened = fine.then_some(channel);
-        }
-        if let Some(index) = self.providing.iter().position(|(providing, ..)| *providing == token) {
-            let provided = self.providing.swap_remove(index);
-            self.provided.extend(fine.then_some(provided));
-        }
-        if !fine {
-            self.listening.retain(|(listener, _)| *listener != token);
-        }
-        opened
-    }
 }
 
 impl Swarm {
@@ -181,13 +141,18 @@ impl Swarm {
         }
         let mut choose = world.engine().decisions().on(work);
         let drawn = HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 });
-        let weights = if malicious { TALKATIVE.to_vec() } else { drawn.collect() };
+        let drawn: Vec<u64> = drawn.collect();
+        let weights = match (malicious, malicious && choose.chance(1, 4)) {
+            (true, true) => RESTLESS.to_vec(),
+            (true, false) => TALKATIVE.to_vec(),
+            (false, _) => drawn,
+        };
         let temper = [4, 6, 2, 1].map(|most| choose.below(most + 1));
         let (largest, longest_pause) = (choose.log_uniform(1, 1 << 14), choose.log_uniform(1_000, 1_000_000_000));
         let operations = choose.log_uniform(16, 400);
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
-        let (actors, said, storming) = (Vec::new(), 0, false);
+        let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
         let streaming = Streaming::drawn(&mut world);
         let mut swarm = Self {
             work,
@@ -196,6 +161,7 @@ impl Swarm {
             largest,
             longest_pause,
             actors,
+            resting,
             operations,
             said,
             owning,
@@ -211,14 +177,16 @@ impl Swarm {
 
     fn add_actors(&mut self, mut world: World, count: u64, limits: &Limits, rogue: bool) -> World {
         for number in 0..count {
-            let mut choose = self.choose(&mut world);
+            let name = format!("c{number}");
+            let streams = ["work", "mind"].map(|kind| world.engine().decisions().stream(&format!("{kind}/{name}")));
+            let mut choose = world.engine().decisions().on(streams[0]);
             let honest = !choose.chance(1, 12);
             let id = if choose.chance(1, 12) { 0 } else { number };
-            let (name, id) = (format!("c{number}"), format!("c{id}"));
+            let id = format!("c{id}");
             let rogue = rogue && number == 0;
             let station = if rogue { Station::rogue } else { Station::client };
             world = world.client_of(&name, &id, limits.clone(), honest, station);
-            self.actors.push(Actor { id: ClientId::new(&id).ok(), ..Actor::default() });
+            self.actors.push(Actor { id: ClientId::new(&id).ok(), streams: Some(streams), ..Actor::default() });
             if rogue {
                 world.watch.overheard = Some(Overheard::default());
                 self.rogue = Some(name);
@@ -230,28 +198,54 @@ impl Swarm {
         world
     }
 
-    /// Runs all phases; what is wrong is among the world's failures.
+    /// Runs all phases, up to the first failure.
     pub(crate) fn play(&mut self, world: &mut World) {
-        self.warm_up(world);
-        self.storm(world);
-        world.engine().heal();
-        self.settle(world);
-        self.end(world);
+        let phases = [Self::warm_up, Self::storm, Self::settle, Self::end];
+        for phase in phases {
+            phase(self, world);
+            if world.has_failed() {
+                return;
+            }
+        }
+    }
+
+    /// From now on this actor decides about a piece of work; whether there is any left.
+    fn works(&mut self, world: &mut World, actor: usize) -> bool {
+        self.decides(actor, 0);
+        world.engine().decisions().begin(self.work)
+    }
+
+    /// From now on this actor decides about what it was told.
+    fn minds(&mut self, world: &mut World, actor: usize) {
+        self.decides(actor, 1);
+        world.engine().decisions().piece(self.work);
+    }
+
+    fn decides(&mut self, actor: usize, about: usize) {
+        let streams = self.actors.get(actor).and_then(|actor| actor.streams);
+        self.work = streams.map_or(self.work, |streams| streams[about]);
+        self.streaming.decides(self.work);
     }
 
     fn warm_up(&mut self, world: &mut World) {
+        let run = self.work;
         for actor in 0..self.actors.len() {
-            self.connect(world, actor);
+            // Who is not there from the beginning comes with its first work, or never.
+            if self.works(world, actor) && self.choose(world).below(16) > 0 {
+                self.connect(world, actor);
+            } else {
+                self.actors[actor].closed = true;
+            }
         }
         // Now and then work begins before anybody is connected.
-        if self.choose(world).chance(7, 8) {
+        if world.engine().decisions().on(run).below(8) < 7 {
             self.wait(world, |actor| actor.ready || actor.closed);
         }
         // Something to collide with.
         self.all_may(world, Self::open);
         if self.owning.early {
             for actor in 0..self.actors.len() {
-                if self.owns(actor) {
+                if self.owns(actor) && self.works(world, actor) {
                     self.protect(world, actor);
                 }
             }
@@ -266,7 +260,7 @@ impl Swarm {
     fn all_may(&mut self, world: &mut World, op: fn(&mut Self, &mut World, usize)) {
         for actor in 0..self.actors.len() {
             let often = if self.malicious { 7 } else { 4 };
-            if self.choose(world).chance(often, 8) {
+            if self.works(world, actor) && self.choose(world).chance(often, 8) {
                 op(self, world, actor);
             }
         }
@@ -276,7 +270,7 @@ impl Swarm {
     /// Lets things happen until it `holds` for every actor, but not for ever.
     fn wait(&mut self, world: &mut World, holds: fn(&Actor) -> bool) {
         world.plan(WARM, WARMED);
-        while !self.actors.iter().all(holds) {
+        while !self.actors.iter().all(holds) && !world.has_failed() {
             match world.step() {
                 Moment::Idle | Moment::Woke(WARMED) => return,
                 Moment::Ran | Moment::Woke(_) => self.react(world),
@@ -286,12 +280,13 @@ impl Swarm {
 
     fn storm(&mut self, world: &mut World) {
         for actor in 0..self.actors.len() {
+            self.decides(actor, 0);
             let pause = self.pause(world);
             world.plan(pause, actor as u64);
         }
         self.storming = true;
         let most = if self.malicious { EVENTS_OF_A_STORM * 3 / 4 } else { EVENTS_OF_A_STORM };
-        while self.operations > 0 && world.trace().events() < most {
+        while self.operations > 0 && world.trace().events() < most && !world.has_failed() {
             match world.step() {
                 Moment::Idle => return,
                 Moment::Ran => {}
@@ -303,6 +298,11 @@ impl Swarm {
 
     fn work(&mut self, world: &mut World, key: u64) {
         let Some(actor) = usize::try_from(key).ok().filter(|actor| *actor < self.actors.len()) else { return };
+        if !self.works(world, actor) {
+            self.resting += 1;
+            self.operations = if self.resting < self.actors.len() { self.operations } else { 0 };
+            return;
+        }
         // What nobody can do yet would fill the storm with refusals.
         let sensible = world.engine.decisions().on(self.work).chance(7, 8);
         let Actor { ready, closed, opening, open, .. } = &self.actors[actor];
@@ -328,6 +328,7 @@ impl Swarm {
 
     /// Waits until everything must have ended.
     fn settle(&mut self, world: &mut World) {
+        world.engine().heal();
         self.storming = false;
         self.calm_streams(world);
         world.plan(SETTLED, GIVE_UP);
@@ -357,7 +358,7 @@ impl Swarm {
     }
 
     fn run_out(&mut self, world: &mut World) {
-        loop {
+        while !world.has_failed() {
             match world.step() {
                 Moment::Idle | Moment::Woke(GIVE_UP) => return,
                 Moment::Ran | Moment::Woke(_) => self.react(world),
@@ -378,15 +379,16 @@ impl Swarm {
         self.owning.listen(world);
         while let Some((node, index)) = world.fresh.pop_front() {
             let Some(actor) = self.actors.iter().position(|actor| actor.node == Some(node)) else { continue };
+            self.minds(world, actor);
             let Some(event) = world.told.get(&node).and_then(|told| told.get(index)) else { continue };
             let believes = &mut self.actors[actor];
             match event {
                 Event::Ready(_) => believes.ready = true,
                 Event::Closed(why) => {
                     let why = *why;
-                    let Actor { reconnects, node, id, open, mut lost, .. } = std::mem::take(believes);
+                    let Actor { reconnects, node, id, streams, open, mut lost, .. } = std::mem::take(believes);
                     lost.extend(self.owning.owned_by(id.as_ref(), &open));
-                    *believes = Actor { node, id, reconnects, lost, closed: true, ..Actor::default() };
+                    *believes = Actor { node, id, streams, reconnects, lost, closed: true, ..Actor::default() };
                     if !matches!(why, CloseReason::Refused(_)) {
                         self.reconnect(world, actor);
                     }
@@ -529,47 +531,4 @@ impl Swarm {
             away: commipc_protocol::client::Away::Fail,
         }
     }
-}
-
-/// Whether a run's hub is malicious: one of eight.
-pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
-    choose.chance(1, 8)
-}
-
-/// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be. In
-/// another one a client is to say what is not its own, which it can where nothing is tagged. Gives whether it is.
-fn besiege(weather: &mut Weather, world: &mut World) -> bool {
-    let attack = world.engine().decisions().stream("attack");
-    let mut choose = world.engine().decisions().on(attack);
-    if choose.chance(1, 16) {
-        weather.transports = [0, 1, 0];
-        let drawn = Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
-        weather.assault = Some(drawn);
-        return false;
-    }
-    let rogue = choose.chance(1, 16);
-    if rogue {
-        weather.transports = [0, 0, 1];
-    }
-    rogue
-}
-
-/// Limits of which some are tight, so that they are met.
-fn tight(mut choose: Chooser<'_>) -> Limits {
-    let mut limits = Limits::default();
-    let mut maybe = |limit: &mut usize, low: u64, high: u64| {
-        if choose.chance(1, 6) {
-            *limit = usize::try_from(choose.log_uniform(low, high)).unwrap_or(usize::MAX);
-        }
-    };
-    maybe(&mut limits.in_flight, 1, 4_096);
-    maybe(&mut limits.outbox, 1_024, 65_536);
-    maybe(&mut limits.channels, 1, 2);
-    maybe(&mut limits.members, 1, 4);
-    maybe(&mut limits.providers, 1, 2);
-    maybe(&mut limits.listeners, 1, 2);
-    maybe(&mut limits.pending_calls, 1, 8);
-    maybe(&mut limits.connections, 1, 8);
-    maybe(&mut limits.unauthenticated, 1, 4);
-    limits
 }

@@ -17,15 +17,16 @@ impl Swarm {
     /// Now and then it says something that is not its own.
     pub(super) fn mutter(&mut self, world: &mut World) {
         let Some(name) = self.rogue.clone() else { return };
-        let frame = match self.choose(world).below(8) {
+        let frame = match self.choose(world).below(7) {
             1 => self.demand(world),
             2 => self.others_words(world, &name, true),
             3 => self.others_words(world, &name, false),
-            4 => self.anothers_answer(world, &name),
+            4 | 6 => self.anothers_answer(world, &name),
             5 => self.strangers_words(world, &name),
             _ => return,
         };
-        if let Some(frame) = frame {
+        // A hub believes nobody but bridges that something has been elsewhere.
+        if let Some(frame) = frame.and_then(forgery::direct) {
             world.says(&name, &frame);
         }
     }
@@ -48,9 +49,15 @@ impl Swarm {
 
     /// An answer to what somebody else was asked.
     fn anothers_answer(&self, world: &mut World, name: &str) -> Option<Vec<u8>> {
-        let id = world.rogue_called(name).inside().id().clone();
-        let asked: Vec<Bytes> = world.watch.overheard.as_ref()?.calls.iter().cloned().collect();
-        let asked = world.engine.decisions().on(self.work).pick(&asked).cloned()?;
+        let rogue = world.rogue_called(name);
+        let id = rogue.inside().id().clone();
+        let calls = world.watch.overheard.as_ref()?.calls.iter();
+        // What it was asked itself it may answer.
+        let asked: Vec<Bytes> = calls.filter(|call| !rogue.heard().contains(call)).cloned().collect();
+        // Of the calls of late those are not answered yet that are the latest.
+        let mut choose = world.engine.decisions().on(self.work);
+        let back = usize::try_from(choose.log_uniform(1, asked.len() as u64)).unwrap_or(1);
+        let asked = asked.get(asked.len().checked_sub(back)?).cloned()?;
         forgery::answered(&asked, id.as_name())
     }
 

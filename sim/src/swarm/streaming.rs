@@ -1,7 +1,6 @@
 //! Streams and exchanges: who asks for them, how those who are asked give, and how everybody takes.
 //!
-//! In about half of the runs there are some. What is decided about them has a stream of its own, so that the other half
-//! goes on as if nobody had heard of them.
+//! In about half of the runs there are some.
 
 use std::collections::BTreeMap;
 
@@ -83,7 +82,7 @@ enum Manner {
 }
 
 /// How long anybody waits for a hub that nobody should trust.
-const PATIENCE: Duration = Duration::from_secs(200);
+const PATIENCE: Duration = Duration::from_secs(70);
 /// Items of more than one piece are so long at most, and so many.
 const LONG: (u64, u64) = (200_000, 3);
 const KINDS: [EventKind; 3] = [EventKind::Call, EventKind::Stream, EventKind::Exchange];
@@ -103,6 +102,11 @@ impl Streaming {
         let (provided, gives, takes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let kinds = [calls, streams + 1, exchanges];
         Self { decisions, often, kinds, temper, manners, most, widest, longest, provided, gives, takes, calm: false }
+    }
+
+    /// Decisions are taken from here from now on.
+    pub(super) const fn decides(&mut self, stream: Stream) {
+        self.decisions = stream;
     }
 
     fn choose<'w>(&self, world: &'w mut World) -> Chooser<'w> {

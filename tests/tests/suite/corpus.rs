@@ -12,7 +12,18 @@ use crate::workspace;
 /// A fuzz target's body: whatever it is given, it returns.
 type Body = fn(&[u8]);
 
-const TARGETS: &[(&str, Body)] = &[("frame_and_message", fuzzing::frame_and_message)];
+const TARGETS: &[(&str, Body)] = &[
+    ("frame", fuzzing::frame),
+    ("envelope", fuzzing::envelope),
+    ("control_body", fuzzing::control_body),
+    ("client_bytes", fuzzing::client_bytes),
+    ("hub_bytes", fuzzing::hub_bytes),
+    ("hub_after_handshake", fuzzing::hub_after_handshake),
+    ("member", fuzzing::member),
+    ("replay_window", fuzzing::replay_window),
+    ("chunking", fuzzing::chunking),
+    ("simulator", fuzzing::simulator),
+];
 
 #[test]
 fn every_corpus_is_replayed() {
@@ -21,6 +32,22 @@ fn every_corpus_is_replayed() {
         let (replayed, crashes) = replay(&folder, *body);
         assert!(replayed > 0, "{} is empty", folder.display());
         assert!(crashes.is_empty(), "{target} crashes on {crashes:#?}");
+    }
+}
+
+/// What targets begin with follows from the machines: where that has changed, `COMMIPC_CORPORA=1` writes it anew.
+#[test]
+fn corpora_begin_with_what_machines_say_now() {
+    for (target, body) in TARGETS {
+        let folder = workspace::root().join("fuzz/corpus").join(target);
+        for (name, bytes) in fuzzing::beginnings(target) {
+            body(&bytes);
+            if std::env::var_os("COMMIPC_CORPORA").is_some() {
+                fs::create_dir_all(&folder).unwrap();
+                fs::write(folder.join(&name), &bytes).unwrap();
+            }
+            assert_eq!(fs::read(folder.join(&name)).ok().as_ref(), Some(&bytes), "{target}/{name}");
+        }
     }
 }
 

@@ -1,0 +1,51 @@
+//! What differs from run to run before anything happens: who is hostile, and how much room there is.
+
+use commipc_protocol::Limits;
+
+use crate::attacker::Assault;
+use crate::decisions::Chooser;
+use crate::weather::Weather;
+use crate::world::World;
+
+/// Whether a run's hub is malicious: one of eight.
+pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
+    choose.chance(1, 8)
+}
+
+/// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be. In
+/// three others a client is to say what is not its own, which it can where nothing is tagged. Gives whether it is.
+pub(super) fn besiege(weather: &mut Weather, world: &mut World) -> bool {
+    let attack = world.engine().decisions().stream("attack");
+    let mut choose = world.engine().decisions().on(attack);
+    if choose.chance(1, 16) {
+        weather.transports = [0, 1, 0];
+        let drawn = Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
+        weather.assault = Some(drawn);
+        return false;
+    }
+    let rogue = choose.chance(1, 5);
+    if rogue {
+        weather.transports = [0, 0, 1];
+    }
+    rogue
+}
+
+/// Limits of which some are tight, so that they are met.
+pub(super) fn tight(mut choose: Chooser<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let mut maybe = |limit: &mut usize, low: u64, high: u64| {
+        if choose.chance(1, 6) {
+            *limit = usize::try_from(choose.log_uniform(low, high)).unwrap_or(usize::MAX);
+        }
+    };
+    maybe(&mut limits.in_flight, 1, 4_096);
+    maybe(&mut limits.outbox, 1_024, 65_536);
+    maybe(&mut limits.channels, 1, 2);
+    maybe(&mut limits.members, 1, 4);
+    maybe(&mut limits.providers, 1, 2);
+    maybe(&mut limits.listeners, 1, 2);
+    maybe(&mut limits.pending_calls, 1, 8);
+    maybe(&mut limits.connections, 1, 8);
+    maybe(&mut limits.unauthenticated, 1, 4);
+    limits
+}
