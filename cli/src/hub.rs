@@ -4,7 +4,7 @@ use std::future::pending;
 use std::path::Path;
 
 use commipc_tokio::local::LocalError;
-use commipc_tokio::{CredentialTable, CredentialsError, Hub, HubError, SecretSourceError};
+use commipc_tokio::{CredentialTable, CredentialsError, Hub, HubBuilder, HubError, SecretSourceError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,31 +20,7 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
     let bridges = args.bridge_secret_file.as_deref();
     let mut reloads = args.credentials.as_deref().map(|file| Reloads::new(file, bridges, common)).transpose()?;
     allow_many_files();
-    let mut builder = commipc_tokio::hub().on_owner_leave(args.on_owner_leave);
-    let urls = if args.listen.is_empty() { vec![connect::url(common)] } else { args.listen };
-    for url in &urls {
-        builder = builder.listen(url);
-    }
-    if let Some(id) = &common.id {
-        builder = builder.id(id);
-    }
-    if let Some(file) = &args.system_password_file {
-        builder = builder.system_password_file(file);
-    }
-    if let Some(dir) = &args.state_dir {
-        builder = builder.state_dir(dir);
-    }
-    if let Some(file) = args.bridge_secret_file.as_deref().filter(|_| reloads.is_none()) {
-        builder = builder.bridge_secret_file(file);
-    }
-    if let Some(reloads) = &reloads {
-        builder = builder.credentials(reloads.table().map_err(|error| not_started(&error))?);
-    } else if let Some(file) = &common.secret_file {
-        builder = builder.secret_file(file);
-    }
-    if common.insecure_no_auth {
-        builder = builder.insecure_no_auth();
-    }
+    let builder = builder(&args, common, reloads.as_ref())?;
     let metrics = match args.metrics {
         Some(address) => Some(Metrics::listen(address).await?),
         None => None,
@@ -78,6 +54,35 @@ pub(crate) async fn run(args: args::Hub, common: &Common) -> Outcome {
         () = measuring => {}
     }
     stop.drain(&hub, args.draining.drain, common.json).await
+}
+
+fn builder(args: &args::Hub, common: &Common, reloads: Option<&Reloads<'_>>) -> Outcome<HubBuilder> {
+    let mut builder = commipc_tokio::hub().on_owner_leave(args.on_owner_leave);
+    let urls = if args.listen.is_empty() { vec![connect::url(common)] } else { args.listen.clone() };
+    for url in &urls {
+        builder = builder.listen(url);
+    }
+    if let Some(id) = &common.id {
+        builder = builder.id(id);
+    }
+    if let Some(file) = &args.system_password_file {
+        builder = builder.system_password_file(file);
+    }
+    if let Some(dir) = &args.state_dir {
+        builder = builder.state_dir(dir);
+    }
+    if let Some(file) = args.bridge_secret_file.as_deref().filter(|_| reloads.is_none()) {
+        builder = builder.bridge_secret_file(file);
+    }
+    if let Some(reloads) = reloads {
+        builder = builder.credentials(reloads.table().map_err(|error| not_started(&error))?);
+    } else if let Some(file) = &common.secret_file {
+        builder = builder.secret_file(file);
+    }
+    if common.insecure_no_auth {
+        builder = builder.insecure_no_auth();
+    }
+    Ok(builder)
 }
 
 /// A table of credentials, read anew at each SIGHUP.

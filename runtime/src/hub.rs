@@ -16,16 +16,15 @@ use commipc_protocol::hub::{
     self, Command, Counters, Event, HubConfig, Load, StoredChannel, StoredHub, SystemPassword,
 };
 use commipc_protocol::{CredentialId, HubId, Limits, NameError, OwnerPolicy, Seed};
-use zeroize::Zeroizing;
 
 use crate::credentials::CredentialTable;
 use crate::drain::{DrainError, Progress};
 use crate::driver::{Driver, Sink};
 use crate::endpoint::{self, Endpoint};
 use crate::error::{HubError, SecretSourceError};
-use crate::local::{Claim, LocalError, key_path};
+use crate::local::Claim;
 use crate::runtime::{Acceptor, BoxFuture, Runtime, random};
-use crate::secret::{SecretSource, derive_system};
+use crate::secret::{SecretSource, derive_system, shared_key};
 use crate::state::{Change, Dir, Disk, StateError, Store};
 use crate::sync::{blocking, lock};
 
@@ -248,34 +247,6 @@ fn claim(endpoint: &Endpoint) -> Result<Option<Claim>, HubError> {
         Endpoint::Unix(path) => Ok(Some(Claim::take(path)?)),
         Endpoint::Tcp { .. } | Endpoint::Memory(_) => Ok(None),
     }
-}
-
-/// The key of a hub that was given no secret: beside each of its Unix sockets, the same one.
-fn shared_key(runtime: &dyn Runtime, claims: &[Option<Claim>], endpoints: &[Endpoint]) -> Result<Secret, HubError> {
-    let fresh = random(runtime).map_err(HubError::Seed)?;
-    let mut claims = claims.iter().flatten();
-    let Some(first) = claims.next() else {
-        let what = endpoints.first().map_or_else(|| "a hub that listens nowhere".to_owned(), ToString::to_string);
-        return Err(SecretSourceError::Needed(what).into());
-    };
-    let text = first.key(&fresh)?;
-    let bytes = key_bytes(&text);
-    for other in claims {
-        if other.key(&bytes)?.trim_ascii_end() != text.trim_ascii_end() {
-            return Err(LocalError::KeyConflict(key_path(other.path())).into());
-        }
-    }
-    Ok(Secret::parse(&text).map_err(SecretSourceError::Secret)?)
-}
-
-/// The bytes of a key in its checked text form.
-fn key_bytes(text: &[u8]) -> Zeroizing<[u8; 32]> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    let digit = |index: usize| text.get(4 + index).and_then(|d| char::from(*d).to_digit(16)).unwrap_or_default();
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::try_from(digit(2 * index) << 4 | digit(2 * index + 1)).unwrap_or_default();
-    }
-    bytes
 }
 
 /// Listens everywhere, or nowhere: what was started before a failure is dropped.

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::endpoint::Endpoint;
 use crate::error::{HubError, SecretSourceError};
-use crate::local;
-use crate::runtime::Runtime;
+use crate::local::{self, Claim, LocalError, key_path};
+use crate::runtime::{Runtime, random};
 use crate::sync::blocking;
 
 /// The longest secret file, in bytes.
@@ -130,6 +130,38 @@ fn read_bounded(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long to hold secrets"));
     }
     Ok(text)
+}
+
+/// The key of a hub that was given no secret: beside each of its Unix sockets, the same one.
+pub(crate) fn shared_key(
+    runtime: &dyn Runtime,
+    claims: &[Option<Claim>],
+    endpoints: &[Endpoint],
+) -> Result<Secret, HubError> {
+    let fresh = random(runtime).map_err(HubError::Seed)?;
+    let mut claims = claims.iter().flatten();
+    let Some(first) = claims.next() else {
+        let what = endpoints.first().map_or_else(|| "a hub that listens nowhere".to_owned(), ToString::to_string);
+        return Err(SecretSourceError::Needed(what).into());
+    };
+    let text = first.key(&fresh)?;
+    let bytes = key_bytes(&text);
+    for other in claims {
+        if other.key(&bytes)?.trim_ascii_end() != text.trim_ascii_end() {
+            return Err(LocalError::KeyConflict(key_path(other.path())).into());
+        }
+    }
+    Ok(Secret::parse(&text).map_err(SecretSourceError::Secret)?)
+}
+
+/// The bytes of a key in its checked text form.
+fn key_bytes(text: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    let digit = |index: usize| text.get(4 + index).and_then(|d| char::from(*d).to_digit(16)).unwrap_or_default();
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::try_from(digit(2 * index) << 4 | digit(2 * index + 1)).unwrap_or_default();
+    }
+    bytes
 }
 
 /// What the hub keeps of the password of its own channels.

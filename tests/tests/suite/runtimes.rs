@@ -173,6 +173,7 @@ fn rounds() -> u64 {
 /// What each of the processes may have grown by, in KiB: what it has kept of its buffers, and of the allocator's.
 const GROWTH: u64 = 16 << 10;
 
+#[expect(clippy::print_stdout, reason = "long runs tell how they went")]
 fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: &str) {
     let names = [hub, provider, consumer];
     let (mut hub, url) = Puppet::start(hub, "hub", "tcp://127.0.0.1:0", None);
