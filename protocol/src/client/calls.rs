@@ -26,6 +26,8 @@ pub(super) struct Pending {
     pub(super) channel: ChannelName,
     pub(super) event: EventName,
     pub(super) deadline: Option<TimerId>,
+    /// The hub has spoken of it, and does not know it any more.
+    pub(super) reached: bool,
     /// What an answer must name, on a protected channel.
     pub(super) reference: Option<[u8; 32]>,
     /// Where items are wanted instead of an answer.
@@ -70,7 +72,8 @@ impl Client {
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
         let streams = stream.is_some();
         let again = self.again(outgoing, self.now.mono + time_left).filter(|_| !streams);
-        let pending = Pending { token, request, channel, event, deadline: None, reference: None, stream, again };
+        let pending =
+            Pending { token, request, channel, event, deadline: None, reached: false, reference: None, stream, again };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let waits = if Canary::CallDeadline.sings() { time_left * 2 } else { time_left };
         let deadline = self.timers.insert(self.now.mono + waits, TimerReason::Call, Due::Call(key));
@@ -250,8 +253,12 @@ impl Client {
         let failure = refusal.map_or(Failure::RefusedCode(code), Failure::Refused);
         if route & ROUTE_BY_HUB != 0 {
             self.end_request(route, None, failure);
-        } else if refusal == Some(Refusal::Deadline) && self.is_timed(Key::from_bits(route)) {
+        } else if refusal == Some(Refusal::Deadline)
+            && let Some(pending) = self.calls.get_mut(Key::from_bits(route))
+            && pending.deadline.is_some()
+        {
             // How long a caller waits its own clock decides: that of the hub may have begun a little earlier.
+            pending.reached = true;
         } else if let Some(mut pending) = self.end_call(Key::from_bits(route)) {
             // On a protected channel the hub's word is no proof that the provider has not seen the call.
             let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.reference.is_some();
@@ -269,11 +276,6 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the deadline of a call of ours still runs.
-    fn is_timed(&self, key: Key) -> bool {
-        self.calls.get(key).is_some_and(|pending| pending.deadline.is_some())
-    }
-
     /// The link is gone. With `comes_back`, calls that may be made again wait for the next one.
     ///
     /// A hub that shuts down ends all that it has taken before it says so: what is left then has not reached it.
@@ -288,7 +290,7 @@ impl Client {
                 self.forget_stream(pending.token, stream);
             }
             // On a protected channel the hub's word is no proof.
-            let maybe_executed = !left || pending.reference.is_some();
+            let maybe_executed = !left || pending.reached || pending.reference.is_some();
             match pending.again.take() {
                 Some(again) if comes_back && (again.repeats || !maybe_executed) => {
                     self.make_again(pending.token, *again, maybe_executed);

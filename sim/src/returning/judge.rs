@@ -183,19 +183,21 @@ impl Returning {
         for actor in 0..self.beliefs.len() {
             for (channel, guarded) in self.whole_rooms(actor) {
                 let outgoing = self.says(world, actor, channel.clone(), event.clone(), guarded, Away::Fail);
-                said.push((actor, channel, outgoing.payload.bytes.clone()));
+                let hear = self.beliefs.iter().map(|belief| belief.hearers(&channel, &event)).collect::<Vec<_>>();
+                said.push((actor, channel, hear, outgoing.payload.bytes.clone()));
                 let token = world.token();
                 self.ask(world, actor, Command::Broadcast { token, outgoing });
             }
         }
         self.beliefs.iter_mut().for_each(|belief| belief.heard.clear());
         self.pass(world, SOON);
-        for (speaker, channel, bytes) in said {
-            for hearer in (0..self.beliefs.len()).filter(|hearer| *hearer != speaker) {
-                if self.missing(hearer).contains(&channel) {
+        for (speaker, channel, hear, bytes) in said {
+            for (hearer, mut wants) in hear.into_iter().enumerate().filter(|(hearer, _)| *hearer != speaker) {
+                // A channel that was held for its owner may end meanwhile.
+                let stays = self.beliefs[hearer].hearers(&channel, &event) == wants;
+                if !stays || self.missing(hearer).contains(&channel) {
                     continue;
                 }
-                let mut wants = self.beliefs[hearer].hearers(&channel, &event);
                 let heard = self.beliefs[hearer].heard.iter().filter(|heard| heard.message.payload.bytes == bytes);
                 let mut heard: Vec<Token> = heard.map(|heard| heard.to).collect();
                 wants.sort_unstable();
