@@ -141,8 +141,6 @@ pub(super) enum Control {
 pub(super) enum Late {
     Open(ChannelIx),
     Stand(Standing),
-    /// What an owner asked for: whoever asked was told that it may be done or not.
-    Owned(ChannelIx, Owned),
 }
 
 impl Channels {

@@ -420,17 +420,11 @@ impl Client {
 
     /// The hub has done, or refused, what an owner asked for.
     pub(super) fn owned_ended(&mut self, token: Token, ix: ChannelIx, owned: Owned, result: Result<(), Failure>) {
-        if result.is_ok() {
-            self.owned_done(ix, owned);
-        }
-        self.done(token, result);
-    }
-
-    /// The hub has done what an owner asked for.
-    pub(super) fn owned_done(&mut self, ix: ChannelIx, owned: Owned) {
         let own = (self.id.clone(), self.instance);
         let hash = self.channels.hash();
-        if let Some(channel) = self.channels.get_mut(ix) {
+        if result.is_ok()
+            && let Some(channel) = self.channels.get_mut(ix)
+        {
             // Left meanwhile: what the hub has done stays known, but keys are for members.
             let is_open = matches!(channel.state, State::Open(_));
             let guarded = &mut channel.guarded;
@@ -450,6 +444,7 @@ impl Client {
                 Owned::Terminate => {}
             }
         }
+        self.done(token, result);
     }
 
     pub(super) fn handle_offer(&mut self, frame: &Frame) -> Result<(), Violation> {

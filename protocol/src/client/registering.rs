@@ -288,13 +288,10 @@ impl Client {
     /// The hub takes too long: whoever waits is told so.
     pub(super) fn control_expired(&mut self, id: u64) {
         let Some((control, _)) = self.controls.remove(&id) else { return };
-        if let Control::Owned(token, ix, owned) = control {
-            self.controls.insert(id, (Control::Late(Some(Late::Owned(ix, owned))), None));
-            return self.done(token, Err(Failure::Local(Misuse::Deadline)));
-        }
         let late = match &control {
             Control::Open(ix) => Some(Late::Open(*ix)),
             Control::Stand(token) => self.channels.standing.get(token).cloned().map(Late::Stand),
+            // Whether an owner's change took place shows when the channel is opened again.
             Control::Owned(..) | Control::Undo(_) | Control::Late(_) | Control::Reclaim(_) => None,
             Control::Standing(_, standing, _) => Some(Late::Stand(standing.clone())),
         };
@@ -335,11 +332,9 @@ impl Client {
         }
     }
 
-    /// Undoes what the hub granted too late, unless it was asked for anew. What an owner changed nobody can undo: then the
-    /// channel is as it is now.
+    /// Undoes what the hub granted too late, unless it was asked for anew.
     fn give_back(&mut self, late: Late) {
         match late {
-            Late::Owned(ix, owned) => self.owned_done(ix, owned),
             Late::Open(ix) => {
                 let closed = |it: &super::channels::Channel| matches!(it.state, State::Closed | State::Lost { .. });
                 if self.channels.get(ix).is_some_and(closed) {
