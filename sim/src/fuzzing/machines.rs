@@ -263,7 +263,7 @@ pub(super) fn beginnings(target: &str) -> Vec<(String, Vec<u8>)> {
             ("magic".to_owned(), client.get(..8).unwrap_or_default().to_vec()),
             ("without-magic".to_owned(), behind_magic.to_vec()),
         ],
-        "hub_bytes" => vec![("conversation".to_owned(), hub.clone())],
+        "hub_bytes" => vec![("conversation".to_owned(), hub)],
         "chunking" => {
             vec![
                 ("to-a-hub".to_owned(), [&[0], &client[..]].concat()),
