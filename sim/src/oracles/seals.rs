@@ -358,12 +358,6 @@ impl Seals {
                 self.seal(node, &channel, Some(salt));
                 Ok(())
             }
-            (What::Protect(salt), Err(Failure::Local(Misuse::Deadline))) => {
-                // It may be done all the same, and then the hub says so later.
-                handle.returns = Some(salt);
-                self.exchanges.sealed(node, &channel, Some(salt));
-                Ok(())
-            }
             (What::Unprotect, Ok(())) => {
                 self.seal(node, &channel, None);
                 Ok(())
