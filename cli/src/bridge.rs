@@ -11,11 +11,13 @@ use crate::stop::Stop;
 
 const EXAMPLES: &str = "\
 Examples:
-  commipc keygen --out bridge.key
-  commipc hub --listen tcp://0.0.0.0:7117 --secret-file hub.key --bridge-secret-file bridge.key
   commipc bridge unix:/run/user/1000/commipc.sock tcp://host:7117 --secret-file bridge.key
   commipc bridge URL_A URL_B --secret-file-a a.key --secret-file-b b.key --allow 'sensors-*' --allow 'jobs@run'
-  commipc bridge URL_A URL_B --secret-file bridge.key --one-way --rate 1000";
+  commipc bridge URL_A URL_B --secret-file bridge.key --one-way --rate 1000
+
+Both hubs must know its secret:
+  commipc keygen --out bridge.key
+  commipc hub --listen tcp://0.0.0.0:7117 --secret-file hub.key --bridge-secret-file bridge.key";
 
 /// Join two hubs until SIGTERM or Ctrl-C
 ///

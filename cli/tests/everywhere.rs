@@ -63,13 +63,22 @@ fn runs(command: &str, scene: &Scene) -> (Vec<String>, bool, bool) {
         "bench stream" => (BENCH, false, false),
         "bench fanout" => ("--seconds 0.05 --rounds 1 --members 3", false, false),
         "bench idle" => ("--rounds 1 --clients 10", false, false),
+        "bench hops" => (BENCH, false, false),
+        // It would wait for hubs; without a secret it does not begin.
+        "bridge" => ("unix:/nowhere/a.sock unix:/nowhere/b.sock --secret-file /nowhere/key", false, false),
+        "sim hunt" => ("--time 100ms --jobs 1 --keep KEPT", false, false),
+        "sim shrink" => ("--seed 3", false, false),
         "sim run" => ("--seeds 20", false, false),
         "sim replay" => ("--seed 3", false, false),
         // It says that no bugs are planted here.
         "sim selftest" => ("", false, false),
         other => panic!("say here how 'commipc {other} --json' is run"),
     };
-    let word = |word: &str| if word == "PASSWORD" { scene.file("password", "any text") } else { word.to_owned() };
+    let word = |word: &str| match word {
+        "PASSWORD" => scene.file("password", "any text"),
+        "KEPT" => scene.path("kept").display().to_string(),
+        word => word.to_owned(),
+    };
     (arguments.split_whitespace().map(word).collect(), hub, stop)
 }
 

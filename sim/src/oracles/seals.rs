@@ -54,6 +54,8 @@ struct Handle {
     sealed: Option<Salt>,
     /// The same, perhaps: it was asked to derive with this when its connection came back.
     returns: Option<Salt>,
+    /// The same, perhaps: its owner has been told that nobody knows yet whether it was changed to this, or from this.
+    late: Option<Salt>,
     /// The place of the latest protection it has proved.
     newest: u64,
 }
@@ -151,7 +153,7 @@ impl Seals {
                 if outgoing.away != Away::Fail || self.away.contains(&node) {
                     self.exchanges.waits(node, *token);
                 }
-                if let Some(salt) = self.returns(node, &outgoing.channel) {
+                for salt in self.perhaps(node, &outgoing.channel) {
                     self.exchanges.sealed(node, &outgoing.channel, Some(salt));
                 }
                 return self.says(node, *token, Way::Call, outgoing);
@@ -186,8 +188,10 @@ impl Seals {
         sealed(&self.handles, node, channel)
     }
 
-    fn returns(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
-        self.handles.get(&(node, channel.clone())).and_then(|handle| handle.returns)
+    /// What a handle may sign and verify under besides.
+    fn perhaps(&self, node: NodeId, channel: &ChannelName) -> impl Iterator<Item = Salt> + use<> {
+        let handle = self.handles.get(&(node, channel.clone()));
+        handle.map(|handle| [handle.returns, handle.late]).into_iter().flatten().flatten()
     }
 
     /// What waits to be said on a channel that comes back may be said under this.
@@ -206,9 +210,9 @@ impl Seals {
             self.unsigned.insert((node, token));
         }
         let key = (id.clone(), way, Content::said(outgoing));
-        let (returns, accepted) = (self.returns(node, &outgoing.channel), BTreeMap::new());
+        let (perhaps, accepted) = (self.perhaps(node, &outgoing.channel), BTreeMap::new());
         let repeats = outgoing.idempotent && outgoing.away == Away::Repeat;
-        let under = [sealed].into_iter().chain(returns.map(Some)).collect();
+        let under = [sealed].into_iter().chain(perhaps.map(Some)).collect();
         let list = self.said.entry(key.clone()).or_default();
         list.push(Said { by: node, under, repeats, accepted });
         if outgoing.away != Away::Fail {
@@ -220,7 +224,7 @@ impl Seals {
     /// A handle changes; what was said just now may have been said after it.
     fn seal(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
         let handle = self.handles.entry((node, channel.clone())).or_default();
-        (handle.sealed, handle.returns) = (sealed, None);
+        (handle.sealed, handle.returns, handle.late) = (sealed, None, None);
         for (who, key, index) in self.fresh.iter().chain(&self.waiting) {
             if *who == node
                 && key.2.channel == *channel
@@ -278,6 +282,9 @@ impl Seals {
             Event::Closed(_) => self.closed(node),
             Event::Reconnect(ReconnectEvent::Lost { .. }) => {
                 self.away.insert(node);
+                // What was not said on the connection is not so.
+                let own = self.handles.iter_mut().filter(|((who, _), _)| *who == node);
+                own.for_each(|(_, handle)| handle.late = None);
             }
             Event::Reconnect(ReconnectEvent::Restored { .. }) => self.restored(node),
             Event::Done { token, result } => return self.done(node, *token, *result),
@@ -362,8 +369,20 @@ impl Seals {
                 self.seal(node, &channel, None);
                 Ok(())
             }
-            (What::Leave { away: true }, Ok(())) => {
+            // It is left at once, or with the connection.
+            (What::Leave { away: true }, Ok(())) | (What::Leave { .. }, Err(Failure::Local(Misuse::Disconnected))) => {
                 self.seal(node, &channel, None);
+                Ok(())
+            }
+            // The hub may say later that it is done, and then it is.
+            (What::Protect(salt), Err(Failure::Local(Misuse::Deadline))) => {
+                handle.late = Some(salt);
+                Ok(())
+            }
+            (What::Unprotect, Err(Failure::Local(Misuse::Deadline))) => {
+                let before = handle.sealed;
+                self.seal(node, &channel, None);
+                self.handles.entry((node, channel)).or_default().late = before;
                 Ok(())
             }
             (What::Leave { .. }, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
@@ -409,11 +428,12 @@ impl Seals {
         key: (ClientId, Way, Content),
         (salt, hub): (Salt, &HubId),
     ) -> Verdict {
-        let (hubs, returns) = (&self.hubs, self.returns(node, &key.2.channel));
+        let (hubs, under) = (&self.hubs, self.perhaps(node, &key.2.channel).chain([salt]));
+        let under: Vec<Option<Salt>> = under.map(Some).collect();
         let new = |said: &&mut Said| {
             let again = said.accepted.get(&node).is_some_and(|(when, tokens)| *when != at || tokens.contains(&to));
-            let under = said.under.contains(&Some(salt)) || returns.is_some() && said.under.contains(&returns);
-            under && (!again || said.repeats) && hubs.get(&said.by) == Some(hub)
+            let same = under.iter().any(|under| said.under.contains(under));
+            same && (!again || said.repeats) && hubs.get(&said.by) == Some(hub)
         };
         match self.said.get_mut(&key).and_then(|list| list.iter_mut().find(new)) {
             Some(said) => {
