@@ -11,6 +11,7 @@ use commipc_protocol::{ChannelName, ClientId, EventName, Fault, FaultCode, Input
 
 use super::{Content, Oracle, Resident, SYSTEM, Seen, Verdict, ensure, is_hubs_own};
 use crate::engine::Sight;
+use crate::mallory::Order;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
 
@@ -19,6 +20,8 @@ use crate::station::{Asked, Told};
 pub struct Answers<R = RequestId> {
     /// The ids clients ask for: a hub gives no other.
     ids: BTreeMap<NodeId, ClientId>,
+    /// Who says things past its own machine: what it provides it may answer so.
+    rogues: BTreeSet<NodeId>,
     calls: BTreeMap<(NodeId, Token), Content>,
     provided: BTreeMap<(NodeId, Token), (ChannelName, EventName, EventKind)>,
     /// Of each caller and content: how often it was called and may have been executed, and how often requested.
@@ -61,6 +64,7 @@ impl<R> Default for Answers<R> {
         Self {
             ids: BTreeMap::new(),
             calls: BTreeMap::new(),
+            rogues: BTreeSet::new(),
             provided: BTreeMap::new(),
             counts: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -87,6 +91,9 @@ impl Oracle for Answers {
                 self.gave(node, *request, result);
             }
             Sight::Fed(Input::Command(Asked::Client(command))) => self.asked(node, command),
+            Sight::Fed(Input::Command(Asked::Malice(Order::Say(_)))) => {
+                self.rogues.insert(node);
+            }
             Sight::Gave(Output::Event(Told::Client(Event::Request(request)))) => {
                 let Request { id, provider, message, .. } = request;
                 return self.requested(node, *id, *provider, message);
@@ -221,6 +228,8 @@ impl<R: Copy + Ord + Debug> Answers<R> {
         }
         let by = |given: &Given, provider: &ClientId| given.by == *provider;
         match result {
+            Ok(Answer { provider, .. }) if self.may_make_up(&call, Some(&provider.client)) => Ok(()),
+            Err(CallFailure::Fault(_)) if self.may_make_up(&call, None) => Ok(()),
             Ok(Answer { payload, provider, .. }) => {
                 self.was_given(node, &call, |given| by(given, &provider.client) && given.result.as_ref() == Ok(payload))
             }
@@ -236,6 +245,14 @@ impl<R: Copy + Ord + Debug> Answers<R> {
             }
             Err(CallFailure::Failed { maybe_executed: true, .. }) => Ok(()),
         }
+    }
+
+    /// Whether this client, or any, provides what was called and says things past its own machine.
+    fn may_make_up(&self, call: &Content, who: Option<&ClientId>) -> bool {
+        self.provided.iter().any(|((node, _), (channel, event, _))| {
+            let named = who.is_none_or(|who| self.ids.get(node) == Some(who));
+            named && self.rogues.contains(node) && (channel, event) == (&call.channel, &call.event)
+        })
     }
 
     /// Somebody gave this answer for this call; it is used up.

@@ -11,6 +11,7 @@ use core::time::Duration;
 use super::people::People;
 use super::{Oracle, Password, Salt, Seen, Verdict, ensure};
 use crate::engine::Sight;
+use crate::mallory::Order;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
 
@@ -35,6 +36,8 @@ pub struct Members {
     ending: BTreeSet<(End, ChannelName, NodeId, Token)>,
     /// What the next command of a node brings keys for.
     next: Option<(NodeId, ChannelName, Salt, Password)>,
+    /// Who says things past its own machine.
+    rogues: BTreeSet<NodeId>,
     /// What strangers say on protected channels, and how often the channel had changed by then.
     strange: BTreeMap<(NodeId, Token), (NodeId, ChannelName, u64)>,
 }
@@ -97,6 +100,11 @@ impl Oracle for Members {
         self.people.saw(node, sight);
         match sight {
             Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
+            // What the hub says to that its machine may take for something else.
+            Sight::Fed(Input::Command(Asked::Malice(Order::Say(_)))) => {
+                self.rogues.insert(node);
+                self.strange.retain(|(who, _), _| *who != node);
+            }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
             Sight::Gave(Output::Event(Told::Hub(event))) => return self.claims(at, node, event),
             Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Drained | Sight::Broke(_) => {}
@@ -127,7 +135,9 @@ impl Members {
             Command::Terminate { token, channel } => {
                 self.ending.insert((end, channel.clone(), node, *token));
             }
-            Command::Send { token, outgoing } | Command::Broadcast { token, outgoing } => {
+            Command::Send { token, outgoing } | Command::Broadcast { token, outgoing }
+                if !self.rogues.contains(&node) =>
+            {
                 let rooms = self.rooms.iter().filter(|((_, channel), _)| *channel == outgoing.channel);
                 for ((hub, channel), room) in rooms.filter(|(_, room)| room.is_closed_to(node)) {
                     self.strange.insert((node, *token), (*hub, channel.clone(), room.turns));
@@ -135,6 +145,8 @@ impl Members {
             }
             Command::Connect
             | Command::KeyDerived(_)
+            | Command::Send { .. }
+            | Command::Broadcast { .. }
             | Command::Stream(_)
             | Command::SetSecret(_)
             | Command::ChannelKeyFailed { .. }

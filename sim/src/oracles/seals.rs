@@ -331,6 +331,8 @@ impl Seals {
         let returned: Vec<(ChannelName, Salt)> = returned.collect();
         for (channel, salt) in returned {
             self.seal(node, &channel, Some(salt));
+            // It was asked for this, and for nothing that is opened later.
+            self.handles.entry((node, channel)).or_default().challenged = None;
         }
     }
 
