@@ -112,8 +112,8 @@ fn verdict(total: &Tally) -> Outcome {
 }
 
 fn replay(args: &SimReplay, json: bool) -> Outcome {
-    plants(args.plant)?;
-    let run = commipc_sim::run_as(source(&args.what)?, args.profile.into(), true);
+    plants(args.worlds.plant)?;
+    let run = commipc_sim::run_as(source(&args.what)?, args.worlds.profile.into(), true);
     if let Some(path) = &args.save {
         save(path, &run.choices)?;
     }

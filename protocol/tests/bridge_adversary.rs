@@ -45,6 +45,22 @@ fn scene(seed: u64) -> Net {
     net
 }
 
+/// The first bridge keeps the bodies of these frames, from now on, before it passes on what `makes` makes of them.
+fn keeps(net: &mut Net, what: FrameType, makes: fn(&[u8]) -> Vec<Vec<u8>>) -> Rc<RefCell<Vec<Vec<u8>>>> {
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let keeps = Rc::clone(&kept);
+    let evil: Evil = Box::new(move |kind, body| {
+        if kind != what.number() {
+            return vec![(kind, body.to_vec())];
+        }
+        let made = makes(body);
+        keeps.borrow_mut().extend(made.last().cloned());
+        made.into_iter().map(|body| (kind, body)).collect()
+    });
+    net.evil = Some((0, evil));
+    kept
+}
+
 fn is_broadcast(kind: u8) -> bool {
     kind == FrameType::Broadcast.number()
 }
@@ -91,17 +107,7 @@ fn v1_v32_a_bridge_can_change_no_bit_of_what_is_signed() {
 #[test]
 fn v2_what_a_bridge_repeats_is_heard_once_and_where_nothing_is_signed_once_a_minute() {
     let mut net = scene(2);
-    let kept = Rc::new(RefCell::new(Vec::new()));
-    let keeps = Rc::clone(&kept);
-    net.evil = Some((
-        0,
-        Box::new(move |kind, body| {
-            if is_broadcast(kind) {
-                keeps.borrow_mut().push(body.to_vec());
-            }
-            vec![(kind, body.to_vec())]
-        }),
-    ));
+    let kept = keeps(&mut net, FrameType::Broadcast, |body| vec![body.to_vec()]);
     net.say(0, "vault", "up", b"once");
     net.say(0, "open", "up", b"once");
     assert_eq!((kept.borrow().len(), net.events[1].len()), (2, 2));
@@ -362,20 +368,11 @@ fn v25_a_bridge_for_which_a_broadcast_waits_too_long_is_ended_and_nobody_waits_f
 #[test]
 fn s78_v2_a_call_that_a_bridge_doubles_runs_once_at_a_time_and_where_it_is_signed_once() {
     let mut net = scene(9);
-    let kept = Rc::new(RefCell::new(Vec::new()));
-    let keeps = Rc::clone(&kept);
-    net.evil = Some((
-        0,
-        Box::new(move |kind, body| {
-            if kind != FrameType::Call.number() {
-                return vec![(kind, body.to_vec())];
-            }
-            let mut again = body.to_vec();
-            again[2] ^= 1;
-            keeps.borrow_mut().push(again.clone());
-            vec![(kind, body.to_vec()), (kind, again)]
-        }),
-    ));
+    let kept = keeps(&mut net, FrameType::Call, |body| {
+        let mut again = body.to_vec();
+        again[2] ^= 1;
+        vec![body.to_vec(), again]
+    });
     for (channel, runs_again) in [("open", true), ("vault", false)] {
         net.provide(1, 9, channel, "sum");
         if channel == "vault" {

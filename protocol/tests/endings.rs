@@ -150,24 +150,12 @@ impl Scene {
     }
 
     fn ask(&mut self, token: Token) {
-        let (outgoing, time_left) = (outgoing("ch", "ev", b""), DEADLINE);
-        let exchange = self.kind == EventKind::Exchange;
-        let command = match self.kind {
-            EventKind::Call => Command::Call { token, outgoing, time_left },
-            _ => Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window: WINDOW, exchange }),
-        };
-        self.world.command(CALLER, command);
+        let asks = ended::asks(self.kind, token, outgoing("ch", "ev", b""), DEADLINE, WINDOW);
+        self.world.command(CALLER, asks);
     }
 
     fn finish(&mut self) {
-        let request = self.request.unwrap();
-        self.world.command(
-            PROVIDER,
-            match self.kind {
-                EventKind::Call => Command::Answer { request, result: Ok(payload(b"3")) },
-                _ => Command::Stream(StreamCommand::Finish { stream: StreamId::Request(request) }),
-            },
-        );
+        self.world.command(PROVIDER, ended::finishes(self.kind, self.request.unwrap()));
     }
 
     fn drain(&mut self, who: usize) {

@@ -92,31 +92,22 @@ impl Scene {
         scene
     }
 
-    fn with(mut self, happens: impl Fn(&mut Net)) -> Self {
+    fn with(mut self, happens: impl FnOnce(&mut Net)) -> Self {
         happens(&mut self.net);
         self.net.run();
         self
     }
 
     fn ask(&mut self, token: Token) {
-        let (outgoing, time_left) = (outgoing("ch", "ev", b""), DEADLINE);
-        let exchange = self.kind == EventKind::Exchange;
-        let command = match self.kind {
-            EventKind::Call => Command::Call { token, outgoing, time_left },
-            _ => Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window: WINDOW, exchange }),
-        };
-        self.net.command(CALLER, command);
+        let asks = ended::asks(self.kind, token, outgoing("ch", "ev", b""), DEADLINE, WINDOW);
+        self.net.command(CALLER, asks);
     }
 
     fn drained(self, hub: usize, in_time: bool) -> Self {
-        let (request, kind) = (self.request.unwrap(), self.kind);
+        let finish = ended::finishes(self.kind, self.request.unwrap());
         self.with(|net| {
             net.feed_hub(hub, Input::Command(hub::Command::Drain { time: DRAIN }));
             net.run();
-            let finish = match kind {
-                EventKind::Call => Command::Answer { request, result: Ok(payload(b"3")) },
-                _ => Command::Stream(StreamCommand::Finish { stream: StreamId::Request(request) }),
-            };
             if in_time { net.command(PROVIDER, finish) } else { net.pass(DRAIN) }
         })
     }

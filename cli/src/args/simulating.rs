@@ -102,12 +102,8 @@ pub(crate) struct SimHunt {
     /// How long to make one failure smaller
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) patience: Duration,
-    /// Which worlds
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) profile: SimProfile,
-    /// With this bug planted, in a build where that can be done
-    #[arg(long, value_name = "N")]
-    pub(crate) plant: Option<u32>,
+    #[command(flatten)]
+    pub(crate) worlds: Worlds,
 }
 
 /// Make a failing run small: fewer nodes, less work, fewer faults; ends with 1, as what it fails with is found
@@ -122,12 +118,8 @@ pub(crate) struct SimShrink {
     /// How long to try
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) patience: Duration,
-    /// Which world the seed stands for
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) profile: SimProfile,
-    /// With this bug planted, in a build where that can be done
-    #[arg(long, value_name = "N")]
-    pub(crate) plant: Option<u32>,
+    #[command(flatten)]
+    pub(crate) worlds: Worlds,
 }
 
 fn parse_jobs(text: &str) -> Result<usize, String> {
@@ -165,15 +157,11 @@ pub(crate) struct SimReplay {
     /// Write the run's choices to a new file, for --choices
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
-    /// Which world the seed stands for
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) profile: SimProfile,
+    #[command(flatten)]
+    pub(crate) worlds: Worlds,
     /// As a sequence diagram in Mermaid's language
     #[arg(long)]
     pub(crate) mermaid: bool,
-    /// With this bug planted, in a build where that can be done
-    #[arg(long, value_name = "N")]
-    pub(crate) plant: Option<u32>,
 }
 
 /// Plant bugs and see that each is found; ends with 1 if one is not
@@ -192,6 +180,17 @@ pub(crate) struct SimSelftest {
     /// Only the bug with this number
     #[arg(long, value_name = "N")]
     pub(crate) only: Option<u32>,
+}
+
+/// Which worlds, and what is wrong in them.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Worlds {
+    /// Which worlds a seed stands for
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: SimProfile,
+    /// With this bug planted, in a build where that can be done
+    #[arg(long, value_name = "N")]
+    pub(crate) plant: Option<u32>,
 }
 
 /// Which world.

@@ -31,7 +31,7 @@ struct Hunt<'a> {
 }
 
 pub(super) fn hunt(args: &SimHunt, json: bool) -> Outcome {
-    super::plants(args.plant)?;
+    super::plants(args.worlds.plant)?;
     quietly();
     fs::create_dir_all(&args.keep)
         .map_err(|error| Failure::io(format_args!("making {}", args.keep.display()), &error))?;
@@ -80,7 +80,7 @@ impl Hunt<'_> {
     fn work(&self) {
         while self.goes_on() {
             let seed = self.next.fetch_add(1, Ordering::Relaxed);
-            let run = run_seed_as(seed, self.args.profile.into());
+            let run = run_seed_as(seed, self.args.worlds.profile.into());
             self.seeds.fetch_add(1, Ordering::Relaxed);
             self.events.fetch_add(run.events, Ordering::Relaxed);
             let Some(finding) = run.failures.first() else { continue };
@@ -98,7 +98,7 @@ impl Hunt<'_> {
         // A run that fails fails again.
         let Some(shrunk) = shrink(source, goes_on) else { return };
         let path = self.args.keep.join(format!("{}-{seed}.txt", shrunk.failure.oracle));
-        let kept = keeps(&path, &shrunk, self.args.plant);
+        let kept = keeps(&path, &shrunk, self.args.worlds.plant);
         tells_shrunk(Some(seed), &shrunk, started.elapsed(), Some(&path), self.json);
         match kept {
             Ok(()) => self.kept().push(path),
@@ -152,7 +152,7 @@ fn kind(finding: &Finding) -> String {
 }
 
 pub(super) fn shrinks(args: &SimShrink, json: bool) -> Outcome {
-    super::plants(args.plant)?;
+    super::plants(args.worlds.plant)?;
     quietly();
     let started = Instant::now();
     let mut told = started;
@@ -164,14 +164,14 @@ pub(super) fn shrinks(args: &SimShrink, json: bool) -> Outcome {
         }
         started.elapsed() < args.patience
     };
-    let source = super::recorded(&args.what, Profile::from(args.profile))?;
+    let source = super::recorded(&args.what, Profile::from(args.worlds.profile))?;
     let shrunk = shrink(source, goes_on).ok_or_else(|| Failure::usage("nothing is found in this run"))?;
     if let Some(path) = &args.save {
-        keeps(path, &shrunk, args.plant)?;
+        keeps(path, &shrunk, args.worlds.plant)?;
     }
     tells_shrunk(None, &shrunk, started.elapsed(), args.save.as_deref(), json);
     if args.save.is_none() && !json {
-        crate::say_raw(&Case::of(&shrunk, super::planted(args.plant)).to_string());
+        crate::say_raw(&Case::of(&shrunk, super::planted(args.worlds.plant)).to_string());
     }
     super::found_nothing(&[shrunk.failure])
 }

@@ -2,10 +2,31 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use commipc_protocol::client::{CallFailure, Event, EventKind, Failure, ReconnectEvent, RequestId, StreamEvent, Token};
+use commipc_protocol::client::{
+    CallFailure, Command, Credit, Event, EventKind, Failure, Outgoing, ReconnectEvent, RequestId, StreamCommand,
+    StreamEvent, StreamId, Token,
+};
 
 pub const KINDS: [EventKind; 3] = [EventKind::Call, EventKind::Stream, EventKind::Exchange];
+
+/// What asks for a request of this kind; `window` is what the caller of a stream takes at once.
+pub fn asks(kind: EventKind, token: Token, outgoing: Outgoing, time_left: Duration, window: Credit) -> Command {
+    let exchange = kind == EventKind::Exchange;
+    match kind {
+        EventKind::Call => Command::Call { token, outgoing, time_left },
+        _ => Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }),
+    }
+}
+
+/// With what a provider ends it well.
+pub fn finishes(kind: EventKind, request: RequestId) -> Command {
+    match kind {
+        EventKind::Call => Command::Answer { request, result: Ok(super::payload(b"3")) },
+        _ => Command::Stream(StreamCommand::Finish { stream: StreamId::Request(request) }),
+    }
+}
 
 pub fn caller_sees(events: &VecDeque<Event>, request: Token) -> String {
     seen(events, |event| match event {

@@ -22,6 +22,18 @@ pub(super) fn key(instance: &[u8; 16], sender: &str) -> Option<SenderKey> {
     Some(master(PASSWORD, &SALT)?.keys(channel.as_str(), &SALT, EPOCH).sender(instance, sender))
 }
 
+/// What a mutator hands to its target: what is changed is framed and signed anew in place, or it would die at a length or a
+/// tag; one of four is left as it is. Returns the new size, at most `max_size`.
+pub fn resign(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
+    if seed.is_multiple_of(4) {
+        return size;
+    }
+    let mended = resigned(&data[..size]);
+    let size = mended.len().min(max_size);
+    data[..size].copy_from_slice(&mended[..size]);
+    size
+}
+
 /// A stream of frames in which every length fits and every message is signed by whom it names, whatever they were.
 #[must_use]
 pub fn resigned(bytes: &[u8]) -> Vec<u8> {
