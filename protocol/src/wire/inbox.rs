@@ -22,8 +22,8 @@ const HEAD_LEN: usize = LENGTH_LEN + 1;
 /// Parts up to this size are cheaper to copy than to share.
 const SMALL: usize = 4 << 10;
 /// A share pins the whole buffer it lies in, and a driver's may be of [`READ_BUFFER`]: smaller parts of it are copied, so that
-/// what is retained is at most twice what is counted.
-const WORTH_PINNING: usize = READ_BUFFER / 2;
+/// what is retained is little more than what is counted.
+const WORTH_PINNING: usize = READ_BUFFER / 8 * 7;
 
 impl Frame {
     /// The type's number.
@@ -55,16 +55,11 @@ impl Frame {
         share.then(|| self.bytes.slice_ref(part))
     }
 
-    /// A counted handle on a part of the frame, where that is better than one copy.
+    /// A counted handle on a part of the frame, or on a copy of it; none on what is better copied beside other things.
     pub(crate) fn share_counted(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
         let pinned = if self.assembled { self.bytes.len() } else { READ_BUFFER };
-        self.share(part).map(|bytes| pool.counted(bytes, pinned))
-    }
-
-    /// A counted handle on a part of the frame for many takers, where that is better than a copy for each.
-    pub(crate) fn share_among_many(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
         let copy = || (part.len() > SMALL).then(|| pool.counted(Bytes::copy_from_slice(part), part.len()));
-        self.share_counted(pool, part).or_else(copy)
+        self.share(part).map(|bytes| pool.counted(bytes, pinned)).or_else(copy)
     }
 
     /// A part of the frame to keep, pinning little beside it.

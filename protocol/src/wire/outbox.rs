@@ -11,12 +11,15 @@ use super::frame::{FrameType, LENGTH_LEN, TAG_LEN};
 use super::hop::Hop;
 use crate::auth::RecordTagger;
 
-/// A buffer is handed on when it has grown so far.
-const CHUNK: usize = 64 << 10;
+/// The first size of a buffer, and the last. Each is twice as large as what is on its way already: what a link says at a time soon
+/// fits into one, which is then used again and again.
+const FIRST: usize = 2 << 10;
+const LAST: usize = 64 << 10;
+/// What a buffer has room for when a frame of unknown length is begun in it. What is left of one that is handed on is held in
+/// vain, so this is little beside what is on its way, and as much as most frames need.
+const ROOM: (usize, usize) = (256, 5 << 10);
 /// Buffers kept for the next link that has something to say, so that idle links own none.
 const POOLED: usize = 16;
-/// The first size of a buffer.
-const FIRST: usize = 2 << 10;
 /// A length and a type.
 const HEAD_LEN: usize = LENGTH_LEN + 1;
 
@@ -32,11 +35,11 @@ pub(crate) struct Pool {
 
 impl Pool {
     fn take(&mut self) -> BytesMut {
-        self.buffers.pop().unwrap_or_else(|| BytesMut::with_capacity(FIRST))
+        self.buffers.pop().unwrap_or_default()
     }
 
     fn give(&mut self, buffer: BytesMut) {
-        if buffer.capacity() > 0 && self.buffers.len() < POOLED {
+        if (1..=LAST).contains(&buffer.capacity()) && self.buffers.len() < POOLED {
             self.buffers.push(buffer);
         }
     }
@@ -121,14 +124,18 @@ impl Outbox {
 
     /// Writes bytes that are no frame.
     pub(crate) fn push_raw(&mut self, pool: &mut Pool, bytes: &[u8]) {
-        self.open(pool);
+        self.open(pool, bytes.len());
         self.tail.put_slice(bytes);
         pool.written += bytes.len();
     }
 
     /// Writes one frame whose body `fill` appends; gives the frame as it was written, without a tag.
     pub(crate) fn push(&mut self, pool: &mut Pool, frame: FrameType, fill: impl FnOnce(&mut BytesMut)) -> &[u8] {
-        self.open(pool);
+        self.push_in(pool, self.room(), frame, fill)
+    }
+
+    fn push_in(&mut self, pool: &mut Pool, room: usize, frame: FrameType, fill: impl FnOnce(&mut BytesMut)) -> &[u8] {
+        self.open(pool, room);
         let start = self.begin(frame);
         fill(&mut self.tail);
         let end = self.tail.len();
@@ -147,7 +154,7 @@ impl Outbox {
         shared: Bytes,
         after: impl FnOnce(&mut BytesMut),
     ) {
-        self.open(pool);
+        self.open(pool, self.room());
         let start = self.begin(frame);
         before(&mut self.tail);
         let middle = self.tail.len();
@@ -165,7 +172,7 @@ impl Outbox {
 
     /// Writes a message frame as it came, which passes on with another hop header of the same length.
     pub(crate) fn push_relayed(&mut self, pool: &mut Pool, raw: &[u8], hop: Hop<'_>) {
-        self.open(pool);
+        self.open(pool, raw.len() + TAG_LEN);
         let start = self.tail.len();
         self.tail.extend_from_slice(raw);
         let frame = self.tail.get_mut(start..).and_then(|frame| frame.split_first_chunk_mut());
@@ -176,9 +183,6 @@ impl Outbox {
             self.tail.put_slice(&tag);
         }
         pool.written += self.tail.len() - start;
-        if self.tail.len() >= CHUNK {
-            self.flush_tail();
-        }
     }
 
     /// Writes a message frame with a hop header of another length: copied, unless there is a share of it.
@@ -193,18 +197,15 @@ impl Outbox {
         if let Some(shared) = shared {
             return self.push_shared(pool, frame, put_hop, shared, |_| {});
         }
-        self.push(pool, frame, |out| {
+        self.push_in(pool, message.len() + ROOM.0, frame, |out| {
             put_hop(out);
             out.put_slice(message);
         });
-        if self.tail.len() >= CHUNK {
-            self.flush_tail();
-        }
     }
 
     /// Writes a frame that many links get: made once by [`put_image`], and `shared` where that is not part of it.
     pub(crate) fn push_image(&mut self, pool: &mut Pool, image: &[u8], shared: Option<&Bytes>) {
-        self.open(pool);
+        self.open(pool, image.len() + TAG_LEN);
         self.tail.put_slice(image);
         pool.written += image.len();
         if let Some(bytes) = shared {
@@ -217,9 +218,6 @@ impl Outbox {
             let tag = tagger.next_tag(length, *number, &[body, shared.map_or(&[], |bytes| bytes)]);
             self.tail.put_slice(&tag);
             pool.written += tag.len();
-        }
-        if self.tail.len() >= CHUNK {
-            self.flush_tail();
         }
     }
 
@@ -309,10 +307,22 @@ impl Outbox {
         self.queued + self.tail.len()
     }
 
-    fn open(&mut self, pool: &mut Pool) {
+    /// Makes room behind what is written. A buffer that has none is handed on, never made larger: what was in it would lie
+    /// there twice.
+    fn open(&mut self, pool: &mut Pool, needed: usize) {
         if self.tail.capacity() == 0 {
             self.tail = pool.take();
         }
+        if self.tail.capacity() - self.tail.len() < needed && !self.tail.try_reclaim(needed) {
+            let size = (2 * self.outstanding()).clamp(FIRST, LAST).max(needed);
+            self.flush_tail();
+            self.tail = BytesMut::with_capacity(size);
+        }
+    }
+
+    /// For a frame of unknown length.
+    fn room(&self) -> usize {
+        (self.outstanding() / 8).clamp(ROOM.0, ROOM.1)
     }
 
     fn begin(&mut self, frame: FrameType) -> usize {
