@@ -129,7 +129,7 @@ pub(crate) fn operation(
             "only who opened the channel first owns it: stop the others that have it open, or take another name".into(),
         )
     } else if known == Some(Refusal::ProviderExists) {
-        Some("stop the other provider, or provide under another name".into())
+        Some(format!("see who does with 'commipc members {channel}': stop it, or provide under another name"))
     } else if exit(code) == Exit::Deadline {
         Some("it may have been executed all the same; give it more time with --deadline".into())
     } else if known.is_some_and(Refusal::maybe_executed) {

@@ -140,8 +140,8 @@ fn a_benchmark_of_connections_counts_those_that_come_and_those_that_stay() {
         assert!((figure("kib_per_connection") - grown / 200.0).abs() < 1e-6, "{memory}");
         assert!(grown > 0.0 && figure("before_kib") > 500.0, "{memory}");
     }
-    // Two or three as a rule; with a read buffer of its own for each it would be more than fifty.
-    assert!(memory["idle"]["kib_per_connection"]["commipc"].as_f64().unwrap() < 16.0, "{memory}");
+    // Of few connections those after the first hundreds cost less; a read buffer of its own for each would be sixty-four.
+    assert!(memory["idle"]["kib_per_connection"]["commipc"].as_f64().unwrap() < 6.0, "{memory}");
     // Each process takes as many files as it may have.
     let few =
         format!("ulimit -Sn 100; exec {} bench idle --rounds 1 --clients 300 --json", env!("CARGO_BIN_EXE_commipc"));

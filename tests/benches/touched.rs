@@ -126,7 +126,7 @@ fn crowd(hub: &mut Hub, count: u32, asks: impl Fn(u32) -> Vec<Command>) {
         let accepted = LinkId::accepted(100 + number, 1);
         let mut client = support::client(&format!("crowd-{number}"), Secret::key(KEY));
         client.handle_input(now, Input::Command(Command::Connect));
-        let mut asks = asks(number).into_iter();
+        let (mut asks, mut granted) = (asks(number).into_iter(), true);
         loop {
             let mut busy = false;
             while let Some(output) = client.poll_output() {
@@ -141,7 +141,10 @@ fn crowd(hub: &mut Hub, count: u32, asks: impl Fn(u32) -> Vec<Command>) {
                         client.handle_input(now, Input::Written { link, bytes: data.len() });
                         hub.handle_input(now, Input::Received { link: accepted, data });
                     }
-                    Output::Event(_) | Output::Close { .. } => {}
+                    Output::Event(event) => {
+                        granted &= !matches!(event, Event::Closed(_) | Event::Done { result: Err(_), .. });
+                    }
+                    Output::Close { .. } => granted = false,
                 }
             }
             while let Some(output) = hub.poll_output() {
@@ -158,5 +161,6 @@ fn crowd(hub: &mut Hub, count: u32, asks: impl Fn(u32) -> Vec<Command>) {
             }
         }
         assert!(client.load() == Default::default(), "everything asked is answered");
+        assert!(granted, "everything asked is granted");
     }
 }
