@@ -46,7 +46,7 @@ fn main() {
         "hub" => Box::pin(be_hub(hub(adapter).listen(url))),
         "provider" => Box::pin(be_provider(client().id("provider"))),
         "consumer" => Box::pin(be_consumer(client().id("consumer"), rounds)),
-        "child" => Box::pin(be_child(self::client(adapter, url).id("child"))),
+        "child" => Box::pin(be_child(self::client(adapter, url).id("child"), adapter)),
         "bench" => Box::pin(bench(client().id("consumer"))),
         other => panic!("no role '{other}'"),
     };
@@ -92,10 +92,22 @@ async fn be_hub(hub: HubBuilder) {
     hub.stopped().await;
 }
 
+// [readme]
+/// Standard input and output as streams of tokio's.
+fn standard_of_tokio() -> Connection {
+    commipc_tokio::stream(tokio::io::join(tokio::io::stdin(), tokio::io::stdout()))
+}
+
+/// The same with any other adapter, and without async: `smol::Unblock`, which alone is the crate `blocking`, reads and writes in threads.
+fn standard() -> Connection {
+    Connection::over_halves(smol::Unblock::new(std::io::stdin()), smol::Unblock::new(std::io::stdout()))
+}
+// [readme]
+
 /// Doubles numbers, for whoever has started it.
-async fn be_child(client: ClientBuilder) {
-    let (input, output) = (smol::Unblock::new(std::io::stdin()), smol::Unblock::new(std::io::stdout()));
-    let client = client.over(Connection::over_halves(input, output)).await.unwrap();
+async fn be_child(client: ClientBuilder, adapter: &str) {
+    let standard = if adapter == "tokio" { standard_of_tokio() } else { standard() };
+    let client = client.over(standard).await.unwrap();
     let math = client.open("math").await.unwrap();
     let _double = math.provide("double", async |number: Request<u64>| Ok::<_, Fault>(2 * *number)).await.unwrap();
     client.closed().await;
