@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process, which ends with this one.
 pub(crate) struct Puppet {
-    name: String,
+    pub(crate) name: String,
     child: Child,
     input: ChildStdin,
     said: Receiver<String>,
