@@ -1,31 +1,34 @@
 //! One role of a play between processes, on any adapter: `puppet tokio hub tcp://127.0.0.1:0`. It says one line when it is
-//! ready, a consumer one more when it is done, and it ends with its standard input. A `child` speaks with its hub over standard
-//! input and output, and says nothing else there.
+//! ready, a consumer one after each round and one when it is done. Each line of its standard input asks what it holds or has
+//! done, and with the last it ends. A `child` speaks with its hub over standard input and output, and says nothing else there.
 #![expect(clippy::print_stdout, reason = "it is a program")]
 #![expect(clippy::unwrap_used, reason = "what goes wrong fails the test that started it")]
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
-use std::io::Read as _;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use commipc_blocking::Wait as _;
 use commipc_tokio::{
-    Away, CallError, Channel, ClientBuilder, Connection, Fault, FaultCode, HubBuilder, OwnerPolicy, Reconnect, Request,
-    Secret,
+    Away, CallError, Channel, ClientBuilder, Connection, Fault, HubBuilder, OwnerPolicy, Reconnect, Request, Secret,
 };
 
+/// What it says when it is asked.
+static ANSWER: OnceLock<Box<dyn Fn() -> String + Send + Sync>> = OnceLock::new();
 /// All of a play share a key, so that no files have to be carried about.
 const KEY: [u8; 32] = [7; 32];
 /// Calls of one round, all made at once, and items of its stream.
 const CALLS: u64 = 20;
 const ITEMS: u64 = 50;
 const PAUSE: Duration = Duration::from_millis(30);
+/// After a round in which nothing was answered: nobody provides anything for a while.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// How a bench loads a hub: calls one after the other, then so many at a time for so long.
 const ALONE: usize = 4_000;
 const IN_FLIGHT: usize = 256;
@@ -36,7 +39,9 @@ fn main() {
     let [adapter, role, url, rest @ ..] = &arguments[..] else { panic!("puppet ADAPTER ROLE URL [ROUNDS]") };
     if role != "child" {
         std::thread::spawn(|| {
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            for _ in std::io::stdin().lines().map_while(Result::ok) {
+                println!("{}", ANSWER.get().map_or_else(String::new, |answer| answer()));
+            }
             std::process::exit(0);
         });
     }
@@ -46,7 +51,7 @@ fn main() {
         "hub" => Box::pin(be_hub(hub(adapter).listen(url))),
         "provider" => Box::pin(be_provider(client().id("provider"))),
         "consumer" => Box::pin(be_consumer(client().id("consumer"), rounds)),
-        "child" => Box::pin(be_child(self::client(adapter, url).id("child"))),
+        "child" => Box::pin(be_child(self::client(adapter, url).id("child"), adapter)),
         "bench" => Box::pin(bench(client().id("consumer"))),
         other => panic!("no role '{other}'"),
     };
@@ -88,35 +93,97 @@ fn reconnecting(client: ClientBuilder) -> ClientBuilder {
 
 async fn be_hub(hub: HubBuilder) {
     let hub = hub.await.unwrap();
+    let running = hub.clone();
+    answers(move || {
+        let load = running.load();
+        format!(
+            "links {} clients {} calls {} routes {} streams {} joins {} buffered {}",
+            load.links, load.clients, load.calls, load.routes, load.streams, load.joins, load.buffered
+        )
+    });
     println!("{}", hub.urls()[0]);
     hub.stopped().await;
 }
 
+fn answers(answer: impl Fn() -> String + Send + Sync + 'static) {
+    assert!(ANSWER.set(Box::new(answer)).is_ok(), "it has one role");
+}
+
+// [readme]
+/// Standard input and output as streams of tokio's.
+fn standard_of_tokio() -> Connection {
+    commipc_tokio::stream(tokio::io::join(tokio::io::stdin(), tokio::io::stdout()))
+}
+
+/// The same with any other adapter, and without async: `smol::Unblock`, which alone is the crate `blocking`, reads and writes in threads.
+fn standard() -> Connection {
+    Connection::over_halves(smol::Unblock::new(std::io::stdin()), smol::Unblock::new(std::io::stdout()))
+}
+// [readme]
+
 /// Doubles numbers, for whoever has started it.
-async fn be_child(client: ClientBuilder) {
-    let (input, output) = (smol::Unblock::new(std::io::stdin()), smol::Unblock::new(std::io::stdout()));
-    let client = client.over(Connection::over_halves(input, output)).await.unwrap();
+async fn be_child(client: ClientBuilder, adapter: &str) {
+    let standard = if adapter == "tokio" { standard_of_tokio() } else { standard() };
+    let client = client.over(standard).await.unwrap();
     let math = client.open("math").await.unwrap();
     let _double = math.provide("double", async |number: Request<u64>| Ok::<_, Fault>(2 * *number)).await.unwrap();
     client.closed().await;
 }
 
-/// Refuses to do the same thing twice.
+/// What a provider has done.
+#[derive(Default)]
+struct Done {
+    /// The numbers that `once` was asked with.
+    numbers: Mutex<BTreeSet<u64>>,
+    /// How often with one it had been asked with before.
+    repeated: AtomicU64,
+    /// Streams that are being made.
+    streams: AtomicU64,
+}
+
+/// A stream that is being made.
+struct Making(Arc<Done>);
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, SeqCst);
+    }
+}
+
 async fn be_provider(client: ClientBuilder) {
     let client = client.await.unwrap();
     let play = client.open("play").await.unwrap();
-    let seen = Arc::new(Mutex::new(HashSet::new()));
-    let once = async |seen: Arc<Mutex<HashSet<u64>>>, number: Request<u64>| {
-        let is_new = seen.lock().unwrap().insert(*number);
-        if is_new { Ok(*number) } else { Err(Fault::from(FaultCode::HandlerFailed)) }
+    let done = Arc::new(Done::default());
+    let told = Arc::clone(&done);
+    answers(move || {
+        let (streams, repeated) = (told.streams.load(SeqCst), told.repeated.load(SeqCst));
+        format!("streams {streams}, repeated {repeated}, done{}", listed(&*told.numbers.lock().unwrap()))
+    });
+    let once = async |done: Arc<Done>, number: Request<u64>| {
+        let is_new = done.numbers.lock().unwrap().insert(*number);
+        if !is_new {
+            done.repeated.fetch_add(1, SeqCst);
+        }
+        Ok::<_, Fault>(*number)
     };
-    let _once = play.provide_with(seen, "once", once).running(1_024).await.unwrap();
-    let count = |from: Request<u64>| smol::stream::iter((*from..*from + ITEMS).map(Ok::<_, Fault>));
+    let _once = play.provide_with(Arc::clone(&done), "once", once).running(1_024).await.unwrap();
+    let count = move |from: Request<u64>| {
+        done.streams.fetch_add(1, SeqCst);
+        let making = Making(Arc::clone(&done));
+        smol::stream::iter((*from..*from + ITEMS).map(move |item| {
+            let _making = &making;
+            Ok::<_, Fault>(item)
+        }))
+    };
     let _count = play.provide_stream("count", count).await.unwrap();
     let echo = async |payload: Request<Bytes>| Ok::<_, Fault>((*payload).clone());
     let _echo = play.provide_raw("echo", echo).running(1_024).await.unwrap();
     println!("ready");
     client.closed().await;
+}
+
+fn listed<'a>(numbers: impl IntoIterator<Item = &'a u64>) -> String {
+    numbers.into_iter().map(|number| format!(" {number}")).collect()
 }
 
 /// What became of a consumer's calls.
@@ -125,29 +192,39 @@ struct Ends {
     answered: u64,
     failed: u64,
     wrong: u64,
+    /// Numbers of the calls that failed without having been carried out.
+    unexecuted: Vec<u64>,
 }
 
 /// Calls and streams, round by round. Each ends before the next begins.
 async fn be_consumer(client: ClientBuilder, rounds: u64) {
     let client = client.while_away(Away::Wait).await.unwrap();
     let play = client.open("play").await.unwrap();
+    // What timers need is there before its holdings are counted.
+    smol::Timer::after(PAUSE).await;
     println!("ready");
     let mut ends = Ends::default();
     for round in 0..rounds {
         let numbers: Vec<u64> = (round * CALLS..(round + 1) * CALLS).collect();
+        let answered = ends.answered;
         let calls: Vec<_> = numbers.iter().map(|number| call(&play, *number)).collect();
         for (number, answer) in numbers.into_iter().zip(together(calls).await) {
             match answer {
                 Ok(answer) if answer == number => ends.answered += 1,
-                Err(CallError::Failed { .. }) => ends.failed += 1,
+                Err(CallError::Failed { maybe_executed, .. }) => {
+                    ends.failed += 1;
+                    ends.unexecuted.extend((!maybe_executed).then_some(number));
+                }
                 Ok(_) | Err(_) => ends.wrong += 1,
             }
         }
         stream(&play, round, &mut ends).await;
         // Whoever is away has time to come back.
-        smol::Timer::after(PAUSE).await;
+        smol::Timer::after(if ends.answered > answered { PAUSE } else { LONG_PAUSE }).await;
+        println!("round {round} is over");
     }
-    println!("answered {} failed {} wrong {}", ends.answered, ends.failed, ends.wrong);
+    let Ends { answered, failed, wrong, unexecuted } = ends;
+    println!("answered {answered} failed {failed} wrong {wrong} unexecuted{}", listed(&unexecuted));
     client.closed().await;
 }
 

@@ -8,16 +8,10 @@ use std::path::Path;
 use commipc_runtime::local::LocalError;
 use commipc_runtime::{ConnectError, Fault, Hub, HubError, Refusal, Request, Secret, SecretSourceError};
 
-use crate::scene::{KEY, Scene, over};
+use crate::scene::{KEY, Scene};
 
-macro_rules! over_adapters {
-    ($($script:ident,)+) => {
-        over!(tokio, TOKIO, Unix; $($script,)+);
-        over!(smol, SMOL, Unix; $($script,)+);
-    };
-}
-
-over_adapters! {
+crate::scene::over_adapters! {
+    Unix;
     s13_without_a_secret_the_challenge_is_made_all_the_same,
     s14_a_key_that_others_could_read_or_replace_is_refused,
     s14_a_directory_that_others_can_write_to_is_refused,

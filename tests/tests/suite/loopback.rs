@@ -9,6 +9,7 @@ use commipc_runtime::{
 use crate::scene::Scene;
 
 crate::scene::over_adapters! {
+    Tcp;
     a_program_is_tested_without_sockets,
     passwords_deadlines_and_limits_hold_in_memory,
     what_is_cut_comes_back,

@@ -23,6 +23,8 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     ("runtime-blocking", "commipc-blocking", ""),
 ];
 const RUNTIMES: [&str; 3] = ["tokio", "smol", "async-std"];
+/// The adapter, and what tests all adapters.
+const ON_ASYNC_STD: [&str; 2] = ["commipc-async-std", "commipc-tests"];
 
 #[test]
 fn a_client_on_tokio_builds_few_packages() {
@@ -46,6 +48,31 @@ fn a_program_builds_its_own_runtime_and_no_other() {
     let pieces: Vec<_> =
         blocking.iter().filter(|name| name.starts_with("async-") || name.contains("executor")).collect();
     assert!(pieces.is_empty(), "the blocking client brings pieces of a runtime along: {pieces:?}");
+}
+
+/// Of what the project ships, and of what builds or tests it.
+#[test]
+fn nothing_but_its_adapter_brings_async_std_along() {
+    let members = members();
+    assert!(members.len() > 6 && members.contains("commipc-cli"), "{members:?}");
+    for member in members.iter().filter(|member| !ON_ASYNC_STD.contains(&&***member)) {
+        let packages = tree(workspace::root(), member, "normal,build,dev");
+        assert!(!packages.contains("async-std"), "{member} brings async-std along: {packages:#?}");
+    }
+    let adapter = tree(workspace::root(), ON_ASYNC_STD[0], "normal");
+    assert!(adapter.contains("async-std"), "it must be seen where it is: {adapter:?}");
+}
+
+/// The names of this workspace's packages.
+fn members() -> BTreeSet<String> {
+    let manifests = workspace::files(&["toml"]).into_iter().filter(|path| path.ends_with("/Cargo.toml"));
+    let name = |path: String| {
+        let manifest = workspace::read(&path, "it was there a moment ago");
+        let name =
+            manifest.lines().find_map(|line| line.strip_prefix("name = \"")).map(|rest| rest.trim_end_matches('"'));
+        name.unwrap_or_else(|| panic!("{path} names no package")).to_owned()
+    };
+    manifests.filter(|path| !path.starts_with("fuzz/")).map(name).collect()
 }
 
 #[test]

@@ -23,11 +23,19 @@ fn the_program_of_the_readme_runs() {
 }
 
 #[test]
-fn s84_the_tls_of_the_readme_is_tested() {
-    let tested = workspace::read("tests/tests/suite/tls.rs", "it is the TLS of the README");
-    let shown = tested.split("// [readme]\n").nth(1).expect("what the README shows is marked").trim_end();
+fn s84_the_streams_of_the_readme_are_tested() {
     let readme = workspace::read("README.md", PURPOSE);
-    assert!(readme.contains(shown), "the README shows this part of tests/tests/suite/tls.rs:\n{shown}");
+    for path in ["tests/tests/suite/tls.rs", "tests/src/puppet.rs"] {
+        let shown = marked(&workspace::read(path, "the README shows a part of it"));
+        assert!(readme.contains(&format!("```rust\n{shown}```")), "the README shows this of {path}:\n{shown}");
+    }
+}
+
+/// What is marked to be shown, an empty line between one part and the next.
+fn marked(source: &str) -> String {
+    let parts: Vec<_> = source.split("// [readme]\n").collect();
+    assert!(parts.len() > 2 && parts.len() % 2 == 1, "what the README shows begins with a mark and ends with one");
+    parts.into_iter().skip(1).step_by(2).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! every adapter and transport.
 
 use std::future::{Future, poll_fn};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use commipc_blocking::Wait as _;
 use commipc_runtime::{
-    BoxFuture, BridgeBuilder, Channel, Client, ClientBuilder, Hub, HubBuilder, HubError, PendingCall, Secret,
+    BoxFuture, BridgeBuilder, Channel, Client, ClientBuilder, Connection, Hub, HubBuilder, HubError, PendingCall,
+    Secret,
 };
 use smol::channel::{Receiver, Sender, unbounded};
 
@@ -24,45 +26,58 @@ pub(crate) const KEY: [u8; 32] = [7; 32];
 /// What an adapter adds to the common handles, and how its runtime runs a script.
 #[derive(Clone, Copy)]
 pub(crate) struct Adapter {
+    pub(crate) name: &'static str,
     hub: fn() -> HubBuilder,
     client: fn(&str) -> ClientBuilder,
     bridge: fn(&str, &str) -> BridgeBuilder,
+    /// Of a socket, once it is a stream of the runtime.
+    stream: fn(UnixStream) -> Connection,
     run: fn(BoxFuture<'static, ()>),
     thread: fn(BoxFuture<'static, ()>),
 }
 
 pub(crate) const TOKIO: Adapter = Adapter {
+    name: "tokio",
     hub: commipc_tokio::hub,
     client: commipc_tokio::client,
     bridge: commipc_tokio::bridge,
+    stream: |socket| commipc_tokio::stream(tokios(socket)),
     run: on_tokio,
     thread: tokio_thread,
 };
 pub(crate) const SMOL: Adapter = Adapter {
+    name: "smol",
     hub: commipc_smol::hub,
     client: commipc_smol::client,
     bridge: commipc_smol::bridge,
+    stream: |socket| commipc_smol::stream(smol::Async::new(socket).unwrap()),
     run: on_smol,
     thread: smol_thread,
 };
 
 /// Only its adapter may depend on async-std, whose tasks can be awaited from anywhere.
 pub(crate) const ASYNC_STD: Adapter = Adapter {
+    name: "async-std",
     hub: commipc_async_std::hub,
     client: commipc_async_std::client,
     bridge: commipc_async_std::bridge,
+    stream: |socket| commipc_async_std::stream(smol::Async::new(socket).unwrap()),
     run: on_smol,
     thread: smol_thread,
 };
 
 /// Without async, but for the scripts, which are the same.
 pub(crate) const BLOCKING: Adapter = Adapter {
+    name: "blocking",
     hub: commipc_blocking::hub,
     client: commipc_blocking::client,
     bridge: commipc_blocking::bridge,
+    stream: |socket| commipc_blocking::stream(smol::Async::new(socket).unwrap()),
     run: on_threads,
     thread: plain_thread,
 };
+
+pub(crate) const ADAPTERS: [Adapter; 4] = [TOKIO, SMOL, ASYNC_STD, BLOCKING];
 
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +114,13 @@ macro_rules! over {
     };
 }
 
-/// One test for each script and adapter, where the script brings its own transport.
+/// One test for each script and adapter, where one transport will do or the script brings its own.
 macro_rules! over_adapters {
-    ($($script:ident,)+) => {
-        $crate::scene::over!(on_tokio, TOKIO, Tcp; $($script,)+);
-        $crate::scene::over!(on_smol, SMOL, Tcp; $($script,)+);
-        $crate::scene::over!(on_async_std, ASYNC_STD, Tcp; $($script,)+);
-        $crate::scene::over!(on_threads, BLOCKING, Tcp; $($script,)+);
+    ($transport:ident; $($script:ident,)+) => {
+        $crate::scene::over!(on_tokio, TOKIO, $transport; $($script,)+);
+        $crate::scene::over!(on_smol, SMOL, $transport; $($script,)+);
+        $crate::scene::over!(on_async_std, ASYNC_STD, $transport; $($script,)+);
+        $crate::scene::over!(on_threads, BLOCKING, $transport; $($script,)+);
     };
 }
 pub(crate) use {over, over_adapters, over_all};
@@ -138,6 +153,11 @@ fn on_smol(script: BoxFuture<'static, ()>) {
 
 fn on_threads(script: BoxFuture<'static, ()>) {
     script.wait_for(PATIENCE).expect("the script hangs");
+}
+
+fn tokios(socket: UnixStream) -> tokio::net::UnixStream {
+    socket.set_nonblocking(true).unwrap();
+    tokio::net::UnixStream::from_std(socket).unwrap()
 }
 
 fn tokio_thread(task: BoxFuture<'static, ()>) {
@@ -175,6 +195,17 @@ impl Scene {
     /// The same place on another adapter.
     pub(crate) fn on(&self, adapter: Adapter) -> Self {
         Self { adapter, transport: self.transport, dir: Arc::clone(&self.dir), host: Arc::clone(&self.host) }
+    }
+
+    /// The adapter it is on.
+    pub(crate) fn adapter(&self) -> &'static str {
+        self.adapter.name
+    }
+
+    /// Both ends of a stream of this scene's runtime.
+    pub(crate) fn streams(&self) -> (Connection, Connection) {
+        let (one, other) = UnixStream::pair().unwrap();
+        ((self.adapter.stream)(one), (self.adapter.stream)(other))
     }
 
     /// A file of this scene.

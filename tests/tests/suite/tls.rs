@@ -5,7 +5,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,23 +14,32 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_runtime::{
-    Away, Channel, Client, ClientBuilder, ConnectError, Connection, ConnectionState, Endpoint, Fault, Hub, Reconnect,
-    Request, Secret,
+    Away, Channel, Client, ClientBuilder, ConnectError, ConnectionState, Fault, Reconnect, Request, Secret,
 };
-use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use futures_rustls::rustls::server::WebPkiClientVerifier;
 use futures_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, version};
-use futures_rustls::{TlsAcceptor, TlsConnector};
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::net::{TcpListener, TcpStream};
+use smol::net::TcpListener;
 
-use crate::scene::{KEY, Scene, TOKIO, Transport, run};
+use crate::scene::{KEY, Scene};
+
+// [readme]
+use std::io;
+
+use commipc_smol::{Connection, Endpoint, Hub};
+use futures_rustls::rustls::pki_types::ServerName;
+use futures_rustls::{TlsAcceptor, TlsConnector};
+use smol::net::TcpStream;
+// [readme]
 
 crate::scene::over_adapters! {
+    Tcp;
     s84_hub_and_client_talk_over_tls,
     s84_who_ends_two_tls_sessions_in_between_passes_no_login_on,
     s84_a_client_over_tls_comes_back,
     pipes_of_memory_carry_a_connection,
+    streams_of_the_runtime_carry_a_connection,
     a_connection_that_was_handed_over_is_the_only_one,
 }
 
@@ -228,21 +237,17 @@ async fn a_connection_that_was_handed_over_is_the_only_one(scene: Scene) {
     assert!(matches!(unknown, ConnectError::Unreachable { .. }), "{unknown:?}");
 }
 
-#[test]
-fn streams_of_tokio_carry_a_connection() {
-    run(TOKIO, Transport::Tcp, |scene| async move {
-        let hub = scene.bare_hub().listen_nowhere().secret(Secret::key(KEY)).await.unwrap();
-        let connect = |id: &str| {
-            let (ours, theirs) = tokio::io::duplex(1_000);
-            hub.attach(commipc_tokio::stream(theirs));
-            let client = scene.bare_client("memory:duplex").id(id).secret(Secret::key(KEY));
-            client.over(commipc_tokio::stream(ours))
-        };
-        let (provider, consumer) = (connect("provider").await.unwrap(), connect("consumer").await.unwrap());
-        converse(&provider, &consumer).await;
-        hub.shutdown().await;
-        consumer.closed().await;
-    });
+async fn streams_of_the_runtime_carry_a_connection(scene: Scene) {
+    let hub = scene.bare_hub().listen_nowhere().secret(Secret::key(KEY)).await.unwrap();
+    let connect = |id: &str| {
+        let (ours, theirs) = scene.streams();
+        hub.attach(theirs);
+        scene.bare_client("memory:stream").id(id).secret(Secret::key(KEY)).over(ours)
+    };
+    let (provider, consumer) = (connect("provider").await.unwrap(), connect("consumer").await.unwrap());
+    converse(&provider, &consumer).await;
+    hub.shutdown().await;
+    consumer.closed().await;
 }
 
 /// Two ends of a pair of pipes of small pieces, each of which is flushed late: a stream that is as awkward as it may be.

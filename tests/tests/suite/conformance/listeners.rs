@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use commipc_runtime::{Channel, Failure, ListenError, Listener, Message, Misuse, Overflow};
+use commipc_runtime::{
+    Channel, CloseReason, Failure, Limits, ListenError, Listener, Message, Misuse, Overflow, Refusal,
+};
 
 use crate::scene::{Cast, Scene, over_all};
 
@@ -14,6 +16,7 @@ over_all! {
     a_listener_that_disconnects_hears_what_waited_and_why_no_more_comes,
     a_listener_that_blocks_loses_nothing_and_neither_does_any_other,
     a_dropped_listener_holds_nobody_up,
+    v25_who_stops_reading_is_closed_and_told_so_and_others_hear_everything,
     a_listener_tells_what_ended_it,
     v37_functions_run_beside_each_other_only_where_that_is_said,
     s56_functions_that_fail_give_their_places_back,
@@ -141,6 +144,41 @@ async fn a_dropped_listener_holds_nobody_up(scene: Scene) {
     drop(blocks);
     assert_eq!(heard(other.next().await), (4, 0));
     assert!(dropped.elapsed() < commipc_runtime::BLOCK_MAX / 2, "not by its end: {:?}", dropped.elapsed());
+}
+
+/// The connection of a listener with [`Overflow::Block`] reads nothing while its queue is full, as if its process were stopped.
+async fn v25_who_stops_reading_is_closed_and_told_so_and_others_hear_everything(scene: Scene) {
+    let mut limits = Limits::default();
+    limits.outbox = 256 << 10;
+    let hub = scene.hub().limits(limits).await.unwrap();
+    let client = async |id: &str| scene.client(&hub, id).await.unwrap();
+    let (speaker, witness, slow) = (client("speaker").await, client("witness").await, client("slow").await);
+    let said = speaker.open("math").await.unwrap();
+    let (heard, unread) = (witness.open("math").await.unwrap(), slow.open("math").await.unwrap());
+    let mut heard = heard.listen::<(u32, String)>("news").await.unwrap();
+    let mut unread = unread.listen::<(u32, String)>("news").overflow(Overflow::Block).queue(1).await.unwrap();
+    let text = "x".repeat(128 << 10);
+    let mut count = 0;
+    while hub.load().clients == 3 {
+        assert!(count < 1_000, "more than any system keeps for a socket is left unread, and the hub keeps it");
+        said.broadcast("news", &(count, &text)).await.unwrap();
+        let message = heard.next().await.unwrap();
+        assert_eq!((message.0, message.1 == text, message.missed()), (count, true, 0));
+        count += 1;
+    }
+    // Reads again: what was sent before, in order, and then why no more comes.
+    let mut read = 0;
+    while let Some(message) = unread.next().await {
+        assert_eq!((message.0, message.1 == text, message.missed()), (read, true, 0));
+        read += 1;
+    }
+    assert!(read > 0);
+    assert_eq!(slow.closed().await, CloseReason::Goodbye(Refusal::SlowConsumer));
+    let members: Vec<_> = speaker.members("math").await.unwrap().into_iter().map(|member| member.client).collect();
+    assert!(!members.contains(&"slow".to_owned()), "{members:?}");
+    said.broadcast("news", &(count, "the end")).await.unwrap();
+    let last = heard.next().await.unwrap();
+    assert_eq!((last.0, &*last.1, last.missed()), (count, "the end", 0));
 }
 
 async fn a_listener_tells_what_ended_it(scene: Scene) {

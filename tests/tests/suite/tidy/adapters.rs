@@ -4,10 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::report;
 use super::source::{self, Source};
+use crate::workspace;
 
 const ADAPTER_MAX: usize = 200;
-/// The thread of the blocking client.
-const DRIVER_MAX: usize = 300;
+/// What the blocking client has in the place of a runtime: its thread and its sockets. Its verbs that wait are beside it.
+const DRIVER: [&str; 2] = ["runtime-blocking/src/reactor.rs", "runtime-blocking/src/sockets.rs"];
+const DRIVER_MAX: usize = 450;
+const NUMBERS: [&str; 7] = ["no", "one", "two", "three", "four", "five", "six"];
+/// What each adapter's README must tell besides its functions.
+const MUST_TELL: [(&str, &[&str]); 4] = [
+    (
+        "runtime-asyncstd",
+        &[
+            "**async-std is not maintained any more**: [RUSTSEC-2025-0052]",
+            "**Choose this adapter** only for a program that runs on async-std today",
+            "It exists so that",
+            "**Moving to smol is one line**",
+            "-use commipc_async_std as commipc;\n+use commipc_smol as commipc;\n",
+        ],
+    ),
+    ("runtime-blocking", &["**Choose it** for a program that has no async runtime"]),
+    ("runtime-smol", &["**Choose it** where your program runs on smol"]),
+    ("runtime-tokio", &["**Choose it** where your program runs on tokio"]),
+];
 /// The adapters of async runtimes.
 const ASYNC: [&str; 3] = ["runtime-asyncstd", "runtime-smol", "runtime-tokio"];
 
@@ -55,8 +74,9 @@ fn unlike(name: &str, texts: &BTreeMap<String, String>) -> Vec<String> {
 #[test]
 fn the_blocking_client_is_a_small_driver_with_the_same_names() {
     let sources = source::below("runtime-blocking/src/");
-    let driver = sources.iter().find(|source| source.path.ends_with("reactor.rs")).unwrap();
-    let lines = driver.text.lines().count();
+    let driver: Vec<_> = sources.iter().filter(|source| DRIVER.contains(&&*source.path)).collect();
+    assert_eq!(driver.len(), DRIVER.len(), "a part of the driver has moved");
+    let lines: usize = driver.iter().map(|source| source.text.lines().count()).sum();
     assert!(
         lines <= DRIVER_MAX,
         "the driver of the blocking client has {lines} lines, of which {DRIVER_MAX} are allowed"
@@ -64,6 +84,30 @@ fn the_blocking_client_is_a_small_driver_with_the_same_names() {
     let names = public_names(&sources);
     let common = public_names(&adapters()[ASYNC[0]]);
     assert!(names.is_superset(&common), "{names:?} lacks some of {common:?}");
+}
+
+#[test]
+fn the_readmes_of_adapters_tell_when_to_choose_them_and_all_their_functions() {
+    let rule = "The README of each adapter says when to choose it, and names its functions.";
+    let findings = MUST_TELL.iter().flat_map(|(adapter, phrases)| {
+        let readme = workspace::read(&format!("{adapter}/README.md"), "it tells when to choose the adapter");
+        let names = public_names(&source::below(&format!("{adapter}/src/")));
+        let found = untold(&readme, phrases, &names, ASYNC.contains(adapter));
+        found.into_iter().map(move |what| format!("{adapter}: {what}"))
+    });
+    report(rule, findings);
+}
+
+/// What a README does not tell. Those that count their functions must count right.
+fn untold(readme: &str, phrases: &[&str], names: &BTreeSet<String>, counts: bool) -> Vec<String> {
+    let functions: Vec<_> = names.iter().filter_map(|name| name.strip_prefix("fn ")).collect();
+    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (readme, count) = (flat(readme), format!("It adds {} functions: ", NUMBERS[functions.len()]));
+    let counted = counts.then_some(&*count).into_iter();
+    let unnamed =
+        functions.iter().filter(|name| !readme.contains(&format!("`{name}("))).map(|name| format!("`{name}`"));
+    let missing = phrases.iter().copied().chain(counted).filter(|phrase| !readme.contains(&flat(phrase)));
+    missing.map(|phrase| format!("{phrase:?}")).chain(unnamed).collect()
 }
 
 fn adapters() -> BTreeMap<String, Vec<Source>> {
@@ -117,6 +161,11 @@ fn the_rules_on_adapters_bite() {
     assert_eq!(unlike("hub.rs", &texts("a")), Vec::<String>::new());
     assert_eq!(unlike("hub.rs", &texts("b")), ["runtime-tokio: hub.rs"]);
     let names = |text: &str| public_names(&adapter(text));
+    let functions = names("\npub fn hub() -> A {}\npub fn client(url: &str) -> B {}\n");
+    let right = "Choose it. It adds\ntwo functions: `hub()` and `client(url)`";
+    assert_eq!(untold(right, &["Choose it"], &functions, true), Vec::<String>::new());
+    let wrong = untold("It adds\nthree functions: `hub()`", &["Choose it"], &functions, true);
+    assert_eq!(wrong, ["\"Choose it\"", "\"It adds two functions: \"", "`client`"]);
     let one = names("\npub use a::*;\npub fn hub() -> A {}\npub struct B<T>(T);\npub(crate) fn c() {}\n");
     assert_eq!(one, ["use a::*", "fn hub", "struct B"].map(str::to_owned).into());
     let other = names("\npub use a::*;\npub fn hub() -> B {}\n");
