@@ -125,7 +125,11 @@ async fn s86_what_was_heard_before_a_drain_is_handled(scene: Scene) {
         for number in 0..5 {
             cast.provided.broadcast("news", &number).await.unwrap();
         }
-        assert_eq!(hears.recv().await.unwrap(), 0);
+        let first = hears.recv().await.unwrap();
+        assert!(
+            usize::try_from(first).unwrap() < at_once,
+            "of those that run beside each other it may be any: {first}"
+        );
         // What comes on one connection comes in order: all five have come.
         let _: Result<(), _> = math.call("nobody", &()).await;
         assert_eq!(listener.drain(LONG).await, Ok(()));
@@ -133,9 +137,9 @@ async fn s86_what_was_heard_before_a_drain_is_handled(scene: Scene) {
         assert!(smol::future::poll_once(&mut finished).await.is_none(), "it is at work");
         open.close();
         finished.await;
-        let mut all: Vec<u32> = std::iter::from_fn(|| hears.try_recv().ok()).collect();
+        let mut all: Vec<u32> = std::iter::once(first).chain(std::iter::from_fn(|| hears.try_recv().ok())).collect();
         all.sort_unstable();
-        assert_eq!(all, [0, 1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(all, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
     }
 }
 
