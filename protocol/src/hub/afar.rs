@@ -21,6 +21,7 @@ use super::{DisconnectReason, Hub};
 use crate::auth::{OwnerTranscript, TranscriptHash};
 use crate::error::{Refusal, Violation};
 use crate::names::{Address, ChannelName};
+use crate::policy::OwnerPolicy;
 use crate::wire::{
     Control, Done, Frame, FrameType, Operate, PROOF_ENTRY_LEN, Protect, Record, Remote, Terminate, Unprotect,
 };
@@ -280,18 +281,25 @@ impl Hub {
     }
 
     /// The owner has acted from another hub. Who owned the channel here by the same key is a member like any other, and what
-    /// is remembered for the owner is so for another day; without a password there is nothing left to own from afar.
+    /// is remembered for the owner is so for as long again; without a password there is nothing left to own from afar.
     pub(super) fn owner_is_elsewhere(&mut self, channel: ChannelIx) {
         let Some(guard) = self.guard_mut(channel) else { return };
         let was_here = guard.owner().is_some();
-        match &guard.owner {
+        match (&guard.owner, guard.policy) {
             _ if guard.protection.is_none() => self.set_owner(channel, Owner::Nobody, None),
-            Owner::Present { key, .. } | Owner::Away { key, held: None, .. } => {
+            (Owner::Away { held: Some(_), .. }, OwnerPolicy::Hold { grace, then }) => {
+                self.hold(channel, grace, then, None)
+            }
+            (Owner::Present { key, .. }, OwnerPolicy::Hold { grace, then }) => {
+                let key = key.clone();
+                self.set_owner(channel, Owner::Away { key, held: None, heir: None }, None);
+                return self.hold(channel, grace, then, None);
+            }
+            (Owner::Present { key, .. } | Owner::Away { key, held: None, .. }, _) => {
                 let key = key.clone();
                 self.set_owner(channel, Owner::Away { key, held: None, heir: None }, None);
             }
-            // While a grace runs, it runs.
-            Owner::Away { held: Some(_), .. } | Owner::Nobody | Owner::Offered { .. } => {}
+            (Owner::Away { held: Some(_), .. } | Owner::Nobody | Owner::Offered { .. }, _) => {}
         }
         if was_here {
             self.owner_changed(channel);

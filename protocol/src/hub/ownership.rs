@@ -277,7 +277,7 @@ impl Hub {
         }
     }
 
-    fn hold(&mut self, channel: ChannelIx, grace: Duration, then: AfterGrace, heir: Option<u64>) {
+    pub(super) fn hold(&mut self, channel: ChannelIx, grace: Duration, then: AfterGrace, heir: Option<u64>) {
         let key = match self.guard_mut(channel).map(|guard| &guard.owner) {
             Some(Owner::Away { key, .. }) => key.clone(),
             Some(Owner::Nobody | Owner::Present { .. } | Owner::Offered { .. }) | None => return,
