@@ -429,6 +429,20 @@ fn v13_s82_an_owner_that_is_told_nothing_comes_back_with_its_new_password_and_no
     expect_rotated(&mut net, 2);
     net.pass(Duration::from_secs(60));
     expect_nothing_held(&net);
+    // Nor when its hub goes: nobody has told its application what to remember.
+    net.command(FAR, Command::Close);
+    net.kill_hub(2);
+    net.start_hub(2);
+    net.pass(Duration::from_secs(60));
+    let told: Vec<Event> = net.events[OWNER].drain(..).collect();
+    assert!(!told.iter().any(is_over), "{told:?}");
+    net.say(HERE, "vault", "up", b"again");
+    assert_eq!(net.expect_message(OWNER).message.payload.bytes, &b"again"[..]);
+}
+
+/// That a membership ends, or needs its application for going on.
+fn is_over(event: &Event) -> bool {
+    matches!(event, Event::ChannelClosed { .. } | Event::DeriveChannelKey { .. })
 }
 
 #[test]
@@ -442,8 +456,7 @@ fn v13_s72_s82_an_owner_whose_hub_dies_over_its_answer_comes_back_with_its_new_p
     net.start_hub(2);
     net.pass(Duration::from_secs(60));
     let told: Vec<Event> = net.events[OWNER].drain(..).collect();
-    let closed = |event: &Event| matches!(event, Event::ChannelClosed { .. } | Event::DeriveChannelKey { .. });
-    assert!(!told.iter().any(closed), "{told:?}");
+    assert!(!told.iter().any(is_over), "{told:?}");
     assert_eq!(changes(&net), 1);
     net.events[HERE].clear();
     net.join(HERE, "vault", &password(2));

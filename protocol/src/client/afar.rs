@@ -103,17 +103,19 @@ impl Client {
 
     /// Owns a channel that is open, at the hub where it lives, by the key that we were given.
     pub(super) fn claim_back(&mut self, ix: ChannelIx) {
-        let Ok(hub) = self.ready_hub() else { return };
-        let Some(channel) = self.channels.get(ix) else { return };
-        let guarded = &channel.guarded;
-        if matches!(channel.state, State::Open(_))
-            && guarded.home.is_none()
-            && guarded.is_given(&hub)
-            && !guarded.owns()
-        {
-            let (name, stored) = (channel.name.clone(), guarded.last_epoch);
+        let Some(channel) = self.channels.get(ix).filter(|channel| matches!(channel.state, State::Open(_))) else {
+            return;
+        };
+        if self.is_given_here(ix) && !channel.guarded.owns() {
+            let (name, stored) = (channel.name.clone(), channel.guarded.last_epoch);
             self.write_reclaim(Control::Late(Some(Late::Owned(ix, Owned::Reclaim))), ix, &name, stored);
         }
+    }
+
+    /// Whether we have been given the key of a channel that lives at our own hub.
+    pub(super) fn is_given_here(&self, ix: ChannelIx) -> bool {
+        let (Ok(hub), Some(channel)) = (self.ready_hub(), self.channels.get(ix)) else { return false };
+        channel.guarded.home.is_none() && channel.guarded.is_given(&hub)
     }
 
     pub(super) fn is_elsewhere(&self, ix: ChannelIx) -> bool {

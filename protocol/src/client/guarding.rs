@@ -64,7 +64,7 @@ pub(super) struct Guarded {
     pub(super) given: Option<OwnerKey>,
     /// The hub where we have proved the password, if that is not our own.
     pub(super) home: Option<HubId>,
-    /// The last password that we gave it from afar, until we know what came of that.
+    /// The last password that we gave it from afar, until the application is told that it is in force.
     pub(super) attempt: Option<Box<Attempt>>,
     owner_n: u64,
     owns: bool,
@@ -317,7 +317,7 @@ impl Client {
                 }
                 let guarded = &mut channel.guarded;
                 guarded.proved = Some((epoch, salt));
-                (guarded.joined, guarded.home, guarded.attempt) = (keys.is_none(), home, None);
+                (guarded.joined, guarded.home) = (keys.is_none(), home);
                 if let Some(keys) = keys {
                     guarded.record = Some(OwnRecord::of(epoch, salt, &join));
                     guarded.enter(Seal::new(epoch, keys, (&own.0, &own.1), hash));

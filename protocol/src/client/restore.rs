@@ -150,9 +150,10 @@ impl Client {
 
     /// A channel that was lost is open again.
     pub(super) fn reopened(&mut self, ix: ChannelIx) {
+        let given = self.is_given_here(ix);
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.tries = 0;
-        let lacks_owner = channel.guarded.was_owner && !channel.guarded.owns();
+        let lacks_owner = (channel.guarded.was_owner || given) && !channel.guarded.owns();
         // What was not confirmed when a link goes is asked for on the next one.
         channel.guarded.was_owner = lacks_owner;
         let name = channel.name.clone();
