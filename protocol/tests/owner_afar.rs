@@ -16,10 +16,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use commipc_protocol::auth::{OwnerKey, Secret};
 use commipc_protocol::bridge::Side;
-use commipc_protocol::client::{ChannelSalt, Command, Event, Failure, Token};
+use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub;
 use commipc_protocol::wire::{Control as _, FrameType, Protect, Remote, Told};
-use commipc_protocol::{Input, Limits, Misuse, Refusal};
+use commipc_protocol::{AfterGrace, Input, Limits, Misuse, OwnerPolicy, Refusal};
 use support::net::{Evil, Net};
 use support::{name, payload};
 
@@ -502,6 +502,32 @@ fn v28_s82_what_an_owner_wants_from_afar_is_stored_before_anybody_is_told_and_ot
         net.hub_events[0].retain(|event| !matches!(event, hub::Event::Store { .. }));
         expect_as_before(&mut net);
         expect_nothing_held(&net);
+    }
+}
+
+#[test]
+fn s21_s82_what_is_held_for_its_owner_is_so_for_as_long_again_when_the_owner_acts_from_afar() {
+    let mut net = Net::new(14, 2, &[("maker", 0), ("here", 0), ("owner", 1)]);
+    net.bridge(0, 1);
+    net.run();
+    let policy = Some(OwnerPolicy::Hold { grace: Duration::from_secs(30), then: AfterGrace::Terminate });
+    let access = Access { policy, ..Access::default() };
+    net.command(0, Command::Open { token: Token(1), channel: name("vault"), access });
+    net.expect_done(0, 1);
+    net.protect(0, "vault", &password(1), 1);
+    let key = net.clients[0].owner_key(&name("vault")).unwrap();
+    net.join(2, "vault", &password(1));
+    net.command(2, Command::SetOwnerKey(key));
+    net.command(0, Command::Close);
+    net.pass(Duration::from_secs(20));
+    protects(2, &mut net, 2);
+    net.expect_done(2, 2);
+    net.pass(Duration::from_secs(29));
+    assert!(net.events[2].is_empty());
+    net.join(1, "vault", &password(2));
+    net.pass(Duration::from_secs(1));
+    for client in [1, 2] {
+        assert_eq!(expect_closed(&mut net, client), Refusal::Terminated);
     }
 }
 
