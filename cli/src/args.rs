@@ -92,7 +92,11 @@ const PROTECT: &str = "\
 Examples:
   commipc protect vault --password-file vault.key          a file with a password, or what keygen makes
   commipc call vault open 1 --password-file vault.key      for members; the secret of the hub is another one
-  kill -HUP PID                                            change the password to what the file holds now";
+  kill -HUP PID                                            change the password to what the file holds now
+  commipc protect vault --password-file vault.key --owner-key-file vault.owner
+                                                           keep the owner's key: the channel goes on without this command
+  commipc protect vault --password-file vault.key --owner-key-file vault.owner --new-password-file new.key --hub tcp://b:7117
+                                                           change the password, also from another hub, over bridges";
 const KEYGEN: &str = "\
 Examples:
   commipc keygen --out hub.key
@@ -241,12 +245,22 @@ pub(crate) struct Hub {
 /// and changes the password: everybody else has to join again. The channel ends with this command, and is anybody's then, or
 /// goes on as `hub --on-owner-leave` says. A hub that goes is waited for. Where this command is killed, the password stays with
 /// the name for a day.
+///
+/// With --owner-key-file the channel outlives this command by a day, for whoever comes back with that file and the password: at
+/// the hub where the channel was made, or at any hub that bridges join with it. Whoever has the file owns the channel.
 #[derive(Args, Debug)]
 #[command(before_help = PROTECT)]
 pub(crate) struct Protect {
     /// The channel
     #[arg(value_name = "CHANNEL")]
     pub(crate) channel: String,
+    /// The key of the channel's owner: written, for this user only, when this command makes the channel, and read when there is
+    /// such a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) owner_key_file: Option<PathBuf>,
+    /// The password from now on, where the channel has the one in --password-file; SIGHUP reads this file then
+    #[arg(long, value_name = "FILE", requires = "owner_key_file")]
+    pub(crate) new_password_file: Option<PathBuf>,
 }
 
 /// Call an event once and print the answer as JSON

@@ -66,12 +66,16 @@ pub(crate) fn opening(client: &Client, channel: &ChannelName, common: &Common) -
 
 /// The channel's password that the options name.
 pub(crate) fn channel_secret(common: &Common) -> Outcome<Option<Secret>> {
-    let Some(path) = &common.password_file else { return Ok(None) };
+    common.password_file.as_deref().map(read_password).transpose()
+}
+
+/// A channel's password.
+pub(crate) fn read_password(path: &Path) -> Outcome<Secret> {
     let unreadable = |why: &dyn Display| {
         Failure::new(Exit::Refused, format!("the password file {} cannot be used: {why}", path.display()))
             .hint("write the channel's password, or what 'commipc keygen' makes, to a file that only you can read")
     };
-    commipc_tokio::read_secret_file(path).map(Some).map_err(|error| {
+    commipc_tokio::read_secret_file(path).map_err(|error| {
         // Which file it is stands before it anyway.
         if let SecretSourceError::File { source, .. } = &error { unreadable(source) } else { unreadable(&error) }
     })

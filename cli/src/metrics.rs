@@ -94,7 +94,7 @@ fn answer(request: &Request<Incoming>, hub: &Hub) -> Response<Full<Bytes>> {
 
 /// One line for each number, below what it is.
 fn text(load: HubLoad, counters: HubCounters) -> String {
-    let HubLoad { links, clients, channels, calls, routes: _, streams, joins, buffered, memory } = load;
+    let HubLoad { links, clients, channels, calls, routes: _, streams, joins, errands, buffered, memory } = load;
     let HubCounters {
         forwarded,
         ended_route,
@@ -119,6 +119,7 @@ fn text(load: HubLoad, counters: HubCounters) -> String {
         ("requests", "Calls and streams on their way.", calls),
         ("streams", "How many of the requests are streams.", streams),
         ("joins", "Joins of protected channels that wait for a proof, or have failed lately.", joins),
+        ("errands", "Joins and owners' wishes on their way to other hubs, or from there.", errands),
         ("buffered_bytes", "Frames that came in part, or wait to be sent.", buffered),
         ("memory_bytes", "What the hub has counted of its memory.", memory),
     ] {

@@ -1,12 +1,12 @@
 //! What must not work, and what must not be told.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use commipc_protocol::CredentialId;
 use commipc_protocol::auth::{
     Capabilities, ChannelMaster, ConnectionKeys, Credential, Credentials, DEFAULT_ITERATIONS, IdPattern,
     JoinTranscript, Kdf, MIN_ITERATIONS, OwnerKey, Secret, SecretError, SenderKey, TakeoverSecret, TranscriptHash,
     Verifier,
 };
+use commipc_protocol::{ChannelName, CredentialId, HubId};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -220,12 +220,12 @@ fn no_secret_is_printed() {
     let proven = Verifier::new(&secret, SALT, 0).unwrap().verify_client(&th, &connection.client_proof(&th)).unwrap();
     let master = ChannelMaster::new(&salted).unwrap();
     let channel = master.keys("c", &SALT, 1);
-    let owner = OwnerKey::new(canary);
+    let owner = OwnerKey::new(canary, HubId::new("h").unwrap(), ChannelName::new("c").unwrap());
     let printed = [
         format!("{secret:?}{secret:#?}{password:?}{password:#?}{salted:?}{connection:?}{verifier:#?}"),
         format!("{table:#?}{:?}{:?}{proven:#?}", table.lookup("a"), table.lookup("b")),
         format!("{:#?}{master:?}{channel:#?}{:?}", proven.record_keys(), channel.join().verifier()),
-        format!("{:?}{owner:?}{:?}{:?}", SenderKey::new(canary), owner.keys("h", "c"), owner.keys("h", "c").verifier()),
+        format!("{:?}{owner:?}{:?}{:?}", SenderKey::new(canary), owner.keys(), owner.keys().verifier()),
         format!("{:?}", TakeoverSecret::new(canary)),
     ]
     .concat();

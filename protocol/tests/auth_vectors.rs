@@ -7,6 +7,7 @@ use commipc_protocol::auth::{
     ChannelMaster, ConnectionKeys, JoinTranscript, JoinVerifier, Kdf, OwnerKey, OwnerTranscript, RecordTagger, Salted,
     Secret, SenderKey, TakeoverSecret, TranscriptHash, Verifier, duplicate_digest, message_ref,
 };
+use commipc_protocol::{ChannelName, HubId};
 use serde_json::Value;
 
 fn vectors(section: &str) -> Vec<Value> {
@@ -190,7 +191,9 @@ fn joins_over_bridges_are_bound_to_the_home_hub() {
 #[test]
 fn owners() {
     for entry in &vectors("owner") {
-        let keys = OwnerKey::new(array(entry, "owner_key")).keys(&utf8(entry, "hub_id"), &utf8(entry, "name"));
+        let hub = HubId::new(&utf8(entry, "hub_id")).unwrap();
+        let channel = ChannelName::new(&utf8(entry, "name")).unwrap();
+        let keys = OwnerKey::new(array(entry, "owner_key"), hub, channel).keys();
         let verifier = keys.verifier();
         assert_eq!(verifier.as_bytes(), &array::<32>(entry, "owner_stored_key"));
         let session = TranscriptHash::from_bytes(array(entry, "session_transcript_hash"));

@@ -56,7 +56,11 @@ macro_rules! operation_error {
 
 operation_error! {
     /// Why a channel could not be opened.
-    OpenError {}
+    OpenError {
+        /// The owner key that was given is another channel's.
+        #[error("the owner key is one of channel {0}")]
+        ForeignKey(ChannelName) => Code(Refusal::NotOwner.code()),
+    }
 }
 operation_error! {
     /// Why a channel's password, or the channel itself, could not be changed.

@@ -34,7 +34,7 @@ pub use client::{
     PendingOpen, PendingProvide, PendingStream, Provider, Providing, QUEUE_MAX, RUNNING_MAX, RefusedMessages, Request,
     Sending, States, StreamCall, Subscription, Tap, TapKind, Tapped, Trace, TracedCall, WAITING_MAX,
 };
-pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, Secret};
+pub use commipc_protocol::auth::{Capabilities, IdPattern, IdPatternError, OwnerKey, Secret};
 pub use commipc_protocol::client::{Away, Failure, Payload, Reconnect, Unrestored, Welcome};
 pub use commipc_protocol::hub::{
     Counters as HubCounters, ERRORS_CHANNEL, LOGS_CHANNEL, Load as HubLoad, SYSTEM_CHANNEL,
@@ -55,6 +55,6 @@ pub use hub::{Hub, HubBuilder, Starting};
 pub use loopback::Loopback;
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
 pub use schema::{Schema, Type, Types};
-pub use secret::read_secret_file;
+pub use secret::{read_owner_key_file, read_secret_file};
 pub use state::StateError;
 pub use sync::offload;

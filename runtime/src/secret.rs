@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::auth::{ChannelMaster, Credentials, DEFAULT_ITERATIONS, Kdf, OwnerKey, Secret};
 use commipc_protocol::hub::SystemPassword;
 use zeroize::Zeroizing;
 
@@ -90,11 +90,22 @@ impl SecretSource {
 /// # Errors
 /// When the file cannot be read, other users can read it too, or it holds no secret.
 pub fn read_secret_file(path: &Path) -> Result<Secret, SecretSourceError> {
-    let text = read_private(path).map_err(|why| match why {
+    Ok(Secret::parse(&read_text(path)?)?)
+}
+
+/// Reads a file that holds the key of a channel's owner, as [`OwnerKey::to_text`] writes it.
+///
+/// # Errors
+/// When the file cannot be read, other users can read it too, or it holds no owner key.
+pub fn read_owner_key_file(path: &Path) -> Result<OwnerKey, SecretSourceError> {
+    Ok(OwnerKey::parse(&read_text(path)?)?)
+}
+
+fn read_text(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretSourceError> {
+    read_private(path).map_err(|why| match why {
         Unread::Exposed => SecretSourceError::Exposed(path.to_owned()),
         Unread::Failed(source) => SecretSourceError::File { path: path.to_owned(), source },
-    })?;
-    Ok(Secret::parse(&text)?)
+    })
 }
 
 /// Why a file with secrets was not read.

@@ -242,6 +242,7 @@ impl Canon for client::Command {
             Self::Stream(command) => command.canon(out),
             Self::SetSecret(_) => head(out, 26, 0),
             Self::Drain(command) => named(out, 27, command),
+            Self::SetOwnerKey(key) => named(out, 28, key),
         }
     }
 }

@@ -19,9 +19,10 @@ fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
 }
 
 pub(crate) fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
-    let hub::Load { links, clients, channels, calls, routes, streams, joins, buffered, memory } = hub.load();
+    let hub::Load { links, clients, channels, calls, routes, streams, joins, errands, buffered, memory } = hub.load();
     let tables = [("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("routes", routes)];
-    let others = [("streams", streams), ("joins", joins), ("buffered", buffered), ("memory", memory)];
+    let others =
+        [("streams", streams), ("joins", joins), ("errands", errands), ("buffered", buffered), ("memory", memory)];
     let timers = [("timers", usize::from(hub.poll_timeout().is_some()))];
     tables.into_iter().chain(others).chain(timers).collect()
 }

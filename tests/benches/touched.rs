@@ -9,7 +9,7 @@
 use std::process::{Command as Process, ExitCode, Stdio};
 
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{Command, Token};
+use commipc_protocol::client::{Command, Event, Token};
 use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::{Input, Instant, LinkId, Machine as _, Now, Output, Peer, Transport, UnixMillis};
 

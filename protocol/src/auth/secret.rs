@@ -71,6 +71,9 @@ pub enum SecretError {
     /// `key:` and then something else than a key.
     #[error("after 'key:' exactly 64 hex digits (32 bytes) are expected")]
     MalformedKey,
+    /// Something else than the text of an owner key.
+    #[error("it is no owner key: 'owner:', 64 hex digits, ':', the channel, '@' and its hub's id are expected")]
+    MalformedOwnerKey,
     /// Rounds out of bounds.
     #[error("a password takes {MIN_ITERATIONS} to {MAX_ITERATIONS} iterations, any other secret 0")]
     Iterations,
@@ -131,7 +134,7 @@ impl Secret {
             None => text,
         };
         if let Some(digits) = text.strip_prefix(b"key:") {
-            return parse_key(digits).map(|key| Self(Kind::Key(key))).ok_or(SecretError::MalformedKey);
+            return parse_hex(digits).map(|key| Self(Kind::Key(key))).ok_or(SecretError::MalformedKey);
         }
         if text.is_empty() { Err(SecretError::Empty) } else { Ok(Self::password(text)) }
     }
@@ -146,9 +149,7 @@ impl Secret {
         // Allocated once at its full size: a string that grows leaves copies behind.
         let mut text = Zeroizing::new(String::with_capacity(4 + 64));
         text.push_str("key:");
-        for byte in key.bytes() {
-            text.extend([byte >> 4, byte & 15].into_iter().filter_map(|digit| char::from_digit(u32::from(digit), 16)));
-        }
+        put_hex(&mut text, key.bytes());
         Some(text)
     }
 
@@ -192,7 +193,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn parse_key(digits: &[u8]) -> Option<Key> {
+pub(super) fn put_hex(text: &mut String, bytes: &[u8; 32]) {
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].into_iter().filter_map(|digit| char::from_digit(u32::from(digit), 16)));
+    }
+}
+
+/// Exactly 64 digits.
+pub(super) fn parse_hex(digits: &[u8]) -> Option<Key> {
     let digits: &[u8; 64] = digits.try_into().ok()?;
     let (pairs, _) = digits.as_chunks::<2>();
     let mut key = Zeroizing::new([0; 32]);

@@ -14,7 +14,7 @@ use super::kind::EventKind;
 use super::reconnect::{Reconnect, ReconnectEvent};
 use super::seal::Rejected;
 use super::stream_api::{StreamCommand, StreamEvent};
-use crate::auth::{Capabilities, ChannelMaster, Salted, Secret};
+use crate::auth::{Capabilities, ChannelMaster, OwnerKey, Salted, Secret};
 use crate::error::{CloseReason, Code, Fault, Misuse, Refusal, Violation};
 use crate::limits::Limits;
 use crate::names::{Address, ChannelName, ClientId, CredentialId, EventName, HubId};
@@ -124,6 +124,9 @@ pub enum Command {
         /// Which channel.
         channel: ChannelName,
     },
+    /// Own a channel by the key of whoever made it, when it is opened or at once: one that lives at the own hub is reclaimed,
+    /// one that lives at another hub is owned from afar, with the same commands.
+    SetOwnerKey(OwnerKey),
     /// End a channel that we own, for all its members. Ends with `Done`.
     Terminate {
         /// For `Done`.

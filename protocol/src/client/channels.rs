@@ -3,6 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use super::afar::Afar;
 use super::beacons::Said;
 use super::guarding::{Guarded, Joining, Owned};
 use super::restore::Return;
@@ -124,6 +125,8 @@ pub(super) enum Control {
     Open(ChannelIx),
     /// What an owner asked for.
     Owned(Token, ChannelIx, Owned),
+    /// What an owner asked for of a channel that lives at another hub.
+    Afar(Token, ChannelIx, Afar),
     /// To own a channel again that has come back.
     Reclaim(ChannelIx),
     /// To provide or hear again in a channel that has come back, for these tokens.
@@ -141,6 +144,7 @@ pub(super) enum Control {
 pub(super) enum Late {
     Open(ChannelIx),
     Owned(ChannelIx, Owned),
+    Afar(ChannelIx, Afar),
     Stand(Standing),
 }
 

@@ -118,6 +118,7 @@ impl Client {
             | Command::Unprotect { .. }
             | Command::Reclaim { .. }
             | Command::Terminate { .. }
+            | Command::SetOwnerKey(_)
             | Command::Leave { .. }
             | Command::Withdraw { .. }
             | Command::Unlisten { .. }

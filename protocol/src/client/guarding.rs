@@ -8,6 +8,7 @@
 
 use alloc::boxed::Box;
 
+use super::afar::{Attempt, Wants};
 use super::channels::{ChannelIx, Control, State};
 use super::seal::{Past, Seal};
 use super::{Client, Event, Failure, Token};
@@ -55,10 +56,16 @@ pub(super) struct Guarded {
     /// What was accepted in the last epoch that we were a member of.
     past: Option<Past>,
     /// The last epoch that was proved to us, and how it was derived.
-    proved: Option<(u64, ChannelSalt)>,
+    pub(super) proved: Option<(u64, ChannelSalt)>,
     /// The last epoch that the hub remembers, by its word to us as a member.
-    last_epoch: u64,
-    owner: Option<OwnerKey>,
+    pub(super) last_epoch: u64,
+    pub(super) owner: Option<OwnerKey>,
+    /// A key that we were given, to own it by.
+    pub(super) given: Option<OwnerKey>,
+    /// The hub where we have proved the password, if that is not our own.
+    pub(super) home: Option<HubId>,
+    /// The last password that we gave it from afar, until the application is told that it is in force.
+    pub(super) attempt: Option<Box<Attempt>>,
     owner_n: u64,
     owns: bool,
     /// The protection that we gave it or have proved to know: so that, if we own it, it can be given to a hub that has lost it.
@@ -115,12 +122,12 @@ pub(super) enum Joining {
 
 #[derive(Debug)]
 pub(super) struct Challenged {
-    id: u64,
-    epoch: u64,
-    salt: ChannelSalt,
-    nonce: [u8; 32],
+    pub(super) id: u64,
+    pub(super) epoch: u64,
+    pub(super) salt: ChannelSalt,
+    pub(super) nonce: [u8; 32],
     /// The channel's home and its boot id, if that is another hub.
-    home: Option<(HubId, [u8; 16])>,
+    pub(super) home: Option<(HubId, [u8; 16])>,
 }
 
 #[derive(Debug)]
@@ -132,6 +139,7 @@ pub(super) struct Proving {
     keys: Option<ChannelKeys>,
     transcript: JoinTranscript,
     proof: [u8; 32],
+    home: Option<HubId>,
 }
 
 /// What an owner asked for.
@@ -152,8 +160,10 @@ impl Client {
         let fresh = self.channel_keys.bytes();
         let hub = self.ready_hub().ok()?;
         let guarded = &mut self.channels.get_mut(ix)?.guarded;
-        let key = guarded.owner.get_or_insert_with(|| OwnerKey::new(fresh));
-        let owner = *key.keys(&hub, name).verifier().as_bytes();
+        if guarded.key_at(&hub).is_none() {
+            guarded.owner = Some(OwnerKey::new(fresh, hub.clone(), name.clone()));
+        }
+        let owner = *guarded.key_at(&hub)?.keys().verifier().as_bytes();
         let Some(OwnRecord { epoch, salt, stored_key, server_key }) = guarded.record.as_ref().filter(|_| record) else {
             let mut keys = [owner];
             self.mask(&mut keys);
@@ -177,18 +187,21 @@ impl Client {
 
     pub(super) fn handle_join_challenge(&mut self, frame: &Frame) -> Result<(), Violation> {
         let asked = JoinChallenge::parse(frame.body()).map_err(|_| Violation::BadControl)?;
-        let Some((Control::Open(ix), _)) = self.controls.get(&asked.id) else {
-            // Given up meanwhile: nobody proves anything, and the hub forgets the attempt without a word.
-            return match self.controls.get(&asked.id) {
-                Some((Control::Late(_), _)) => {
-                    self.controls.remove(&asked.id);
-                    Ok(())
-                }
-                Some(_) => Ok(()),
-                None => Err(Violation::UnexpectedFrame),
-            };
-        };
-        let ix = *ix;
+        let challenged = self.read_challenge(&asked)?;
+        match self.controls.get(&asked.id) {
+            Some((Control::Open(ix), _)) => self.challenged(*ix, challenged),
+            Some((Control::Afar(..), _)) => self.operate(challenged),
+            // Given up meanwhile: nobody proves anything. Our own hub forgets the attempt without a word.
+            Some((Control::Late(_), _)) if challenged.home.is_none() => {
+                self.controls.remove(&asked.id);
+                Ok(())
+            }
+            Some(_) => Ok(()),
+            None => Err(Violation::UnexpectedFrame),
+        }
+    }
+
+    fn read_challenge(&self, asked: &JoinChallenge<'_>) -> Result<Challenged, Violation> {
         let kdf = Kdf::from_id(asked.kdf).ok_or(Violation::NotOffered)?;
         let iterations = u32::try_from(asked.iterations).map_err(|_| Violation::NotOffered)?;
         if !(1..=EPOCH_MAX).contains(&asked.epoch) || *asked.nonce == [0; 32] || !kdf.allows(iterations) {
@@ -204,17 +217,25 @@ impl Client {
         if home.as_ref().is_some_and(|(home, _)| self.ready_hub().is_ok_and(|own| own == *home)) {
             return Err(Violation::NotOffered);
         }
-        let challenged = Challenged { id: asked.id, epoch: asked.epoch, salt, nonce: *asked.nonce, home };
+        Ok(Challenged { id: asked.id, epoch: asked.epoch, salt, nonce: *asked.nonce, home })
+    }
+
+    /// An opening is asked for the password.
+    fn challenged(&mut self, ix: ChannelIx, challenged: Challenged) -> Result<(), Violation> {
+        let (id, salt, kdf) = (challenged.id, challenged.salt, challenged.salt.kdf);
         let Some(channel) = self.channels.get_mut(ix) else { return Ok(()) };
         let State::Opening { access, joining, .. } = &mut channel.state else { return Err(Violation::UnexpectedFrame) };
         if joining.is_some() {
             return Err(Violation::UnexpectedFrame);
         }
         let own = channel.name.as_name().is_reserved();
-        let rolled_back = channel
-            .guarded
-            .proved
-            .is_some_and(|(epoch, known)| challenged.epoch < epoch || challenged.epoch == epoch && known != salt);
+        // It is the password that we gave it ourselves, though nobody has told us that it was taken.
+        if channel.guarded.attempt.as_ref().is_some_and(|attempt| attempt.is_for(challenged.epoch, salt)) {
+            *joining = Some(Joining::Deriving(challenged));
+            self.prove_attempt(ix);
+            return Ok(());
+        }
+        let rolled_back = channel.guarded.is_rolled_back(challenged.epoch, salt);
         let refusal = match access.secret {
             None => Some(Refusal::PasswordRequired),
             Some(own) if own != kdf => Some(Refusal::KdfUnsupported),
@@ -222,12 +243,12 @@ impl Client {
             Some(_) => (rolled_back && !own && !Canary::RolledBack.sings()).then_some(Refusal::RolledBack),
         };
         if let Some(refusal) = refusal {
-            self.give_up_opening(asked.id, Failure::Refused(refusal));
+            self.give_up_opening(id, Failure::Refused(refusal));
             return Ok(());
         }
         *joining = Some(Joining::Deriving(challenged));
         let channel = channel.name.clone();
-        self.pause_control(asked.id);
+        self.pause_control(id);
         self.event(Event::DeriveChannelKey { channel, salt });
         Ok(())
     }
@@ -239,7 +260,10 @@ impl Client {
         if let State::Opening { joining: Some(Joining::Deriving(challenged)), .. } = &channel.state
             && challenged.salt == salt
         {
-            self.prove_join(ix, master);
+            let own = name.as_name().is_reserved();
+            let keys = (!own).then(|| master.keys(name, &salt.salt, challenged.epoch));
+            let join = master.join_keys(name, &salt.salt, challenged.epoch);
+            self.prove_join(ix, keys, join);
         }
     }
 
@@ -251,17 +275,14 @@ impl Client {
         }
     }
 
-    fn prove_join(&mut self, ix: ChannelIx, master: &ChannelMaster) {
+    pub(super) fn prove_join(&mut self, ix: ChannelIx, keys: Option<ChannelKeys>, join: JoinKeys) {
         let nonce: [u8; 32] = self.channel_keys.bytes();
         let (super::Phase::Ready(ready), Some(channel)) = (&self.phase, self.channels.get_mut(ix)) else { return };
         let State::Opening { joining, .. } = &mut channel.state else { return };
         let Some(Joining::Deriving(challenged)) = joining.take() else { return };
         let Challenged { id, epoch, salt, nonce: nonce_hub, home } = challenged;
-        let own = channel.name.as_name().is_reserved();
-        let keys = (!own).then(|| master.keys(&channel.name, &salt.salt, epoch));
-        let join = master.join_keys(&channel.name, &salt.salt, epoch);
-        let handshake = match home {
-            Some((home, boot)) => TranscriptHash::remote(&home, &boot, &nonce, &nonce_hub),
+        let handshake = match &home {
+            Some((home, boot)) => TranscriptHash::remote(home, boot, &nonce, &nonce_hub),
             None => ready.transcript,
         };
         let transcript = JoinTranscript::new(&handshake, &channel.name, epoch, &nonce, &nonce_hub, &self.id);
@@ -269,7 +290,8 @@ impl Client {
         let Some(transcript) = transcript else { return self.violated(Violation::BadNonce) };
         let proof = join.proof(&transcript);
         let name = channel.name.clone();
-        *joining = Some(Joining::Proving(Box::new(Proving { epoch, salt, join, keys, transcript, proof })));
+        let home = home.map(|(home, _)| home);
+        *joining = Some(Joining::Proving(Box::new(Proving { epoch, salt, join, keys, transcript, proof, home })));
         self.resume_control(id);
         let join = wire::Join { id, channel: name.as_name(), epoch, nonce: &nonce, proof: &proof };
         self.outbox.push(&mut self.pool, FrameType::Join, |out| join.encode(out));
@@ -288,14 +310,14 @@ impl Client {
         let epoch = done.epoch.unwrap_or(0);
         match (joining.take(), access.secret) {
             (Some(Joining::Proving(proving)), _) => {
-                let Proving { epoch: asked, salt, join, keys, transcript, proof } = *proving;
+                let Proving { epoch: asked, salt, join, keys, transcript, proof, home } = *proving;
                 let proved = done.proof.is_some_and(|hub| join.verify_hub(&transcript, &proof, hub));
                 if !proved || asked != epoch {
                     return Err(Violation::BadServerProof);
                 }
                 let guarded = &mut channel.guarded;
                 guarded.proved = Some((epoch, salt));
-                guarded.joined = keys.is_none();
+                (guarded.joined, guarded.home) = (keys.is_none(), home);
                 if let Some(keys) = keys {
                     guarded.record = Some(OwnRecord::of(epoch, salt, &join));
                     guarded.enter(Seal::new(epoch, keys, (&own.0, &own.1), hash));
@@ -306,7 +328,7 @@ impl Client {
             // A channel that asks for nothing is not the one whose password we have.
             (Some(Joining::Deriving(_)) | None, Some(_)) => return Ok(Err(Refusal::NotProtected)),
             (Some(Joining::Deriving(_)) | None, None) if epoch != 0 => return Ok(Err(Refusal::PasswordRequired)),
-            (Some(Joining::Deriving(_)) | None, None) => channel.guarded.seal = None,
+            (Some(Joining::Deriving(_)) | None, None) => (channel.guarded.seal, channel.guarded.home) = (None, None),
         }
         let last = || done.last_epoch.filter(|last| *last <= EPOCH_MAX).unwrap_or(0);
         channel.guarded.last_epoch = if epoch > 0 { epoch } else { last() };
@@ -325,6 +347,9 @@ impl Client {
             Ok(owned) => owned,
             Err(failure) => return self.done(token, Err(failure)),
         };
+        if self.is_elsewhere(ix) {
+            return self.operate_afar(token, ix, Wants::Protect { salt, master: Box::new(master.clone()) });
+        }
         // Where the hub knows of none, above what we have proved: whoever knows that one takes no lower one.
         let proved = self.channels.get(ix).and_then(|channel| channel.guarded.proved).map_or(0, |(epoch, _)| epoch);
         let epoch = if stored == 0 { proved } else { stored } + 1;
@@ -355,6 +380,9 @@ impl Client {
             Ok(owned) => owned,
             Err(failure) => return self.done(token, Err(failure)),
         };
+        if self.is_elsewhere(ix) {
+            return self.operate_afar(token, ix, Wants::Unprotect);
+        }
         let epoch = stored + 1;
         self.owner_request(Control::Owned(token, ix, Owned::Unprotect { epoch }), ix, |id, n, proof| {
             let body = Unprotect { id, channel: name.as_name(), stored, n, epoch, proof };
@@ -369,6 +397,9 @@ impl Client {
             Ok(owned) => owned,
             Err(failure) => return self.done(token, Err(failure)),
         };
+        if self.is_elsewhere(ix) {
+            return self.operate_afar(token, ix, Wants::Terminate);
+        }
         self.owner_request(Control::Owned(token, ix, Owned::Terminate), ix, |id, n, proof| {
             let body = Terminate { id, channel: name.as_name(), stored, n, proof };
             let mut out = bytes::BytesMut::new();
@@ -386,13 +417,13 @@ impl Client {
         self.write_reclaim(Control::Owned(token, ix, Owned::Reclaim), ix, name, stored);
     }
 
-    /// Takes a channel back that we owned when the connection went.
+    /// Takes a channel back that we owned when the connection went, or that we have been given the key of.
     pub(super) fn reclaim(&mut self, ix: ChannelIx, name: &ChannelName) {
         let stored = self.channels.get(ix).map_or(0, |channel| channel.guarded.last_epoch);
         self.write_reclaim(Control::Reclaim(ix), ix, name, stored);
     }
 
-    fn write_reclaim(&mut self, control: Control, ix: ChannelIx, name: &ChannelName, stored: u64) {
+    pub(super) fn write_reclaim(&mut self, control: Control, ix: ChannelIx, name: &ChannelName, stored: u64) {
         self.owner_request(control, ix, |id, n, proof| {
             let body = Reclaim { id, channel: name.as_name(), stored, n, proof };
             let mut out = bytes::BytesMut::new();
@@ -401,9 +432,11 @@ impl Client {
         });
     }
 
-    /// A channel that we own, and its stored epoch.
+    /// A channel that we own, or have been given the key of, and its stored epoch.
     fn owned(&mut self, name: &ChannelName) -> Result<(ChannelIx, u64), Failure> {
-        let open = self.channels.open(name).map(|(ix, it)| (ix, it.guarded.owns, it.guarded.last_epoch));
+        let hub = self.ready_hub().map_err(Failure::Local)?;
+        let owns = |guarded: &Guarded| guarded.owns || guarded.is_given(&hub);
+        let open = self.channels.open(name).map(|(ix, it)| (ix, owns(&it.guarded), it.guarded.last_epoch));
         match open {
             Ok((ix, true, last_epoch)) => Ok((ix, last_epoch)),
             Ok(_) => Err(Failure::Refused(Refusal::NotOwner)),
@@ -430,7 +463,7 @@ impl Client {
         let (_, unproved) = body(id, n, &[0; 32]);
         let unproved = unproved.get(..unproved.len().saturating_sub(PROOF_ENTRY_LEN)).unwrap_or_default();
         let transcript = OwnerTranscript::new(&ready.transcript, &channel.name, stored, n, unproved);
-        let proof = guarded.owner.as_ref().map(|key| key.keys(&hub, &channel.name).proof(&transcript));
+        let proof = guarded.key_at(&hub).map(|key| key.keys().proof(&transcript));
         let (kind, out) = body(id, n, &proof.unwrap_or([0; 32]));
         self.outbox.push(&mut self.pool, kind, |to| bytes::BufMut::put_slice(to, &out));
     }
@@ -446,7 +479,7 @@ impl Client {
         match owned {
             Owned::Protect { epoch, salt, keys } => {
                 guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
-                (guarded.last_epoch, guarded.proved) = (epoch, Some((epoch, salt)));
+                (guarded.last_epoch, guarded.proved, guarded.attempt) = (epoch, Some((epoch, salt)), None);
                 if is_open {
                     guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
                 }
@@ -469,9 +502,9 @@ impl Client {
         let open = |it: &&mut super::channels::Channel| matches!(it.state, State::Open(_)) && !it.guarded.owns;
         let Some(channel) = self.channels.get_mut(ix).filter(open) else { return Ok(()) };
         let name = channel.name.clone();
-        let key = OwnerKey::new(fresh);
-        let mut keys = [*key.keys(&hub, &name).verifier().as_bytes()];
-        channel.guarded.owner = Some(key);
+        let key = OwnerKey::new(fresh, hub, name.clone());
+        let mut keys = [*key.keys().verifier().as_bytes()];
+        (channel.guarded.owner, channel.guarded.given) = (Some(key), None);
         self.mask(&mut keys);
         let [owner] = &keys;
         let accept = Accept { offer: offer.offer, channel: name.as_name(), owner };
@@ -494,6 +527,10 @@ impl Client {
             return Ok(());
         }
         if !matches!(channel.state, State::Open(_)) {
+            return Ok(());
+        }
+        if told.code == Refusal::Rekeyed.code() && channel.guarded.attempts(told.epoch) {
+            self.rejoin(ix);
             return Ok(());
         }
         let why = Refusal::from_code(told.code).map_or(Failure::RefusedCode(told.code), Failure::Refused);
@@ -523,6 +560,7 @@ impl Guarded {
     /// What ends with a membership. The keys of its epoch are erased.
     pub(super) fn close(&mut self) {
         (self.owns, self.joined, self.was_owner, self.record) = (false, false, false, None);
+        (self.home, self.attempt) = (None, None);
         if let Some(seal) = self.seal.take() {
             self.past = Some(seal.leave());
         }

@@ -7,6 +7,7 @@
 //! ```
 //! Every command with a token ends in exactly one event with that token, whatever becomes of the link.
 
+mod afar;
 mod api;
 mod beacons;
 mod calls;
@@ -316,6 +317,7 @@ impl Client {
             Command::Unprotect { token, channel } => self.handle_unprotect(token, &channel),
             Command::Reclaim { token, channel } => self.handle_reclaim(token, &channel),
             Command::Terminate { token, channel } => self.handle_terminate(token, &channel),
+            Command::SetOwnerKey(key) => self.handle_owner_key(key),
             Command::Leave { token, channel } => self.handle_leave(token, &channel),
             Command::Provide { token, channel, event, kind } => self.handle_provide(token, &channel, event, kind),
             Command::Withdraw { token, provider } => self.handle_withdraw(token, provider),
@@ -393,6 +395,7 @@ impl Client {
             | FrameType::Reclaim
             | FrameType::Accept
             | FrameType::Terminate
+            | FrameType::Operate
             | FrameType::Leave
             | FrameType::Provide
             | FrameType::Withdraw

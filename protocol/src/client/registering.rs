@@ -216,6 +216,10 @@ impl Client {
                     return Err(violation);
                 }
             },
+            (Control::Afar(_, _, afar) | Control::Late(Some(Late::Afar(_, afar))), Ok(())) if !afar.is_done(&done) => {
+                self.controls.insert(id, (control, None));
+                return Err(Violation::BadServerProof);
+            }
             (_, result) => result,
         };
         self.control_ended(control, result);
@@ -239,6 +243,9 @@ impl Client {
                     channel.state = State::Open(total);
                 }
                 let returns = channel.coming_back.running;
+                if result.is_ok() && total > 0 && !returns {
+                    self.claim_back(ix);
+                }
                 for token in waiting {
                     self.done(token, result);
                 }
@@ -262,6 +269,12 @@ impl Client {
             Control::Owned(token, ix, owned) => {
                 if result.is_ok() {
                     self.owner_did(ix, owned);
+                }
+                self.done(token, result);
+            }
+            Control::Afar(token, ix, afar) => {
+                if result.is_ok() {
+                    self.did_afar(ix, afar);
                 }
                 self.done(token, result);
             }
@@ -297,11 +310,15 @@ impl Client {
         let late = match &control {
             Control::Open(ix) => Some(Late::Open(*ix)),
             Control::Stand(token) => self.channels.standing.get(token).cloned().map(Late::Stand),
-            Control::Owned(..) | Control::Undo(_) | Control::Late(_) | Control::Reclaim(_) => None,
+            Control::Owned(..) | Control::Afar(..) | Control::Undo(_) | Control::Late(_) | Control::Reclaim(_) => None,
             Control::Standing(_, standing, _) => Some(Late::Stand(standing.clone())),
         };
         if let Control::Owned(token, ix, owned) = control {
             self.controls.insert(id, (Control::Late(Some(Late::Owned(ix, owned))), None));
+            return self.done(token, Err(deadline));
+        }
+        if let Control::Afar(token, ix, afar) = control {
+            self.controls.insert(id, (Control::Late(Some(Late::Afar(ix, afar))), None));
             return self.done(token, Err(deadline));
         }
         self.controls.insert(id, (Control::Late(late), None));
@@ -351,6 +368,7 @@ impl Client {
                 }
             }
             Late::Owned(ix, owned) => self.owner_did(ix, owned),
+            Late::Afar(ix, afar) => self.did_afar(ix, afar),
             Late::Stand(standing) => {
                 if !self.channels.is_wanted(&standing) {
                     self.tell_undone(Control::Late(None), standing);

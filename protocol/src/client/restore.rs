@@ -60,30 +60,44 @@ impl Client {
                 // They begin anew, with their channels.
                 Control::Reclaim(_) | Control::Standing(..) => {}
                 Control::Open(ix) if self.channels.is_coming_back(ix) => self.lose_waiting(ix, gone),
-                Control::Open(_) | Control::Owned(..) | Control::Stand(_) | Control::Undo(_) | Control::Late(_) => {
-                    self.control_ended(control, Err(Failure::Local(gone)))
-                }
+                Control::Open(_)
+                | Control::Owned(..)
+                | Control::Afar(..)
+                | Control::Stand(_)
+                | Control::Undo(_)
+                | Control::Late(_) => self.control_ended(control, Err(Failure::Local(gone))),
             }
         }
         for ix in self.channels.indices() {
-            let Some(channel) = self.channels.get_mut(ix) else { continue };
-            let beacon = channel.said.forget();
-            let retry = channel.coming_back.timer.take();
-            channel.coming_back.pending = 0;
-            channel.coming_back.running = false;
-            channel.guarded.suspend();
-            match core::mem::replace(&mut channel.state, State::Closed) {
-                State::Open(times) => channel.state = State::Lost { times, waiting: Vec::new() },
-                State::Opening { times, waiting, .. } if times > 0 => {
-                    channel.state = State::Lost { times, waiting };
-                }
-                State::Lost { times, waiting } => channel.state = State::Lost { times, waiting },
-                State::Closed | State::Opening { .. } => {}
-            }
-            for timer in [beacon, retry].into_iter().flatten() {
-                self.timers.cancel(timer);
-            }
+            self.suspend_channel(ix);
         }
+    }
+
+    /// What is open waits until it comes back.
+    fn suspend_channel(&mut self, ix: ChannelIx) {
+        let Some(channel) = self.channels.get_mut(ix) else { return };
+        let beacon = channel.said.forget();
+        let retry = channel.coming_back.timer.take();
+        channel.coming_back.pending = 0;
+        channel.coming_back.running = false;
+        channel.guarded.suspend();
+        match core::mem::replace(&mut channel.state, State::Closed) {
+            State::Open(times) => channel.state = State::Lost { times, waiting: Vec::new() },
+            State::Opening { times, waiting, .. } if times > 0 => {
+                channel.state = State::Lost { times, waiting };
+            }
+            State::Lost { times, waiting } => channel.state = State::Lost { times, waiting },
+            State::Closed | State::Opening { .. } => {}
+        }
+        for timer in [beacon, retry].into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// A membership is over because of the password that we gave the channel ourselves: it comes back with that.
+    pub(super) fn rejoin(&mut self, ix: ChannelIx) {
+        self.suspend_channel(ix);
+        self.restore_channel(ix);
     }
 
     fn lose_waiting(&mut self, ix: ChannelIx, gone: Misuse) {
@@ -136,9 +150,10 @@ impl Client {
 
     /// A channel that was lost is open again.
     pub(super) fn reopened(&mut self, ix: ChannelIx) {
+        let given = self.is_given_here(ix);
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.tries = 0;
-        let lacks_owner = channel.guarded.was_owner && !channel.guarded.owns();
+        let lacks_owner = (channel.guarded.was_owner || given) && !channel.guarded.owns();
         // What was not confirmed when a link goes is asked for on the next one.
         channel.guarded.was_owner = lacks_owner;
         let name = channel.name.clone();

@@ -291,6 +291,8 @@ pub struct Load {
     pub streams: usize,
     /// Joins that wait for a proof, or that failed and are remembered.
     pub joins: usize,
+    /// Joins and owner operations on their way from or to other hubs.
+    pub errands: usize,
     /// Bytes of frames that came in part, or wait to be sent, or are with the driver.
     pub buffered: usize,
     /// Bytes of memory: frames under way as they are, tables as estimated.

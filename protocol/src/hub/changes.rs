@@ -25,7 +25,7 @@ use crate::machine::{LinkId, Output};
 use crate::names::{CredentialId, Name};
 use crate::policy::{AfterGrace, OwnerPolicy};
 use crate::time::TimerReason;
-use crate::wire::Frame;
+use crate::wire::{Frame, Told};
 
 /// How long the owner of an open or promoted channel has after a restart of the hub to come back: as long as clients wait
 /// between two attempts to reach a hub, at most.
@@ -69,6 +69,18 @@ enum Waiting {
 pub(super) struct Asked {
     pub(super) link: LinkId,
     pub(super) id: u64,
+    /// Of an owner at another hub, behind a bridge: this hub's own proof, for when it is done.
+    pub(super) afar: Option<[u8; 32]>,
+}
+
+/// Whether a request waits for a change of its channel.
+pub(super) enum Postponed {
+    /// There is none.
+    No,
+    /// It comes again when that is done.
+    Yes,
+    /// No more may wait.
+    Full,
 }
 
 /// A change of what is remembered of a channel.
@@ -170,26 +182,34 @@ impl Hub {
 
     /// Who sends the frame that is being handled.
     pub(super) fn asked(&self, ix: LinkIx, id: u64) -> Option<Asked> {
-        self.links.get(ix).map(|session| Asked { link: session.link, id })
+        self.links.get(ix).map(|session| Asked { link: session.link, id, afar: None })
     }
 
     /// Keeps a request until the change of its channel is done with, if there is one. Then it is as if it came only now.
     pub(super) fn waits(&mut self, ix: LinkIx, id: u64, channel: Name<'_>, frame: &Frame) -> bool {
+        match self.postpone(ix, channel, frame) {
+            Postponed::No => return false,
+            Postponed::Yes => {}
+            Postponed::Full => self.done(ix, id, Err(Refusal::Overloaded)),
+        }
+        true
+    }
+
+    pub(super) fn postpone(&mut self, ix: LinkIx, channel: Name<'_>, frame: &Frame) -> Postponed {
         let found = self.registry.by_name(channel).and_then(|(_, channel)| channel.guard.pending);
-        let Some(pending) = found else { return false };
+        let Some(pending) = found else { return Postponed::No };
         let full = self.is_full() || frame.raw().len() > WAITING_LEN;
-        let Some(session) = self.links.get_mut(ix) else { return true };
+        let Some(session) = self.links.get_mut(ix) else { return Postponed::Yes };
         let (link, counter) = (session.link, session.frame_counter());
         let Some(member) = session.member_mut().filter(|member| !full && member.waiting < WAITING_MAX) else {
-            self.done(ix, id, Err(Refusal::Overloaded));
-            return true;
+            return Postponed::Full;
         };
         member.waiting += 1;
         if let Some(pending) = self.changes.pending.get_mut(&pending) {
             self.changes.waiting += WAITING_SIZE + frame.raw().len();
             pending.waiting.push(Waiting::Request { link, frame: frame.copied(), counter });
         }
-        true
+        Postponed::Yes
     }
 
     /// The owner is no member any more; its key still is the owner's.
@@ -280,7 +300,7 @@ impl Hub {
         match change {
             Change::Claim { asked, key, policy, protection } => self.claimed(channel, asked, key, policy, protection),
             Change::Rotate { asked, epoch, protection } => {
-                self.rotate(channel, epoch, protection);
+                self.rotate(channel, epoch, protection, asked.afar.is_some());
                 self.answer(Some(asked), Ok(()));
             }
             Change::Abandon { asked } => {
@@ -311,7 +331,10 @@ impl Hub {
             }
             Change::Rotate { asked, .. } => self.answer(Some(asked), failed),
             Change::Abandon { asked } => {
-                self.disown_later(channel, AfterGrace::Terminate);
+                // One that asks from elsewhere has not gone.
+                if asked.is_none_or(|asked| asked.afar.is_none()) {
+                    self.disown_later(channel, AfterGrace::Terminate);
+                }
                 self.answer(asked, failed);
             }
             Change::Clear(clearing) => self.not_cleared(&clearing),
@@ -387,10 +410,14 @@ impl Hub {
     }
 
     pub(super) fn answer(&mut self, asked: Option<Asked>, result: Result<(), Refusal>) {
-        if let Some(Asked { link, id }) = asked
+        if let Some(Asked { link, id, afar }) = asked
             && let Some(ix) = self.links.find(link)
         {
-            self.done(ix, id, result);
+            match (afar, result) {
+                (None, result) => self.done(ix, id, result),
+                (Some(proof), Ok(())) => self.tell_afar(ix, &Told { proof: Some(&proof), ..Told::bare(id, 0) }),
+                (Some(_), Err(refusal)) => self.tell_afar(ix, &Told::bare(id, refusal.code())),
+            }
         }
     }
 
@@ -422,8 +449,11 @@ fn record(name: &crate::ChannelName, guard: &Guard, change: Option<&Change>) -> 
                 (stored.epoch, stored.protection) = (*epoch, Some(protection.clone()));
             }
         }
-        Some(Change::Rotate { epoch, protection, .. }) => {
+        Some(Change::Rotate { epoch, protection, asked }) => {
             (stored.epoch, stored.protection) = (*epoch, protection.clone());
+            if protection.is_none() && asked.afar.is_some() {
+                stored.owner = None;
+            }
             if let Some(protection) = protection {
                 stored.keeper = Some(protection.credential.clone());
             }

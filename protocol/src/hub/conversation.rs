@@ -53,6 +53,7 @@ impl Hub {
             FrameType::Reclaim => self.handle_reclaim(ix, frame),
             FrameType::Accept => self.handle_accept(ix, frame),
             FrameType::Terminate => self.handle_terminate(ix, frame),
+            FrameType::Operate => self.handle_operate(ix, frame),
             FrameType::Leave => self.handle_leave(ix, frame),
             FrameType::Provide => self.handle_provide(ix, frame),
             FrameType::Withdraw => self.handle_withdraw(ix, frame),

@@ -14,6 +14,7 @@ use super::registry::LinkIx;
 use super::routes::Realm;
 use crate::auth::{JoinVerifier, Kdf, OwnerVerifier};
 use crate::canary::Canary;
+use crate::error::Refusal;
 use crate::names::CredentialId;
 use crate::policy::{AfterGrace, EPOCH_MAX, OwnerPolicy};
 use crate::timers::TimerId;
@@ -104,6 +105,25 @@ impl Guard {
     /// Whether there is anything to remember when nobody is a member.
     pub(crate) const fn is_kept(&self) -> bool {
         self.last_epoch > 0 || matches!(self.owner, Owner::Away { .. })
+    }
+
+    /// Whether the owner's new protection is one to be stored; `false` if it is the stored one, asked for again.
+    pub(crate) fn takes(&self, stored: u64, epoch: u64, protection: &Protection) -> Result<bool, Refusal> {
+        if self.epoch() == epoch && self.protection.as_ref().is_some_and(|own| own.same(protection)) {
+            return Ok(false);
+        }
+        // A hub that knows nothing of the name takes any: members may know of later ones than it.
+        let rises = self.last_epoch == 0 || epoch == self.last_epoch + 1;
+        if stored == self.last_epoch && rises { Ok(true) } else { Err(Refusal::EpochMismatch) }
+    }
+
+    /// Whether the protection is to go; `false` if it has gone already.
+    pub(crate) fn gives_up(&self, stored: u64, epoch: u64) -> Result<bool, Refusal> {
+        if self.protection.is_none() && self.last_epoch == epoch {
+            return Ok(false);
+        }
+        let rises = stored == self.last_epoch && epoch == self.last_epoch + 1 && epoch <= EPOCH_MAX;
+        if self.protection.is_some() && rises { Ok(true) } else { Err(Refusal::EpochMismatch) }
     }
 
     /// Whether whoever opens the channel now, being its first member, owns it.

@@ -6,12 +6,15 @@
 //!          ── JOIN ──► its hub ── REMOTE ──► … ──► home: is the proof right?
 //!          ◄─ DONE ───────────┘◄── TOLD ──────────┘
 //! ```
+//! An owner elsewhere goes the same way, with OPERATE instead of OPEN and JOIN: see [`super::afar`].
+//!
 //! What checks a password is nowhere but at the channel's home. Other hubs know how its keys are derived, and carry the proof.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::hash::BuildHasher as _;
 
+use super::afar::Aim;
 use super::bridging::Own;
 use super::guard::{Guard, Owner};
 use super::registry::{ChannelIx, LinkIx};
@@ -27,7 +30,8 @@ use crate::time::TimerReason;
 use crate::timers::TimerId;
 use crate::wire::{Control as _, Frame, FrameType, Join, JoinChallenge, Open, Remote, Told};
 
-/// Joins on their way from or to other hubs, by this hub's numbers, and by what they are called where they come from.
+/// Joins and owner operations on their way from or to other hubs, by this hub's numbers, and by what they are called where
+/// they come from.
 #[derive(Debug, Default)]
 pub(super) struct Errands {
     by_number: BTreeMap<u64, Errand>,
@@ -37,33 +41,36 @@ pub(super) struct Errands {
     last: u64,
 }
 
-/// A join that is not decided.
+/// A join or an operation that is not decided.
 #[derive(Debug)]
-struct Errand {
+pub(super) struct Errand {
     /// Where it comes from, and its number there: the request of a client, or that of the hub behind a bridge.
-    from: LinkIx,
-    id: u64,
-    channel: ChannelName,
-    realm: Realm,
-    member: Address,
-    stage: Stage,
+    pub(super) from: LinkIx,
+    pub(super) id: u64,
+    pub(super) channel: ChannelName,
+    pub(super) realm: Realm,
+    pub(super) member: Address,
+    pub(super) stage: Stage,
+    /// Of a client of this hub.
+    pub(super) aim: Aim,
     timer: TimerId,
 }
 
 /// How far it is.
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// The next hub on the way was asked, over this link.
     Sent(LinkIx),
     /// The home is here, and has given this nonce.
     Challenged([u8; 32]),
     /// The home is here, and says no when the time comes.
-    Failing,
+    Failing(Refusal),
 }
 
 /// What is asked of a home.
-const CHALLENGE: u64 = 0;
+pub(super) const CHALLENGE: u64 = 0;
 const PROOF: u64 = 1;
+pub(super) const OPERATE: u64 = 2;
 
 impl Errands {
     fn add(&mut self, errand: Errand) -> u64 {
@@ -72,6 +79,10 @@ impl Errands {
         *self.held.entry(errand.from).or_default() += 1;
         self.by_number.insert(self.last, errand);
         self.last
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Errand> {
+        self.by_number.get_mut(&number)
     }
 
     fn remove(&mut self, number: u64) -> Option<Errand> {
@@ -86,7 +97,7 @@ impl Errands {
         Some(errand)
     }
 
-    fn of(&self, from: LinkIx, id: u64) -> Option<u64> {
+    pub(super) fn of(&self, from: LinkIx, id: u64) -> Option<u64> {
         self.by_origin.get(&(from, id)).copied()
     }
 
@@ -125,10 +136,12 @@ impl Hub {
             client: address.client.as_name(),
             epoch: realm.epoch,
             nonce: None,
+            kind: None,
+            body: None,
             proof: None,
         };
         let (most, realm) = (self.limits.joins, realm.clone());
-        self.run_errand(ix, (channel, realm, address.clone()), &remote, most)
+        self.run_errand(ix, (channel, realm, address.clone()), &remote, (Aim::Join, most))
     }
 
     /// A client's proof for a channel elsewhere; `false` if it is for one of this hub's.
@@ -136,6 +149,7 @@ impl Hub {
         let Some(number) = self.bridges.errands.of(ix, join.id) else { return false };
         let Some(errand) = self.bridges.errands.by_number.get(&number) else { return false };
         let same = errand.channel.as_name() == join.channel && errand.realm.epoch == join.epoch;
+        let same = same && matches!(errand.aim, Aim::Join);
         let (Stage::Sent(link), true) = (&errand.stage, same) else {
             self.end_errand(number, Err(Refusal::EpochMismatch));
             return true;
@@ -151,6 +165,8 @@ impl Hub {
             client: member.client.as_name(),
             epoch: join.epoch,
             nonce: Some(join.nonce),
+            kind: None,
+            body: None,
             proof: Some(join.proof),
         };
         self.say_remote(link, &remote);
@@ -158,12 +174,12 @@ impl Hub {
     }
 
     /// Sends a request on to the home, under a number of this hub's.
-    fn run_errand(
+    pub(super) fn run_errand(
         &mut self,
         from: LinkIx,
         (channel, realm, member): (ChannelName, Realm, Address),
         remote: &Remote<'_>,
-        most: usize,
+        (aim, most): (Aim, usize),
     ) -> Result<(), Refusal> {
         if self.bridges.errands.held.get(&from).copied().unwrap_or(0) >= most || self.is_full() {
             return Err(Refusal::Overloaded);
@@ -172,7 +188,7 @@ impl Hub {
         let place = Place { channel: channel.clone(), realm: realm.clone(), goal: Goal::Home(home) };
         let best = self.bridges.routes.best(&place).filter(|(link, _)| *link != from);
         let link = best.map(|(link, _)| *link).ok_or(Refusal::HomeGone)?;
-        let number = self.keep_errand(from, remote.id, (channel, realm, member), Stage::Sent(link));
+        let number = self.keep_errand(from, remote.id, (channel, realm, member), (aim, Stage::Sent(link)));
         self.say_remote(link, &Remote { id: number, ..remote.clone() });
         Ok(())
     }
@@ -182,14 +198,14 @@ impl Hub {
         from: LinkIx,
         id: u64,
         (channel, realm, member): (ChannelName, Realm, Address),
-        stage: Stage,
+        (aim, stage): (Aim, Stage),
     ) -> u64 {
         let due = Due::Errand(self.bridges.errands.last + 1);
         let timer = self.timers.insert(self.now.mono + self.limits.join, TimerReason::Join, due);
-        self.bridges.errands.add(Errand { from, id, channel, realm, member, stage, timer })
+        self.bridges.errands.add(Errand { from, id, channel, realm, member, stage, aim, timer })
     }
 
-    fn say_remote(&mut self, link: LinkIx, remote: &Remote<'_>) {
+    pub(super) fn say_remote(&mut self, link: LinkIx, remote: &Remote<'_>) {
         if let Some(session) = self.links.get_mut(link) {
             session.outbox.push(&mut self.pool, FrameType::Remote, |out| remote.encode(out));
         }
@@ -210,8 +226,12 @@ impl Hub {
                 self.proved_from_afar(number, &remote);
                 Ok(())
             }
+            (OPERATE, Some(number)) => {
+                self.operated_from_afar(ix, number, &remote, frame);
+                Ok(())
+            }
             (CHALLENGE, Some(_)) => return Ok(()),
-            (PROOF, None) => Err(Refusal::Deadline),
+            (PROOF | OPERATE, None) => Err(Refusal::Deadline),
             (_, _) => return Err(Violation::BadControl.into()),
         };
         if let Err(refusal) = result {
@@ -230,7 +250,7 @@ impl Hub {
         }
         let (realm, member) = (Realm { home: Some(home.clone()), epoch: remote.epoch }, Address { client, hub });
         if home != self.id {
-            return self.run_errand(ix, (channel, realm, member), remote, self.limits.bridge_calls);
+            return self.run_errand(ix, (channel, realm, member), remote, (Aim::Join, self.limits.bridge_calls));
         }
         let full = self.bridges.errands.held.get(&ix).copied().unwrap_or(0) >= self.limits.bridge_calls;
         if full || self.is_full() {
@@ -243,7 +263,7 @@ impl Hub {
         let (kdf, salt, iterations) = (protection.kdf.id(), protection.salt, u64::from(protection.iterations));
         let epoch = guard.epoch();
         let realm = Realm { epoch, ..realm };
-        self.keep_errand(ix, remote.id, (channel, realm, member), Stage::Challenged(nonce));
+        self.keep_errand(ix, remote.id, (channel, realm, member), (Aim::Join, Stage::Challenged(nonce)));
         let boot = self.boot;
         let told = Told {
             id: remote.id,
@@ -265,7 +285,7 @@ impl Hub {
         let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
         let nonce = match errand.stage {
             Stage::Sent(link) => return self.say_remote(link, &Remote { id: number, ..remote.clone() }),
-            Stage::Failing => return,
+            Stage::Failing(_) => return,
             Stage::Challenged(nonce) => nonce,
         };
         let (from, id) = (errand.from, errand.id);
@@ -280,32 +300,37 @@ impl Hub {
         let (Some(protection), Some(transcript)) = (protection, transcript) else {
             return self.end_errand(number, Err(Refusal::EpochMismatch));
         };
-        let guesser = self.far_guesser(from, &member, &channel);
+        let guesser = self.far_guesser(from, &member, &channel, "join");
         if let Some(proven) = protection.verifier.verify(&transcript, proof) {
             self.throttle.succeeded(guesser);
             self.drop_errand(number);
             self.tell_afar(from, &Told { proof: Some(proven.hub_proof()), ..Told::bare(id, 0) });
             return;
         }
+        self.fail_errand(number, guesser, Refusal::PasswordWrong);
+    }
+
+    /// Refuses a proof that is wrong: at once the first few times, then later and later.
+    pub(super) fn fail_errand(&mut self, number: u64, guesser: Guesser, refusal: Refusal) {
         let wait = self.throttle.failed(guesser, self.now.mono, &self.limits);
         if wait.is_zero() {
-            return self.end_errand(number, Err(Refusal::PasswordWrong));
+            return self.end_errand(number, Err(refusal));
         }
         let timer = self.timers.insert(self.now.mono + wait, TimerReason::JoinFailed, Due::Errand(number));
         if let Some(errand) = self.bridges.errands.by_number.get_mut(&number) {
-            errand.stage = Stage::Failing;
+            errand.stage = Stage::Failing(refusal);
             self.timers.cancel(core::mem::replace(&mut errand.timer, timer));
         }
     }
 
     /// Whoever guesses from afar is told by its name and by the bridge it comes over: names are made up easily, and all
     /// that come over one bridge together wait when there are many.
-    fn far_guesser(&self, link: LinkIx, member: &Address, channel: &str) -> Guesser {
+    pub(super) fn far_guesser(&self, link: LinkIx, member: &Address, channel: &str, what: &str) -> Guesser {
         let source = self.links.get(link).map_or(super::Source::Local, |session| session.source);
-        (source, self.hash.hash_one(("join", member.client.as_str(), member.hub.as_str(), channel)))
+        (source, self.hash.hash_one((what, member.client.as_str(), member.hub.as_str(), channel)))
     }
 
-    fn tell_afar(&mut self, link: LinkIx, told: &Told<'_>) {
+    pub(super) fn tell_afar(&mut self, link: LinkIx, told: &Told<'_>) {
         if let Some(session) = self.links.get_mut(link) {
             session.outbox.push(&mut self.pool, FrameType::Told, |out| told.encode(out));
         }
@@ -321,12 +346,15 @@ impl Hub {
         let Some(errand) = errand.filter(|errand| matches!(errand.stage, Stage::Sent(link) if link == ix)) else {
             return Ok(());
         };
-        let (number, from, id) = (told.id, errand.from, errand.id);
+        let (number, from, id, aim) = (told.id, errand.from, errand.id, errand.aim);
         let local = !self.bridges.is_port(from);
         match (told.code, told.nonce) {
             (0, Some(_)) if local => self.challenge_from_afar(number, &told),
             (0, Some(_)) => self.tell_afar(from, &Told { id, ..told }),
-            (0, None) if local => self.join_mirror(number, told.proof),
+            (0, None) if local => match aim {
+                Aim::Join => self.join_mirror(number, told.proof),
+                Aim::Own(step) => self.operated(number, step, told.proof),
+            },
             (0, None) => {
                 self.drop_errand(number);
                 self.tell_afar(from, &Told { id, ..told });
@@ -381,14 +409,14 @@ impl Hub {
         self.opened(from, id, place, proof);
     }
 
-    fn drop_errand(&mut self, number: u64) -> Option<Errand> {
+    pub(super) fn drop_errand(&mut self, number: u64) -> Option<Errand> {
         let errand = self.bridges.errands.remove(number)?;
         self.timers.cancel(errand.timer);
         Some(errand)
     }
 
     /// Ends an errand with a refusal for whoever asked.
-    fn end_errand(&mut self, number: u64, result: Result<(), Refusal>) {
+    pub(super) fn end_errand(&mut self, number: u64, result: Result<(), Refusal>) {
         let Some(errand) = self.drop_errand(number) else { return };
         let Err(refusal) = result else { return };
         if self.bridges.is_port(errand.from) {
@@ -400,12 +428,11 @@ impl Hub {
 
     /// It was not decided in time, or its refusal has waited long enough.
     pub(super) fn errand_due(&mut self, number: u64) {
-        let failing = self.bridges.errands.by_number.get(&number).map(|errand| matches!(errand.stage, Stage::Failing));
-        match failing {
-            Some(true) => self.end_errand(number, Err(Refusal::PasswordWrong)),
-            Some(false) => self.end_errand(number, Err(Refusal::Deadline)),
-            None => {}
-        }
+        let why = self.bridges.errands.by_number.get(&number).map(|errand| match errand.stage {
+            Stage::Failing(refusal) => refusal,
+            Stage::Sent(_) | Stage::Challenged(_) => Refusal::Deadline,
+        });
+        self.end_errand(number, why.map_or(Ok(()), Err));
     }
 
     /// Ends the errands that came over a link or went over it.
@@ -440,13 +467,13 @@ impl Hub {
             return;
         }
         if place.realm.epoch > mirror.epoch {
-            self.evict_mirror(channel, Refusal::Rekeyed);
+            self.move_mirror(channel, place.realm.epoch, None);
         } else if place.realm == mirror && way.terms.is_none() {
             self.evict_mirror(channel, Refusal::Terminated);
         }
     }
 
-    fn evict_mirror(&mut self, channel: ChannelIx, why: Refusal) {
+    pub(super) fn evict_mirror(&mut self, channel: ChannelIx, why: Refusal) {
         self.evict(channel, None, why);
         self.forget_or_keep(channel);
     }

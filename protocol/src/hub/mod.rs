@@ -9,6 +9,7 @@
 //! ```
 //! The cost of an input grows with what it touches, never with how many links, channels or members there are.
 
+mod afar;
 mod announced;
 mod api;
 mod bridging;
@@ -216,6 +217,7 @@ impl Hub {
             routes: members().map(|member| member.calls.len()).sum(),
             streams: members().map(|member| member.streams).sum(),
             joins: members().map(|member| member.joins.len()).sum(),
+            errands: self.bridges.errands.len(),
             buffered: self.buffered(),
             memory: self.memory(),
         }

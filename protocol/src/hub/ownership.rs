@@ -13,7 +13,7 @@ use crate::auth::{OwnerTranscript, OwnerVerifier};
 use crate::canary::Canary;
 use crate::error::Refusal;
 use crate::names::{ClientId, CredentialId, Name};
-use crate::policy::{AfterGrace, EPOCH_MAX, OwnerPolicy};
+use crate::policy::{AfterGrace, OwnerPolicy};
 use crate::slots::Key;
 use crate::time::TimerReason;
 use crate::wire::{
@@ -31,11 +31,11 @@ const TAKEOVER: Duration = Duration::from_secs(10);
 const RECORD: Duration = Duration::from_secs(24 * 3_600);
 
 /// An owner operation, as far as all of them are alike.
-struct Operation<'a> {
-    channel: Name<'a>,
-    stored: u64,
-    n: u64,
-    proof: &'a [u8; 32],
+pub(super) struct Operation<'a> {
+    pub(super) channel: Name<'a>,
+    pub(super) stored: u64,
+    pub(super) n: u64,
+    pub(super) proof: &'a [u8; 32],
 }
 
 impl Hub {
@@ -62,14 +62,8 @@ impl Hub {
         let credential = session.member().map(|member| member.credential.clone()).ok_or(Refusal::NotOwner)?;
         let protection = Protection::of(record, keys, &credential).ok_or(Refusal::EpochMismatch)?;
         let guard = self.guard_mut(channel).ok_or(Refusal::NotOwner)?;
-        let again = guard.epoch() == record.epoch;
-        if again && guard.protection.as_ref().is_some_and(|stored| stored.same(&protection)) {
+        if !guard.takes(operation.stored, record.epoch, &protection)? {
             return Ok(None);
-        }
-        // A hub that knows nothing of the name takes any: members may know of later ones than it.
-        let rises = guard.last_epoch == 0 || record.epoch == guard.last_epoch + 1;
-        if operation.stored != guard.last_epoch || !rises {
-            return Err(Refusal::EpochMismatch);
         }
         if guard.protection.as_ref().is_none_or(|stored| stored.credential != credential) {
             self.has_record_room(&credential)?;
@@ -87,14 +81,8 @@ impl Hub {
         let operation = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof });
         let wanted = operation.and_then(|channel| {
             let guard = self.guard_mut(channel).ok_or(Refusal::NotOwner)?;
-            if guard.protection.is_none() && guard.last_epoch == epoch {
-                return Ok(None);
-            }
-            let rises = stored == guard.last_epoch && epoch == guard.last_epoch + 1 && epoch <= EPOCH_MAX;
-            if guard.protection.is_none() || !rises {
-                return Err(Refusal::EpochMismatch);
-            }
-            Ok(self.asked(ix, id).map(|asked| Change::Rotate { asked, epoch, protection: None }))
+            let asked = if guard.gives_up(stored, epoch)? { self.asked(ix, id) } else { None };
+            Ok(asked.map(|asked| Change::Rotate { asked, epoch, protection: None }))
         });
         self.carry_out(ix, id, channel, wanted)
     }
@@ -107,7 +95,7 @@ impl Hub {
         let result = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof }).map(|channel| {
             let mut timer = None;
             if let Some(guard) = self.guard_mut(channel)
-                && let Owner::Away { key, .. } = &guard.owner
+                && let Owner::Away { key, .. } | Owner::Present { key, .. } = &guard.owner
             {
                 guard.owner = Owner::Present { key: key.clone(), link: ix };
                 timer = guard.timer.take();
@@ -163,7 +151,8 @@ impl Hub {
         let reclaims = frame.number() == FrameType::Reclaim.number();
         let key = match &guard.owner {
             Owner::Present { key, link } if *link == ix => key,
-            Owner::Away { key, .. } if reclaims => key,
+            // Whoever has the key is the owner, also of what another link of its own still holds.
+            Owner::Away { key, .. } | Owner::Present { key, .. } if reclaims => key,
             Owner::Nobody | Owner::Present { .. } | Owner::Away { .. } | Owner::Offered { .. } => {
                 return Err(Refusal::NotOwner);
             }
@@ -178,15 +167,19 @@ impl Hub {
         if reclaims && stored != guard.last_epoch { Err(Refusal::EpochMismatch) } else { Ok(place) }
     }
 
-    /// Changes a channel's protection: one step, after which nobody but the owner is a member.
-    pub(super) fn rotate(&mut self, channel: ChannelIx, epoch: u64, protection: Option<Protection>) {
+    /// Changes a channel's protection: one step, after which nobody but the owner is a member, who is at another hub if it
+    /// has asked from afar.
+    pub(super) fn rotate(&mut self, channel: ChannelIx, epoch: u64, protection: Option<Protection>, afar: bool) {
         self.set_protection(channel, epoch, protection);
-        let owner = self.guard_mut(channel).and_then(|guard| match &guard.owner {
-            Owner::Present { link, .. } => Some(*link),
-            Owner::Nobody | Owner::Away { .. } | Owner::Offered { .. } => None,
-        });
+        if afar {
+            self.owner_is_elsewhere(channel);
+        }
+        let owner = self.guard_mut(channel).and_then(|guard| guard.owner());
         self.evict(channel, owner, Refusal::Rekeyed);
         self.protection_changed(channel, epoch);
+        if afar {
+            self.forget_or_keep(channel);
+        }
     }
 
     /// Ends every call on a channel and every membership but one.
@@ -284,7 +277,7 @@ impl Hub {
         }
     }
 
-    fn hold(&mut self, channel: ChannelIx, grace: Duration, then: AfterGrace, heir: Option<u64>) {
+    pub(super) fn hold(&mut self, channel: ChannelIx, grace: Duration, then: AfterGrace, heir: Option<u64>) {
         let key = match self.guard_mut(channel).map(|guard| &guard.owner) {
             Some(Owner::Away { key, .. }) => key.clone(),
             Some(Owner::Nobody | Owner::Present { .. } | Owner::Offered { .. }) | None => return,

@@ -174,7 +174,7 @@ controls! {
         3 owner: Option<bool>,
         /// Of an unprotected channel that was opened: the last epoch there was, where there was one.
         4 last_epoch: Option<u64>,
-        /// Of a join: the hub's own proof.
+        /// Of a join, and of an operation at another hub: the hub's own proof.
         23 proof: Option<&'a [u8; 32]>,
     }
     /// Make me a member.
@@ -296,6 +296,20 @@ controls! {
         /// `Proof(OCK, "commipc/1 owner proof\0", TH_own)`.
         23 proof: &'a [u8; 32],
     }
+    /// The owner of a channel that is protected at another hub: without more, ask the home for a challenge; with all of it, have
+    /// it do this. Answered by JOIN_CHALLENGE, and by DONE.
+    Operate<'a> {
+        /// The request's number.
+        0 id: u64,
+        /// Which channel.
+        1 channel: Name<'a>,
+        /// The owner's fresh randomness.
+        2 nonce: Option<&'a [u8; 32]>,
+        /// The type of the frame that would say it at home: PROTECT, UNPROTECT or TERMINATE.
+        3 kind: Option<u64>,
+        /// That frame's body, with n = 0 and TH over both nonces.
+        4 body: Option<&'a [u8]>,
+    }
     /// What happened to a channel this client is, or was, a member of.
     Channel<'a> {
         /// Which channel.
@@ -393,7 +407,7 @@ controls! {
         /// How its members derive, where that is what is announced.
         8 terms: Option<Terms<'a>>,
     }
-    /// Somebody at another hub wants to join a channel that is protected at its home.
+    /// Somebody at another hub wants to join a channel that is protected at its home, or owns it.
     Remote<'a> {
         /// The number of this request on this link.
         0 id: u64,
@@ -401,9 +415,9 @@ controls! {
         1 home: Name<'a>,
         /// Which channel.
         2 channel: Name<'a>,
-        /// What is asked: 0 for a challenge, 1 whether the proof is right.
+        /// What is asked: 0 for a challenge, 1 whether the proof is right, 2 to do what an owner wants.
         3 asks: u64,
-        /// The hub of who wants to join.
+        /// The hub of who asks.
         4 hub: Name<'a>,
         /// Who that is.
         5 client: Name<'a>,
@@ -411,6 +425,10 @@ controls! {
         6 epoch: u64,
         /// With a proof: the client's fresh randomness.
         7 nonce: Option<&'a [u8; 32]>,
+        /// What an owner wants: a frame's type.
+        8 kind: Option<u64>,
+        /// And its body, as the owner wrote it.
+        9 body: Option<&'a [u8]>,
         /// `Proof(JCK, "commipc/1 client proof\0", TH_join)`.
         23 proof: Option<&'a [u8; 32]>,
     }
@@ -432,7 +450,7 @@ controls! {
         6 nonce: Option<&'a [u8; 32]>,
         /// The home's boot id.
         7 boot: Option<&'a [u8; 16]>,
-        /// Of a join: the home's own proof.
+        /// Of what was proved: the home's own proof.
         23 proof: Option<&'a [u8; 32]>,
     }
     /// It cannot be reached on this link any more.

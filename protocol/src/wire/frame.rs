@@ -83,6 +83,8 @@ frame_types! {
     Terminate = 29,
     /// Hub: what happened to a channel.
     Channel = 30,
+    /// Owner: what is to be done at the channel's home, which is another hub.
+    Operate = 31,
     /// A message to every listener.
     Broadcast = 33,
     /// A message to a provider, without an answer.
@@ -109,7 +111,7 @@ frame_types! {
     Announce = 64,
     /// It cannot any more.
     Forget = 65,
-    /// What the home of a channel is asked by a hub whose client wants to join.
+    /// What the home of a channel is asked by a hub whose client wants to join it, or owns it.
     Remote = 67,
     /// Bridge: which hub is at the other end.
     Attach = 68,
@@ -156,6 +158,7 @@ impl FrameType {
             | Self::Offer
             | Self::Accept
             | Self::Terminate
+            | Self::Operate
             | Self::Channel
             | Self::Leave
             | Self::Provide

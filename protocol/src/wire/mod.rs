@@ -25,8 +25,8 @@ pub use cbor::Malformed;
 pub(crate) use control::PROOF_ENTRY_LEN;
 pub use control::{
     Accept, Ack, Announce, Attach, AuthFailed, Challenge, Channel, Control, Credit, Done, Fail, Forget, Goodbye, Hello,
-    Join, JoinChallenge, Leave, Listen, Offer, Open, PIECE_OVERHEAD, Ping, Pong, Proof, Protect, Provide, Reclaim,
-    Refused, Remote, Terminate, Told, Unlisten, Unprotect, Welcome, Withdraw,
+    Join, JoinChallenge, Leave, Listen, Offer, Open, Operate, PIECE_OVERHEAD, Ping, Pong, Proof, Protect, Provide,
+    Reclaim, Refused, Remote, Terminate, Told, Unlisten, Unprotect, Welcome, Withdraw,
 };
 pub(crate) use fault::{parse_fault, put_fault};
 pub use field::{Policy, Record, Terms};

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use commipc_protocol::auth::{ChannelMaster, DEFAULT_ITERATIONS, Kdf, Secret};
+use commipc_protocol::auth::{ChannelMaster, DEFAULT_ITERATIONS, Kdf, OwnerKey, Secret};
 use commipc_protocol::client::{Access, ChannelSalt, Command, Failure};
 use commipc_protocol::{ChannelName, ClientId, NameError, OwnerPolicy};
 
@@ -26,11 +26,12 @@ pub struct Opening {
     secret: Option<Secret>,
     policy: Option<OwnerPolicy>,
     plain: bool,
+    key: Option<OwnerKey>,
 }
 
 impl Opening {
     pub(super) fn new(client: Arc<ClientHandle>, name: Result<ChannelName, NameError>) -> Self {
-        Self { client, name, secret: None, policy: None, plain: false }
+        Self { client, name, secret: None, policy: None, plain: false, key: None }
     }
 
     /// The channel's password. A channel without one is refused then, and opening leaves no trace there.
@@ -52,6 +53,24 @@ impl Opening {
         self
     }
 
+    /// To own the channel by the key of whoever made it, from [`Channel::owner_key`]: also after that process has ended, and
+    /// also where the channel lives at another hub, from which bridges lead here. With its password, which is asked of
+    /// everybody.
+    ///
+    /// ```no_run
+    /// # use commipc_runtime::{Client, OwnerKey};
+    /// # async fn rotate(client: Client, text: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// let key = OwnerKey::parse(text.as_bytes())?; // written by `OwnerKey::to_text`, to a file that only its owner can read
+    /// let vault = client.open("vault").password("as it is").owner_key(key).await?;
+    /// vault.protect("from now on").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn owner_key(mut self, key: OwnerKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
     /// Not to own the channel, though we may be the first to open it: for who comes and goes. If nobody owns it, nobody's
     /// going ends it.
     pub const fn as_member(mut self) -> Self {
@@ -60,8 +79,14 @@ impl Opening {
     }
 
     async fn open(self) -> Result<Channel, OpenError> {
-        let Self { client, name, secret, policy, plain } = self;
+        let Self { client, name, secret, policy, plain, key } = self;
         let name = name?;
+        if let Some(key) = key {
+            if *key.channel() != name {
+                return Err(OpenError::ForeignKey(key.channel().clone()));
+            }
+            client.driver.issue(Command::SetOwnerKey(key));
+        }
         let access = Access { secret: secret.as_ref().map(Secret::kdf), policy, plain };
         // On the hub's own channels nobody signs: their password only opens them.
         let guarded = secret.is_some() && !name.as_name().is_reserved();
@@ -113,8 +138,31 @@ impl fmt::Debug for PendingOpen {
     }
 }
 
-/// What the owner of a channel may do: whoever opened it first.
+/// What the owner of a channel may do: whoever opened it first, or has the key of who did.
+///
+/// An owner at another hub than its channel's does the same. It has to be reached for that, over bridges; what is changed
+/// there is in force at every hub. A new password leaves the owner a member, also at another hub; with
+/// [`Channel::unprotect`] there is no channel of that hub any more that could be reached from another, and every membership
+/// ends.
 impl Channel {
+    /// The key by which this client owns the channel, if it does: for another process that is to own it too, here or at
+    /// another hub ([`Opening::owner_key`]). It owns the channel for as long as that has this owner, so that it is to be kept
+    /// as secret as the channel's password, and longer.
+    ///
+    /// ```no_run
+    /// # use commipc_runtime::Client;
+    /// # async fn keep(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let vault = client.open("vault").await?;
+    /// vault.protect("a long password").await?;
+    /// let text = vault.owner_key().ok_or("somebody else owns it")?.to_text(); // for a file that only its owner can read
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn owner_key(&self) -> Option<OwnerKey> {
+        self.driver().with_machine(|client| client.owner_key(self.name()))
+    }
+
     /// Gives the channel a new password. Everybody else stops being a member, and everything they provide, call and listen
     /// to there ends; with the new password they can open it again. From now on every message is signed.
     ///

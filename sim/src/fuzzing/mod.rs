@@ -5,7 +5,7 @@
 use bytes::{Bytes, BytesMut};
 use commipc_protocol::wire::{
     Ack, AuthFailed, Challenge, Control, Done, Fail, FrameType, Goodbye, Hello, Hop, Inbox, LENGTH_LEN, Leave, Listen,
-    Message, Open, Ping, Pong, Proof, Provide, Unlisten, Welcome, Withdraw,
+    Message, Open, Operate, Ping, Pong, Proof, Provide, Remote, Unlisten, Welcome, Withdraw,
 };
 use commipc_protocol::{Limits, Violation};
 
@@ -163,6 +163,8 @@ pub fn control_body(bytes: &[u8]) {
         FrameType::Withdraw => control!(Withdraw, body),
         FrameType::Listen => control!(Listen, body),
         FrameType::Unlisten => control!(Unlisten, body),
+        FrameType::Operate => control!(Operate, body),
+        FrameType::Remote => control!(Remote, body),
         FrameType::Fail => control!(Fail, body.get(4..).unwrap_or_default()),
         FrameType::Broadcast
         | FrameType::Send

@@ -87,6 +87,7 @@ impl Deliveries {
             | Command::KeyDerived(_)
             | Command::Stream(_)
             | Command::SetSecret(_)
+            | Command::SetOwnerKey(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }

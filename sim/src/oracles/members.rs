@@ -149,6 +149,7 @@ impl Members {
             | Command::Broadcast { .. }
             | Command::Stream(_)
             | Command::SetSecret(_)
+            | Command::SetOwnerKey(_)
             | Command::ChannelKeyFailed { .. }
             | Command::Reclaim { .. }
             | Command::Provide { .. }

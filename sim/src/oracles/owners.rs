@@ -171,6 +171,7 @@ impl Owners {
             | Command::KeyDerived(_)
             | Command::Stream(_)
             | Command::SetSecret(_)
+            | Command::SetOwnerKey(_)
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
             | Command::Provide { .. }

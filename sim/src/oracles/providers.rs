@@ -92,6 +92,7 @@ impl Providers {
             | Command::KeyDerived(_)
             | Command::Stream(_)
             | Command::SetSecret(_)
+            | Command::SetOwnerKey(_)
             | Command::Open { .. }
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }

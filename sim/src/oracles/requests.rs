@@ -97,6 +97,7 @@ impl Requests {
             | Command::KeyDerived(_)
             | Command::Stream(_)
             | Command::SetSecret(_)
+            | Command::SetOwnerKey(_)
             | Command::ChannelKeyDerived { .. }
             | Command::ChannelKeyFailed { .. }
             | Command::Cancel { .. }

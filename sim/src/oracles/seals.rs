@@ -170,6 +170,7 @@ impl Seals {
             | Command::KeyDerived(_)
             | Command::Stream(_)
             | Command::SetSecret(_)
+            | Command::SetOwnerKey(_)
             | Command::ChannelKeyFailed { .. }
             | Command::Reclaim { .. }
             | Command::Terminate { .. }

@@ -287,7 +287,12 @@ const TRUST: &[Row] = &[
             succeeds("N", &["a6_a_hub_says_who_owns_a_channel_and_who_may_stay"]),
             both(
                 "G at home, N for who may stay elsewhere",
-                &["v13_s82_only_the_owner_changes_a_channel_from_whichever_hub_somebody_asks"],
+                &[
+                    "v13_s82_only_the_owner_changes_a_channel_from_whichever_hub_somebody_asks",
+                    "v13_a7_a_bridge_can_change_no_byte_of_what_an_owner_says",
+                    "v2_v13_a7_an_operation_that_a_bridge_repeats_later_is_nothing",
+                    "a7_a_bridge_learns_nothing_by_which_it_could_join_and_says_no_yes_for_the_home",
+                ],
                 &["s82_a7_a_made_up_protection_opens_nothing_and_closes_nothing_but_new_names"],
             ),
             both(
