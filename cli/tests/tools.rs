@@ -225,3 +225,26 @@ fn a_simulation_that_cannot_be_says_why() {
     let help = scene.run(&["sim", "--help"]);
     assert!(help.stdout.starts_with("Examples:\n  commipc sim run"), "{help:?}");
 }
+
+/// The page of figures: each is of a command that is there, beside a floor, a gate, and what the original was able to do.
+#[test]
+fn d19_every_figure_of_the_page_of_performance_can_be_measured_again() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/performance.md")).unwrap();
+    assert!(page.contains("CommIPC for Python makes about 1,100 calls a second"));
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    assert!(rows.len() >= 8, "{rows:?}");
+    let scene = Scene::new();
+    let mut commands = std::collections::BTreeSet::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, command, measured, floor, ratio, gate] = cells[..] else { panic!("{row}") };
+        let figure = |cell: &str| cell.starts_with(|first: char| first.is_ascii_digit());
+        assert!([measured, floor, ratio, gate].into_iter().all(figure), "{row}");
+        commands.insert(command.trim_matches('`').strip_prefix("commipc ").unwrap());
+    }
+    for command in commands {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = scene.run(&words);
+        assert!(help.stdout.contains(&format!("Examples:\n  commipc {command}")), "{help:?}");
+    }
+}

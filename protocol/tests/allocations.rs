@@ -34,6 +34,19 @@ fn a_routed_call_allocates_nothing() {
     }
 }
 
+/// What is longer than a few kilobytes lies in memory of its own while it waits: an allocation, and one that counts it.
+#[test]
+fn a_routed_call_of_some_kilobytes_allocates_twice_each_way() {
+    const CALLS: usize = 100;
+    let (setup, mut steady) = recorded_calls(2 * CALLS, 1, 8 << 10);
+    let mut hub = fed(setup);
+    let measured = steady.split_off(steady.len() / 2);
+    feed(&mut hub, steady);
+    let info = allocation_counter::measure(|| feed(&mut hub, measured));
+    assert_eq!(hub.load().calls, 0);
+    assert!(info.count_total <= 4 * CALLS as u64, "{} for {CALLS} calls", info.count_total);
+}
+
 #[test]
 fn a_passed_item_allocates_nothing() {
     const ITEMS: usize = 4_096;

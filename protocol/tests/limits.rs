@@ -12,9 +12,9 @@ mod support;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{Client, Command, Event, Failure, Token};
+use commipc_protocol::client::{Command, Event, Failure, Token};
 use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::wire::MAGIC;
 use commipc_protocol::{
@@ -417,53 +417,6 @@ fn v25_one_that_takes_nothing_for_too_long_is_closed_though_little_waits() {
     world.pass(Duration::from_millis(100));
     assert!(!world.is_linked(1));
     assert!(world.is_linked(0));
-}
-
-/// What is really allocated, measured, beside what is counted and what the link is charged for.
-#[test]
-fn v25_what_waits_for_a_member_that_reads_nothing_takes_the_memory_that_is_counted() {
-    for (size, count) in
-        [(64, 10_000), (300, 10_000), (500, 8_000), (4_090, 900), (9_000, 400), (33_000, 100), (60_000, 60)]
-    {
-        let payload: &'static [u8] = vec![9; size].leak();
-        let mut world = world(&["talker", "sleeper"], |limits| limits.in_flight = 1);
-        world.open(1, "ch");
-        world.listen(1, 7, "ch", None);
-        world.stalled = Some(1);
-        let before = world.hub.load().memory;
-        let info = allocation_counter::measure(|| waits(&mut world, payload, count));
-        let (held, counted) = (info.bytes_current, (world.hub.load().memory - before) as i64);
-        assert!(counted > i64::from(count) * size as i64, "{size}: all of it waits: {counted}");
-        assert!(held * 5 < 6 * counted, "{size}: {held} bytes are held, {counted} are counted");
-        let said = i64::from(count) * (size as i64 + 200);
-        assert!(counted * 5 < 6 * said, "{size}: {counted} are counted, about {said} were said");
-    }
-}
-
-/// The first client says something that often, of which its hub reads each by itself.
-fn waits(world: &mut World, payload: &'static [u8], count: u32) {
-    let (talker, now) = (LinkId::accepted(0, 1), world.now);
-    let client: &mut Client = &mut world.clients[0];
-    for token in 0..u64::from(count) {
-        let outgoing = outgoing("ch", "ev", payload);
-        client.handle_input(now, Input::Command(Command::Broadcast { token: Token(token), outgoing }));
-        let mut said = BytesMut::new();
-        while let Some(output) = client.poll_output() {
-            let Output::Transmit { link, data } = output else { continue };
-            client.handle_input(now, Input::Written { link, bytes: data.len() });
-            said.extend_from_slice(&data);
-        }
-        // As a driver reads: a buffer of its own, of which the frame is a part.
-        let mut read = vec![0; commipc_protocol::READ_BUFFER];
-        read[..said.len()].copy_from_slice(&said);
-        let data = Bytes::from(read).slice(..said.len());
-        world.hub.handle_input(now, Input::Received { link: talker, data });
-        while let Some(output) = world.hub.poll_output() {
-            if let Output::Transmit { link, data } = output {
-                world.hub.handle_input(now, Input::Written { link, bytes: usize::from(link == talker) * data.len() });
-            }
-        }
-    }
 }
 
 #[test]

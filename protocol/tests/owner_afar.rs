@@ -19,7 +19,7 @@ use commipc_protocol::bridge::Side;
 use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub;
 use commipc_protocol::wire::{Control as _, FrameType, Protect, Remote, Told};
-use commipc_protocol::{AfterGrace, Input, Limits, Misuse, OwnerPolicy, Refusal};
+use commipc_protocol::{AfterGrace, Input, Limits, Misuse, Name, OwnerPolicy, Refusal};
 use support::net::{Evil, Net};
 use support::{name, payload};
 
@@ -299,6 +299,45 @@ fn v2_v13_a7_an_operation_that_a_bridge_repeats_later_is_nothing() {
     expect_as_before(&mut net);
     net.pass(Duration::from_secs(70));
     expect_nothing_held(&net);
+}
+
+/// The next link's frame would be longer than the one it came in, and longer than any may be.
+#[test]
+fn a7_an_operation_as_long_as_a_frame_may_be_ends_nobody_elses_link() {
+    let (mut net, _) = scene(8, Limits::default());
+    let most = Limits::default().frame as usize;
+    let remote = Remote {
+        id: 1,
+        home: Name::new("hub-a").unwrap(),
+        channel: Name::new("vault").unwrap(),
+        asks: 0,
+        hub: Name::new("hub-c").unwrap(),
+        client: Name::new("nobody").unwrap(),
+        epoch: 1,
+        nonce: None,
+        kind: None,
+        body: None,
+        proof: None,
+    };
+    let junk = vec![0; most];
+    let length = |remote: &Remote<'_>| {
+        let mut body = BytesMut::new();
+        remote.encode(&mut body);
+        body
+    };
+    // The hub in the middle has given out many numbers, so that its own is longer than this one.
+    for id in 1_000..1_300 {
+        net.forge(1, Side::A, FrameType::Remote.number(), &length(&Remote { id, ..remote.clone() }));
+    }
+    net.forge(1, Side::A, FrameType::Remote.number(), &length(&remote));
+    let mut asked = Remote { asks: OPERATE, nonce: Some(&[1; 32]), kind: Some(1), body: Some(&junk), ..remote };
+    let over = length(&asked).len() + 1 - most;
+    asked.body = Some(&junk[over..]);
+    net.forge(1, Side::A, FrameType::Remote.number(), &length(&asked));
+    net.run();
+    let lost = |event: &hub::Event| matches!(event, hub::Event::BridgeDown { .. });
+    assert!(net.hub_events.iter().flatten().all(|event| !lost(event)), "{:?}", net.hub_events);
+    expect_as_before(&mut net);
 }
 
 #[test]

@@ -11,9 +11,10 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{Command, Token};
-use commipc_protocol::{Limits, LinkId, Refusal, hub};
+use commipc_protocol::client::{Client, Command, Token};
+use commipc_protocol::{Input, Limits, LinkId, Machine as _, Output, Refusal, hub};
 use support::{KEY, World, client, hub, outgoing};
 
 /// One who talks and thirty-two who listen, the last of them stopped or not; and by how much the hub grew at most.
@@ -56,4 +57,57 @@ fn v25_d13_of_thirty_two_listeners_the_others_do_not_notice_that_one_is_stopped(
     let slow = hub::DisconnectReason::Refused(Refusal::SlowConsumer);
     let ended = |event: &&hub::Event| matches!(event, hub::Event::Disconnected { why, .. } if *why == slow);
     assert_eq!(rest.hub_events.iter().filter(ended).count(), 1);
+}
+
+/// What is really allocated, measured, beside what is counted and what the link is charged for.
+#[test]
+fn v25_what_waits_for_a_member_that_reads_nothing_takes_the_memory_that_is_counted() {
+    for (size, count) in
+        [(64, 10_000), (300, 10_000), (500, 8_000), (4_090, 900), (9_000, 400), (33_000, 100), (60_000, 60)]
+    {
+        let payload: &'static [u8] = vec![9; size].leak();
+        let mut limits = Limits::default();
+        limits.in_flight = 1;
+        let clients = ["talker", "sleeper"].map(|name| client(name, Secret::key(KEY))).into();
+        let mut world = World::with(hub(limits), clients);
+        world.connect_all();
+        world.open(1, "ch");
+        world.listen(1, 7, "ch", None);
+        world.stalled = Some(1);
+        let before = world.hub.load().memory;
+        let info = allocation_counter::measure(|| waits(&mut world, payload, count));
+        let (held, counted) = (info.bytes_current, (world.hub.load().memory - before) as i64);
+        assert!(counted > i64::from(count) * size as i64, "{size}: all of it waits: {counted}");
+        assert!(held * 5 < 6 * counted, "{size}: {held} bytes are held, {counted} are counted");
+        let said = i64::from(count) * (size as i64 + 200);
+        assert!(counted * 5 < 6 * said, "{size}: {counted} are counted, about {said} were said");
+    }
+}
+
+/// The first client says something that often, of which its hub reads each by itself.
+fn waits(world: &mut World, payload: &'static [u8], count: u32) {
+    let (talker, now) = (LinkId::accepted(0, 1), world.now);
+    let client: &mut Client = &mut world.clients[0];
+    for token in 0..u64::from(count) {
+        let outgoing = outgoing("ch", "ev", payload);
+        client.handle_input(now, Input::Command(Command::Broadcast { token: Token(token), outgoing }));
+        let mut said = BytesMut::new();
+        while let Some(output) = client.poll_output() {
+            let Output::Transmit { link, data } = output else { continue };
+            client.handle_input(now, Input::Written { link, bytes: data.len() });
+            said.extend_from_slice(&data);
+        }
+        // As a driver reads: a buffer of its own, of which the frame is a part.
+        for said in said.chunks(commipc_protocol::READ_BUFFER) {
+            let mut read = vec![0; commipc_protocol::READ_BUFFER];
+            read[..said.len()].copy_from_slice(said);
+            let data = Bytes::from(read).slice(..said.len());
+            world.hub.handle_input(now, Input::Received { link: talker, data });
+        }
+        while let Some(output) = world.hub.poll_output() {
+            if let Output::Transmit { link, data } = output {
+                world.hub.handle_input(now, Input::Written { link, bytes: usize::from(link == talker) * data.len() });
+            }
+        }
+    }
 }

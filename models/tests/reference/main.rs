@@ -206,7 +206,7 @@ impl StateMachineTest for Beside {
 }
 
 prop_state_machine! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2_000, max_local_rejects: u32::MAX, ..ProptestConfig::default() })]
 
     #[test]
     fn the_hub_does_as_one_of_sets_and_lists(sequential 1..80 => Beside);

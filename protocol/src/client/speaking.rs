@@ -86,8 +86,8 @@ impl Client {
         let tag = tag.as_ref().map_or(&[][..], |tag| tag);
         let hop = Hop::direct(route, 0);
         if payload.len() < WORTH_SHARING {
-            outbox.push(pool, header.kind.into(), |out| {
-                out.reserve(hop.encoded_len() + encoded_len_max(scratch.len(), payload.len()));
+            let room = hop.encoded_len() + encoded_len_max(scratch.len(), payload.len());
+            outbox.push_in(pool, room, header.kind.into(), |out| {
                 hop.put(out);
                 put_message(out, scratch, payload, tag);
             });

@@ -72,6 +72,9 @@ pub(super) const CHALLENGE: u64 = 0;
 const PROOF: u64 = 1;
 pub(super) const OPERATE: u64 = 2;
 
+/// The longest operation, in bytes: a name, a record and a proof are less than half of it.
+const OPERATION_MAX: usize = 1 << 10;
+
 impl Errands {
     fn add(&mut self, errand: Errand) -> u64 {
         self.last += 1;
@@ -225,6 +228,11 @@ impl Hub {
             (PROOF, Some(number)) => {
                 self.proved_from_afar(number, &remote);
                 Ok(())
+            }
+            // Longer than any is: a bridge that is not honest makes the next link's frames too long by it.
+            (OPERATE, Some(number)) if remote.body.is_some_and(|body| body.len() > OPERATION_MAX) => {
+                self.drop_errand(number);
+                Err(Refusal::NotAllowed)
             }
             (OPERATE, Some(number)) => {
                 self.operated_from_afar(ix, number, &remote, frame);

@@ -443,10 +443,7 @@ impl Hub {
         let message = self.message(|own| Header { kind, channel, event, request, target, ..own }, payload);
         if let Some(session) = self.links.get_mut(ix) {
             let hop = Hop::direct(route, 1);
-            session.outbox.push(&mut self.pool, kind.into(), |out| {
-                hop.put(out);
-                bytes::BufMut::put_slice(out, &message);
-            });
+            session.outbox.push_message(&mut self.pool, kind.into(), |out| hop.put(out), &message, None);
         }
         self.check_outbox(ix);
     }

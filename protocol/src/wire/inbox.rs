@@ -210,8 +210,10 @@ impl Inbox {
     fn append(&mut self, piece: &[u8], len: usize) {
         let needed = self.partial.len() + piece.len();
         if needed > self.partial.capacity() {
-            let room = len.min(needed.saturating_mul(2)).max(needed);
-            self.partial.reserve(room - self.partial.len());
+            // Not `reserve`, which would take more than that: a share of the frame pins all of it.
+            let mut room = BytesMut::with_capacity(len.min(needed.saturating_mul(2)).max(needed));
+            room.extend_from_slice(&self.partial);
+            self.partial = room;
         }
         self.partial.extend_from_slice(piece);
     }

@@ -134,8 +134,15 @@ impl Outbox {
         self.push_in(pool, self.room(), frame, fill)
     }
 
-    fn push_in(&mut self, pool: &mut Pool, room: usize, frame: FrameType, fill: impl FnOnce(&mut BytesMut)) -> &[u8] {
-        self.open(pool, room);
+    /// The same of a frame that is about so long.
+    pub(crate) fn push_in(
+        &mut self,
+        pool: &mut Pool,
+        room: usize,
+        frame: FrameType,
+        fill: impl FnOnce(&mut BytesMut),
+    ) -> &[u8] {
+        self.open(pool, HEAD_LEN + room + TAG_LEN);
         let start = self.begin(frame);
         fill(&mut self.tail);
         let end = self.tail.len();

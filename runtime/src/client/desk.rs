@@ -134,12 +134,19 @@ impl Desk {
         &self.drains
     }
 
-    /// Keeps what a channel is to be opened with; what was derived of the same stays.
-    pub(super) fn remember_secret(&self, name: &ChannelName, secret: Secret) {
+    /// Keeps what a channel is to be opened with; what was derived of the same stays. Not if the channel is open with another
+    /// password: that was proved, and is what the channel comes back with.
+    pub(super) fn remember_secret(&self, name: &ChannelName, secret: Secret) -> Result<(), Failure> {
+        let life = lock(&self.lives).get(name).and_then(Weak::upgrade);
+        let open = life.is_some_and(|life| life.is_guarded());
         let mut passwords = lock(&self.passwords);
-        let known = matches!(passwords.get(name), Some(Password::Derived(derived)) if derived.secret.same(&secret));
-        if !known {
-            passwords.insert(name.clone(), Password::Given(secret));
+        match passwords.get(name) {
+            Some(Password::Derived(derived)) if derived.secret.same(&secret) => Ok(()),
+            Some(Password::Derived(_)) if open => Err(Failure::Refused(Refusal::PasswordWrong)),
+            Some(_) | None => {
+                passwords.insert(name.clone(), Password::Given(secret));
+                Ok(())
+            }
         }
     }
 

@@ -92,7 +92,7 @@ impl Opening {
         let guarded = secret.is_some() && !name.as_name().is_reserved();
         let desk = client.driver.sink();
         if let Some(secret) = secret {
-            desk.remember_secret(&name, secret);
+            desk.remember_secret(&name, secret)?;
         }
         let life = desk.life(&name);
         let undo = Undo::Leave(name.clone());

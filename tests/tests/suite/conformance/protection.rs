@@ -13,6 +13,7 @@ use crate::scene::{Scene, over_all};
 over_all! {
     s26_s28_a_protected_channel_works_for_who_knows_the_password,
     s29_s30_passwords_are_refused_where_they_do_not_fit,
+    s17_what_is_open_with_one_password_is_not_opened_with_another,
     s20_handles_of_a_channel_that_ended_say_why,
     s26_after_a_rotation_old_handles_stay_closed,
     a_keyed_handle_never_turns_into_an_unkeyed_one,
@@ -54,6 +55,24 @@ async fn s26_s28_a_protected_channel_works_for_who_knows_the_password(scene: Sce
     let error = stranger.call::<i64>("vault", "sum", &(1, 1)).await.unwrap_err();
     assert_eq!(error.code().0, Refusal::PasswordRequired.code());
     assert!(stranger.broadcast("vault", "news", "unsigned").await.is_err());
+}
+
+async fn s17_what_is_open_with_one_password_is_not_opened_with_another(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let (owner, member) = (scene.client(&hub, "owner").await.unwrap(), scene.client(&hub, "member").await.unwrap());
+    let channel = owner.open("vault").await.unwrap();
+    channel.protect_with(key(1)).await.unwrap();
+    let vault = member.open("vault").secret(key(1)).await.unwrap();
+    assert_eq!(refused(member.open("vault").secret(key(2)).await), Refusal::PasswordWrong);
+    // The first one is what counts, and what a new one replaces.
+    let again = member.open("vault").secret(key(1)).await.unwrap();
+    channel.protect_with(key(2)).await.unwrap();
+    vault.closed().await;
+    again.closed().await;
+    let vault = member.open("vault").secret(key(2)).await.unwrap();
+    let mut news = vault.listen::<u8>("news").await.unwrap();
+    channel.broadcast("news", &1).await.unwrap();
+    assert_eq!(*news.next().await.unwrap(), 1);
 }
 
 async fn s29_s30_passwords_are_refused_where_they_do_not_fit(scene: Scene) {
