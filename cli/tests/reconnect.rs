@@ -39,8 +39,9 @@ async fn back(states: &mut [States]) -> Duration {
 /// The channel is protected as before, and its owner is there.
 fn is_protected(scene: &Scene, key: &str) {
     scene.run(&["call", "vault", "count", "1", "--secret-file", key]).failed(6, &["code 209"]);
-    let members = scene.run(&["members", "vault", "--secret-file", key]);
-    assert!(members.stdout.contains("owner"), "{members:?}");
+    let members = scene.run(&["members", "vault", "--json", "--secret-file", key]).json_lines();
+    let owners: Vec<_> = members.iter().filter(|member| member["owner"] == true).collect();
+    assert!(matches!(owners[..], [owner] if owner["client"] == "owner"), "{members:?}");
 }
 
 #[test]

@@ -11,13 +11,11 @@ mod support;
 
 use std::time::Duration;
 
-use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
+use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{self, CallFailure, Command, Event, Failure, Token};
 use commipc_protocol::hub;
 use commipc_protocol::wire::{FrameType, Hop, Kind, Message};
-use commipc_protocol::{
-    CloseReason, CredentialId, Fault, HubId, Input, Limits, LinkId, Misuse, Refusal, Transport, Violation,
-};
+use commipc_protocol::{CloseReason, Fault, Input, Limits, LinkId, Misuse, Refusal, Transport, Violation};
 use support::{KEY, World, client, name, outgoing, payload};
 
 #[test]
@@ -57,42 +55,6 @@ fn s12_the_handshake_works_with_every_kind_of_secret_and_transport() {
             assert!(matches!(world.next(0), Event::Ready(_)), "{transport:?} {secret:?}");
             world.open(0, "x");
         }
-    }
-}
-
-/// A password costs its half second once, and again where the hub, its salt or its iterations are others.
-#[test]
-fn a_client_derives_the_key_of_each_hub_once() {
-    let secret = Secret::password("correct horse");
-    let of = |id: &str, salt: u8, iterations: u32| {
-        let verifier = Verifier::new(&secret, [salt; 16], iterations).unwrap();
-        let credentials = Credentials::new([9; 32]).with(CredentialId::shared(), Credential::shared(verifier));
-        let (id, owner_policy) = (Some(HubId::new(id).unwrap()), commipc_protocol::OwnerPolicy::default());
-        let config = hub::HubConfig { id, credentials, limits: Limits::default(), owner_policy };
-        hub::Hub::new(config, &commipc_protocol::Seed::new([1; 32]))
-    };
-    let mut world = World::with(of("hub-a", 3, 100_000), vec![client("me", secret.clone())]);
-    let changes = [
-        (("hub-a", 3, 100_000), true),
-        (("hub-a", 3, 100_000), false),
-        (("hub-b", 3, 100_000), true),
-        (("hub-b", 4, 100_000), true),
-        (("hub-b", 4, 100_001), true),
-        (("hub-b", 4, 100_001), false),
-    ];
-    for (number, ((id, salt, iterations), derives)) in changes.into_iter().enumerate() {
-        world.replace_hub(of(id, salt, iterations));
-        world.events[0].clear();
-        world.command(0, Command::Connect);
-        if let Some(Event::DeriveKey { salt, iterations }) = world.events[0].front() {
-            assert!(derives, "{number}: it is known");
-            let salted = secret.derive(salt, *iterations).unwrap();
-            world.events[0].clear();
-            world.command(0, Command::KeyDerived(salted));
-        } else {
-            assert!(!derives, "{number}: {:?}", world.events[0]);
-        }
-        assert!(matches!(world.next(0), Event::Ready(_)), "{number}");
     }
 }
 

@@ -10,14 +10,15 @@
 mod support;
 
 use bytes::Bytes;
-use commipc_protocol::auth::Secret;
+use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
 use commipc_protocol::client::{Client, Command, Event};
 use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::wire::{Challenge, Control, FrameType, MAGIC, Proof, VERSION, Welcome};
 use commipc_protocol::{
-    CloseReason, Input, Instant, Limits, LinkId, Machine, Name, Now, Output, Peer, Refusal, Transport, UnixMillis,
+    CloseReason, CredentialId, HubId, Input, Instant, Limits, LinkId, Machine, Name, Now, Output, Peer, Refusal,
+    Transport, UnixMillis,
 };
-use support::{KEY, client, hub};
+use support::{KEY, World, client, hub};
 
 const NOW: Now = Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) };
 const ACCEPTED: LinkId = LinkId::accepted(0, 1);
@@ -328,5 +329,41 @@ fn v14_s15_without_a_welcome_a_client_hears_nothing_else() {
                 deceived.left(&[FrameType::Hello, FrameType::Proof], &format!("{kind} instead of a welcome"));
             }
         }
+    }
+}
+
+/// A password costs its half second once, and again where the hub, its salt or its iterations are others.
+#[test]
+fn a_client_derives_the_key_of_each_hub_once() {
+    let secret = Secret::password("correct horse");
+    let of = |id: &str, salt: u8, iterations: u32| {
+        let verifier = Verifier::new(&secret, [salt; 16], iterations).unwrap();
+        let credentials = Credentials::new([9; 32]).with(CredentialId::shared(), Credential::shared(verifier));
+        let (id, owner_policy) = (Some(HubId::new(id).unwrap()), commipc_protocol::OwnerPolicy::default());
+        let config = hub::HubConfig { id, credentials, limits: Limits::default(), owner_policy };
+        hub::Hub::new(config, &commipc_protocol::Seed::new([1; 32]))
+    };
+    let mut world = World::with(of("hub-a", 3, 100_000), vec![client("me", secret.clone())]);
+    let changes = [
+        (("hub-a", 3, 100_000), true),
+        (("hub-a", 3, 100_000), false),
+        (("hub-b", 3, 100_000), true),
+        (("hub-b", 4, 100_000), true),
+        (("hub-b", 4, 100_001), true),
+        (("hub-b", 4, 100_001), false),
+    ];
+    for (number, ((id, salt, iterations), derives)) in changes.into_iter().enumerate() {
+        world.replace_hub(of(id, salt, iterations));
+        world.events[0].clear();
+        world.command(0, Command::Connect);
+        if let Some(Event::DeriveKey { salt, iterations }) = world.events[0].front() {
+            assert!(derives, "{number}: it is known");
+            let salted = secret.derive(salt, *iterations).unwrap();
+            world.events[0].clear();
+            world.command(0, Command::KeyDerived(salted));
+        } else {
+            assert!(!derives, "{number}: {:?}", world.events[0]);
+        }
+        assert!(matches!(world.next(0), Event::Ready(_)), "{number}");
     }
 }

@@ -109,8 +109,10 @@ fn s1_a_frame_has_a_limit_that_hub_and_client_know() {
 #[test]
 fn the_defaults_are_those_of_the_protocol() {
     let it = Limits::default();
-    let times = [it.handshake, it.partial_frame, it.write, it.failure_delay, it.failure_delay_max, it.registration];
-    assert_eq!(times.map(|time| time.as_secs()), [5, 10, 10, 1, 300, 10]);
+    let times = [it.handshake, it.partial_frame, it.write, it.failure_delay, it.failure_delay_max];
+    assert_eq!(times.map(|time| time.as_secs()), [5, 10, 10, 1, 300]);
+    let times = [it.registration, it.heartbeat, it.idle, it.join];
+    assert_eq!(times.map(|time| time.as_secs()), [10, 30, 60, 60]);
     let frames = [it.handshake_frame, it.frame, commipc_protocol::FRAME_CAP];
     assert_eq!(frames, [1 << 10, 1 << 20, 64 << 20]);
     assert_eq!([it.outbox, it.memory, it.metadata], [8 << 20, 1 << 30, 4 << 10]);
@@ -119,6 +121,27 @@ fn the_defaults_are_those_of_the_protocol() {
         [it.channels, it.members, it.providers, it.pending_calls, it.streams],
         [1_024, 10_000, 4_096, 1_024, 256]
     );
+}
+
+/// A client that never asks is asked, and stays because it answers.
+#[test]
+fn s68_the_hub_asks_a_silent_client_itself() {
+    let mut limits = Limits::default();
+    (limits.heartbeat, limits.idle) = (SECOND * 36_000, SECOND * 72_000);
+    let lasting = support::lasting_with("a", commipc_protocol::client::Reconnect::default(), limits);
+    let mut world = World::with(hub(Limits::default()), vec![lasting]);
+    world.connect_all();
+    let said = |world: &World| world.wire.values().map(|(up, down)| (up.len(), down.len())).next().unwrap();
+    let before = said(&world);
+    world.pass(SECOND * 44);
+    assert_eq!(said(&world), before);
+    world.pass(SECOND);
+    let after = said(&world);
+    assert!(after.0 > before.0 && after.1 > before.1, "it is asked after three quarters of the time, and answers");
+    for _ in 0..1_000 {
+        world.pass(SECOND);
+    }
+    assert!(world.is_linked(0) && world.events[0].is_empty());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A connection whose tries to come back are refused.
+//! A connection whose tries to come back are refused, and how it tells that it is back.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what is unexpected fails it")]
 
@@ -6,10 +6,10 @@ mod support;
 
 use std::time::Duration;
 
-use commipc_protocol::auth::Secret;
+use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
 use commipc_protocol::client::{self, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent};
-use commipc_protocol::{CloseReason, Limits, Misuse};
-use support::{World, hub, lasting, payload};
+use commipc_protocol::{CloseReason, CredentialId, Input, Limits, Misuse, Refusal, hub};
+use support::{World, lasting, payload};
 
 /// Whatever refuses a try, and however often: the connection is away, says so, is tried again, and comes back with all that
 /// hung on it. Meanwhile nothing hangs, and nobody believes that it stands.
@@ -24,7 +24,7 @@ fn v29_a_refused_try_leaves_no_zombie() {
     let full = |world: &mut World| {
         let mut limits = Limits::default();
         limits.connections = 0;
-        world.replace_hub(hub(limits));
+        world.replace_hub(support::hub(limits));
     };
     let other_secret = |world: &mut World| {
         let mut config = commipc_protocol::hub::HubConfig {
@@ -36,7 +36,7 @@ fn v29_a_refused_try_leaves_no_zombie() {
         config.id = Some(commipc_protocol::HubId::new("hub-a").unwrap());
         world.replace_hub(commipc_protocol::hub::Hub::new(config, &commipc_protocol::Seed::new([4; 32])));
     };
-    let fresh = |world: &mut World| world.replace_hub(hub(Limits::default()));
+    let fresh = |world: &mut World| world.replace_hub(support::hub(Limits::default()));
     let cases: [(&str, Turn<'_>, Turn<'_>); 3] = [
         ("its id is taken", &id_taken, &id_free),
         ("no room", &full, &fresh),
@@ -79,7 +79,7 @@ type Turn<'a> = &'a dyn Fn(&mut World);
 fn zombie() -> World {
     let clients =
         vec![lasting("zombie", Reconnect::default()), impostor("zombie"), lasting("caller", Reconnect::default())];
-    let mut world = World::with(hub(Limits::default()), clients);
+    let mut world = World::with(support::hub(Limits::default()), clients);
     for client in [0, 2] {
         world.command(client, Command::Connect);
         assert!(matches!(world.next(client), Event::Ready(_)));
@@ -108,4 +108,55 @@ fn impostor(id: &str) -> client::Client {
 
 const fn is_refused(event: &Event) -> bool {
     matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Refused(_) | CloseReason::Lost, .. }))
+}
+
+#[test]
+fn s71_how_far_restoring_is_is_told_channel_by_channel() {
+    let mut world = lasting_world(&["member"]);
+    ["a", "b", "c"].into_iter().for_each(|channel| world.open(0, channel));
+    world.cut(0);
+    assert!(matches!(world.next(0), Event::Reconnect(ReconnectEvent::Lost { .. })));
+    let told = world.restored(0);
+    assert!(matches!(told[0], Event::Ready(_)), "{told:?}");
+    let steps: Vec<_> = told[1..]
+        .iter()
+        .map(|event| match event {
+            Event::Reconnect(step) => step.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        ReconnectEvent::Restoring { done: 1, of: 3 },
+        ReconnectEvent::Restoring { done: 2, of: 3 },
+        ReconnectEvent::Restored { channels: 3 },
+    ];
+    assert_eq!(steps, expected);
+}
+
+/// A refusal of a hub that has proved itself is believed at once, where it will be the same the next time.
+#[test]
+fn s70_a_definite_refusal_of_a_proved_hub_ends_the_tries_with_its_reason() {
+    let mut world = lasting_world(&["worker-1"]);
+    let verifier = Verifier::new(&Secret::key(support::KEY), [3; 16], 100_000).unwrap();
+    let only = Credential::new(verifier, Capabilities::NONE, vec![IdPattern::new("other-*").unwrap()]);
+    let table = Credentials::new([9; 32]).with(CredentialId::shared(), only);
+    world.feed_hub(Input::Command(hub::Command::SetCredentials(table)));
+    world.events[0].clear();
+    world.cut(0);
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(1));
+    }
+    let told = std::mem::take(&mut world.events[0]);
+    let refused = CloseReason::Refused(Refusal::IdNotAllowed);
+    assert!(matches!(&told[0], Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Lost, .. })), "{told:?}");
+    assert!(matches!(&told[1], Event::Closed(reason) if *reason == refused), "{told:?}");
+    assert_eq!(told.len(), 2);
+}
+
+/// Clients whose connections come back, connected.
+fn lasting_world(names: &[&str]) -> World {
+    let clients = names.iter().map(|name| lasting(name, Reconnect::default())).collect();
+    let mut world = World::with(support::hub(Limits::default()), clients);
+    world.connect_all();
+    world
 }

@@ -1,4 +1,4 @@
-//! A member that is stopped, among many.
+//! Who is stopped, among many, and what goes on without it.
 
 #![allow(
     missing_docs,
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use commipc_protocol::auth::Secret;
-use commipc_protocol::client::{Client, Command, Token};
+use commipc_protocol::client::{Client, Command, Event, Failure, Token};
 use commipc_protocol::{Input, Limits, LinkId, Machine as _, Output, Refusal, hub};
 use support::{KEY, World, client, hub, outgoing};
 
@@ -108,6 +108,31 @@ fn waits(world: &mut World, payload: &'static [u8], count: u32) {
             if let Output::Transmit { link, data } = output {
                 world.hub.handle_input(now, Input::Written { link, bytes: usize::from(link == talker) * data.len() });
             }
+        }
+    }
+}
+
+/// Each of them by its own clock: the hub when nobody says anything any more, the provider when it hears nothing of the hub.
+#[test]
+fn s37_a_deadline_is_kept_by_the_hub_and_by_the_provider_alone() {
+    for provider_alone in [false, true] {
+        let mut world = World::ready(&["provider", "caller"]);
+        world.open(0, "math");
+        world.provide(0, 5, "math", "sum");
+        world.call(1, 1, "math", "sum", b"");
+        let request = world.expect_request(0).id;
+        let mut now = world.now;
+        now.mono = now.mono + Duration::from_secs(30);
+        if provider_alone {
+            world.clients[0].handle_input(now, Input::Timeout);
+            world.take_events(0);
+            let late = Failure::Refused(Refusal::Deadline);
+            assert!(matches!(world.next(0), Event::RequestEnded { request: id, why } if id == request && why == late));
+            assert_eq!(world.clients[0].load().serving, 0);
+        } else {
+            assert_eq!(world.hub.load().calls, 1);
+            world.hub.handle_input(now, Input::Timeout);
+            assert_eq!(world.hub.load().calls, 0);
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod ended;
 pub mod net;
 pub mod pieces;
 pub mod recorded;
+pub mod streaming;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
