@@ -303,7 +303,7 @@ fn v2_v13_a7_an_operation_that_a_bridge_repeats_later_is_nothing() {
 
 /// The next link's frame would be longer than the one it came in, and longer than any may be.
 #[test]
-fn a7_an_operation_as_long_as_a_frame_may_be_ends_nobody_elses_link() {
+fn an_operation_as_long_as_a_frame_may_be_ends_nobody_elses_link() {
     let (mut net, _) = scene(8, Limits::default());
     let most = Limits::default().frame as usize;
     let remote = Remote {

@@ -1,14 +1,16 @@
-//! Streams of which something is missing, and how much of one may be on its way.
+//! Streams of which something is missing, how much of one may be on its way, and such as come to nobody.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what is unexpected fails it")]
 
 mod support;
 
 use bytes::Bytes;
-use commipc_protocol::Misuse;
 use commipc_protocol::client::{Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent, StreamId};
+use commipc_protocol::{Input, Machine as _, Misuse};
 use support::World;
-use support::streaming::{CALL, CALLER, PROVIDER, WINDOW, begun, ended, failed, nothing_is_left, number, pair, take};
+use support::streaming::{
+    CALL, CALLER, PROVIDER, WINDOW, ask, begun, ended, failed, nothing_is_left, number, pair, take,
+};
 
 fn item(world: &mut World, client: usize, stream: StreamId, bytes: Bytes) {
     let payloads = vec![Payload { bytes, raw: true }];
@@ -74,5 +76,31 @@ fn s50_no_more_bytes_are_on_their_way_than_were_granted() {
         while all < 200 {
             all += take(&mut world, CALLER, CALL).len();
         }
+    }
+}
+
+/// The provider has withdrawn the event while the request was on its way to it: its application never hears of the request.
+#[test]
+fn s51_a_stream_that_came_too_late_to_its_provider_begins_and_ends_for_nobody() {
+    for cancelled in [false, true] {
+        let mut world = pair(EventKind::Stream);
+        world.stalled = Some(PROVIDER);
+        ask(&mut world, WINDOW, false);
+        let withdraw = commipc_protocol::client::Command::Withdraw {
+            token: commipc_protocol::client::Token(6),
+            provider: commipc_protocol::client::Token(5),
+        };
+        world.clients[PROVIDER].handle_input(world.now, Input::Command(withdraw));
+        if cancelled {
+            world.command(
+                CALLER,
+                commipc_protocol::client::Command::Cancel { call: commipc_protocol::client::Token(9) },
+            );
+        }
+        world.release_stalled();
+        let told = |event: &Event| matches!(event, Event::Request(_) | Event::RequestEnded { .. });
+        assert!(!world.events[PROVIDER].iter().any(told), "{:?}", world.events[PROVIDER]);
+        assert!(ended(&mut world).is_err());
+        nothing_is_left(&world);
     }
 }

@@ -84,7 +84,7 @@ impl Client {
         self.serving.insert(hop.route, serving);
         if accepted.is_err() {
             self.event(Event::Dropped(Dropped::Stale));
-            self.handle_answer(id, Err(stale(self.now.wall)));
+            self.refuse_unheard(id, &stale(self.now.wall));
             return Ok(());
         }
         match (provided, incoming) {
@@ -93,8 +93,12 @@ impl Client {
                 self.event(Event::Request(Request { id, provider, message, deadline, idempotent }));
             }
             // Withdrawn while the request was on its way.
-            (Err(refusal), _) => self.handle_answer(id, Err(refusal_as_fault(refusal))),
-            (_, None) => self.handle_answer(id, Err(refusal_as_fault(Refusal::NoProvider))),
+            (Err(refusal), _) => {
+                self.refuse_unheard(id, &refusal_as_fault(refusal));
+            }
+            (_, None) => {
+                self.refuse_unheard(id, &refusal_as_fault(Refusal::NoProvider));
+            }
         }
         Ok(())
     }
@@ -235,14 +239,20 @@ impl Client {
     /// Ends a request from this side, at once and whatever of it waits to be sent: the caller is told a refusal, and the
     /// application why.
     pub(super) fn break_request(&mut self, request: RequestId, refusal: Refusal, why: Failure) {
-        let fits = self.serving.get(&request.route).is_some_and(|serving| serving.serial == request.serial);
-        if let Some(serving) = fits.then(|| self.serving.remove(&request.route)).flatten() {
-            if let Some(deadline) = serving.deadline {
-                self.timers.cancel(deadline);
-            }
-            self.write_reply(request.route, &serving, Kind::Fault, &fault_payload(&refusal_as_fault(refusal)));
+        if self.refuse_unheard(request, &refusal_as_fault(refusal)) {
             self.event(Event::RequestEnded { request, why });
         }
+    }
+
+    /// The same of a request that the application has not heard of; whether there is one.
+    fn refuse_unheard(&mut self, request: RequestId, fault: &Fault) -> bool {
+        let fits = self.serving.get(&request.route).is_some_and(|serving| serving.serial == request.serial);
+        let Some(serving) = fits.then(|| self.serving.remove(&request.route)).flatten() else { return false };
+        if let Some(deadline) = serving.deadline {
+            self.timers.cancel(deadline);
+        }
+        self.write_reply(request.route, &serving, Kind::Fault, &fault_payload(fault));
+        true
     }
 
     pub(super) fn lose_serving(&mut self, gone: Misuse) {

@@ -113,17 +113,19 @@ async fn s26_after_a_rotation_old_handles_stay_closed(scene: Scene) {
     cast.math.closed().await;
     let old = cast.consumer.open("math").secret(key(1)).await.unwrap();
     assert_eq!(cast.math.ended(), Some(Failure::Refused(Refusal::Rekeyed)), "from before there was a password");
-    let _slow = cast
-        .provided
-        .provide("slow", async |r: Request<()>| {
-            r.sleep(Duration::from_secs(3_600)).await;
-            Ok::<_, Fault>(())
-        })
-        .await
-        .unwrap();
+    let (begins, begun) = smol::channel::bounded(1);
+    let takes_long = async |begins: smol::channel::Sender<()>, r: Request<()>| {
+        begins.send(()).await.unwrap();
+        r.sleep(Duration::from_secs(3_600)).await;
+        Ok::<_, Fault>(())
+    };
+    let _slow = cast.provided.provide_with(begins, "slow", takes_long).await.unwrap();
     let slow = old.call::<()>("slow", &()).into_future();
-    let call = smol::future::zip(slow, cast.provided.protect_with(key(2)));
-    let (ended, protected) = call.await;
+    let protects = async {
+        begun.recv().await.unwrap();
+        cast.provided.protect_with(key(2)).await
+    };
+    let (ended, protected) = smol::future::zip(slow, protects).await;
     protected.unwrap();
     let error = ended.unwrap_err();
     assert_eq!((error.code().0, error.maybe_executed()), (Refusal::Rekeyed.code(), true));
