@@ -4,21 +4,23 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use commipc_protocol::client::{Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent, StreamId};
-use commipc_protocol::{Input, Machine as _, Misuse};
-use support::World;
-use support::streaming::{
-    CALL, CALLER, PROVIDER, WINDOW, ask, begun, ended, failed, nothing_is_left, number, pair, take,
+use commipc_protocol::client::{
+    Command, Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent, StreamId, Token,
 };
+use commipc_protocol::{Input, Machine as _, Misuse};
+use support::streaming::{CALL, CALLER, PROVIDER, WINDOW, begun, ended, failed, nothing_is_left, number, pair, take};
+use support::{World, outgoing};
 
 fn item(world: &mut World, client: usize, stream: StreamId, bytes: Bytes) {
     let payloads = vec![Payload { bytes, raw: true }];
     world.command(client, stream_command(StreamCommand::Items { stream, payloads }));
 }
 
-const fn stream_command(command: StreamCommand) -> commipc_protocol::client::Command {
-    commipc_protocol::client::Command::Stream(command)
+const fn stream_command(command: StreamCommand) -> Command {
+    Command::Stream(command)
 }
 
 /// One item of three does not arrive; what comes after it tells.
@@ -79,28 +81,29 @@ fn s50_no_more_bytes_are_on_their_way_than_were_granted() {
     }
 }
 
-/// The provider has withdrawn the event while the request was on its way to it: its application never hears of the request.
+/// The provider has withdrawn the event while the request was on its way to it, and its link is busy: its application never
+/// hears of the request.
 #[test]
 fn s51_a_stream_that_came_too_late_to_its_provider_begins_and_ends_for_nobody() {
-    for cancelled in [false, true] {
-        let mut world = pair(EventKind::Stream);
-        world.stalled = Some(PROVIDER);
-        ask(&mut world, WINDOW, false);
-        let withdraw = commipc_protocol::client::Command::Withdraw {
-            token: commipc_protocol::client::Token(6),
-            provider: commipc_protocol::client::Token(5),
-        };
-        world.clients[PROVIDER].handle_input(world.now, Input::Command(withdraw));
-        if cancelled {
-            world.command(
-                CALLER,
-                commipc_protocol::client::Command::Cancel { call: commipc_protocol::client::Token(9) },
-            );
-        }
-        world.release_stalled();
-        let told = |event: &Event| matches!(event, Event::Request(_) | Event::RequestEnded { .. });
-        assert!(!world.events[PROVIDER].iter().any(told), "{:?}", world.events[PROVIDER]);
-        assert!(ended(&mut world).is_err());
-        nothing_is_left(&world);
+    let mut world = pair(EventKind::Stream);
+    let window = Credit { items: 8, bytes: 8 << 20 };
+    let stream = begun(&mut world, window, false);
+    world.stalled = Some(PROVIDER);
+    let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
+    let late = StreamCommand::Ask { token: Token(10), outgoing, time_left, window, exchange: false };
+    world.command(CALLER, stream_command(late));
+    world.command(CALLER, Command::Cancel { call: Token(10) });
+    let long = Payload { bytes: vec![7; 4 << 20].into(), raw: true };
+    let withdraw = Command::Withdraw { token: Token(6), provider: Token(5) };
+    for command in [withdraw, stream_command(StreamCommand::Items { stream, payloads: vec![long] })] {
+        world.clients[PROVIDER].handle_input(world.now, Input::Command(command));
     }
+    world.release_stalled();
+    let told = |event: &Event| matches!(event, Event::Request(_) | Event::RequestEnded { .. });
+    assert!(!world.events[PROVIDER].iter().any(told), "{:?}", world.events[PROVIDER]);
+    world.command(PROVIDER, stream_command(StreamCommand::Finish { stream }));
+    world.events[CALLER].retain(|event| !matches!(event, Event::Stream(StreamEvent::Ended { token: Token(10), .. })));
+    assert_eq!(take(&mut world, CALLER, CALL).len(), 1);
+    assert_eq!(ended(&mut world), Ok(()));
+    nothing_is_left(&world);
 }
