@@ -93,11 +93,9 @@ impl Client {
                 self.event(Event::Request(Request { id, provider, message, deadline, idempotent }));
             }
             // Withdrawn while the request was on its way.
-            (Err(refusal), _) => {
+            (provided, _) => {
+                let refusal = provided.err().unwrap_or(Refusal::NoProvider);
                 self.refuse_unheard(id, &refusal_as_fault(refusal));
-            }
-            (_, None) => {
-                self.refuse_unheard(id, &refusal_as_fault(Refusal::NoProvider));
             }
         }
         Ok(())
