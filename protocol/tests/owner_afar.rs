@@ -19,7 +19,7 @@ use commipc_protocol::bridge::Side;
 use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub;
 use commipc_protocol::wire::{Control as _, FrameType, Protect, Remote, Told};
-use commipc_protocol::{AfterGrace, Input, Limits, Misuse, Name, OwnerPolicy, Refusal};
+use commipc_protocol::{AfterGrace, Input, Limits, Misuse, OwnerPolicy, Refusal};
 use support::net::{Evil, Net};
 use support::{name, payload};
 
