@@ -20,7 +20,7 @@ use super::session::Session;
 use super::{DisconnectReason, Hub};
 use crate::auth::{OwnerTranscript, TranscriptHash};
 use crate::error::{Refusal, Violation};
-use crate::names::{Address, ChannelName};
+use crate::names::ChannelName;
 use crate::policy::OwnerPolicy;
 use crate::wire::{
     Control, Done, Frame, FrameType, Operate, PROOF_ENTRY_LEN, Protect, Record, Remote, Terminate, Unprotect,
@@ -100,27 +100,9 @@ impl Hub {
         if !member.memberships.has(place) {
             return Err(Refusal::NotMember);
         }
-        if self.bridges.errands.of(ix, operate.id).is_some() {
-            return Err(Refusal::Overloaded);
-        }
         let realm = here.guard.mirror.clone().ok_or(Refusal::NotOwner)?;
-        let address = Address { client: member.client.clone(), hub: self.id.clone() };
-        let (channel, own) = (here.name().clone(), address.clone());
-        let remote = Remote {
-            id: operate.id,
-            home: realm.home.as_ref().ok_or(Refusal::HomeGone)?.as_name(),
-            channel: operate.channel,
-            asks: super::homes::CHALLENGE,
-            hub: address.hub.as_name(),
-            client: address.client.as_name(),
-            epoch: realm.epoch,
-            nonce: None,
-            kind: None,
-            body: None,
-            proof: None,
-        };
-        let most = self.limits.joins;
-        self.run_errand(ix, (channel, realm.clone(), own), &remote, (Aim::Own(None), most))
+        let channel = here.name().clone();
+        self.ask_challenge(ix, operate.id, channel, realm, Aim::Own(None))
     }
 
     /// Sends an operation on to the home that has given its challenge.

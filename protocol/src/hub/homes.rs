@@ -124,27 +124,40 @@ impl Hub {
         if open.record.is_some() {
             return Err(Refusal::ProtectionConflict);
         }
+        let channel = ChannelName::new(open.channel.as_str()).map_err(|_| Refusal::NameReserved)?;
+        self.ask_challenge(ix, open.id, channel, realm, Aim::Join)
+    }
+
+    /// Asks it in the name of a client of this hub, whatever the client then wants.
+    pub(super) fn ask_challenge(
+        &mut self,
+        ix: LinkIx,
+        id: u64,
+        channel: ChannelName,
+        realm: Realm,
+        aim: Aim,
+    ) -> Result<(), Refusal> {
         let member = self.links.get(ix).and_then(Session::member).ok_or(Refusal::NotMember)?;
         let address = Address { client: member.client.clone(), hub: self.id.clone() };
-        let channel = ChannelName::new(open.channel.as_str()).map_err(|_| Refusal::NameReserved)?;
-        if self.bridges.errands.of(ix, open.id).is_some() {
+        if self.bridges.errands.of(ix, id).is_some() {
             return Err(Refusal::Overloaded);
         }
+        let (of, by) = (channel.clone(), address.clone());
+        let home = realm.home.clone().ok_or(Refusal::HomeGone)?;
         let remote = Remote {
-            id: open.id,
-            home: realm.home.as_ref().ok_or(Refusal::HomeGone)?.as_name(),
-            channel: open.channel,
+            id,
+            home: home.as_name(),
+            channel: of.as_name(),
             asks: CHALLENGE,
-            hub: address.hub.as_name(),
-            client: address.client.as_name(),
+            hub: by.hub.as_name(),
+            client: by.client.as_name(),
             epoch: realm.epoch,
             nonce: None,
             kind: None,
             body: None,
             proof: None,
         };
-        let (most, realm) = (self.limits.joins, realm.clone());
-        self.run_errand(ix, (channel, realm, address.clone()), &remote, (Aim::Join, most))
+        self.run_errand(ix, (channel, realm, address), &remote, (aim, self.limits.joins))
     }
 
     /// A client's proof for a channel elsewhere; `false` if it is for one of this hub's.
