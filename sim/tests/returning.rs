@@ -101,10 +101,8 @@ fn restored(world: &mut World, gone: Instant) -> Vec<Duration> {
 /// ```
 #[test]
 fn s70_a_thousand_clients_whose_hub_is_replaced_are_back_in_five_seconds_and_not_all_at_once() {
-    // The longer the hub is away, the more of the tries fall into the first second, where everybody makes two.
-    let downs: &[(u64, f64)] =
-        if amount("COMMIPC_RETURNS", 0) > 0 { &[(0, 3.0), (200, 3.0), (500, 4.0)] } else { &[(200, 3.0)] };
-    for &(down, most) in downs {
+    let downs: &[u64] = if amount("COMMIPC_RETURNS", 0) > 0 { &[0, 200, 500, 1_000] } else { &[500] };
+    for &down in downs {
         let mut policy = Reconnect::default();
         policy.initial = true;
         let mut world = World::seeded(down).reconnecting(policy).hub("h");
@@ -139,7 +137,7 @@ fn s70_a_thousand_clients_whose_hub_is_replaced_are_back_in_five_seconds_and_not
         let mean = dials.len() as f64 / p99.as_secs_f64().max(1.0);
         println!("down {down} ms: p99 {p99:?}, {} attempts, mean {mean:.0}/s, {seconds:?}", dials.len());
         assert!(p99 <= Duration::from_secs(5), "{p99:?}");
-        assert!(peak as f64 <= most * mean, "{seconds:?}");
+        assert!(peak as f64 <= 3.0 * mean, "{seconds:?}");
         assert!(world.census(hub).0.contains(&("clients", CLIENTS)));
     }
 }

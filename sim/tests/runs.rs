@@ -41,6 +41,15 @@ fn a_thousand_seeds_find_nothing() {
     assert!(tallies.iter().map(|tally| tally.events).sum::<u64>() > 200 * seeds, "too little goes on");
 }
 
+/// Worlds in which something was found once: sim/CHANGELOG.md says what.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for seed in [56_317, 56_636, 64_674, 64_820, 71_003] {
+        let tally = run_seeds(seed, 1, 1);
+        assert!(tally.is_fine(), "{tally}");
+    }
+}
+
 #[test]
 fn a_replay_can_be_read() {
     let outcome = run(Source::Seed(1), true);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Ready ──link lost──► waiting ──► Dialling ──► … ──► Ready, then everything is restored
-//!                          ▲  at once, then 1 s, 2 s, 4 s … 60 s at most, each drawn between 0 and that
+//!                          ▲  at once, then within 1 s, then 1…2 s, 2…4 s … 30…60 s later
 //!                          └──────────── not reached, refused for now, lost again
 //! ```
 
@@ -17,7 +17,8 @@ use crate::time::TimerReason;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reconnect {
-    /// The longest wait before the second try; doubled with each further one. The first is made at once.
+    /// The longest wait before the second try; doubled with each further one, of which each waits half of that at least. The
+    /// first is made at once.
     pub first: Duration,
     /// The longest wait at all.
     pub longest: Duration,
@@ -142,7 +143,10 @@ impl Client {
         }
         let Some(doublings) = self.tries.count.checked_sub(2) else { return Some(Duration::ZERO) };
         let most = policy.first.saturating_mul(1 << doublings.min(20)).min(policy.longest);
-        Some(self.jitter(most))
+        // Whoever was cut off together is spread by the first wait. The later ones keep them apart, and from trying three
+        // times in the first second.
+        let least = if doublings == 0 { Duration::ZERO } else { most / 2 };
+        Some(least + self.jitter(most - least))
     }
 
     /// Something between nothing and this much: so that those who were cut off together do not come back together.

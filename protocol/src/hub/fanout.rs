@@ -71,7 +71,7 @@ impl Hub {
             return;
         }
         let hop = hop.forward(0);
-        let shared = frame.share_counted(&self.pool, bytes);
+        let shared = frame.share_among(&self.pool, bytes);
         let (body, rest) = shared.as_ref().map_or((bytes, 0), |shared| (&[][..], shared.len()));
         let fill = |out: &mut BytesMut| {
             hop.put(out);

@@ -55,11 +55,16 @@ impl Frame {
         share.then(|| self.bytes.slice_ref(part))
     }
 
-    /// A counted handle on a part of the frame, or on a copy of it; none on what is better copied beside other things.
+    /// The same, counted for as long as it is held.
     pub(crate) fn share_counted(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
         let pinned = if self.assembled { self.bytes.len() } else { READ_BUFFER };
+        self.share(part).map(|bytes| pool.counted(bytes, pinned))
+    }
+
+    /// The same for many, who rather share one copy than have one each.
+    pub(crate) fn share_among(&self, pool: &Pool, part: &[u8]) -> Option<Bytes> {
         let copy = || (part.len() > SMALL).then(|| pool.counted(Bytes::copy_from_slice(part), part.len()));
-        self.share(part).map(|bytes| pool.counted(bytes, pinned)).or_else(copy)
+        self.share_counted(pool, part).or_else(copy)
     }
 
     /// A part of the frame to keep, pinning little beside it.

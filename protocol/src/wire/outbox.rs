@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -18,6 +19,8 @@ const LAST: usize = 64 << 10;
 /// What a buffer has room for when a frame of unknown length is begun in it. What is left of one that is handed on is held in
 /// vain, so this is little beside what is on its way, and as much as most frames need.
 const ROOM: (usize, usize) = (256, 5 << 10);
+/// What is longer, and finds no room behind what is written, gets a buffer of its own: else the room behind it might be lost.
+const LONG: usize = LAST / 8;
 /// Buffers kept for the next link that has something to say, so that idle links own none.
 const POOLED: usize = 16;
 /// A length and a type.
@@ -131,25 +134,26 @@ impl Outbox {
 
     /// Writes one frame whose body `fill` appends; gives the frame as it was written, without a tag.
     pub(crate) fn push(&mut self, pool: &mut Pool, frame: FrameType, fill: impl FnOnce(&mut BytesMut)) -> &[u8] {
-        self.push_in(pool, self.room(), frame, fill)
+        self.open(pool, self.room());
+        let written = self.write(pool, frame, fill);
+        self.tail.get(written).unwrap_or_default()
     }
 
     /// The same of a frame that is about so long.
-    pub(crate) fn push_in(
-        &mut self,
-        pool: &mut Pool,
-        room: usize,
-        frame: FrameType,
-        fill: impl FnOnce(&mut BytesMut),
-    ) -> &[u8] {
-        self.open(pool, HEAD_LEN + room + TAG_LEN);
+    pub(crate) fn push_in(&mut self, pool: &mut Pool, room: usize, frame: FrameType, fill: impl FnOnce(&mut BytesMut)) {
+        let aside = self.open_for(pool, HEAD_LEN + room);
+        self.write(pool, frame, fill);
+        self.go_on(aside);
+    }
+
+    fn write(&mut self, pool: &mut Pool, frame: FrameType, fill: impl FnOnce(&mut BytesMut)) -> Range<usize> {
         let start = self.begin(frame);
         fill(&mut self.tail);
         let end = self.tail.len();
         let tag = self.finish(start, end, &[]);
         self.tail.put_slice(tag.as_ref().map_or(&[], |tag| tag));
         pool.written += self.tail.len() - start;
-        self.tail.get(start..end).unwrap_or_default()
+        start..end
     }
 
     /// Writes one frame whose body is what `before` appends, then `shared`, which is not copied, and what `after` appends.
@@ -172,14 +176,13 @@ impl Outbox {
         pool.written += self.tail.len() - start;
         let rest = self.tail.split_off(middle);
         self.flush_tail();
-        self.queued += shared.len();
-        self.queue.push_back(Piece { bytes: shared, ownership: Ownership::Shared });
+        self.enqueue(shared, Ownership::Shared);
         self.tail = rest;
     }
 
     /// Writes a message frame as it came, which passes on with another hop header of the same length.
     pub(crate) fn push_relayed(&mut self, pool: &mut Pool, raw: &[u8], hop: Hop<'_>) {
-        self.open(pool, raw.len() + TAG_LEN);
+        let aside = self.open_for(pool, raw.len());
         let start = self.tail.len();
         self.tail.extend_from_slice(raw);
         let frame = self.tail.get_mut(start..).and_then(|frame| frame.split_first_chunk_mut());
@@ -190,6 +193,7 @@ impl Outbox {
             self.tail.put_slice(&tag);
         }
         pool.written += self.tail.len() - start;
+        self.go_on(aside);
     }
 
     /// Writes a message frame with a hop header of another length: copied, unless there is a share of it.
@@ -217,8 +221,7 @@ impl Outbox {
         pool.written += image.len();
         if let Some(bytes) = shared {
             self.flush_tail();
-            self.queued += bytes.len();
-            self.queue.push_back(Piece { bytes: bytes.clone(), ownership: Ownership::Shared });
+            self.enqueue(bytes.clone(), Ownership::Shared);
         }
         if let (Some(tagger), Some(([l0, l1, l2, l3, number], body))) = (&mut self.tagger, image.split_first_chunk()) {
             let length = u32::from_be_bytes([*l0, *l1, *l2, *l3]);
@@ -321,9 +324,28 @@ impl Outbox {
             self.tail = pool.take();
         }
         if self.tail.capacity() - self.tail.len() < needed && !self.tail.try_reclaim(needed) {
-            let size = (2 * self.outstanding()).clamp(FIRST, LAST).max(needed);
+            let size = (2 * self.outstanding()).clamp(FIRST, LAST).max(needed + ROOM.0);
             self.flush_tail();
             self.tail = BytesMut::with_capacity(size);
+        }
+    }
+
+    /// The same for a frame of this length, without its tag. Where it gets a buffer of its own, gives the one to
+    /// [`Outbox::go_on`] in.
+    fn open_for(&mut self, pool: &mut Pool, length: usize) -> Option<BytesMut> {
+        let length = length + self.tagger.as_ref().map_or(0, |_| TAG_LEN);
+        if length <= LONG || self.tail.capacity() - self.tail.len() >= length || self.tail.try_reclaim(length) {
+            self.open(pool, length);
+            return None;
+        }
+        self.flush_tail();
+        Some(core::mem::replace(&mut self.tail, BytesMut::with_capacity(length)))
+    }
+
+    fn go_on(&mut self, aside: Option<BytesMut>) {
+        if let Some(buffer) = aside {
+            let bytes = core::mem::replace(&mut self.tail, buffer).freeze();
+            self.enqueue(bytes, Ownership::Own);
         }
     }
 
@@ -358,8 +380,12 @@ impl Outbox {
     fn flush_tail(&mut self) {
         if !self.tail.is_empty() {
             let bytes = self.tail.split().freeze();
-            self.queued += bytes.len();
-            self.queue.push_back(Piece { bytes, ownership: Ownership::Own });
+            self.enqueue(bytes, Ownership::Own);
         }
+    }
+
+    fn enqueue(&mut self, bytes: Bytes, ownership: Ownership) {
+        self.queued += bytes.len();
+        self.queue.push_back(Piece { bytes, ownership });
     }
 }
