@@ -415,7 +415,7 @@ impl Canon for client::Event {
                 out.push(33);
                 texts(out, &[channel.as_bytes(), owner.as_ref().map_or(&[], |owner| owner.as_bytes())]);
             }
-            Self::Gap(_) | Self::Draining { .. } => named(out, 34, self),
+            Self::Gap(_) | Self::Draining { .. } | Self::PasswordChanged { .. } => named(out, 34, self),
             Self::Stream(event) => event.canon(out),
             Self::Reconnect(event) => event.canon(out),
         }

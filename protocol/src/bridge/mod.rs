@@ -279,6 +279,7 @@ impl Bridge {
             client::Event::DeriveChannelKey { .. }
             | client::Event::ChannelClosed { .. }
             | client::Event::OwnerChanged { .. }
+            | client::Event::PasswordChanged { .. }
             | client::Event::Gap(_)
             | client::Event::Reconnect(_)
             | client::Event::Done { .. }

@@ -11,9 +11,10 @@ use alloc::boxed::Box;
 use bytes::BytesMut;
 
 use super::channels::{ChannelIx, Control, Late, State};
-use super::guarding::{Challenged, ChannelSalt, Guarded, Owned};
+use super::guarding::{Challenged, ChannelSalt, Guarded};
+use super::owning::Owned;
 use super::{Client, Failure, Token};
-use crate::auth::{ChannelKeys, ChannelMaster, OwnerKey, OwnerKeys, OwnerTranscript, OwnerVerifier, TranscriptHash};
+use crate::auth::{ChannelMaster, OwnerKey, OwnerKeys, OwnerTranscript, OwnerVerifier, TranscriptHash};
 use crate::error::{Refusal, Violation};
 use crate::names::{ChannelName, HubId};
 use crate::policy::EPOCH_MAX;
@@ -42,31 +43,6 @@ pub(super) struct Proved {
     verifier: OwnerVerifier,
     transcript: OwnerTranscript,
     proof: [u8; 32],
-}
-
-/// A password that we gave a channel, perhaps.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    epoch: u64,
-    salt: ChannelSalt,
-    keys: ChannelKeys,
-}
-
-impl Attempt {
-    pub(super) fn is_for(&self, epoch: u64, salt: ChannelSalt) -> bool {
-        (self.epoch, self.salt) == (epoch, salt)
-    }
-}
-
-impl Proved {
-    fn attempt(&self) -> Option<Box<Attempt>> {
-        match &self.owned {
-            Owned::Protect { epoch, salt, keys } => {
-                Some(Box::new(Attempt { epoch: *epoch, salt: *salt, keys: (**keys).clone() }))
-            }
-            Owned::Unprotect { .. } | Owned::Reclaim | Owned::Terminate => None,
-        }
-    }
 }
 
 impl Afar {
@@ -101,12 +77,14 @@ impl Client {
         self.claim_back(ix);
     }
 
-    /// Owns a channel that is open, at the hub where it lives, by the key that we were given.
+    /// Owns a channel that is open, at the hub where it lives, by the key that we were given, or owned it by when our
+    /// membership ended.
     pub(super) fn claim_back(&mut self, ix: ChannelIx) {
         let Some(channel) = self.channels.get(ix).filter(|channel| matches!(channel.state, State::Open(_))) else {
             return;
         };
-        if self.is_given_here(ix) && !channel.guarded.owns() {
+        let comes_back = channel.guarded.owned_last && !channel.access.plain && channel.guarded.home.is_none();
+        if (self.is_given_here(ix) || comes_back) && !channel.guarded.owns() {
             let (name, stored) = (channel.name.clone(), channel.guarded.last_epoch);
             self.write_reclaim(Control::Late(Some(Late::Owned(ix, Owned::Reclaim))), ix, &name, stored);
         }
@@ -157,7 +135,7 @@ impl Client {
         };
         match (written, self.channels.get_mut(ix)) {
             (Ok(Written { kind, body, proved }), Some(channel)) => {
-                channel.guarded.attempt = proved.attempt();
+                channel.guarded.attempts.add(&proved.owned);
                 let name = channel.name.clone();
                 self.controls.insert(id, (Control::Afar(token, ix, Afar::Proved(Box::new(proved))), timer));
                 let (kind, body) = (Some(u64::from(kind.number())), Some(&body[..]));
@@ -178,18 +156,10 @@ impl Client {
     }
 
     /// The home has done what we asked for.
-    pub(super) fn did_afar(&mut self, ix: ChannelIx, afar: Afar) {
-        if let Afar::Proved(proved) = afar {
-            self.owner_did(ix, proved.owned);
-        }
-    }
-
-    /// A channel that is opened asks for the password that we gave it.
-    pub(super) fn prove_attempt(&mut self, ix: ChannelIx) {
-        let attempt = self.channels.get(ix).and_then(|channel| channel.guarded.attempt.as_ref());
-        if let Some(keys) = attempt.map(|attempt| attempt.keys.clone()) {
-            let join = keys.join().clone();
-            self.prove_join(ix, Some(keys), join);
+    pub(super) fn did_afar(&mut self, ix: ChannelIx, afar: Afar) -> Result<(), Failure> {
+        match afar {
+            Afar::Proved(proved) => self.owner_did(ix, proved.owned),
+            Afar::Asked(_) => Ok(()),
         }
     }
 }
@@ -208,11 +178,6 @@ impl Guarded {
     /// Whether we have been given the key of the channel, as a client of this hub.
     pub(super) fn is_given(&self, hub: &HubId) -> bool {
         self.given.as_ref().is_some_and(|key| key.hub() == self.home.as_ref().unwrap_or(hub))
-    }
-
-    /// Whether this epoch would be the one of a password that we gave the channel.
-    pub(super) fn attempts(&self, epoch: Option<u64>) -> bool {
-        self.attempt.as_ref().is_some_and(|attempt| Some(attempt.epoch) == epoch)
     }
 }
 

@@ -292,6 +292,14 @@ pub enum Event {
         /// Who owns it.
         owner: Option<ClientId>,
     },
+    /// A password that this client gave a channel as its owner is in force, or there is none any more, as it asked for. Told
+    /// before whoever asked has the answer, and also where that came too late or went with the connection.
+    PasswordChanged {
+        /// Which channel.
+        channel: ChannelName,
+        /// How the password's keys are derived; `None` where there is none any more.
+        salt: Option<ChannelSalt>,
+    },
     /// Broadcasts on a protected channel are missing that the sender has made.
     Gap(Gap),
     /// Both sides are proved.

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use super::afar::Afar;
 use super::beacons::Said;
-use super::guarding::{Guarded, Joining, Owned};
+use super::guarding::{Guarded, Joining};
+use super::owning::Owned;
 use super::restore::Return;
 use super::{Access, EventKind, Failure, Token};
 use crate::error::Refusal;

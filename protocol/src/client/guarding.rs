@@ -1,4 +1,4 @@
-//! Channels with an owner and a password: joining with proof, owner operations, and what the hub tells of both.
+//! Channels with a password: joining with proof, and what the hub tells of a channel's owner and password.
 //!
 //! ```text
 //!   OPEN ──► JOIN_CHALLENGE ──► (application derives) ──► JOIN ──► DONE with the hub's own proof: keyed
@@ -8,21 +8,16 @@
 
 use alloc::boxed::Box;
 
-use super::afar::{Attempt, Wants};
 use super::channels::{ChannelIx, Control, State};
+use super::owning::Attempts;
 use super::seal::{Past, Seal};
-use super::{Client, Event, Failure, Token};
-use crate::auth::{
-    ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, OwnerTranscript, TranscriptHash,
-};
+use super::{Client, Event, Failure};
+use crate::auth::{ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, TranscriptHash};
 use crate::canary::Canary;
 use crate::error::{Misuse, Refusal, Violation};
 use crate::names::{ChannelName, ClientId, HubId};
 use crate::policy::{EPOCH_MAX, OwnerPolicy};
-use crate::wire::{
-    self, Accept, Control as _, Frame, FrameType, JoinChallenge, Offer, PROOF_ENTRY_LEN, Protect, Reclaim, Record,
-    Terminate, Unprotect,
-};
+use crate::wire::{self, Accept, Control as _, Frame, FrameType, JoinChallenge, Offer, Record};
 
 /// What an opening asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,19 +59,21 @@ pub(super) struct Guarded {
     pub(super) given: Option<OwnerKey>,
     /// The hub where we have proved the password, if that is not our own.
     pub(super) home: Option<HubId>,
-    /// The last password that we gave it from afar, until the application is told that it is in force.
-    pub(super) attempt: Option<Box<Attempt>>,
-    owner_n: u64,
-    owns: bool,
+    /// Passwords that we gave it, perhaps: nobody has told us whether they were taken.
+    pub(super) attempts: Attempts,
+    pub(super) owner_n: u64,
+    pub(super) owns: bool,
     /// The protection that we gave it or have proved to know: so that, if we own it, it can be given to a hub that has lost it.
-    record: Option<OwnRecord>,
+    pub(super) record: Option<OwnRecord>,
     /// We owned it when the connection went.
     pub(super) was_owner: bool,
+    /// We owned it when our membership ended.
+    pub(super) owned_last: bool,
 }
 
 /// A protection as its owner made it.
 #[derive(Debug)]
-struct OwnRecord {
+pub(super) struct OwnRecord {
     epoch: u64,
     salt: ChannelSalt,
     stored_key: [u8; 32],
@@ -84,7 +81,7 @@ struct OwnRecord {
 }
 
 impl OwnRecord {
-    fn of(epoch: u64, salt: ChannelSalt, join: &JoinKeys) -> Self {
+    pub(super) fn of(epoch: u64, salt: ChannelSalt, join: &JoinKeys) -> Self {
         let verifier = join.verifier();
         Self { epoch, salt, stored_key: *verifier.stored_key(), server_key: *verifier.server_key() }
     }
@@ -142,15 +139,6 @@ pub(super) struct Proving {
     home: Option<HubId>,
 }
 
-/// What an owner asked for.
-#[derive(Debug)]
-pub(super) enum Owned {
-    Protect { epoch: u64, salt: ChannelSalt, keys: Box<ChannelKeys> },
-    Unprotect { epoch: u64 },
-    Reclaim,
-    Terminate,
-}
-
 impl Client {
     /// The keys that go with an OPEN: ours to own the channel by and, with `record`, those of the protection we gave it.
     pub(super) fn owner_keys_for(&mut self, ix: ChannelIx, name: &ChannelName, record: bool) -> Option<MaskedKeys> {
@@ -177,7 +165,7 @@ impl Client {
     }
 
     /// Masks keys for the next frame.
-    fn mask(&self, keys: &mut [[u8; 32]]) {
+    pub(super) fn mask(&self, keys: &mut [[u8; 32]]) {
         if let super::Phase::Ready(ready) = &self.phase
             && let Some(mask) = &ready.mask
         {
@@ -229,10 +217,11 @@ impl Client {
             return Err(Violation::UnexpectedFrame);
         }
         let own = channel.name.as_name().is_reserved();
-        // It is the password that we gave it ourselves, though nobody has told us that it was taken.
-        if channel.guarded.attempt.as_ref().is_some_and(|attempt| attempt.is_for(challenged.epoch, salt)) {
+        // It is a password that we gave it ourselves, though nobody has told us that it was taken.
+        if let Some(keys) = channel.guarded.attempts.keys(challenged.epoch, salt) {
             *joining = Some(Joining::Deriving(challenged));
-            self.prove_attempt(ix);
+            let join = keys.join().clone();
+            self.prove_join(ix, Some(keys), join);
             return Ok(());
         }
         let rolled_back = channel.guarded.is_rolled_back(challenged.epoch, salt);
@@ -308,6 +297,7 @@ impl Client {
         let Some(channel) = self.channels.get_mut(ix) else { return Ok(Ok(())) };
         let State::Opening { access, joining, .. } = &mut channel.state else { return Ok(Ok(())) };
         let epoch = done.epoch.unwrap_or(0);
+        let mut ours = None;
         match (joining.take(), access.secret) {
             (Some(Joining::Proving(proving)), _) => {
                 let Proving { epoch: asked, salt, join, keys, transcript, proof, home } = *proving;
@@ -316,7 +306,8 @@ impl Client {
                     return Err(Violation::BadServerProof);
                 }
                 let guarded = &mut channel.guarded;
-                guarded.proved = Some((epoch, salt));
+                ours = guarded.attempts.keys(epoch, salt).map(|_| salt);
+                (guarded.proved, guarded.attempts) = (Some((epoch, salt)), Attempts::default());
                 (guarded.joined, guarded.home) = (keys.is_none(), home);
                 if let Some(keys) = keys {
                     guarded.record = Some(OwnRecord::of(epoch, salt, &join));
@@ -333,164 +324,11 @@ impl Client {
         let last = || done.last_epoch.filter(|last| *last <= EPOCH_MAX).unwrap_or(0);
         channel.guarded.last_epoch = if epoch > 0 { epoch } else { last() };
         channel.guarded.owns = done.owner == Some(true);
+        if let Some(salt) = ours {
+            let channel = channel.name.clone();
+            self.event(Event::PasswordChanged { channel, salt: Some(salt) });
+        }
         Ok(Ok(()))
-    }
-
-    pub(super) fn handle_protect(
-        &mut self,
-        token: Token,
-        name: &ChannelName,
-        salt: ChannelSalt,
-        master: &ChannelMaster,
-    ) {
-        let (ix, stored) = match self.owned(name) {
-            Ok(owned) => owned,
-            Err(failure) => return self.done(token, Err(failure)),
-        };
-        if self.is_elsewhere(ix) {
-            return self.operate_afar(token, ix, Wants::Protect { salt, master: Box::new(master.clone()) });
-        }
-        // Where the hub knows of none, above what we have proved: whoever knows that one takes no lower one.
-        let proved = self.channels.get(ix).and_then(|channel| channel.guarded.proved).map_or(0, |(epoch, _)| epoch);
-        let epoch = if stored == 0 { proved } else { stored } + 1;
-        let keys = master.keys(name, &salt.salt, epoch);
-        let verifier = keys.join().verifier();
-        let mut masked = [*verifier.stored_key(), *verifier.server_key()];
-        self.mask(&mut masked);
-        let [stored_key, server_key] = masked;
-        let record = Record {
-            epoch,
-            kdf: salt.kdf.id(),
-            salt: &salt.salt,
-            iterations: u64::from(salt.iterations),
-            stored_key: &stored_key,
-            server_key: &server_key,
-        };
-        let owned = Owned::Protect { epoch, salt, keys: Box::new(keys) };
-        self.owner_request(Control::Owned(token, ix, owned), ix, |id, n, proof| {
-            let body = Protect { id, channel: name.as_name(), stored, n, record, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Protect, out)
-        });
-    }
-
-    pub(super) fn handle_unprotect(&mut self, token: Token, name: &ChannelName) {
-        let (ix, stored) = match self.owned(name) {
-            Ok(owned) => owned,
-            Err(failure) => return self.done(token, Err(failure)),
-        };
-        if self.is_elsewhere(ix) {
-            return self.operate_afar(token, ix, Wants::Unprotect);
-        }
-        let epoch = stored + 1;
-        self.owner_request(Control::Owned(token, ix, Owned::Unprotect { epoch }), ix, |id, n, proof| {
-            let body = Unprotect { id, channel: name.as_name(), stored, n, epoch, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Unprotect, out)
-        });
-    }
-
-    pub(super) fn handle_terminate(&mut self, token: Token, name: &ChannelName) {
-        let (ix, stored) = match self.owned(name) {
-            Ok(owned) => owned,
-            Err(failure) => return self.done(token, Err(failure)),
-        };
-        if self.is_elsewhere(ix) {
-            return self.operate_afar(token, ix, Wants::Terminate);
-        }
-        self.owner_request(Control::Owned(token, ix, Owned::Terminate), ix, |id, n, proof| {
-            let body = Terminate { id, channel: name.as_name(), stored, n, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Terminate, out)
-        });
-    }
-
-    pub(super) fn handle_reclaim(&mut self, token: Token, name: &ChannelName) {
-        let open = self.channels.open(name).map(|(ix, channel)| (ix, channel.guarded.last_epoch));
-        let (ix, stored) = match open {
-            Ok(open) => open,
-            Err(failure) => return self.done(token, Err(self.or_not_ready(failure))),
-        };
-        self.write_reclaim(Control::Owned(token, ix, Owned::Reclaim), ix, name, stored);
-    }
-
-    /// Takes a channel back that we owned when the connection went, or that we have been given the key of.
-    pub(super) fn reclaim(&mut self, ix: ChannelIx, name: &ChannelName) {
-        let stored = self.channels.get(ix).map_or(0, |channel| channel.guarded.last_epoch);
-        self.write_reclaim(Control::Reclaim(ix), ix, name, stored);
-    }
-
-    pub(super) fn write_reclaim(&mut self, control: Control, ix: ChannelIx, name: &ChannelName, stored: u64) {
-        self.owner_request(control, ix, |id, n, proof| {
-            let body = Reclaim { id, channel: name.as_name(), stored, n, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Reclaim, out)
-        });
-    }
-
-    /// A channel that we own, or have been given the key of, and its stored epoch.
-    fn owned(&mut self, name: &ChannelName) -> Result<(ChannelIx, u64), Failure> {
-        let hub = self.ready_hub().map_err(Failure::Local)?;
-        let owns = |guarded: &Guarded| guarded.owns || guarded.is_given(&hub);
-        let open = self.channels.open(name).map(|(ix, it)| (ix, owns(&it.guarded), it.guarded.last_epoch));
-        match open {
-            Ok((ix, true, last_epoch)) => Ok((ix, last_epoch)),
-            Ok(_) => Err(Failure::Refused(Refusal::NotOwner)),
-            Err(failure) => Err(self.or_not_ready(failure)),
-        }
-    }
-
-    /// Sends an owner operation: `body` is made twice, the first time for what is proved.
-    fn owner_request(
-        &mut self,
-        control: Control,
-        ix: ChannelIx,
-        body: impl Fn(u64, u64, &[u8; 32]) -> (FrameType, bytes::BytesMut),
-    ) {
-        let Ok(hub) = self.ready_hub() else {
-            return self.control_ended(control, Err(Failure::Local(Misuse::NotConnected)));
-        };
-        let stored = self.channels.get_mut(ix).map_or(0, |channel| channel.guarded.last_epoch);
-        let id = self.control(control);
-        let (super::Phase::Ready(ready), Some(channel)) = (&self.phase, self.channels.get_mut(ix)) else { return };
-        let guarded = &mut channel.guarded;
-        guarded.owner_n += 1;
-        let n = guarded.owner_n;
-        let (_, unproved) = body(id, n, &[0; 32]);
-        let unproved = unproved.get(..unproved.len().saturating_sub(PROOF_ENTRY_LEN)).unwrap_or_default();
-        let transcript = OwnerTranscript::new(&ready.transcript, &channel.name, stored, n, unproved);
-        let proof = guarded.key_at(&hub).map(|key| key.keys().proof(&transcript));
-        let (kind, out) = body(id, n, &proof.unwrap_or([0; 32]));
-        self.outbox.push(&mut self.pool, kind, |to| bytes::BufMut::put_slice(to, &out));
-    }
-
-    /// The hub has done what an owner asked for.
-    pub(super) fn owner_did(&mut self, ix: ChannelIx, owned: Owned) {
-        let own = (self.id.clone(), self.instance);
-        let hash = self.channels.hash();
-        let Some(channel) = self.channels.get_mut(ix) else { return };
-        // Left meanwhile: what the hub has done stays known, but keys are for members.
-        let is_open = matches!(channel.state, State::Open(_));
-        let guarded = &mut channel.guarded;
-        match owned {
-            Owned::Protect { epoch, salt, keys } => {
-                guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
-                (guarded.last_epoch, guarded.proved, guarded.attempt) = (epoch, Some((epoch, salt)), None);
-                if is_open {
-                    guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
-                }
-            }
-            Owned::Unprotect { epoch } => {
-                (guarded.last_epoch, guarded.seal, guarded.record) = (epoch, None, None);
-            }
-            Owned::Reclaim => guarded.owns = is_open,
-            // Our own membership ended with everybody's, and was told.
-            Owned::Terminate => {}
-        }
     }
 
     pub(super) fn handle_offer(&mut self, frame: &Frame) -> Result<(), Violation> {
@@ -529,7 +367,7 @@ impl Client {
         if !matches!(channel.state, State::Open(_)) {
             return Ok(());
         }
-        if told.code == Refusal::Rekeyed.code() && channel.guarded.attempts(told.epoch) {
+        if told.code == Refusal::Rekeyed.code() && channel.guarded.attempts.has(told.epoch) {
             self.rejoin(ix);
             return Ok(());
         }
@@ -541,7 +379,7 @@ impl Client {
 
 impl Guarded {
     /// Takes the keys of an epoch. What was accepted under the same ones before is not accepted again.
-    fn enter(&mut self, seal: Seal) {
+    pub(super) fn enter(&mut self, seal: Seal) {
         if let Some(before) = self.seal.take() {
             self.past = Some(before.leave());
         }
@@ -552,6 +390,11 @@ impl Guarded {
         self.seal = Some(seal);
     }
 
+    /// How the password is derived that we have keys of.
+    pub(super) fn kept(&self) -> Option<ChannelSalt> {
+        self.seal.as_ref().and(self.proved).map(|(_, salt)| salt)
+    }
+
     /// Whether we are a member by having proved a password.
     pub(super) const fn is_proved(&self) -> bool {
         self.seal.is_some() || self.joined
@@ -560,7 +403,7 @@ impl Guarded {
     /// What ends with a membership. The keys of its epoch are erased.
     pub(super) fn close(&mut self) {
         (self.owns, self.joined, self.was_owner, self.record) = (false, false, false, None);
-        (self.home, self.attempt) = (None, None);
+        (self.home, self.attempts, self.owned_last) = (None, Attempts::default(), false);
         if let Some(seal) = self.seal.take() {
             self.past = Some(seal.leave());
         }
@@ -568,7 +411,7 @@ impl Guarded {
 
     /// The kind of the secret of the epoch that we are a member of.
     pub(super) fn kdf(&self) -> Option<Kdf> {
-        self.seal.as_ref().and(self.proved).map(|(_, salt)| salt.kdf)
+        self.kept().map(|salt| salt.kdf)
     }
 
     pub(super) const fn owns(&self) -> bool {

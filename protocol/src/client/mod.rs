@@ -22,6 +22,7 @@ mod kind;
 mod messages;
 mod numbers;
 mod order;
+mod owning;
 mod parked;
 mod places;
 mod reconnect;

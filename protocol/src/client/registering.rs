@@ -1,6 +1,7 @@
 //! What a client asks its hub to register: members, providers and listeners, and the undoing of each.
 
 use super::channels::{ChannelIx, Control, Late, Provided, Standing, State};
+use super::owning::Owned;
 use super::{Access, Client, Due, Event, EventKind, Failure, Token};
 use crate::error::{Misuse, Refusal, Violation};
 use crate::names::{ChannelName, EventName};
@@ -20,6 +21,10 @@ impl Client {
         match &mut channel.state {
             State::Lost { times: 1.., .. } if access.secret.is_some() && !channel.guarded.is_proved() => {
                 self.done(token, Err(Failure::Refused(Refusal::NotProtected)));
+            }
+            // Whoever waits for it to be opened for the first time wants it as they asked.
+            State::Lost { times: 0, .. } if channel.access.secret != access.secret => {
+                self.done(token, Err(Failure::Local(Misuse::TooMany)));
             }
             State::Lost { waiting, .. } => waiting.push(token),
             State::Closed if away => {
@@ -267,20 +272,21 @@ impl Client {
             }
             Control::Undo(token) => self.done(token, result),
             Control::Owned(token, ix, owned) => {
-                if result.is_ok() {
-                    self.owner_did(ix, owned);
-                }
+                let result = result.and_then(|()| self.owner_did(ix, owned));
                 self.done(token, result);
             }
             Control::Afar(token, ix, afar) => {
-                if result.is_ok() {
-                    self.did_afar(ix, afar);
-                }
+                let result = result.and_then(|()| self.did_afar(ix, afar));
                 self.done(token, result);
             }
             Control::Reclaim(ix) => self.reclaimed(ix, result),
             Control::Standing(ix, standing, tokens) => self.standing_restored(ix, &standing, tokens, result),
             Control::Late(Some(late)) if result.is_ok() => self.granted_late(late),
+            Control::Late(Some(Late::Owned(ix, Owned::Reclaim))) => {
+                if let Some(channel) = self.channels.get_mut(ix) {
+                    channel.guarded.owned_last = false;
+                }
+            }
             Control::Late(_) => {}
         }
     }
@@ -367,8 +373,9 @@ impl Client {
                     self.leave_again(ix);
                 }
             }
-            Late::Owned(ix, owned) => self.owner_did(ix, owned),
-            Late::Afar(ix, afar) => self.did_afar(ix, afar),
+            // Nobody is left to be told that something newer is in force.
+            Late::Owned(ix, owned) => drop(self.owner_did(ix, owned)),
+            Late::Afar(ix, afar) => drop(self.did_afar(ix, afar)),
             Late::Stand(standing) => {
                 if !self.channels.is_wanted(&standing) {
                     self.tell_undone(Control::Late(None), standing);

@@ -56,6 +56,7 @@ impl Client {
             if let Some(timer) = timer {
                 self.timers.cancel(timer);
             }
+            self.attempted(&control);
             match control {
                 // They begin anew, with their channels.
                 Control::Reclaim(_) | Control::Standing(..) => {}
@@ -307,8 +308,13 @@ impl Client {
 
     /// A membership is over. Where the channel was coming back there is nothing more to come.
     pub(super) fn channel_over(&mut self, ix: ChannelIx, name: ChannelName, why: Failure) {
-        let returned = self.channels.get(ix).is_some_and(|channel| channel.coming_back.running);
+        let Some(channel) = self.channels.get(ix) else { return };
+        let returned = channel.coming_back.running;
+        let owned = channel.guarded.owns() || channel.guarded.was_owner;
         self.close_channel(ix);
+        if let Some(channel) = self.channels.get_mut(ix) {
+            channel.guarded.owned_last = owned;
+        }
         self.event(Event::ChannelClosed { channel: name, why });
         if returned {
             self.progressed(1);

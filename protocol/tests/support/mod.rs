@@ -24,7 +24,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::auth::{ChannelMaster, Credential, Credentials, Secret, Verifier};
-use commipc_protocol::client::{self, Client, ClientConfig, Command, Event, EventKind, Outgoing, Payload, Token};
+use commipc_protocol::client::{
+    self, ChannelSalt, Client, ClientConfig, Command, Event, EventKind, Outgoing, Payload, Token,
+};
 use commipc_protocol::hub::{self, Hub, HubConfig};
 use commipc_protocol::{
     ChannelName, ClientId, CredentialId, EventName, HubId, Input, Instant, Limits, LinkEnd, LinkId, Machine, Now,
@@ -45,6 +47,8 @@ pub struct World {
     /// What each client was told and no test has looked at yet.
     pub events: Vec<VecDeque<Event>>,
     pub hub_events: Vec<hub::Event>,
+    /// Which passwords came into force, as their owners were told, or that there is none any more.
+    pub passwords: Vec<(usize, ChannelName, Option<ChannelSalt>)>,
     pub now: Now,
     pub transport: Transport,
     /// Where each client comes from, where sources differ.
@@ -142,6 +146,7 @@ impl World {
             dialled: vec![None; count],
             events: (0..count).map(|_| VecDeque::new()).collect(),
             hub_events: Vec::new(),
+            passwords: Vec::new(),
             now: Now { mono: Instant::from_nanos(1), wall: UnixMillis(1_800_000_000_000) },
             transport: Transport::Memory,
             sources: vec![None; count],
@@ -242,9 +247,16 @@ impl World {
     pub fn take_events(&mut self, client: usize) {
         while let Some(output) = self.clients[client].poll_output() {
             match output {
-                Output::Event(event) => self.events[client].push_back(event),
+                Output::Event(event) => self.hear(client, event),
                 kept => self.kept.push((client, kept)),
             }
+        }
+    }
+
+    fn hear(&mut self, client: usize, event: Event) {
+        match event {
+            Event::PasswordChanged { channel, salt } => self.passwords.push((client, channel, salt)),
+            event => self.events[client].push_back(event),
         }
     }
 
@@ -318,7 +330,7 @@ impl World {
 
     fn client_output(&mut self, client: usize, output: Output<Event>) {
         match output {
-            Output::Event(event) => self.events[client].push_back(event),
+            Output::Event(event) => self.hear(client, event),
             Output::Dial { link, .. } if self.hold_dials => self.held_dials.push((client, link)),
             Output::Dial { link: dialled, .. } => {
                 let link = LinkId::accepted(self.accepted, self.accepted + 1);

@@ -331,8 +331,9 @@ impl Net {
     pub fn feed_client(&mut self, client: usize, input: Input<Command>) {
         self.clients[client].handle_input(self.now, input);
         while let Some(output) = self.clients[client].poll_output() {
-            if let Some(event) = self.carry_out(Node::Client(client), output) {
-                self.events[client].push_back(event);
+            match self.carry_out(Node::Client(client), output) {
+                None | Some(Event::PasswordChanged { .. }) => {}
+                Some(event) => self.events[client].push_back(event),
             }
         }
     }
@@ -464,6 +465,10 @@ impl Net {
     pub fn try_to_join(&mut self, client: usize, token: u64, channel: &str, secret: &Secret) {
         let access = client::Access { secret: Some(secret.kdf()), policy: None, plain: false };
         self.command(client, Command::Open { token: Token(token), channel: name(channel), access });
+        self.derive(client, secret);
+    }
+
+    pub fn derive(&mut self, client: usize, secret: &Secret) {
         let derives = |event: &Event| matches!(event, Event::DeriveChannelKey { .. });
         if let Some(position) = self.events[client].iter().position(derives)
             && let Some(Event::DeriveChannelKey { channel, salt }) = self.events[client].remove(position)

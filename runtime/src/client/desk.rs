@@ -21,6 +21,7 @@ use super::errors::Troubles;
 use super::items;
 use super::life::{Derived, Life};
 use super::opening;
+use super::passwords::Passwords;
 use super::provide::{self, Job, ProviderCell, Tracked};
 use super::refused::Refusals;
 use super::states::ConnectionState;
@@ -46,19 +47,12 @@ pub(crate) struct Desk {
     secret: Mutex<Secret>,
     source: (SecretSource, Endpoint),
     lives: Mutex<HashMap<ChannelName, Weak<Life>>>,
-    /// Passwords of channels, and what was derived of them last.
-    passwords: Mutex<HashMap<ChannelName, Password>>,
+    passwords: Passwords,
     brake: Arc<Brake>,
     taps: Taps,
     troubles: Troubles,
     refusals: Refusals,
     drains: Drains,
-}
-
-/// A channel's password, as far as it is known.
-enum Password {
-    Given(Secret),
-    Derived(Derived),
 }
 
 struct Connection {
@@ -100,7 +94,7 @@ impl Desk {
             secret: Mutex::new(secret),
             source,
             lives: Mutex::default(),
-            passwords: Mutex::default(),
+            passwords: Passwords::default(),
             brake: Arc::default(),
             taps: Taps::default(),
             troubles: Troubles::default(),
@@ -134,36 +128,18 @@ impl Desk {
         &self.drains
     }
 
-    /// Keeps what a channel is to be opened with; what was derived of the same stays. Not if the channel is open with another
-    /// password: that was proved, and is what the channel comes back with.
-    pub(super) fn remember_secret(&self, name: &ChannelName, secret: Secret) -> Result<(), Failure> {
-        let life = lock(&self.lives).get(name).and_then(Weak::upgrade);
-        let open = life.is_some_and(|life| life.is_guarded());
-        let mut passwords = lock(&self.passwords);
-        match passwords.get(name) {
-            Some(Password::Derived(derived)) if derived.secret.same(&secret) => Ok(()),
-            Some(Password::Derived(_)) if open => Err(Failure::Refused(Refusal::PasswordWrong)),
-            Some(_) | None => {
-                passwords.insert(name.clone(), Password::Given(secret));
-                Ok(())
-            }
-        }
+    pub(super) const fn passwords(&self) -> &Passwords {
+        &self.passwords
     }
 
-    pub(super) fn remember(&self, name: &ChannelName, derived: Derived) {
-        lock(&self.passwords).insert(name.clone(), Password::Derived(derived));
+    /// Keeps what a channel is to be opened with.
+    pub(super) fn give_secret(&self, name: &ChannelName, secret: Secret) -> Result<(), Failure> {
+        let open = self.current_life(name).is_some_and(|life| life.is_guarded());
+        if self.passwords.give(name, secret, open) { Ok(()) } else { Err(Failure::Refused(Refusal::PasswordWrong)) }
     }
 
-    pub(super) fn forget_secret(&self, name: &ChannelName) {
-        lock(&self.passwords).remove(name);
-    }
-
-    /// Looks at what was derived for a channel last.
-    pub(super) fn derived<T>(&self, name: &ChannelName, look: impl FnOnce(&Derived) -> T) -> Option<T> {
-        match lock(&self.passwords).get(name) {
-            Some(Password::Derived(derived)) => Some(look(derived)),
-            Some(Password::Given(_)) | None => None,
-        }
+    fn current_life(&self, name: &ChannelName) -> Option<Arc<Life>> {
+        lock(&self.lives).get(name).and_then(Weak::upgrade)
     }
 
     pub(super) fn tickets(&self) -> &Mutex<Tickets> {
@@ -414,21 +390,21 @@ impl Desk {
     /// The hub asks for the proof of a channel's password.
     fn derive_channel(driver: &Arc<ClientDriver>, channel: ChannelName, salt: ChannelSalt) {
         let desk = driver.sink();
-        let known = desk.derived(&channel, |derived| (derived.salt == salt).then(|| derived.master.clone())).flatten();
+        let known = desk
+            .passwords
+            .derived(&channel, |derived| (derived.salt == salt).then(|| derived.master.clone()))
+            .flatten();
         if let Some(master) = known {
             return driver.issue(Command::ChannelKeyDerived { channel, salt, master });
         }
-        let secret = match lock(&desk.passwords).get(&channel) {
-            Some(Password::Given(secret) | Password::Derived(Derived { secret, .. })) => Some(secret.clone()),
-            None => None,
-        };
+        let secret = desk.passwords.secret(&channel);
         let me = Arc::clone(driver);
         driver.runtime().spawn_blocking(Box::new(move || {
             let derived = secret.and_then(|secret| Some((opening::derive(&secret, salt).ok()?, secret)));
             let Some((master, secret)) = derived else {
                 return me.issue(Command::ChannelKeyFailed { channel });
             };
-            me.sink().remember(&channel, Derived { secret, salt, master: master.clone() });
+            me.sink().passwords.remember(&channel, Derived { secret, salt, master: master.clone() });
             me.issue(Command::ChannelKeyDerived { channel, salt, master });
         }));
     }
@@ -474,9 +450,15 @@ impl Desk {
             }
             Event::OwnerChanged { channel, owner } => {
                 tracing::debug!(%channel, ?owner, "owner changed");
-                let life = lock(&driver.sink().lives).get(&channel).and_then(Weak::upgrade);
-                if let Some(life) = life {
+                if let Some(life) = driver.sink().current_life(&channel) {
                     life.set_owner(owner);
+                }
+            }
+            Event::PasswordChanged { channel, salt } => {
+                tracing::debug!(%channel, protected = salt.is_some(), "password changed");
+                driver.sink().passwords.changed(&channel, salt);
+                if let Some(life) = driver.sink().current_life(&channel) {
+                    life.set_guarded(salt.is_some());
                 }
             }
             Event::Gap(gap) => {

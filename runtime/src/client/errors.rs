@@ -212,6 +212,7 @@ impl Troubles {
             | Event::Gap(_)
             | Event::Draining { .. }
             | Event::OwnerChanged { .. }
+            | Event::PasswordChanged { .. }
             | Event::DeriveKey { .. }
             | Event::DeriveChannelKey { .. }
             | Event::Ready(_)

@@ -17,6 +17,7 @@ mod names;
 mod observe;
 mod opening;
 mod outlet;
+mod passwords;
 mod provide;
 mod providing;
 mod queue;

@@ -92,7 +92,7 @@ impl Opening {
         let guarded = secret.is_some() && !name.as_name().is_reserved();
         let desk = client.driver.sink();
         if let Some(secret) = secret {
-            desk.remember_secret(&name, secret)?;
+            desk.give_secret(&name, secret)?;
         }
         let life = desk.life(&name);
         let undo = Undo::Leave(name.clone());
@@ -170,7 +170,8 @@ impl Channel {
     /// When this client does not own the channel, the password is the one it has, or the connection is gone.
     ///
     /// # Cancel safety
-    /// Dropped midway, the password may have changed or not; doing it again is safe.
+    /// Dropped midway, the password may have changed or not, as after a deadline or with a lost connection. If it has, this
+    /// client is a member by it all the same; doing it again is safe.
     pub async fn protect(&self, password: impl AsRef<[u8]>) -> Result<(), ProtectError> {
         self.protect_with(Secret::password(password)).await
     }
@@ -184,7 +185,7 @@ impl Channel {
     /// As [`Channel::protect`].
     pub async fn protect_with(&self, secret: Secret) -> Result<(), ProtectError> {
         let (driver, name) = (self.driver(), self.name().clone());
-        if driver.sink().derived(&name, |derived| derived.secret.same(&secret)) == Some(true) {
+        if driver.sink().passwords().derived(&name, |derived| derived.secret.same(&secret)) == Some(true) {
             return Err(ProtectError::Reused(name));
         }
         let random = random(&**driver.runtime()).map_err(|error| ProtectError::System(error.to_string()))?;
@@ -195,13 +196,9 @@ impl Channel {
         let copy = secret.clone();
         let master = blocking(&**driver.runtime(), move || derive(&copy, salt)).await;
         let master = master.ok_or_else(|| ProtectError::System("the runtime is shutting down".to_owned()))??;
-        let command = {
-            let (channel, master) = (name.clone(), master.clone());
-            |token| Command::Protect { token, channel, salt, master }
-        };
-        ask(driver, None, Undo::Nothing, command).await?;
-        driver.sink().remember(&name, Derived { secret, salt, master });
-        self.life().set_guarded(true);
+        // It is what the channel comes back with, whenever and however it turns out to be in force.
+        driver.sink().passwords().attempt(&name, Derived { secret, salt, master: master.clone() });
+        ask(driver, None, Undo::Nothing, |token| Command::Protect { token, channel: name, salt, master }).await?;
         Ok(())
     }
 
@@ -211,12 +208,11 @@ impl Channel {
     /// When this client does not own the channel, it has no password, or the connection is gone.
     ///
     /// # Cancel safety
-    /// Dropped midway, the password may be gone or not; doing it again is safe.
+    /// Dropped midway, the password may be gone or not; doing it again is safe, and refused as
+    /// [`NotProtected`](commipc_protocol::Refusal::NotProtected) if it is.
     pub async fn unprotect(&self) -> Result<(), ProtectError> {
         let channel = self.name().clone();
         ask(self.driver(), None, Undo::Nothing, |token| Command::Unprotect { token, channel }).await?;
-        self.driver().sink().forget_secret(self.name());
-        self.life().set_guarded(false);
         Ok(())
     }
 

@@ -266,6 +266,7 @@ impl Taps {
             | Event::DeriveChannelKey { .. }
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
+            | Event::PasswordChanged { .. }
             | Event::Gap(_)
             | Event::Draining { .. }
             | Event::Ready(_)

@@ -130,6 +130,7 @@ impl Deliveries {
             | Event::Reconnect(_)
             | Event::DeriveChannelKey { .. }
             | Event::OwnerChanged { .. }
+            | Event::PasswordChanged { .. }
             | Event::Gap(_)
             | Event::Draining { .. }
             | Event::Ready(_)

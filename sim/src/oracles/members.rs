@@ -38,6 +38,8 @@ pub struct Members {
     next: Option<(NodeId, ChannelName, Salt, Password)>,
     /// Who says things past its own machine.
     rogues: BTreeSet<NodeId>,
+    /// One of them was a member of a protected channel then: no hub can tell its signatures from others.
+    treason: bool,
     /// What strangers say on protected channels, and how often the channel had changed by then.
     strange: BTreeMap<(NodeId, Token), (NodeId, ChannelName, u64)>,
 }
@@ -103,6 +105,8 @@ impl Oracle for Members {
             // What the hub says to that its machine may take for something else.
             Sight::Fed(Input::Command(Asked::Malice(Order::Say(_)))) => {
                 self.rogues.insert(node);
+                let inside = |room: &Room| !room.protection.is_empty() && room.members.contains_key(&node);
+                self.treason |= self.rooms.values().any(inside);
                 self.strange.retain(|(who, _), _| *who != node);
             }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
@@ -196,6 +200,7 @@ impl Members {
             | Event::OwnerChanged { .. }
             | Event::Gap(_)
             | Event::Draining { .. }
+            | Event::PasswordChanged { .. }
             | Event::Ready(_)
             | Event::Answered { .. }
             | Event::Request(_)
@@ -242,9 +247,8 @@ impl Members {
         let fine = match why {
             // On its way while they left.
             Dropped::WrongEpoch => self.leaving.iter().any(|(leaver, _)| *leaver == node),
-            Dropped::BadSignature | Dropped::Replayed | Dropped::Stale | Dropped::Own | Dropped::TooManySenders => {
-                false
-            }
+            Dropped::BadSignature | Dropped::Replayed | Dropped::Stale | Dropped::TooManySenders => self.treason,
+            Dropped::Own => false,
             Dropped::EndedRoute | Dropped::Mismatch | Dropped::NoListener => true,
             _ => true,
         };

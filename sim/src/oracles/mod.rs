@@ -13,7 +13,6 @@ mod exchanges;
 mod flows;
 #[cfg(test)]
 mod flows_tests;
-mod forgeries;
 mod gaps;
 mod leaks;
 mod members;
@@ -43,7 +42,6 @@ pub use answers::Answers;
 pub use authentication::Authentication;
 pub use deliveries::Deliveries;
 pub use endings::Endings;
-pub use forgeries::Forgeries;
 pub use leaks::{Census, Leaks};
 pub use members::Members;
 pub use outputs::Outputs;
@@ -135,7 +133,6 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Owners::default()),
         Box::new(Members::default()),
         Box::new(Seals::default()),
-        Box::new(Forgeries),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks),

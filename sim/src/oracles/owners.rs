@@ -214,6 +214,7 @@ impl Owners {
             | Event::DeriveChannelKey { .. }
             | Event::Gap(_)
             | Event::Draining { .. }
+            | Event::PasswordChanged { .. }
             | Event::Closed(_)
             | Event::Ready(_)
             | Event::Sent { .. }

@@ -127,6 +127,7 @@ impl Requests {
             | Event::DeriveChannelKey { .. }
             | Event::ChannelClosed { .. }
             | Event::OwnerChanged { .. }
+            | Event::PasswordChanged { .. }
             | Event::Gap(_)
             | Event::Draining { .. }
             | Event::Ready(_)

@@ -317,6 +317,7 @@ impl Seals {
             | Event::Stream(_)
             | Event::Reconnect(_)
             | Event::OwnerChanged { .. }
+            | Event::PasswordChanged { .. }
             | Event::RequestEnded { .. }
             | Event::Violation(_)
             | Event::Dropped(_) => {}

@@ -199,6 +199,11 @@ impl Belief {
                     room.owns = own;
                 }
             }
+            Event::PasswordChanged { channel, salt } => {
+                if let Some(room) = self.rooms.get_mut(channel) {
+                    room.guarded = salt.is_some();
+                }
+            }
             Event::Done { token, result } => {
                 if let Some(asked) = self.asked.remove(token)
                     && result.is_ok()

@@ -428,6 +428,7 @@ impl Swarm {
                 | Event::OwnerChanged { .. }
                 | Event::Gap(_)
                 | Event::Draining { .. }
+                | Event::PasswordChanged { .. }
                 | Event::Sent { .. }
                 | Event::Message(_)
                 | Event::Violation(_)
