@@ -93,6 +93,7 @@ mod tests {
     use super::super::scene::{HUB, Scene, hub_link};
     use super::*;
     use bytes::Bytes;
+    use commipc_protocol::client::Command;
     use commipc_protocol::hub;
 
     #[test]
@@ -110,6 +111,7 @@ mod tests {
     #[test]
     fn what_has_waited_may_go_at_once_in_pieces_as_long_as_they_must_be() {
         let mut scene = Scene::new(Outputs::default());
+        (0..20).for_each(|_| scene.asks(1, Command::Connect).unwrap());
         scene.fed(HUB, Input::Timeout).unwrap();
         let piece = |size| Output::Transmit { link: hub_link(1), data: Bytes::from(vec![7; size]) };
         (0..40).for_each(|turn| scene.gives(HUB, piece([5_000, 10][turn % 2])).unwrap());
