@@ -292,6 +292,10 @@ impl Taps {
         self.outlets.are_wanted()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.outlets.count()
+    }
+
     pub(super) fn close(&self) {
         self.outlets.close();
     }
