@@ -25,7 +25,7 @@ const STAYS: [&str; 4] = ["links", "clients", "channels", "standing tickets"];
 
 fn many() -> Limits {
     let mut limits = Limits::default();
-    (limits.streams, limits.pending_calls) = (MANY, MANY);
+    (limits.streams, limits.pending_calls, limits.outbox) = (MANY, MANY, MANY * (32 << 10));
     limits
 }
 
@@ -117,7 +117,7 @@ fn s49_nothing_is_left_anywhere_of_a_thousand_streams_that_handles_hold_and_drop
 }
 
 fn seeds() -> u64 {
-    std::env::var("COMMIPC_SEEDS").map_or(5, |seeds| seeds.parse().expect("a number"))
+    std::env::var("COMMIPC_STREAM_SEEDS").map_or(5, |seeds| seeds.parse().expect("a number"))
 }
 
 /// All of a stream, which has so many items.
