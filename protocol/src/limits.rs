@@ -90,6 +90,7 @@ pub struct Limits {
     pub parked: usize,
     /// Streams of one client that have not ended, counted among its calls as well. Then
     /// [`Refusal::Overloaded`](crate::Refusal::Overloaded), or [`Misuse::TooMany`](crate::Misuse::TooMany) before it is sent.
+    /// However many there are, of each 16 KiB may be on their way: three quarters of `outbox` must hold that for all of them.
     pub streams: usize,
     /// One item of a stream, in bytes of its payload. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender, and
     /// the stream ends with [`Refusal::TooLarge`](crate::Refusal::TooLarge).

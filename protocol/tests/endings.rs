@@ -13,7 +13,7 @@ use commipc_protocol::client::{
 };
 use commipc_protocol::{EventName, Input, Limits, Machine as _, hub};
 use support::ended::{self, KINDS};
-use support::{World, name, outgoing, payload};
+use support::{World, name, outgoing};
 
 const PROVIDER: usize = 0;
 const CALLER: usize = 1;
@@ -140,12 +140,11 @@ impl Scene {
         }
         scene.world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
         for (end, stream) in ends {
-            let items = StreamCommand::Items { stream, payloads: vec![payload(b"1")] };
-            scene.world.command(end, Command::Stream(items));
+            scene.world.command(end, ended::gives(stream));
             let item = |event: &Event| matches!(event, Event::Stream(StreamEvent::Item { .. }));
             assert!(scene.world.events[1 - end].iter().any(item), "{:?}", scene.world.events);
         }
-        scene.world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        scene.world.events.iter_mut().for_each(ended::forget);
         scene
     }
 
@@ -155,7 +154,9 @@ impl Scene {
     }
 
     fn finish(&mut self) {
-        self.world.command(PROVIDER, ended::finishes(self.kind, self.request.unwrap()));
+        for command in ended::finishes(self.kind, self.request.unwrap()) {
+            self.world.command(PROVIDER, command);
+        }
     }
 
     fn drain(&mut self, who: usize) {

@@ -13,7 +13,7 @@ use commipc_protocol::client::{
 use commipc_protocol::{Input, hub};
 use support::ended::{self, KINDS};
 use support::net::Net;
-use support::{outgoing, payload};
+use support::outgoing;
 
 const CALLER: usize = 0;
 const PROVIDER: usize = 1;
@@ -83,12 +83,11 @@ impl Scene {
         let request = scene.request.unwrap();
         if kind != EventKind::Call {
             scene.net.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
-            let items = StreamCommand::Items { stream: StreamId::Request(request), payloads: vec![payload(b"1")] };
-            scene.net.command(PROVIDER, Command::Stream(items));
+            scene.net.command(PROVIDER, ended::gives(StreamId::Request(request)));
             let item = |event: &Event| matches!(event, Event::Stream(StreamEvent::Item { .. }));
             assert!(scene.net.events[CALLER].iter().any(item), "{:?}", scene.net.events);
         }
-        scene.net.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        scene.net.events.iter_mut().for_each(ended::forget);
         scene
     }
 
@@ -108,7 +107,11 @@ impl Scene {
         self.with(|net| {
             net.feed_hub(hub, Input::Command(hub::Command::Drain { time: DRAIN }));
             net.run();
-            if in_time { net.command(PROVIDER, finish) } else { net.pass(DRAIN) }
+            if in_time {
+                finish.into_iter().for_each(|command| net.command(PROVIDER, command));
+            } else {
+                net.pass(DRAIN);
+            }
         })
     }
 

@@ -161,8 +161,10 @@ impl BridgeBuilder {
         let id = machine.id().clone();
         let desk =
             Desk { state: Mutex::default(), secrets, sources: [source_a, source_b], dial_error: Mutex::default() };
+        let driver = Driver::start(runtime, machine, desk);
+        driver.told();
         // From here on dropping the handle closes the bridge.
-        let bridge = Bridge { handle: Arc::new(BridgeHandle { driver: Driver::start(runtime, machine, desk), id }) };
+        let bridge = Bridge { handle: Arc::new(BridgeHandle { driver, id }) };
         bridge.handle.driver.issue(Command::Connect);
         bridge.bridged().await?;
         Ok(bridge)

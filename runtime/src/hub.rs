@@ -334,6 +334,7 @@ impl Hub {
         let machine = hub::Hub::new(config, &Seed::new(*seed));
         let stores = lock(&journal.store).is_some();
         let driver = Driver::start(runtime, machine, journal);
+        driver.told();
         if stores {
             tracing::info!(hub = %hub.id, channels = channels.len(), "restored");
             driver.issue(Command::Restore(channels));

@@ -15,6 +15,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod hub;
+mod inside;
 pub mod local;
 mod loopback;
 pub mod memory;
@@ -52,6 +53,8 @@ pub use error::{
     SecretSourceError, SendError,
 };
 pub use hub::{Hub, HubBuilder, Starting};
+#[doc(hidden)]
+pub use inside::{Inside, STANDING};
 pub use loopback::Loopback;
 pub use runtime::{Acceptor, BoxFuture, Connection, Runtime, Transport};
 pub use schema::{Schema, Type, Types};

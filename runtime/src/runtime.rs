@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Weak;
 use std::task::{Context, Poll};
 
 use commipc_protocol::{Instant, Peer, UnixMillis};
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::endpoint::Endpoint;
+use crate::inside::Inside;
 
 /// A boxed future that can be sent to another thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -46,6 +48,10 @@ pub trait Runtime: Send + Sync + 'static {
     fn wall(&self) -> UnixMillis {
         clock::wall()
     }
+
+    /// A hub, client or bridge runs here from now on. For simulations, which look at it at the end.
+    #[doc(hidden)]
+    fn begun(&self, _what: Weak<dyn Inside>) {}
 
     /// Fills the seed of a machine with bytes nobody can predict.
     ///

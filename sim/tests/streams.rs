@@ -13,7 +13,8 @@ const MANY: usize = 1_000;
 /// A provider and a consumer, each with one connection that carries so many streams.
 fn crowd(seed: u64) -> World {
     let mut limits = Limits::default();
-    (limits.streams, limits.pending_calls) = (MANY, MANY);
+    // Room for 16 KiB of each, whatever the weather.
+    (limits.streams, limits.pending_calls, limits.outbox) = (MANY, MANY, MANY * (32 << 10));
     let world = World::seeded(seed).with_habits().hub_with("h", limits.clone());
     let mut world = world.client_with("p", "p", limits.clone(), true).client_with("c", "c", limits, true).connected();
     let _ = world.at("p").opens("ch").provides_streams("ch", "down").provides_exchanges("ch", "both");
@@ -40,7 +41,8 @@ fn is_end(event: &Event, wanted: &Result<(), CallFailure>) -> bool {
 /// ```
 #[test]
 fn s49_nothing_is_left_of_a_thousand_streams_over_one_link_of_which_many_are_given_up() {
-    for seed in 0..1 {
+    let seeds = std::env::var("COMMIPC_STREAM_SEEDS").map_or(5, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
         let (mut world, mut decisions) = (crowd(seed), Decisions::seeded(seed));
         let stream = decisions.stream("cancels");
         let mut asked: Vec<Ticket> = Vec::new();
@@ -67,7 +69,8 @@ fn s49_nothing_is_left_of_a_thousand_streams_over_one_link_of_which_many_are_giv
         let ends =
             |wanted: &Result<(), CallFailure>| world.told("c").iter().filter(|event| is_end(event, wanted)).count();
         let (well, cancelled) = (ends(&Ok(())), ends(&Err(gave_up)));
-        assert!(well + cancelled == MANY && well > 100 && cancelled > 200, "seed {seed}: {well} and {cancelled}");
+        // Every fifth has no end of its own; many others are over before they are given up, or not, as the weather is.
+        assert!(well + cancelled == MANY && well > 100 && cancelled >= MANY / 5, "seed {seed}: {well} and {cancelled}");
         for node in everybody {
             assert_eq!(held(&world, node), [], "seed {seed}: {}", world.engine().name(node));
         }

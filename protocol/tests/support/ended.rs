@@ -20,12 +20,27 @@ pub fn asks(kind: EventKind, token: Token, outgoing: Outgoing, time_left: Durati
     }
 }
 
+/// All items of a stream: the first has come while it runs, the others are given when it is to end.
+const ITEMS: [&[u8]; 3] = [b"1", b"2", b"3"];
+
+/// What a stream gives at first.
+pub fn gives(stream: StreamId) -> Command {
+    Command::Stream(StreamCommand::Items { stream, payloads: vec![super::payload(ITEMS[0])] })
+}
+
 /// With what a provider ends it well.
-pub fn finishes(kind: EventKind, request: RequestId) -> Command {
+pub fn finishes(kind: EventKind, request: RequestId) -> Vec<Command> {
+    let stream = StreamId::Request(request);
+    let payloads = ITEMS[1..].iter().map(|item| super::payload(item)).collect();
     match kind {
-        EventKind::Call => Command::Answer { request, result: Ok(super::payload(b"3")) },
-        _ => Command::Stream(StreamCommand::Finish { stream: StreamId::Request(request) }),
+        EventKind::Call => vec![Command::Answer { request, result: Ok(super::payload(b"3")) }],
+        _ => [StreamCommand::Items { stream, payloads }, StreamCommand::Finish { stream }].map(Command::Stream).into(),
     }
+}
+
+/// What was seen before something happens, but for items that came.
+pub fn forget(events: &mut VecDeque<Event>) {
+    events.retain(|event| matches!(event, Event::Stream(StreamEvent::Item { .. })));
 }
 
 pub fn caller_sees(events: &VecDeque<Event>, request: Token) -> String {
@@ -34,10 +49,22 @@ pub fn caller_sees(events: &VecDeque<Event>, request: Token) -> String {
             Some(result.as_ref().map_or_else(failed, |_| "its answer".to_owned()))
         }
         Event::Stream(StreamEvent::Ended { token, result }) if *token == request => {
-            Some(result.as_ref().map_or_else(failed, |()| "all items, then the end".to_owned()))
+            Some(result.as_ref().map_or_else(failed, |()| format!("{}, then the end", items(events, request))))
         }
         _ => None,
     })
+}
+
+/// Which items have come.
+fn items(events: &VecDeque<Event>, request: Token) -> String {
+    let come = events.iter().filter_map(|event| match event {
+        Event::Stream(StreamEvent::Item { stream, payload, .. }) if *stream == StreamId::Call(request) => {
+            Some(&payload.bytes[..])
+        }
+        _ => None,
+    });
+    let come: Vec<&[u8]> = come.collect();
+    if come == ITEMS { "all items".to_owned() } else { format!("items {come:?} of {ITEMS:?}") }
 }
 
 /// What the provider sees; any request at all, where it should get none.

@@ -51,6 +51,11 @@ impl Brake {
         waker.into_iter().for_each(Waker::wake);
     }
 
+    /// How many queues the connection waits for.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.state).full.len()
+    }
+
     /// Until when nothing is to be read, unless `waker` is woken before. Ends listeners that were waited for too long.
     pub(super) fn held(&self, waker: &Waker, now: impl FnOnce() -> Instant) -> Option<Instant> {
         if !self.on.load(Ordering::Acquire) {

@@ -156,8 +156,10 @@ impl ClientBuilder {
         let hub = Arc::from(endpoint.to_string());
         let config = ClientConfig { hub, id, credential, secret: secret.clone(), limits, reconnect };
         let machine = commipc_protocol::client::Client::new(config, &Seed::new(*seed));
+        let driver = Driver::start(runtime, machine, Desk::new(secret, source));
+        driver.told();
         // From here on dropping the handle closes the connection.
-        let handle = ClientHandle::new(Driver::start(runtime, machine, Desk::new(secret, source)), away);
+        let handle = ClientHandle::new(driver, away);
         handle.driver.issue(Command::Connect);
         let state = poll_fn(|cx| handle.driver.sink().poll_state(cx, false)).await;
         match state {

@@ -15,9 +15,9 @@ use commipc_protocol::{ChannelName, EventName, Instant};
 use serde::de::DeserializeOwned;
 
 use super::ClientHandle;
-use super::desk::{ClientDriver, Undo};
+use super::desk::ClientDriver;
 use super::request::Request;
-use super::tickets::{Outcome, Target};
+use super::tickets::{Outcome, Target, Undo};
 use super::trace::Trace;
 use crate::error::{CallError, SendError};
 use crate::payload::{self, DecodeError};

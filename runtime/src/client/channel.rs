@@ -12,14 +12,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::{Call, Sending};
-use super::desk::{ClientDriver, Undo};
+use super::desk::ClientDriver;
 use super::handlers::{RawHandler, Service, ValueHandler};
 use super::life::Life;
 use super::listen::{self, Listen};
 use super::names::IntoEvent;
 use super::providing::Providing;
 use super::request::Request;
-use super::tickets::{Outcome, Target};
+use super::tickets::{Outcome, Target, Undo};
 use super::{ClientHandle, Place};
 use crate::sync::lock;
 
@@ -50,9 +50,8 @@ impl ChannelHandle {
         &self.life
     }
 
-    /// Never leaves the channel, nor closes the connection, whatever becomes of the handles.
-    pub(super) fn keep(self: Arc<Self>) {
-        self.client.keep(self.clone());
+    pub(super) const fn client(&self) -> &Arc<ClientHandle> {
+        &self.client
     }
 }
 

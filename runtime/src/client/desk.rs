@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -26,9 +27,10 @@ use super::provide::{self, Job, ProviderCell, Tracked};
 use super::refused::Refusals;
 use super::states::ConnectionState;
 use super::tap::Taps;
-use super::tickets::{Completed, Target, Tickets};
+use super::tickets::{Target, Tickets, Undo};
 use crate::driver::{Driver, Sink};
 use crate::endpoint::Endpoint;
+use crate::inside::STANDING;
 use crate::runtime::Runtime;
 use crate::secret::SecretSource;
 use crate::sync::lock;
@@ -53,6 +55,8 @@ pub(crate) struct Desk {
     troubles: Troubles,
     refusals: Refusals,
     drains: Drains,
+    /// No handle is left.
+    let_go: AtomicBool,
 }
 
 struct Connection {
@@ -100,7 +104,30 @@ impl Desk {
             troubles: Troubles::default(),
             refusals: Refusals::default(),
             drains: Drains::default(),
+            let_go: AtomicBool::new(false),
         }
+    }
+
+    /// Its last handle is gone.
+    pub(super) fn let_go(&self) {
+        self.let_go.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_handles(&self) -> bool {
+        !self.let_go.load(Ordering::Acquire)
+    }
+
+    /// How much is held beside the machine, by kind.
+    pub(crate) fn held_here(&self) -> [(&'static str, usize); 6] {
+        let (open, standing) = lock(&self.tickets).count();
+        [
+            ("open tickets", open),
+            (STANDING, standing),
+            ("handlers", lock(&self.running).len()),
+            ("channels", lock(&self.lives).values().filter(|life| life.strong_count() > 0).count()),
+            ("full listeners", self.brake.count()),
+            ("taps", self.taps.count()),
+        ]
     }
 
     pub(super) const fn lives(&self) -> &Mutex<HashMap<ChannelName, Weak<Life>>> {
@@ -539,36 +566,6 @@ impl Sink<client::Client> for Desk {
 
     fn dial_failed(&self, error: io::Error) {
         *lock(&self.dial_error) = Some(error);
-    }
-}
-
-/// What has to be undone when whoever asked for something is gone before it is done.
-#[derive(Clone, Debug)]
-pub(super) enum Undo {
-    /// Nothing.
-    Nothing,
-    /// Leave the channel that was opened.
-    Leave(ChannelName),
-    /// Withdraw what was provided.
-    Withdraw,
-    /// Stop listening.
-    Unlisten,
-    /// Give the ticket of what was withdrawn to the next.
-    Release(client::Token),
-}
-
-impl Completed {
-    /// Wakes who waits, undoes what nobody wants any more; without the lock.
-    fn finish(self, replies: &mut Vec<Command>) -> usize {
-        replies.extend(self.undo);
-        drop(self.unwanted);
-        match self.waker {
-            Some(waker) => {
-                waker.wake();
-                1
-            }
-            None => 0,
-        }
     }
 }
 

@@ -15,9 +15,8 @@ use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
 use super::channel::{ChannelHandle, ask};
-use super::desk::Undo;
 use super::queue::{Loss, Next, Overflow, QUEUE_MAX, Queue};
-use super::tickets::Target;
+use super::tickets::{Target, Undo};
 use crate::error::ListenError;
 use crate::payload;
 use crate::runtime::BoxFuture;

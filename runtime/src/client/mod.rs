@@ -62,7 +62,7 @@ pub use subscription::{Handling, PendingHandling, Subscription};
 pub use tap::{Tap, TapKind, Tapped};
 pub use trace::{Trace, TracedCall};
 
-use self::channel::ChannelHandle;
+pub(crate) use self::desk::Desk;
 use self::desk::{ClientDriver, State};
 use crate::error::{CallError, SendError};
 use crate::payload;
@@ -98,8 +98,8 @@ pub(crate) struct ClientHandle {
     pub(crate) driver: Arc<ClientDriver>,
     /// What becomes of messages while the connection is away.
     away: Away,
-    /// Channels of detached providers, until the connection is over.
-    kept: Mutex<Vec<Arc<ChannelHandle>>>,
+    /// Detached providers, until the connection is over.
+    kept: Mutex<Vec<Provider>>,
 }
 
 impl ClientHandle {
@@ -107,8 +107,9 @@ impl ClientHandle {
         Arc::new(Self { driver, away, kept: Mutex::default() })
     }
 
-    fn keep(self: &Arc<Self>, channel: Arc<ChannelHandle>) {
-        lock(&self.kept).push(channel);
+    /// Provides for as long as the connection stands, whatever becomes of the handles.
+    fn keep(self: &Arc<Self>, provider: Provider) {
+        lock(&self.kept).push(provider);
         // The circle of handles that keep each other is opened when the connection is over.
         let me = Arc::clone(self);
         self.driver.runtime().spawn(Box::pin(async move {
@@ -157,6 +158,7 @@ impl ClientHandle {
 
 impl Drop for ClientHandle {
     fn drop(&mut self) {
+        self.driver.sink().let_go();
         self.driver.issue(Command::Close);
     }
 }

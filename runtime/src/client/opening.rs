@@ -12,8 +12,8 @@ use commipc_protocol::{ChannelName, ClientId, NameError, OwnerPolicy};
 
 use super::ClientHandle;
 use super::channel::{Channel, ask};
-use super::desk::Undo;
 use super::life::{Derived, Life};
+use super::tickets::Undo;
 use crate::error::{OpenError, ProtectError};
 use crate::runtime::{BoxFuture, random};
 use crate::sync::blocking;

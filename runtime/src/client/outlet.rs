@@ -68,6 +68,11 @@ impl<T: Clone> Outlets<T> {
         living.iter().for_each(|flow| flow.close());
     }
 
+    /// How many hear.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.state).list.len()
+    }
+
     fn living(&self) -> Vec<Arc<Flow<T>>> {
         lock(&self.state).list.iter().filter_map(Weak::upgrade).collect()
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use commipc_protocol::client::{
-    self, Command, Credit, EventKind, Incoming, Payload, RequestId, StreamCommand, StreamId,
+    self, Command, Credit, EventKind, Incoming, Payload, RequestId, Source, StreamCommand, StreamId,
 };
 use commipc_protocol::{FaultCode, Instant, Refusal};
 
@@ -74,7 +74,8 @@ impl Job {
 
 enum Admission {
     Run(Job),
-    Wait,
+    /// Whose it is.
+    Wait(Arc<Source>),
     Refuse(Job),
 }
 
@@ -93,8 +94,9 @@ impl ProviderCell {
             load.running += 1;
             Admission::Run(job)
         } else if load.waiting.len() < self.bounds.waiting {
+            let source = Arc::clone(&job.incoming.source);
             load.waiting.push_back(job);
-            Admission::Wait
+            Admission::Wait(source)
         } else {
             Admission::Refuse(job)
         }
@@ -147,6 +149,7 @@ impl ProviderCell {
 /// A request that is running or waiting, so that its end can be told.
 pub(super) struct Tracked {
     request: RequestId,
+    source: Arc<Source>,
     cell: Arc<ProviderCell>,
     /// Once it runs.
     facts: Option<Arc<Facts>>,
@@ -174,6 +177,11 @@ impl Tracked {
 
     pub(super) fn stream(&self) -> Option<Served> {
         self.stream.clone()
+    }
+
+    /// Who asks, and what.
+    pub(super) const fn source(&self) -> &Arc<Source> {
+        &self.source
     }
 }
 
@@ -203,9 +211,10 @@ pub(super) fn take(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Jo
     let request = job.request;
     match cell.admit(job) {
         Admission::Run(job) => run(driver, cell, job, reply),
-        Admission::Wait => {
+        Admission::Wait(source) => {
             if let Some(request) = request {
-                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), facts: None, stream: None });
+                let cell = Arc::clone(cell);
+                driver.sink().track(request, Tracked { request, source, cell, facts: None, stream: None });
             }
         }
         Admission::Refuse(job) => {
@@ -231,8 +240,9 @@ fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &m
             Begun::Waits(future) => {
                 let (driver_, cell_) = (Arc::clone(driver), Arc::clone(cell));
                 if let Some(request) = request {
-                    let facts = Some(Arc::clone(&facts));
-                    driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), facts, stream: None });
+                    let (source, facts) = (Arc::clone(&facts.source), Some(Arc::clone(&facts)));
+                    let tracked = Tracked { request, source, cell: Arc::clone(cell), facts, stream: None };
+                    driver.sink().track(request, tracked);
                 }
                 if let Some(guard) = &mut guard {
                     guard.waits(cell, &facts);
@@ -244,8 +254,9 @@ fn run(driver: &Arc<ClientDriver>, cell: &Arc<ProviderCell>, job: Job, reply: &m
             }
             Begun::Streams(request, items, input) => {
                 let feed = Arc::<Feed>::default();
-                let stream = Some((Arc::clone(&feed), input));
-                driver.sink().track(request, Tracked { request, cell: Arc::clone(cell), facts: None, stream });
+                let (source, stream) = (Arc::clone(&facts.source), Some((Arc::clone(&feed), input)));
+                let tracked = Tracked { request, source, cell: Arc::clone(cell), facts: None, stream };
+                driver.sink().track(request, tracked);
                 reply(Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
                 let pump = Pump::new(Arc::clone(driver), StreamId::Request(request), feed, items);
                 let (driver_, cell) = (Arc::clone(driver), Arc::clone(cell));

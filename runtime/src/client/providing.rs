@@ -11,10 +11,10 @@ use commipc_protocol::client::{Command, Token};
 use commipc_protocol::{EventName, NameError};
 
 use super::channel::{ChannelHandle, ask};
-use super::desk::{Undo, withdraw};
+use super::desk::withdraw;
 use super::handlers::Service;
 use super::provide::{Bounds, ProviderCell, RUNNING_MAX, WAITING_MAX};
-use super::tickets::Target;
+use super::tickets::{Target, Undo};
 use crate::error::ProvideError;
 use crate::runtime::BoxFuture;
 use crate::schema::Schema;
@@ -132,9 +132,10 @@ impl Provider {
     }
 
     /// Provides for as long as the connection stands, and keeps the connection and the channel open for that.
-    pub fn detach(mut self) {
-        if let Some(Inner { channel, .. }) = self.inner.take() {
-            channel.keep();
+    pub fn detach(self) {
+        let client = self.inner.as_ref().map(|inner| Arc::clone(inner.channel.client()));
+        if let Some(client) = client {
+            client.keep(self);
         }
     }
 

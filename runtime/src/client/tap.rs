@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use commipc_protocol::client::{Answer, Event, EventKind, Incoming, Payload, StreamEvent, StreamId, Token};
+use commipc_protocol::client::{
+    Answer, CallFailure, Event, EventKind, Failure, Incoming, Payload, Source, StreamEvent, StreamId, Token,
+};
 use commipc_protocol::{Address, ChannelName, EventName, UnixMillis};
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
 use super::desk::Desk;
+use super::items;
 use super::outlet::{Outlet, Outlets};
 use super::provide::Tracked;
 use super::tickets::Target;
@@ -23,8 +26,10 @@ use crate::sync::lock;
 
 impl Client {
     /// Copies of everything that comes in from now on, in order and before it is dispatched: calls and requests for
-    /// streams, sends, broadcasts, items, and the answers to calls that are made from now on. Nothing is kept from where it
-    /// belongs, and payloads are shared rather than copied.
+    /// streams, sends, broadcasts, items, the ends of streams, cancels of what is asked here, and the answers, faults and
+    /// failures of calls that are made from now on. Nothing is kept from where it belongs, and payloads are shared rather
+    /// than copied. What the hub says of the connection and its channels is told by [`Client::states`] and
+    /// [`Client::errors`].
     ///
     /// At most [`QUEUE_MAX`](crate::QUEUE_MAX) wait, or as many as [`Tap::queue`] says; then the oldest is dropped, and the
     /// next tells how many were [`missed`](Tapped::missed). A tap does not keep the connection open.
@@ -108,8 +113,21 @@ pub enum TapKind {
     Broadcast,
     /// The answer to a call made here.
     Answer,
+    /// The provider's fault in place of an answer to a call made here: see [`Tapped::error`].
+    Fault,
+    /// A call made here ended without its provider: by the hub, by its deadline or with the connection. A call that was
+    /// given up here is not told.
+    Failure,
+    /// A provider has taken a request for a stream or an exchange made here.
+    Accept,
     /// An item of a stream, whichever side asked for it.
     Item,
+    /// The end of a stream, whichever side asked for it; of an exchange that is provided here, of the caller's items.
+    /// [`Tapped::error`] tells whether all of it came. A stream that was given up here is not told.
+    End,
+    /// A request that is handled here, or waits for it, ended before its answer: its caller gave up or is gone, its time is
+    /// over, or the connection is. [`Tapped::error`] tells which.
+    Cancel,
 }
 
 /// A copy of what came in.
@@ -122,6 +140,7 @@ pub struct Tapped {
     payload: Payload,
     metadata: Bytes,
     sent_at: Option<UnixMillis>,
+    error: Option<CallError>,
     missed: u64,
 }
 
@@ -144,13 +163,14 @@ impl Tapped {
         &self.event
     }
 
-    /// Who says it. Items do not tell.
+    /// Who says it; of a cancel, whose request it is. What concerns a stream that was asked for does not tell, nor do faults
+    /// and failures.
     #[must_use]
     pub const fn sender(&self) -> Option<&Address> {
         self.sender.as_ref()
     }
 
-    /// What is said, as it came.
+    /// What is said, as it came. Empty where nothing is but that something ended.
     #[must_use]
     pub const fn payload(&self) -> &Payload {
         &self.payload
@@ -170,10 +190,17 @@ impl Tapped {
         &self.metadata
     }
 
-    /// When it was said, by the sender's wall clock. Answers and items do not tell.
+    /// When it was said, by the sender's wall clock. Only requests, sends and broadcasts tell.
     #[must_use]
     pub const fn sent_at(&self) -> Option<UnixMillis> {
         self.sent_at
+    }
+
+    /// What went wrong: always of a fault, a failure and a cancel, of the end of a stream unless all of it came, and of
+    /// nothing else.
+    #[must_use]
+    pub const fn error(&self) -> Option<&CallError> {
+        self.error.as_ref()
     }
 
     /// How many copies were dropped just before this one, because the tap was too slow.
@@ -184,20 +211,47 @@ impl Tapped {
 
     fn said(kind: TapKind, incoming: &Incoming) -> Self {
         let Incoming { source, payload, metadata, sent_at, hops: _ } = incoming.clone();
-        let (channel, event, sender) = (source.channel.clone(), source.event.clone(), source.sender.clone());
-        Self { kind, channel, event, sender: Some(sender), payload, metadata, sent_at: Some(sent_at), missed: 0 }
+        let (sender, sent_at) = (Some(source.sender.clone()), Some(sent_at));
+        Self { sender, payload, metadata, sent_at, ..Self::bare(kind, place(&source)) }
     }
 
-    fn answered(place: &Place, answer: &Answer) -> Self {
-        let Answer { payload, provider, metadata, hops: _, path: _ } = answer.clone();
-        let sender = Some(provider);
-        Self { sender, metadata, ..Self::item(place, &payload, TapKind::Answer) }
+    fn answered(place: &Place, result: &Result<Answer, CallFailure>) -> Self {
+        match result {
+            Ok(Answer { payload, provider, metadata, hops: _, path: _ }) => {
+                let (payload, metadata) = (payload.clone(), metadata.clone());
+                Self { sender: Some(provider.clone()), payload, metadata, ..Self::bare(TapKind::Answer, place.clone()) }
+            }
+            Err(failure @ CallFailure::Fault(_)) => Self::bare(TapKind::Fault, place.clone()).failed(failure),
+            Err(failure @ CallFailure::Failed { .. }) => Self::bare(TapKind::Failure, place.clone()).failed(failure),
+        }
     }
 
-    fn item(place: &Place, payload: &Payload, kind: TapKind) -> Self {
-        let (channel, event) = place.clone();
-        let (payload, metadata) = (payload.clone(), Bytes::new());
-        Self { kind, channel, event, sender: None, payload, metadata, sent_at: None, missed: 0 }
+    fn item(place: Place, payload: &Payload) -> Self {
+        Self { payload: payload.clone(), ..Self::bare(TapKind::Item, place) }
+    }
+
+    fn ended(place: Place, result: Result<(), CallFailure>) -> Self {
+        let end = Self::bare(TapKind::End, place);
+        match result {
+            Ok(()) => end,
+            Err(failure) => end.failed(&failure),
+        }
+    }
+
+    fn cancelled(source: &Source, why: Failure) -> Self {
+        let sender = Some(source.sender.clone());
+        let failure = CallFailure::Failed { failure: why, maybe_executed: true };
+        Self { sender, ..Self::bare(TapKind::Cancel, place(source)) }.failed(&failure)
+    }
+
+    fn failed(self, failure: &CallFailure) -> Self {
+        Self { error: Some(failure.clone().into()), ..self }
+    }
+
+    fn bare(kind: TapKind, (channel, event): Place) -> Self {
+        let payload = Payload { bytes: Bytes::new(), raw: true };
+        let (sender, metadata, sent_at, error) = (None, Bytes::new(), None, None);
+        Self { kind, channel, event, sender, payload, metadata, sent_at, error, missed: 0 }
     }
 }
 
@@ -208,6 +262,7 @@ impl fmt::Debug for Tapped {
             .field("channel", &self.channel)
             .field("event", &self.event)
             .field("sender", &self.sender)
+            .field("error", &self.error)
             .field("missed", &self.missed)
             .finish_non_exhaustive()
     }
@@ -215,6 +270,10 @@ impl fmt::Debug for Tapped {
 
 /// What was asked, or is answered with a stream.
 pub(super) type Place = (ChannelName, EventName);
+
+fn place(source: &Source) -> Place {
+    (source.channel.clone(), source.event.clone())
+}
 
 /// All taps of a client.
 #[derive(Default)]
@@ -233,11 +292,15 @@ impl Taps {
         self.outlets.are_wanted()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.outlets.count()
+    }
+
     pub(super) fn close(&self) {
         self.outlets.close();
     }
 
-    /// Copies what came in, if it is a message.
+    /// Copies what came in, if it is a message or the end of something.
     pub(super) fn copy(&self, desk: &Desk, event: &Event) {
         let copy = match event {
             Event::Request(request) => {
@@ -250,18 +313,16 @@ impl Taps {
             Event::Message(message) => self
                 .is_first(message.to, &message.message, message.number)
                 .then(|| Tapped::said(TapKind::Broadcast, &message.message)),
-            Event::Answered { token, result: Ok(answer) } => match lock(desk.tickets()).target(*token) {
-                Some(Target::Asked(place)) => Some(Tapped::answered(&place, answer)),
+            Event::Answered { token, result } => match lock(desk.tickets()).target(*token) {
+                Some(Target::Asked(place)) => Some(Tapped::answered(&place, result)),
                 Some(Target::Provider(_) | Target::Listener(_) | Target::Items(_)) | None => None,
             },
-            Event::Stream(StreamEvent::Item { stream, payload, cost: _ }) => {
-                place_of(desk, *stream).map(|place| Tapped::item(&place, payload, TapKind::Item))
-            }
-            Event::Stream(_)
-            | Event::Answered { .. }
-            | Event::Done { .. }
+            Event::Stream(event) => streamed(desk, event),
+            Event::RequestEnded { request, why } => desk
+                .tracked(*request, |tracked| Some(Arc::clone(tracked.source())))
+                .map(|source| Tapped::cancelled(&source, *why)),
+            Event::Done { .. }
             | Event::Sent { .. }
-            | Event::RequestEnded { .. }
             | Event::DeriveKey { .. }
             | Event::DeriveChannelKey { .. }
             | Event::ChannelClosed { .. }
@@ -302,6 +363,25 @@ fn kind_of(kind: EventKind) -> TapKind {
         TapKind::Exchange
     } else {
         TapKind::Call
+    }
+}
+
+fn streamed(desk: &Desk, event: &StreamEvent) -> Option<Tapped> {
+    match event {
+        StreamEvent::Accepted { token } => {
+            place_of(desk, StreamId::Call(*token)).map(|place| Tapped::bare(TapKind::Accept, place))
+        }
+        StreamEvent::Item { stream, payload, cost: _ } => {
+            place_of(desk, *stream).map(|place| Tapped::item(place, payload))
+        }
+        StreamEvent::Finished { request, result } => {
+            place_of(desk, StreamId::Request(*request)).map(|place| Tapped::ended(place, items::caller_ended(*result)))
+        }
+        StreamEvent::Ended { token, result } => {
+            place_of(desk, StreamId::Call(*token)).map(|place| Tapped::ended(place, result.clone()))
+        }
+        // How much more is wanted is said to the machine that gives it, and means nothing to anybody else.
+        StreamEvent::Demand { .. } => None,
     }
 }
 

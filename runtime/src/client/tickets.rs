@@ -4,9 +4,9 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use commipc_protocol::ChannelName;
 use commipc_protocol::client::{Answer, CallFailure, Command, Failure, Token};
 
-use super::desk::Undo;
 use super::items::ItemQueue;
 use super::provide::ProviderCell;
 use super::queue::Queue;
@@ -53,6 +53,21 @@ pub(super) enum Target {
     Asked(Arc<Place>),
 }
 
+/// What has to be undone when whoever asked for something is gone before it is done.
+#[derive(Clone, Debug)]
+pub(super) enum Undo {
+    /// Nothing.
+    Nothing,
+    /// Leave the channel that was opened.
+    Leave(ChannelName),
+    /// Withdraw what was provided.
+    Withdraw,
+    /// Stop listening.
+    Unlisten,
+    /// Give the ticket of what was withdrawn to the next.
+    Release(Token),
+}
+
 /// What is to be done, without the lock, after an event was entered.
 #[must_use = "somebody waits, or something nobody wants must be undone"]
 #[derive(Default)]
@@ -60,6 +75,21 @@ pub(super) struct Completed {
     pub(super) waker: Option<Waker>,
     pub(super) undo: Option<Command>,
     pub(super) unwanted: Option<Outcome>,
+}
+
+impl Completed {
+    /// Wakes who waits, undoes what nobody wants any more; without the lock.
+    pub(super) fn finish(self, replies: &mut Vec<Command>) -> usize {
+        replies.extend(self.undo);
+        drop(self.unwanted);
+        match self.waker {
+            Some(waker) => {
+                waker.wake();
+                1
+            }
+            None => 0,
+        }
+    }
 }
 
 impl Tickets {
@@ -175,6 +205,15 @@ impl Tickets {
     /// Takes all targets: nothing will come for them.
     pub(super) fn take_targets(&mut self) -> Vec<Target> {
         self.list.iter_mut().filter_map(|ticket| ticket.target.take()).collect()
+    }
+
+    /// How many wait for their event, and how many have had it and stand, or wait for somebody to look.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let of = |wanted: fn(&State) -> bool| self.list.iter().filter(|ticket| wanted(&ticket.state)).count();
+        (
+            of(|state| matches!(state, State::Waiting(_) | State::Abandoned(_))),
+            of(|state| matches!(state, State::Standing | State::Over(_))),
+        )
     }
 
     fn over(&mut self, token: Token, outcome: Outcome) -> Completed {

@@ -33,6 +33,7 @@ use self::core::Core;
 use self::link::LinkTask;
 use self::round::Round;
 use crate::endpoint::Endpoint;
+use crate::inside::Inside;
 use crate::local;
 use crate::runtime::{Acceptor, Connection, Runtime};
 use crate::sync::lock;
@@ -107,6 +108,14 @@ where
         });
         driver.runtime.spawn(Box::pin(service::Service::new(Arc::clone(&driver))));
         driver
+    }
+
+    /// Shows itself to the runtime.
+    pub(crate) fn told(&self)
+    where
+        Self: Inside,
+    {
+        self.runtime.begun(Weak::clone(&self.me) as Weak<dyn Inside>);
     }
 
     pub(crate) fn sink(&self) -> &S {

@@ -11,6 +11,7 @@
 //! to do. So an hour costs nothing, and one seed is one run.
 
 mod disk;
+mod ending;
 mod faults;
 mod foreign;
 mod net;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use commipc_protocol::Instant;
@@ -70,9 +72,14 @@ use crate::weather::Weather;
 ///
 /// Handlers take time and tasks from [`Request`](commipc_runtime::Request), everything else from its [`Process`]. What
 /// waits for a real timer, socket or thread is told to wait for ever: see [`Stalled`].
+///
+/// When it is dropped all programs end and all connections are closed; hubs and clients that then hold anything of what was
+/// done fail the test.
 pub struct Sim {
     shared: Arc<Shared>,
     origin: String,
+    /// What is left was looked at, or need not be any more.
+    judged: AtomicBool,
 }
 
 /// Why a run can never end.
@@ -124,7 +131,8 @@ impl Sim {
     }
 
     fn new(decisions: Decisions, origin: String) -> Self {
-        Self { shared: Arc::new(Shared::new(State::new(decisions))), origin }
+        let shared = Arc::new(Shared::new(State::new(decisions)));
+        Self { shared, origin, judged: AtomicBool::new(false) }
     }
 
     /// What connections are like from now on.
@@ -187,7 +195,15 @@ impl Sim {
         self.shared.with(|state| state.decisions.record())
     }
 
-    fn drive<T>(&self, mut main: Pin<&mut impl Future<Output = T>>) -> Result<T, Stalled> {
+    fn drive<T>(&self, main: Pin<&mut impl Future<Output = T>>) -> Result<T, Stalled> {
+        let driven = self.go(main);
+        if driven.is_err() {
+            self.judged.store(true, Ordering::Relaxed);
+        }
+        driven
+    }
+
+    fn go<T>(&self, mut main: Pin<&mut impl Future<Output = T>>) -> Result<T, Stalled> {
         let _watch = foreign::watch();
         self.shared.is_home();
         let waker = self.shared.waker(MAIN);
@@ -251,9 +267,17 @@ impl Sim {
 }
 
 impl Drop for Sim {
+    /// # Panics
+    /// When it went well so far, and hubs or clients still hold something of what was done.
     fn drop(&mut self) {
-        let left = self.shared.with(State::kill_all);
-        drop(left);
+        let _origin = TellOrigin(self);
+        let judged = std::thread::panicking() || self.judged.load(Ordering::Relaxed);
+        let left = if judged { None } else { self.leftovers() };
+        let remains = self.shared.with(State::kill_all);
+        drop(remains);
+        if let Some(left) = left {
+            panic!("{left}");
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl State {
     pub(super) fn connect(&mut self, process: usize, name: &str, me: &Arc<Shared>) -> io::Result<Connection> {
         let weather = self.weather_to(process, name);
         let refused = self.decisions.on(self.fault).chance(weather.refused, 1_000);
-        let to = self.listeners.get(name).filter(|_| !refused).map(|listener| listener.process);
+        let to = self.listeners.get(name).filter(|_| !refused && !self.is_over()).map(|listener| listener.process);
         self.tell(|state| {
             let end = if to.is_some() { "" } else { ", in vain" };
             format!("{} dials {name}{end}", state.name(process))

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use commipc_protocol::{Instant, UnixMillis};
-use commipc_runtime::{Acceptor, BoxFuture, ClientBuilder, Connection, Endpoint, HubBuilder, Runtime, Secret};
+use commipc_runtime::{Acceptor, BoxFuture, ClientBuilder, Connection, Endpoint, HubBuilder, Inside, Runtime, Secret};
 use core::time::Duration;
 
 use super::net::Delays;
@@ -53,8 +53,16 @@ impl Process {
     /// Runs a task of this process, until it ends or the process is killed. What it comes to can be waited for.
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Joining<T> {
         let (promise, joining) = promise();
-        Runtime::spawn(self, Box::pin(async move { promise.keep(task.await) }));
+        self.start(true, Box::pin(async move { promise.keep(task.await) }));
         joining
+    }
+
+    fn start(&self, program: bool, task: BoxFuture<'static, ()>) {
+        let left = match self.shared.upgrade() {
+            Some(shared) => shared.spawn(self.index, program, task),
+            None => Some(task),
+        };
+        drop(left);
     }
 
     /// Waits, in virtual time.
@@ -98,11 +106,11 @@ impl Process {
 
 impl Runtime for Process {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        let left = match self.shared.upgrade() {
-            Some(shared) => shared.spawn(self.index, task),
-            None => Some(task),
-        };
-        drop(left);
+        self.start(false, task);
+    }
+
+    fn begun(&self, what: Weak<dyn Inside>) {
+        self.with((), |shared| shared.with(|state| state.begun(self.index, what)));
     }
 
     /// Runs the work as one step, a drawn while later: nothing else goes on meanwhile but time.

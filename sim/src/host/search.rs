@@ -7,6 +7,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use core::time::Duration;
 
@@ -120,8 +121,11 @@ fn once<Fut: Future<Output = ()>>(plan: &Arc<Plan>, seed: u64, scenario: impl Fn
             None => text(&*panic).to_owned(),
         }),
     };
+    let (took, trace) = (sim.elapsed(), sim.trace_hash());
+    sim.judged.store(true, Ordering::Relaxed);
+    let result = result.and_then(|()| sim.leftovers().map_or(Ok(()), Err));
     let lines = sim.shared.with(|state| state.lines.take()).unwrap_or_default();
-    Run { result, took: sim.elapsed(), trace: sim.trace_hash(), lines }
+    Run { result, took, trace, lines }
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {

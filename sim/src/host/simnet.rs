@@ -371,7 +371,8 @@ impl SimNet {
             builder = builder.state_disk(Arc::new(disk.clone()));
         }
         let (promise, started) = promise();
-        drop(node.spawn(async move {
+        // No program of the user's: it goes on until the simulation is over.
+        node.runtime().spawn(Box::pin(async move {
             match builder.await {
                 Ok(hub) => {
                     promise.keep(Ok(()));

@@ -9,6 +9,7 @@ use commipc_protocol::{Instant, UnixMillis};
 use commipc_runtime::{BoxFuture, Connection};
 use core::time::Duration;
 
+use super::ending::Machine;
 use super::faults::Faults;
 use super::foreign::Woken;
 use super::net::{Link, Listener};
@@ -57,6 +58,10 @@ pub(super) struct State {
     pub(super) wakes: Wakes,
     pub(super) tape: Tape,
     pub(super) lines: Option<Vec<String>>,
+    /// What runs, or ran.
+    pub(super) machines: Vec<Machine>,
+    /// It ends.
+    pub(super) over: bool,
     serials: u64,
 }
 
@@ -70,8 +75,10 @@ pub(super) struct Living {
 
 pub(super) struct Task {
     pub(super) process: usize,
+    /// It is a program's own, and not of what a client or hub is made of.
+    pub(super) program: bool,
     /// Taken while it is polled.
-    future: Option<BoxFuture<'static, ()>>,
+    pub(super) future: Option<BoxFuture<'static, ()>>,
     waker: Arc<TaskWaker>,
 }
 
@@ -158,6 +165,7 @@ impl Shared {
     pub(super) fn spawn(
         self: &Arc<Self>,
         process: usize,
+        program: bool,
         future: BoxFuture<'static, ()>,
     ) -> Option<BoxFuture<'static, ()>> {
         let task = {
@@ -167,7 +175,7 @@ impl Shared {
             }
             let task = state.serial();
             let waker = Arc::new(TaskWaker::new(Arc::downgrade(self), task));
-            state.tasks.insert(task, Task { process, future: Some(future), waker: Arc::clone(&waker) });
+            state.tasks.insert(task, Task { process, program, future: Some(future), waker: Arc::clone(&waker) });
             waker
         };
         Waker::from(task).wake();
@@ -206,6 +214,8 @@ impl State {
             wakes: Vec::new(),
             tape: Tape::default(),
             lines: None,
+            machines: Vec::new(),
+            over: false,
             serials: MAIN,
         }
     }

@@ -12,6 +12,7 @@ mod network;
 mod packages;
 mod puppets;
 mod readme;
+mod relay;
 mod runtimes;
 mod scene;
 mod simulated;

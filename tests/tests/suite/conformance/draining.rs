@@ -21,7 +21,7 @@ over_all! {
     s86_what_is_sent_is_finished_too,
     s86_what_is_not_finished_in_time_ends_on_both_sides,
     endings_of_a_call_that_is_cut_off_by_each_who_drains,
-    endings_of_a_stream_whose_provider_goes,
+    endings_of_a_stream_whose_provider_is_drained,
     endings_of_an_exchange_whose_hub_is_drained,
 }
 
@@ -262,8 +262,8 @@ async fn endings_of_a_call_that_is_cut_off_by_each_who_drains(scene: Scene) {
     slow.dropped.recv().await.unwrap();
 }
 
-/// The row "the provider's link drops" for streams: what had come stays, and the end is typed.
-async fn endings_of_a_stream_whose_provider_goes(scene: Scene) {
+/// The row "the provider drains, and it is not" for streams: what had come stays, and the end is typed.
+async fn endings_of_a_stream_whose_provider_is_drained(scene: Scene) {
     let cast = scene.cast().await;
     let (watched, dropped) = watch();
     let feed = move |_: Request<()>| {

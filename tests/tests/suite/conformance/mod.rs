@@ -11,6 +11,7 @@ mod calls;
 mod clients;
 mod connections;
 mod draining;
+mod endings;
 mod handlers;
 mod listeners;
 mod load;

@@ -1,14 +1,17 @@
 //! What comes in on a connection, copied, and what goes wrong there, told in one place.
 
 use commipc_runtime::{
-    ClientError, CloseReason, Failure, Fault, FaultCode, OwnerPolicy, Refusal, Request, Tap, TapKind, Tapped,
+    CallError, ClientError, CloseReason, Failure, Fault, FaultCode, Misuse, OwnerPolicy, Refusal, Request, Tap,
+    TapKind, Tapped,
 };
 use smol::stream;
 
-use crate::scene::{Scene, over_all};
+use crate::scene::{Scene, make, over_all};
 
 over_all! {
     s59_a_tap_hears_everything_that_comes_in_once_and_before_it_is_handled,
+    s59_a_tap_hears_how_what_was_asked_here_ends,
+    s59_a_tap_hears_who_gives_up_what_is_handled_here,
     s59_a_tap_of_a_channel_hears_that_channel_alone,
     s59_a_slow_tap_is_told_what_it_missed_and_nobody_else_notices,
     s59_a_tap_ends_with_its_connection_and_does_not_keep_it,
@@ -55,10 +58,17 @@ async fn s59_a_tap_hears_everything_that_comes_in_once_and_before_it_is_handled(
         assert_eq!((about(&copy), copy.value::<u32>().unwrap()), ((kind, "math", event), value));
         assert_eq!(copy.sender().unwrap().client.as_str(), "consumer");
     }
-    for (kind, event, value) in [(TapKind::Answer, "echo", 1), (TapKind::Item, "count", 0), (TapKind::Item, "count", 1)]
-    {
+    let (accept, item, end) = (TapKind::Accept, TapKind::Item, TapKind::End);
+    for (kind, event, value) in [
+        (TapKind::Answer, "echo", Some(1)),
+        (accept, "count", None),
+        (item, "count", Some(0)),
+        (item, "count", Some(1)),
+        (end, "count", None),
+    ] {
         let copy = next(&mut consumer).await;
-        assert_eq!((about(&copy), copy.value::<u32>().unwrap()), ((kind, "math", event), value));
+        assert_eq!((about(&copy), copy.value::<u32>().ok()), ((kind, "math", event), value));
+        assert_eq!(copy.error(), None);
     }
     // The items of a caller come in too.
     let none = |_: Request<()>, items: commipc_runtime::Items<u32>| {
@@ -71,12 +81,87 @@ async fn s59_a_tap_hears_everything_that_comes_in_once_and_before_it_is_handled(
     let mut items = cast.math.exchange::<u32, u32>("each", &(), stream::iter([5, 6])).await.unwrap();
     while items.try_next().await.unwrap().is_some() {}
     let mut come = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         let copy = next(&mut provider).await;
         come.push((copy.kind(), copy.event().to_string(), copy.value::<u32>().ok()));
     }
     let each = |kind, value| (kind, "each".to_owned(), value);
-    assert_eq!(come, [each(TapKind::Exchange, None), each(TapKind::Item, Some(5)), each(TapKind::Item, Some(6))]);
+    assert_eq!(come, [each(TapKind::Exchange, None), each(item, Some(5)), each(item, Some(6)), each(end, None)]);
+}
+
+async fn s59_a_tap_hears_how_what_was_asked_here_ends(scene: Scene) {
+    let cast = scene.cast().await;
+    let fault = || Fault::from(FaultCode::HandlerFailed);
+    let fails = async |_: Request<()>| Err::<(), _>(Fault::from(FaultCode::HandlerFailed));
+    let _fails = cast.provided.provide("fails", fails).await.unwrap();
+    let breaks = |_: Request<()>| stream::iter([Ok(1), Err(Fault::from(FaultCode::HandlerFailed))]);
+    let _breaks = cast.provided.provide_stream("breaks", breaks).await.unwrap();
+    let (mut tap, mut elsewhere) = (cast.consumer.tap(), cast.consumer.open("other").await.unwrap().tap());
+    let mut fails = Vec::new();
+    fails.push(cast.math.call::<()>("fails", &()).await.unwrap_err());
+    fails.push(cast.math.call::<()>("nobody", &()).await.unwrap_err());
+    let mut items = cast.math.stream::<u32>("breaks", &()).await.unwrap();
+    assert_eq!(items.next().await, Some(Ok(1)));
+    fails.push(items.next().await.unwrap().unwrap_err());
+    fails.push(cast.math.stream::<u32>("nobody", &()).await.unwrap_err());
+    let no_provider = CallError::Failed { failure: Failure::Refused(Refusal::NoProvider), maybe_executed: false };
+    let expected = [
+        (TapKind::Fault, "fails", Some(CallError::Fault(fault()))),
+        (TapKind::Failure, "nobody", Some(no_provider.clone())),
+        (TapKind::Accept, "breaks", None),
+        (TapKind::Item, "breaks", None),
+        (TapKind::End, "breaks", Some(CallError::Fault(fault()))),
+        (TapKind::End, "nobody", Some(no_provider)),
+    ];
+    assert!(
+        fails.iter().eq(expected.iter().filter_map(|(_, _, error)| error.as_ref())),
+        "as the caller hears: {fails:?}"
+    );
+    for (kind, event, error) in expected {
+        let copy = next(&mut tap).await;
+        assert_eq!((about(&copy), copy.error()), ((kind, "math", event), error.as_ref()));
+    }
+    // What runs when the connection goes ends as well.
+    let never = async |_: Request<()>| std::future::pending::<Result<(), Fault>>().await;
+    let _never = cast.provided.provide("never", never).await.unwrap();
+    let mut calls = [cast.math.call::<()>("never", &()).into_future()];
+    make(&mut calls).await;
+    cast.consumer.close().await;
+    let copy = next(&mut tap).await;
+    assert_eq!(about(&copy), (TapKind::Failure, "math", "never"));
+    let [call] = calls;
+    assert_eq!(copy.error(), call.await.as_ref().err());
+    assert!(tap.next().await.is_none() && elsewhere.next().await.is_none());
+}
+
+async fn s59_a_tap_hears_who_gives_up_what_is_handled_here(scene: Scene) {
+    let cast = scene.cast().await;
+    let never = async |_: Request<u32>| std::future::pending::<Result<(), Fault>>().await;
+    let _never = cast.provided.provide("never", never).running(1).await.unwrap();
+    let endless = |_: Request<u32>| stream::pending::<Result<u32, Fault>>();
+    let _endless = cast.provided.provide_stream("endless", endless).await.unwrap();
+    let mut tap = cast.provider.tap();
+    // One runs and one waits for it.
+    let mut calls = [1, 2].map(|number| cast.math.call::<()>("never", &number).into_future());
+    make(&mut calls).await;
+    let items = cast.math.stream::<u32>("endless", &3).await.unwrap();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let copy = next(&mut tap).await;
+        asked.push((copy.kind(), copy.value::<u32>().unwrap()));
+    }
+    assert_eq!(asked, [(TapKind::Call, 1), (TapKind::Call, 2), (TapKind::Stream, 3)]);
+    drop((calls, items));
+    let mut given_up = Vec::new();
+    for _ in 0..3 {
+        let copy = next(&mut tap).await;
+        let (kind, channel, event) = about(&copy);
+        assert_eq!((kind, channel, copy.sender().unwrap().client.as_str()), (TapKind::Cancel, "math", "consumer"));
+        let failure = Failure::Local(Misuse::Cancelled);
+        assert_eq!(copy.error(), Some(&CallError::Failed { failure, maybe_executed: true }));
+        given_up.push(event.to_owned());
+    }
+    assert_eq!(given_up, ["never", "never", "endless"]);
 }
 
 async fn s59_a_tap_of_a_channel_hears_that_channel_alone(scene: Scene) {
