@@ -7,7 +7,9 @@ mod support;
 use std::time::Duration;
 
 use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
-use commipc_protocol::client::{self, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent};
+use commipc_protocol::client::{
+    self, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+};
 use commipc_protocol::{CloseReason, CredentialId, Input, Limits, Misuse, Refusal, hub};
 use support::{World, lasting, payload};
 
@@ -37,24 +39,25 @@ fn v29_a_refused_try_leaves_no_zombie() {
         world.replace_hub(commipc_protocol::hub::Hub::new(config, &commipc_protocol::Seed::new([4; 32])));
     };
     let fresh = |world: &mut World| world.replace_hub(support::hub(Limits::default()));
-    let cases: [(&str, Turn<'_>, Turn<'_>); 3] = [
-        ("its id is taken", &id_taken, &id_free),
-        ("no room", &full, &fresh),
-        ("another secret", &other_secret, &fresh),
+    let cases: [(&str, Turn<'_>, Turn<'_>, CloseReason); 3] = [
+        ("its id is taken", &id_taken, &id_free, CloseReason::Refused(Refusal::IdInUse)),
+        // A full hub has no room for words either.
+        ("no room", &full, &fresh, CloseReason::Lost),
+        ("another secret", &other_secret, &fresh, CloseReason::Refused(Refusal::AuthFailed)),
     ];
-    for (case, refuse, relent) in cases {
+    for (case, refuse, relent, reason) in cases {
         let mut world = zombie();
         refuse(&mut world);
         world.events[0].clear();
-        let mut refused = 0;
+        let mut refused = Vec::new();
         for _ in 0..100 {
             world.pass(Duration::from_millis(100));
-            refused += std::mem::take(&mut world.events[0]).iter().filter(|event| is_refused(event)).count();
-            if refused > 0 {
+            refused.extend(std::mem::take(&mut world.events[0]).iter().filter_map(lost_for));
+            if !refused.is_empty() {
                 break;
             }
         }
-        assert!(refused > 0, "{case}: it was not refused");
+        assert_eq!(refused, [reason], "{case}");
         // A call fails at once, and does not wait for an answer that cannot come.
         world.call(0, 9, "math", "else", b"");
         let failure = world.expect_answered(0).1.unwrap_err();
@@ -106,8 +109,11 @@ fn impostor(id: &str) -> client::Client {
     client::Client::new(config, &commipc_protocol::Seed::new([9; 32]))
 }
 
-const fn is_refused(event: &Event) -> bool {
-    matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Refused(_) | CloseReason::Lost, .. }))
+const fn lost_for(event: &Event) -> Option<CloseReason> {
+    match event {
+        Event::Reconnect(ReconnectEvent::Lost { reason, .. }) => Some(*reason),
+        _ => None,
+    }
 }
 
 #[test]
@@ -131,6 +137,67 @@ fn s71_how_far_restoring_is_is_told_channel_by_channel() {
         ReconnectEvent::Restored { channels: 3 },
     ];
     assert_eq!(steps, expected);
+}
+
+/// A hub that takes less than the one before says what it does not take, and that alone is told.
+#[test]
+fn s71_a_listener_that_the_next_hub_refuses_is_told_and_the_others_hear() {
+    let mut world = lasting_world(&["member", "speaker"]);
+    world.open(0, "news");
+    world.listen(0, 6, "news", Some("down"));
+    world.listen(0, 7, "news", Some("up"));
+    let mut limits = Limits::default();
+    limits.listeners = 1;
+    world.replace_hub(support::hub(limits));
+    let told = world.restored(0);
+    let channel = support::name("news");
+    let refused = ReconnectEvent::Unrestored {
+        what: Unrestored::Listener { token: Token(7), channel },
+        why: Failure::Refused(Refusal::TooManyListeners),
+    };
+    assert_eq!(steps(&told), [refused, ReconnectEvent::Restored { channels: 1 }]);
+    world.restored(1);
+    world.say(1, "news", "up", b"missed");
+    world.say(1, "news", "down", b"heard");
+    assert_eq!(world.expect_message(0), "heard");
+    world.command(0, Command::Unlisten { token: Token(8), listener: Token(7) });
+    let unknown = Failure::Local(Misuse::UnknownToken);
+    assert!(matches!(world.next(0), Event::Done { token: Token(8), result: Err(why) } if why == unknown));
+}
+
+/// A hub that has forgotten who owned a channel without a password, and a member comes back first: it takes nothing, and the
+/// owner is told that it owns nothing any more.
+#[test]
+fn s72_who_owns_no_more_what_the_hub_has_forgotten_is_told_so() {
+    let mut world = lasting_world(&["member", "owner"]);
+    world.open(1, "math");
+    world.open(0, "math");
+    world.replace_hub(support::hub(Limits::default()));
+    let told = world.restored(1);
+    let disowned = ReconnectEvent::Unrestored {
+        what: Unrestored::Ownership(support::name("math")),
+        why: Failure::Refused(Refusal::NotOwner),
+    };
+    assert_eq!(steps(&told), [disowned, ReconnectEvent::Restored { channels: 1 }]);
+    assert_eq!(steps(&world.restored(0)), [ReconnectEvent::Restored { channels: 1 }]);
+    for client in [0, 1] {
+        world.events[client].clear();
+        world.try_to_protect(client, 9, "math", &Secret::key([1; 32]), 1);
+        assert_eq!(world.expect_refused(client), Refusal::NotOwner, "client {client}");
+    }
+    world.listen(0, 6, "math", None);
+    world.say(1, "math", "up", b"still a member");
+    assert_eq!(world.expect_message(0), "still a member");
+}
+
+/// What was told of the way back, after the connection stood.
+fn steps(told: &[Event]) -> Vec<ReconnectEvent> {
+    let step = |event: &Event| match event {
+        Event::Reconnect(ReconnectEvent::Lost { .. }) => None,
+        Event::Reconnect(step) => Some(step.clone()),
+        _ => None,
+    };
+    told.iter().filter_map(step).collect()
 }
 
 /// A refusal of a hub that has proved itself is believed at once, where it will be the same the next time.

@@ -3,9 +3,8 @@
 use commipc_protocol::{client, hub};
 use core::time::Duration;
 
-use crate::engine::Step;
 use crate::oracles::{Leaks, Oracle};
-use crate::world::World;
+use crate::world::{Moment, World};
 
 /// After which a hub has forgotten channels that nobody asks for.
 pub(crate) const FORGOTTEN: Duration = Duration::from_secs(25 * 3_600);
@@ -32,7 +31,7 @@ impl World {
             self.ask(*node, client::Command::Close);
         }
         let end = self.now() + FORGOTTEN;
-        while self.engine.next_at().is_some_and(|at| at <= end) && self.engine.step(&mut self.watch) != Step::Idle {}
+        while self.engine.next_at().is_some_and(|at| at <= end) && self.step() != Moment::Idle {}
         self.engine.advance(end);
         for node in self.hubs() {
             self.judge_empty(node);

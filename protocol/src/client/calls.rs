@@ -33,6 +33,8 @@ pub(super) struct Pending {
     /// Where items are wanted instead of an answer.
     pub(super) stream: Option<Box<Stream>>,
     again: Option<Box<Again>>,
+    /// It was made on an earlier link, and may have been executed then, whatever becomes of it now.
+    repeated: bool,
 }
 
 /// What to say again on the next link, and until when.
@@ -48,6 +50,18 @@ impl Client {
     pub(super) fn handle_call(&mut self, token: Token, outgoing: &Outgoing, time_left: Duration) {
         if let Err(misuse) = self.start_call(token, outgoing, time_left, None) {
             self.answered(token, Err(never_sent(misuse)));
+        }
+    }
+
+    /// Makes a call again that was made on a link that is gone.
+    pub(super) fn repeat_call(&mut self, token: Token, outgoing: &Outgoing, time_left: Duration) {
+        match self.start_call(token, outgoing, time_left, None) {
+            Ok(key) => {
+                if let Some(pending) = self.calls.get_mut(key) {
+                    pending.repeated = true;
+                }
+            }
+            Err(misuse) => self.answered(token, Err(lost(Failure::Local(misuse)))),
         }
     }
 
@@ -72,8 +86,8 @@ impl Client {
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
         let streams = stream.is_some();
         let again = self.again(outgoing, self.now.mono + time_left).filter(|_| !streams);
-        let pending =
-            Pending { token, request, channel, event, deadline: None, reached: false, reference: None, stream, again };
+        let (deadline, reached, reference, repeated) = (None, false, None, false);
+        let pending = Pending { token, request, channel, event, deadline, reached, reference, stream, again, repeated };
         let key = self.calls.insert(pending).map_err(|_| Misuse::TooMany)?;
         let waits = if Canary::CallDeadline.sings() { time_left * 2 } else { time_left };
         let deadline = self.timers.insert(self.now.mono + waits, TimerReason::Call, Due::Call(key));
@@ -266,7 +280,7 @@ impl Client {
             match pending.again.take() {
                 // The hub goes, and the call waits for the next one.
                 Some(again) if leaves && (again.repeats || !maybe_executed) => {
-                    self.make_again(pending.token, *again, maybe_executed);
+                    self.make_again(pending.token, *again, maybe_executed || pending.repeated);
                 }
                 _ => self.over(&pending, CallFailure::Failed { failure, maybe_executed }),
             }
@@ -293,7 +307,7 @@ impl Client {
             let maybe_executed = !left || pending.reached || pending.reference.is_some();
             match pending.again.take() {
                 Some(again) if comes_back && (again.repeats || !maybe_executed) => {
-                    self.make_again(pending.token, *again, maybe_executed);
+                    self.make_again(pending.token, *again, maybe_executed || pending.repeated);
                 }
                 Some(_) | None if pending.stream.is_some() && Canary::StreamLost.sings() => {}
                 Some(_) | None => {
@@ -365,6 +379,10 @@ impl Client {
     /// Tells that a call or stream has failed.
     fn over(&mut self, pending: &Pending, failure: CallFailure) {
         let token = pending.token;
+        let failure = match failure {
+            CallFailure::Failed { failure, .. } if pending.repeated => lost(failure),
+            CallFailure::Failed { .. } | CallFailure::Fault(_) => failure,
+        };
         self.event(match pending.stream {
             None => Event::Answered { token, result: Err(failure) },
             Some(_) => Event::Stream(StreamEvent::Ended { token, result: Err(failure) }),

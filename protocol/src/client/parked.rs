@@ -57,9 +57,9 @@ impl Client {
         self.parked.push_back(Parked { serial, command, due, timer, repeated });
     }
 
-    /// Sends what need not wait any longer.
+    /// Sends what need not wait any longer. Without a connection all of it must.
     pub(super) fn unpark(&mut self) {
-        if self.parked.is_empty() {
+        if self.parked.is_empty() || self.check_ready().is_err() {
             return;
         }
         for parked in core::mem::take(&mut self.parked) {
@@ -70,7 +70,14 @@ impl Client {
             }
             self.timers.cancel(parked.timer);
             let left = parked.due.saturating_since(self.now.mono);
-            self.handle_command(with_time(parked.command, left));
+            let command = with_time(parked.command, left);
+            if let Command::Call { token, outgoing, time_left } = &command
+                && parked.repeated
+            {
+                self.repeat_call(*token, outgoing, *time_left);
+            } else {
+                self.handle_command(command);
+            }
         }
     }
 

@@ -400,12 +400,7 @@ impl Client {
 
     /// Ends every request to the hub and forgets what the link stood for.
     pub(super) fn lose_channels(&mut self, gone: Misuse) {
-        for (control, timer) in core::mem::take(&mut self.controls).into_values() {
-            if let Some(timer) = timer {
-                self.timers.cancel(timer);
-            }
-            self.control_ended(control, Err(Failure::Local(gone)));
-        }
+        self.lose_controls(gone);
         for ix in self.channels.indices() {
             let Some(channel) = self.channels.get_mut(ix) else { continue };
             channel.guarded.lose();

@@ -51,6 +51,15 @@ impl Return {
 impl Client {
     /// The link is gone and another will come: what hung on it waits, and what was only asked for ends.
     pub(super) fn suspend_channels(&mut self, gone: Misuse) {
+        self.lose_controls(gone);
+        for ix in self.channels.indices() {
+            self.suspend_channel(ix);
+        }
+    }
+
+    /// Nothing is answered any more on a link that is gone. Of what was coming back nothing is told: it is neither here nor
+    /// refused.
+    pub(super) fn lose_controls(&mut self, gone: Misuse) {
         self.progress = None;
         for (control, timer) in core::mem::take(&mut self.controls).into_values() {
             if let Some(timer) = timer {
@@ -58,7 +67,7 @@ impl Client {
             }
             self.attempted(&control);
             match control {
-                // They begin anew, with their channels.
+                // They begin anew with their channels, or end with them.
                 Control::Reclaim(_) | Control::Standing(..) => {}
                 Control::Open(ix) if self.channels.is_coming_back(ix) => self.lose_waiting(ix, gone),
                 Control::Open(_)
@@ -68,9 +77,6 @@ impl Client {
                 | Control::Undo(_)
                 | Control::Late(_) => self.control_ended(control, Err(Failure::Local(gone))),
             }
-        }
-        for ix in self.channels.indices() {
-            self.suspend_channel(ix);
         }
     }
 
