@@ -185,7 +185,11 @@ pub(crate) async fn derive_system(
     let iterations = if kdf == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
     // Of the hub's key, like the salts of credentials, under a name that no credential has.
     let salt = Credentials::new(*key).salt("\0system");
-    let derive = move || ChannelMaster::new(&secret.derive(&salt, iterations)?);
-    let master = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
-    Ok(SystemPassword::new(kdf, salt, iterations, master.map_err(SecretSourceError::Secret)?))
+    // What only checks the password leaves the thread; what could join with it does not.
+    let derive = move || {
+        let master = ChannelMaster::new(&secret.derive(&salt, iterations)?)?;
+        Ok(SystemPassword::new(kdf, salt, iterations, &master))
+    };
+    let password = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
+    Ok(password.map_err(SecretSourceError::Secret)?)
 }
