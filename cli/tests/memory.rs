@@ -1,4 +1,5 @@
-//! What a hub's process holds of a channel's password, after members have proved it and talked: nothing.
+//! What a hub's process holds of a channel's password, after members have proved it and talked: nothing. And nothing of the
+//! passwords it was given at its start, of which it keeps what checks them.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
@@ -10,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use hkdf::Hkdf;
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use support::Scene;
 
 /// Nothing else in the world is likely to hold these.
@@ -154,6 +155,72 @@ fn s27_v18_d3_the_memory_of_a_hub_holds_no_password_and_no_key_that_signs() {
     // The same search in a process that does know it.
     let knowing = Memory::of(owner.child.id());
     assert!(forms(&end_to_end).iter().any(|(_, bytes)| knowing.holds(bytes)), "the owner's key");
+}
+
+/// The salt of a credential's secret: made of the key that stands, behind its length, in what a hub stores of itself.
+fn salt(state: &Path, credential: &[u8]) -> [u8; 16] {
+    let bytes = fs::read(state.join("hub")).unwrap();
+    let at = bytes.windows(2).position(|window| window == [0x58, 0x20]).unwrap() + 2;
+    let length = u32::try_from(credential.len()).unwrap().to_be_bytes();
+    // To extract is an HMAC.
+    let (mac, _) = Hkdf::<Sha256>::extract(Some(&bytes[at..at + 32]), &[&b"fake\0"[..], &length, credential].concat());
+    mac[..16].try_into().unwrap()
+}
+
+#[test]
+fn v18_v35_the_memory_of_a_hub_holds_no_password_that_it_was_given_at_its_start() {
+    const SECRET: &str = "rutabaga-4a7c1f-quernstone-90be52-e81d";
+    const SYSTEM: &str = "pomfret-c3d9a0-whiffletree-17f468-b2c5";
+    let scene = Scene::new();
+    let state = scene.path("state");
+    let (secret, system) = (scene.file("secret", SECRET), scene.file("system", SYSTEM));
+    let given = ["--secret-file", &secret, "--system-password-file", &system];
+    let mut hub = scene.start(&[&["hub", "--state-dir", &state.display().to_string()][..], &given].concat());
+    hub.line();
+    let watches = ["listen", "__comm_ipc_system", "--secret-file", &secret, "--password-file", &system];
+    let mut monitor = scene.start(&watches);
+    assert!(monitor.line_beside().contains("listening"));
+    let mut provider = scene.start(&["provide", "math", "echo", "--echo", "--secret-file", &secret]);
+    assert_eq!(provider.line(), "providing math/echo");
+    scene.run(&["call", "math", "echo", "1", "--secret-file", &secret]).printed("1");
+    let wrong = scene.file("wrong", "another one altogether");
+    assert_eq!(scene.run(&["call", "math", "echo", "1", "--secret-file", &wrong]).code, Some(6));
+
+    let derived = |password: &str, credential: &[u8]| {
+        let mut derived = [0; 32];
+        pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), &salt(&state, credential), 600_000, &mut derived);
+        derived
+    };
+    let expanded = |keys: &Hkdf<Sha256>, label: &[u8]| {
+        let mut key = [0; 32];
+        keys.expand(label, &mut key).unwrap();
+        key
+    };
+    let (salted, master) = (derived(SECRET, b"default"), derived(SYSTEM, b"\0system"));
+    let (login, keys) = Hkdf::<Sha256>::extract(Some(b"commipc/1 conn"), &salted);
+    let stored_key: [u8; 32] = Sha256::digest(expanded(&keys, b"client key")).into();
+
+    let memory = Memory::of(hub.child.id());
+    // What checks a login is there, and found.
+    assert!(memory.holds(&stored_key), "what clients are checked with is not as it is taken for");
+    let (channel, _) = Hkdf::<Sha256>::extract(Some(b"commipc/1 channel"), &master);
+    for (name, secret) in [
+        ("secret", SECRET.as_bytes()),
+        ("secret, derived", &salted),
+        ("key of all keys of a login", &login),
+        ("system password", SYSTEM.as_bytes()),
+        ("system password, derived", &master),
+        ("key of all keys of the system channels", &channel),
+    ] {
+        for (form, bytes) in forms(secret) {
+            assert!(!memory.holds(&bytes), "the hub holds the {name}, {form}");
+        }
+    }
+    // The same search in processes that do know them.
+    for (knowing, secret) in [(&provider, SECRET), (&monitor, SECRET)] {
+        let memory = Memory::of(knowing.child.id());
+        assert!(forms(secret.as_bytes()).iter().any(|(_, bytes)| memory.holds(bytes)), "{secret}");
+    }
 }
 
 #[test]

@@ -104,9 +104,21 @@ canaries! {
     TimerLate = 39,
     /// An exchange goes on when its caller has no more items.
     CallerEnd = 40,
+    /// A hub believes anybody to know the secret.
+    ClientProof = 41,
+    /// Whoever proves a credential has whichever id it likes.
+    AnyId = 42,
+    /// Whoever gives pieces of a stream is believed by the hub.
+    ForeignPiece = 43,
+    /// A member goes on believing what is said under an older password.
+    OldEpoch = 44,
 }
 
 impl Canary {
+    /// Those that matter only where each has a credential of its own, which no run of the simulator's swarm is about:
+    /// adversaries of their own find them.
+    pub const WITH_OWN_CREDENTIALS: &'static [Self] = &[Self::AnyId];
+
     /// Its number, to be planted by.
     #[must_use]
     pub const fn number(self) -> u32 {

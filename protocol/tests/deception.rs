@@ -6,7 +6,7 @@ mod support;
 
 use core::time::Duration;
 
-use commipc_protocol::auth::{Kdf, Secret};
+use commipc_protocol::auth::{Kdf, MAX_ITERATIONS, MIN_ITERATIONS, Secret};
 use commipc_protocol::client::{Access, CallFailure, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub::{self, DisconnectReason};
 use commipc_protocol::wire::{Channel, Control as _, Done, FrameType, JoinChallenge, Open};
@@ -150,6 +150,53 @@ fn v14_an_opening_whose_hub_proves_nothing_ends_with_the_link() {
         other => panic!("{other:?}"),
     });
     assert_eq!(ended.collect::<Vec<_>>(), [(4, lost), (5, lost)], "everything that was asked for has its end");
+}
+
+/// What a client that was asked for a channel's password like this is told; it must prove nothing.
+fn asked_for(secret: Kdf, (kdf, iterations): (u64, u64)) -> Vec<Event> {
+    let mut world = World::ready(&["member"]);
+    world.deceived = Some(0);
+    let access = Access { secret: Some(secret), ..Access::default() };
+    world.command(0, Command::Open { token: Token(4), channel: name("ch"), access });
+    let id = Open::parse(&world.last_said(0, FrameType::Open)).unwrap().id;
+    let mut body = bytes::BytesMut::new();
+    let (salt, nonce) = (&[1; 16], &[9; 32]);
+    JoinChallenge { id, epoch: 1, kdf, salt, iterations, nonce, home: None, boot: None }.encode(&mut body);
+    let told = world.show(0, FrameType::JoinChallenge, &body);
+    world.run();
+    let proved = world.last_said(0, FrameType::Join);
+    assert_eq!(proved, [0; 0], "{secret:?} is proved when asked for kdf {kdf}, {iterations} rounds");
+    told
+}
+
+/// A hub that takes part in a join could otherwise harvest a proof that is cheap to guess the password from.
+#[test]
+fn v18_v19_a_channels_password_is_proved_as_its_kind_is_derived_and_within_bounds_or_not_at_all() {
+    let (least, most) = (u64::from(MIN_ITERATIONS), u64::from(MAX_ITERATIONS));
+    assert_eq!((least, most), (100_000, 10_000_000));
+    let cheap = [0, 1, least - 1, most + 1, u64::from(u32::MAX), (1 << 32) + least, u64::MAX].map(|rounds| (1, rounds));
+    let none = [(0, 0), (0, least), (2, 1), (2, least), (3, 1), (3, least), (4, 0), (4, least)];
+    for secret in [Kdf::Pbkdf2, Kdf::Key] {
+        for asked in cheap.into_iter().chain(none) {
+            let told = asked_for(secret, asked);
+            let [Event::Violation(Violation::NotOffered), rest @ .., Event::Closed(_)] = &told[..] else {
+                panic!("{secret:?}, asked for {asked:?}: {told:?}")
+            };
+            assert!(matches!(rest, [Event::Done { token: Token(4), result: Err(_) }]), "{asked:?}: {rest:?}");
+        }
+        // What would be in order for a secret of another kind.
+        for kdf in [Kdf::Pbkdf2, Kdf::Key, Kdf::Insecure].into_iter().filter(|kdf| *kdf != secret) {
+            let told = asked_for(secret, (kdf.id(), if kdf == Kdf::Pbkdf2 { least } else { 0 }));
+            let refused = Err(Failure::Refused(Refusal::KdfUnsupported));
+            let [Event::Done { token: Token(4), result }] = &told[..] else { panic!("{kdf:?}: {told:?}") };
+            assert_eq!(*result, refused, "{kdf:?}");
+        }
+    }
+    for rounds in [least, least + 1, most - 1, most] {
+        let told = asked_for(Kdf::Pbkdf2, (1, rounds));
+        let [Event::DeriveChannelKey { salt, .. }] = &told[..] else { panic!("{rounds}: {told:?}") };
+        assert_eq!((salt.kdf, u64::from(salt.iterations)), (Kdf::Pbkdf2, rounds));
+    }
 }
 
 #[test]

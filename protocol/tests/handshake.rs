@@ -10,13 +10,13 @@
 mod support;
 
 use bytes::Bytes;
-use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
+use commipc_protocol::auth::{Credential, Credentials, Kdf, MAX_ITERATIONS, MIN_ITERATIONS, Secret, Verifier};
 use commipc_protocol::client::{Client, Command, Event};
 use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::wire::{Challenge, Control, FrameType, MAGIC, Proof, VERSION, Welcome};
 use commipc_protocol::{
     CloseReason, CredentialId, HubId, Input, Instant, Limits, LinkId, Machine, Name, Now, Output, Peer, Refusal,
-    Transport, UnixMillis,
+    Transport, UnixMillis, Violation,
 };
 use support::{KEY, World, client, hub};
 
@@ -195,8 +195,11 @@ struct Deceived {
 
 impl Deceived {
     fn dialled(transport: Transport) -> Self {
-        let mut deceived =
-            Self { client: client("me", Secret::key(KEY)), said: Vec::new(), told: Vec::new(), tagged: false };
+        Self::dialled_with(transport, Secret::key(KEY))
+    }
+
+    fn dialled_with(transport: Transport, secret: Secret) -> Self {
+        let mut deceived = Self { client: client("me", secret), said: Vec::new(), told: Vec::new(), tagged: false };
         deceived.feed(Input::Command(Command::Connect));
         deceived.feed(Input::Dialled { link: DIALLED, peer: Peer::unknown(transport) });
         assert_eq!(deceived.said, [FrameType::Hello.number()]);
@@ -247,14 +250,18 @@ impl Deceived {
 }
 
 fn challenge(transport: Transport) -> Vec<u8> {
+    challenge_of(transport, Kdf::Key.id(), 0)
+}
+
+fn challenge_of(transport: Transport, kdf: u64, iterations: u64) -> Vec<u8> {
     let challenge = Challenge {
         version: VERSION,
-        kdf: 2,
+        kdf,
         hub: Name::new("hub-a").unwrap(),
         boot: &[5; 16],
         nonce: &[6; 32],
-        salt: &[3; 16],
-        iterations: 0,
+        salt: if kdf == Kdf::Insecure.id() { &[] } else { &[3; 16] },
+        iterations,
         records: transport == Transport::Tcp,
         frame: 1 << 20,
         features: 0,
@@ -329,6 +336,34 @@ fn v14_s15_without_a_welcome_a_client_hears_nothing_else() {
                 deceived.left(&[FrameType::Hello, FrameType::Proof], &format!("{kind} instead of a welcome"));
             }
         }
+    }
+}
+
+/// Whoever makes itself the hub could otherwise ask for a proof that is cheap to guess from, or for work without end.
+#[test]
+fn v14_v18_a_client_proves_its_secret_as_its_kind_is_derived_and_within_bounds_or_not_at_all() {
+    let (least, most) = (u64::from(MIN_ITERATIONS), u64::from(MAX_ITERATIONS));
+    assert_eq!((least, most), (100_000, 10_000_000));
+    let password = || Secret::password("correct horse");
+    let cheap = [0, 1, least - 1, most + 1, u64::from(u32::MAX), (1 << 32) + least, u64::MAX].map(|rounds| (1, rounds));
+    let others = [(0, 0), (2, 0), (2, least), (3, 0), (3, least), (4, 0), (4, least)];
+    let to_passwords = cheap.into_iter().chain(others).map(|asked| (password(), asked));
+    let keys = [(1, least), (1, 0), (2, 1), (2, least), (2, 1 << 32), (3, 0), (0, 0), (4, 0)];
+    let to_keys = keys.into_iter().map(|asked| (Secret::key(KEY), asked));
+    for (secret, (kdf, rounds)) in to_passwords.chain(to_keys) {
+        for transport in [Transport::Memory, Transport::Tcp] {
+            let mut deceived = Deceived::dialled_with(transport, secret.clone());
+            deceived.hear(FrameType::Challenge.number(), &challenge_of(transport, kdf, rounds));
+            let what = format!("{transport:?}, {:?}: kdf {kdf}, {rounds} rounds", secret.kdf());
+            deceived.left(&[FrameType::Hello], &what);
+            assert!(matches!(deceived.told[0], Event::Violation(Violation::NotOffered)), "{what}: {:?}", deceived.told);
+        }
+    }
+    for rounds in [least, least + 1, most - 1, most] {
+        let mut asked = Deceived::dialled_with(Transport::Memory, password());
+        asked.hear(FrameType::Challenge.number(), &challenge_of(Transport::Memory, 1, rounds));
+        let [Event::DeriveKey { iterations, .. }] = &asked.told[..] else { panic!("{rounds}: {:?}", asked.told) };
+        assert_eq!(u64::from(*iterations), rounds);
     }
 }
 

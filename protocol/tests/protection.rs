@@ -257,7 +257,6 @@ fn v18_v19_d3_s27_the_hub_never_hears_the_password_or_the_key_that_signs() {
         assert!(!holds(&master) && !holds(&end_to_end), "what is made of it");
         assert_eq!(holds(verifier.server_key()), transport == Transport::Memory, "masked on the network");
         assert_eq!(holds(verifier.stored_key()), transport == Transport::Memory);
-        assert!(!format!("{:?}", world.hub).contains("5a5a5a") && !format!("{:?}", world.hub).contains("[90, 90"));
     }
 }
 

@@ -17,7 +17,9 @@ use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, S
 use commipc_protocol::client::{Command, Dropped, Event, Failure, Message, Outgoing, Payload, Token};
 use commipc_protocol::hub::{ERRORS_CHANNEL, LOGS_CHANNEL, SYSTEM_CHANNEL};
 use commipc_protocol::wire::{Flags, FrameType, Header, Hop, Kind, Target};
-use commipc_protocol::{CredentialId, EventName, Input, Limits, LinkId, Machine as _, Name, Refusal};
+use commipc_protocol::{
+    CloseReason, CredentialId, EventName, Input, Limits, LinkId, Machine as _, Name, Refusal, Violation,
+};
 use support::{KEY, World, client, hub, name, outgoing};
 
 fn heard(world: &mut World, client: usize) -> Vec<(String, Value)> {
@@ -139,18 +141,39 @@ fn s63_a_password_that_is_set_or_changed_is_told_and_logged() {
     }
 }
 
+/// What is told of an error on the two channels it goes to, to the letter: its number, its name, and whose it is.
+#[track_caller]
+fn told_on_both_channels(world: &mut World, code: u16, client: Option<&str>) {
+    let heard = heard(world, 0);
+    let [(error, told), (log, line)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((error.as_str(), log.as_str()), ("server_error", "server_log"));
+    assert_eq!(field(told, "code"), Value::from(code));
+    assert_eq!(text(line, "level"), "error");
+    assert!(!text(told, "error").is_empty() && text(told, "error") == text(line, "message"), "{told:?} {line:?}");
+    for value in [told, line] {
+        assert_eq!(field(value, "client_id"), client.map_or(Value::Null, Value::from));
+        assert_eq!(text(value, "server_id"), "hub-a");
+    }
+}
+
 #[test]
-fn s62_errors_have_numbers_and_names() {
+fn s62_an_error_is_told_on_the_channel_of_errors_on_that_of_logs_and_to_whose_it_is() {
     let mut world = monitored(ERRORS_CHANNEL);
+    world.open(0, LOGS_CHANNEL);
+    world.listen(0, 8, LOGS_CHANNEL, None);
+    let broken = Violation::BadControl.code();
+    assert_eq!((broken, Refusal::AuthFailed.code()), (6, 100), "numbers stay");
     world.inject(1, &[0, 0, 0, 2, 16, 0xff]);
+    told_on_both_channels(&mut world, broken, Some("a"));
+    let Event::Closed(CloseReason::GoodbyeCode(told)) = world.next(1) else { panic!("it is not told why") };
+    assert_eq!(told, broken);
+    // Whoever knows no secret is nobody yet.
     world.clients[1] = client("a", Secret::key([0; 32]));
     world.command(1, Command::Connect);
-    let heard = heard(&mut world, 0);
-    assert_eq!(heard.len(), 2);
-    let code = |value: &Value| field(value, "code").into_integer().unwrap();
-    assert_eq!((code(&heard[0].1), text(&heard[0].1, "client_id")), (6.into(), "a".to_owned()));
-    assert_eq!((code(&heard[1].1), field(&heard[1].1, "client_id")), (100.into(), Value::Null));
-    assert!(heard.iter().all(|(event, value)| event == "server_error" && text(value, "server_id") == "hub-a"));
+    told_on_both_channels(&mut world, Refusal::AuthFailed.code(), None);
+    let Event::Closed(CloseReason::Refused(told)) = world.next(1) else { panic!("it is not told why") };
+    assert_eq!(told, Refusal::AuthFailed);
+    assert!(world.events.iter().all(std::collections::VecDeque::is_empty), "nobody else is told anything");
 }
 
 /// Fails to log in so often.

@@ -23,7 +23,7 @@ fn key() -> Secret {
 fn guarded(names: &[&str]) -> World {
     let mut world = World::new(names);
     let master = ChannelMaster::new(&key().derive(&SALT, 0).unwrap()).unwrap();
-    let password = SystemPassword::new(Kdf::Key, SALT, 0, master);
+    let password = SystemPassword::new(Kdf::Key, SALT, 0, &master);
     world.feed_hub(Input::Command(hub::Command::SetSystemPassword(password)));
     world.connect_all();
     world

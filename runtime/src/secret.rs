@@ -185,7 +185,32 @@ pub(crate) async fn derive_system(
     let iterations = if kdf == Kdf::Pbkdf2 { DEFAULT_ITERATIONS } else { 0 };
     // Of the hub's key, like the salts of credentials, under a name that no credential has.
     let salt = Credentials::new(*key).salt("\0system");
-    let derive = move || ChannelMaster::new(&secret.derive(&salt, iterations)?);
-    let master = blocking(&**runtime, derive).await.ok_or(HubError::RuntimeGone)?;
-    Ok(SystemPassword::new(kdf, salt, iterations, master.map_err(SecretSourceError::Secret)?))
+    // What only checks the password leaves the thread; what could join with it does not.
+    let derive = move || {
+        let master = ChannelMaster::new(&secret.derive(&salt, iterations)?)?;
+        Ok(SystemPassword::new(kdf, salt, iterations, &master))
+    };
+    let password = blocking(&**runtime, || leaving_nothing(derive)).await.ok_or(HubError::RuntimeGone)?;
+    Ok(password.map_err(SecretSourceError::Secret)?)
+}
+
+/// How much of a stack is wiped: what deriving uses of it, and more.
+const WIPED: usize = 16_000;
+
+/// Derives something, and overwrites what is left of it on the stack. What is wiped when it is dropped was copied wherever it
+/// was moved before.
+pub(crate) fn leaving_nothing<T>(derive: impl FnOnce() -> T) -> T {
+    let derived = below(derive);
+    wipe();
+    derived
+}
+
+#[inline(never)]
+fn below<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn wipe() {
+    std::hint::black_box(&mut [0_u8; WIPED]);
 }

@@ -232,6 +232,13 @@ impl World {
         self
     }
 
+    /// From now on only those oracles judge that hold when a hub dies and has stored nothing.
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        self.watch.oracles = oracles::of_returning();
+        self
+    }
+
     /// Lets connections of clients added from now on come back by themselves. From now on only those oracles judge that
     /// need not know what clients ask without their applications.
     #[must_use]

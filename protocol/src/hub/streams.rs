@@ -181,7 +181,7 @@ impl Hub {
             (Key::from_bits(route & !ROUTE_BY_HUB), End::Provider)
         };
         let call = self.calls.get(key).filter(|call| call.stream.is_some())?;
-        (end == End::Caller || call.provider == ix).then_some((key, end))
+        (end == End::Caller || call.provider == ix || Canary::ForeignPiece.sings()).then_some((key, end))
     }
 
     fn is_piece_of(&self, call: &Call, end: End, piece: Passing<'_>) -> bool {

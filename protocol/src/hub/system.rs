@@ -13,7 +13,7 @@ use super::guard::{Guard, Owner, Protection};
 use super::registry::LinkIx;
 use super::session::Session;
 use super::{DisconnectReason, Due, Event, Hub};
-use crate::auth::{Capabilities, ChannelMaster, Kdf};
+use crate::auth::{Capabilities, ChannelMaster, JoinVerifier, Kdf};
 use crate::client::EventKind;
 use crate::error::{FaultCode, Refusal};
 use crate::names::{ClientId, CredentialId, EventName, HubId, Name, SYSTEM_SENDER};
@@ -101,28 +101,31 @@ struct FailedLogins {
     left_out: u64,
 }
 
-/// The password of a hub's own channels, as far as a hub knows it: enough to check who joins. Nobody signs there, so there
-/// is no other key, and nobody can change it.
+/// The password of a hub's own channels, as far as a hub knows it: enough to check who joins, and not to join. Nobody signs
+/// there, so there is no other key, and nobody can change it.
 #[derive(Clone, Debug)]
 pub struct SystemPassword {
     kdf: Kdf,
     salt: [u8; 16],
     iterations: u32,
-    master: ChannelMaster,
+    /// In the order of [`SYSTEM_CHANNELS`].
+    verifiers: [JoinVerifier; SYSTEM_CHANNELS.len()],
 }
 
 impl SystemPassword {
-    /// `master` is the secret derived with this salt and so many rounds.
+    /// `master` is the secret derived with this salt and so many rounds. It is not kept.
     #[must_use]
-    pub const fn new(kdf: Kdf, salt: [u8; 16], iterations: u32, master: ChannelMaster) -> Self {
-        Self { kdf, salt, iterations, master }
+    pub fn new(kdf: Kdf, salt: [u8; 16], iterations: u32, master: &ChannelMaster) -> Self {
+        let verifiers = SYSTEM_CHANNELS.map(|channel| master.join_keys(channel, &salt, SYSTEM_EPOCH).verifier());
+        Self { kdf, salt, iterations, verifiers }
     }
 
-    fn protection(&self, channel: Name<'_>) -> Protection {
-        let Self { kdf, salt, iterations, master } = self;
-        let verifier = master.join_keys(channel.as_str(), salt, SYSTEM_EPOCH).verifier();
-        let credential = CredentialId::shared();
-        Protection { kdf: *kdf, salt: *salt, iterations: *iterations, verifier, credential }
+    fn protections(&self) -> impl Iterator<Item = (Name<'static>, Protection)> {
+        SYSTEM_CHANNELS.map(Name::known).into_iter().zip(&self.verifiers).map(|(channel, verifier)| {
+            let Self { kdf, salt, iterations, .. } = *self;
+            let (verifier, credential) = (verifier.clone(), CredentialId::shared());
+            (channel, Protection { kdf, salt, iterations, verifier, credential })
+        })
     }
 }
 
@@ -139,14 +142,14 @@ const SYSTEM_CHANNELS: [&str; 3] = [SYSTEM_CHANNEL, LOGS_CHANNEL, ERRORS_CHANNEL
 impl Hub {
     /// From now on the hub's own channels, which then exist as long as it does, are for those who know the password.
     pub(super) fn handle_system_password(&mut self, password: &SystemPassword) {
-        for name in SYSTEM_CHANNELS.map(Name::known) {
+        for (name, protection) in password.protections() {
             let found = self.registry.find(name);
             let made =
                 found.map_or_else(|| self.registry.create(name, Guard::new(Owner::Nobody, self.owner_policy)), Ok);
             let Ok(channel) = made else { continue };
             self.evict(channel, None, Refusal::Rekeyed);
             if let Some(guard) = self.guard_mut(channel) {
-                (guard.last_epoch, guard.protection) = (SYSTEM_EPOCH, Some(password.protection(name)));
+                (guard.last_epoch, guard.protection) = (SYSTEM_EPOCH, Some(protection));
             }
         }
     }

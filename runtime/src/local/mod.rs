@@ -123,3 +123,37 @@ pub fn deepen_backlog(listener: impl AsFd) -> std::io::Result<()> {
 pub(crate) fn is_foreign(peer: &Peer) -> bool {
     peer.transport == Transport::Unix && peer.uid.is_some() && !peer.uid_checked
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_user_of_a_unix_socket_is_foreign_and_nobody_else() {
+        let own = own_uid();
+        let of = |transport, uid: Option<u32>| {
+            let uid_checked = uid == Some(own);
+            Peer { uid, uid_checked, ..Peer::unknown(transport) }
+        };
+        assert!(!is_foreign(&of(Transport::Unix, Some(own))));
+        // Root is another user as well, unless this is root.
+        for other in [0, 1, own.wrapping_add(1), own.wrapping_sub(1), u32::MAX] {
+            assert_eq!(is_foreign(&of(Transport::Unix, Some(other))), other != own, "{other}");
+        }
+        // Of whom the system says nothing the secret has to tell, on a link that is not private.
+        let unknown = of(Transport::Unix, None);
+        assert!(!is_foreign(&unknown) && !unknown.is_private());
+        for transport in [Transport::Tcp, Transport::Memory, Transport::Stream] {
+            assert!(!is_foreign(&of(transport, None)), "{transport:?}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_other_end_of_ones_own_socket_is_oneself() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let peer = unix_peer(&one);
+        assert_eq!((peer.uid, peer.uid_checked, peer.is_private()), (Some(own_uid()), true, true));
+        assert!(!is_foreign(&peer));
+    }
+}

@@ -168,12 +168,13 @@ pub(crate) fn forged(frame: &[u8], serial: u64, made_up: &[u8; 32]) -> Option<Ve
     framed(kind, hop, &Header { seq, bseq, ..header }, &payload, made_up)
 }
 
-/// An answer to a call, by somebody who was not called, unsigned.
+/// An answer to a call, or the end of the stream that is asked for, by somebody who was not called, unsigned.
 pub(crate) fn answered(call: &[u8], by: Name<'_>) -> Option<Vec<u8>> {
     let (_, hop, message) = parts(call)?;
     let asked = message.header;
+    let kind = if asked.flags.has(Flags::STREAM) { Kind::End } else { Kind::Answer };
     let header = Header {
-        kind: Kind::Answer,
+        kind,
         flags: Flags::NONE.with_if(Flags::RAW, true),
         sender: by,
         instance: &[0x77; 16],
@@ -183,7 +184,7 @@ pub(crate) fn answered(call: &[u8], by: Name<'_>) -> Option<Vec<u8>> {
         metadata: &[],
         ..asked
     };
-    framed(FrameType::Answer, hop, &header, b"nobody asked me", &[])
+    framed(kind.into(), hop, &header, b"nobody asked me", &[])
 }
 
 /// What somebody said, as if another had said it later, with the same signature.

@@ -270,7 +270,7 @@ fn with_the_old_key(world: &World) -> Vec<Vec<u8>> {
 
 /// Even if the hub helps: a member that was told of the new password takes nothing under the old one.
 #[test]
-fn a5_a_member_that_was_told_takes_nothing_of_a_former_one_from_any_hub() {
+pub(crate) fn a5_a_member_that_was_told_takes_nothing_of_a_former_one_from_any_hub() {
     let mut world = behind_a_bad_hub(Malice::none());
     all_is_well(&mut world);
     rotate(&mut world);

@@ -17,7 +17,7 @@ const MEMORY: [u64; 3] = [0, 0, 1];
 
 /// Whoever knows no secret says everything that can be said, before and instead of the proof.
 #[test]
-fn a2_whoever_knows_no_secret_changes_nothing_and_hears_nothing() {
+pub(crate) fn a2_whoever_knows_no_secret_changes_nothing_and_hears_nothing() {
     for seed in 0..4 {
         let mut world = world(seed, false);
         let heard_before = world.rogue_called("x").heard().len();
@@ -53,7 +53,7 @@ fn a2_whoever_knows_no_secret_changes_nothing_and_hears_nothing() {
 
 /// It repeats another's login: the greeting to the byte, and then the proof.
 #[test]
-fn a2_anothers_login_opens_nothing_when_it_is_repeated() {
+pub(crate) fn a2_anothers_login_opens_nothing_when_it_is_repeated() {
     let mut world = world(1, false);
     let said = world.rogue_called("o").said();
     let (hello, proof) = (said[0].to_vec(), said[1].to_vec());

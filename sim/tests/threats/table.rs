@@ -5,6 +5,7 @@
 //! no member, A4 a member, A5 a former one after the password changed, A6 the hub, A7 a bridge, A8 the network on TCP
 //! without TLS.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,21 @@ const OWN_CREDENTIALS: &str = "G with own credentials, N with one shared";
 
 const WIRE: &[&str] = &[
     "a1_a8_nobody_on_the_path_of_a_connection_is_believed",
+    "where_frames_are_not_tagged_somebody_on_the_path_is_believed",
+];
+/// Its directory and its key are this user's alone, and whoever the system says to be another is nobody.
+const SOCKET: &[&str] = &[
+    "s83_another_user_at_the_other_end_of_a_socket_is_nobody",
+    "s83_socket_key_and_directory_are_private",
+    "s14_a_directory_that_others_can_write_to_is_refused",
+];
+/// The same; and where the system does not say who is there, what holds on TCP.
+const PATH: &[&str] = &[
+    "s83_another_user_at_the_other_end_of_a_socket_is_nobody",
+    "s83_socket_key_and_directory_are_private",
+    "s14_a_directory_that_others_can_write_to_is_refused",
+    "a1_a8_nobody_on_the_path_of_a_connection_is_believed",
+    "a1_a8_what_is_taken_out_of_a_connection_ends_it",
     "where_frames_are_not_tagged_somebody_on_the_path_is_believed",
 ];
 const STRANGER: &[&str] = &[
@@ -108,7 +124,7 @@ const CONNECTIONS: &[Row] = &[
     (
         "cannot change hub state unauthenticated",
         [
-            fails("G", WIRE),
+            fails("G", PATH),
             fails("G*", STRANGER),
             NONE,
             NONE,
@@ -121,10 +137,7 @@ const CONNECTIONS: &[Row] = &[
     (
         "cannot pose as the hub",
         [
-            fails(
-                "G",
-                &["a1_a8_nobody_on_the_path_of_a_connection_is_believed", "s83_socket_key_and_directory_are_private"],
-            ),
+            fails("G", PATH),
             fails("G*", &["a2_whoever_knows_no_secret_is_nobodys_hub"]),
             both(OWN_CREDENTIALS, OWN_ID, SHARED_HUB),
             both(OWN_CREDENTIALS, OWN_ID, SHARED_HUB),
@@ -137,7 +150,7 @@ const CONNECTIONS: &[Row] = &[
     (
         "cannot pose as another client",
         [
-            fails("G", WIRE),
+            fails("G", PATH),
             fails("G*", STRANGER),
             both(OWN_CREDENTIALS, OWN_ID, SHARED_ID),
             both(OWN_CREDENTIALS, OWN_ID, SHARED_ID),
@@ -153,7 +166,7 @@ const SIGNATURES: &[Row] = &[
     (
         "cannot forge or alter a signed message",
         [
-            fails("G*", WIRE),
+            fails("G*", PATH),
             fails("G*", STRANGER),
             fails("G*", OUTSIDE),
             succeeds("N (may sign)", &["a4_a_member_may_sign_and_reads_what_is_said"]),
@@ -170,7 +183,7 @@ const SIGNATURES: &[Row] = &[
     (
         "cannot pose as another member",
         [
-            fails("G*", WIRE),
+            fails("G*", PATH),
             fails("G*", STRANGER),
             fails("G*", OUTSIDE),
             fails("H", MEMBER),
@@ -183,7 +196,7 @@ const SIGNATURES: &[Row] = &[
     (
         "no replay to the same receiver process",
         [
-            fails("G", WIRE),
+            fails("G", PATH),
             fails("G", STRANGER),
             fails("G", OUTSIDE),
             fails("H", MEMBER),
@@ -202,7 +215,7 @@ const SIGNATURES: &[Row] = &[
     (
         "an answer belongs to my call",
         [
-            fails("G*", WIRE),
+            fails("G*", PATH),
             fails("G*", STRANGER),
             fails("G*", OUTSIDE),
             fails("H", &["a4_nobody_answers_a_call_but_who_was_called"]),
@@ -215,7 +228,7 @@ const SIGNATURES: &[Row] = &[
     (
         "stream order and completeness",
         [
-            fails("G*", WIRE),
+            fails("G*", PATH),
             fails("G*", STRANGER),
             fails("G*", OUTSIDE),
             fails("H", &["a4_nobody_gives_or_ends_a_stream_but_its_two_ends"]),
@@ -234,7 +247,7 @@ const SIGNATURES: &[Row] = &[
     (
         "suppression of broadcasts on a protected channel",
         [
-            fails("G", HIDDEN),
+            fails("G", PATH),
             fails("G", STRANGER),
             fails("G", OUTSIDE),
             fails("G", MEMBER),
@@ -262,7 +275,7 @@ const TRUST: &[Row] = &[
     (
         "integrity on an unprotected channel",
         [
-            fails("G", WIRE),
+            fails("G", PATH),
             fails("G", STRANGER),
             fails("H", OUTSIDE),
             succeeds("N", &["a4_on_an_open_channel_whoever_provides_answers_as_it_likes"]),
@@ -275,12 +288,15 @@ const TRUST: &[Row] = &[
     (
         "ownership, eviction, promotion",
         [
-            fails("G", WIRE),
+            fails("G", PATH),
             fails("G", STRANGER),
             both(
                 "G; N after a restart without state",
                 NEITHER_OWNER_NOR_ADMIN,
-                &["a3_after_a_restart_without_state_a_channel_is_the_first_openers"],
+                &[
+                    "a3_after_a_restart_without_state_a_channel_is_the_first_openers",
+                    "a3_after_a_restart_without_state_an_owner_that_comes_first_owns_and_protects_anew",
+                ],
             ),
             fails("G", NOT_THE_OWNER),
             fails("G", NOT_PROMOTED),
@@ -305,7 +321,7 @@ const TRUST: &[Row] = &[
     (
         "secrecy of payloads",
         [
-            fails("G", &["s83_socket_key_and_directory_are_private"]),
+            fails("G", SOCKET),
             fails("G", STRANGER),
             fails("H", OUTSIDE),
             succeeds("N", &["a4_a_member_may_sign_and_reads_what_is_said"]),
@@ -400,6 +416,98 @@ fn every_adversary_is_in_the_table() {
 }
 
 const JOINS: &str = "a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_protected_one";
+
+/// What the README calls each property, in the order of the table.
+const IN_PLAIN_WORDS: [&str; 13] = [
+    "cannot change what the hub holds",
+    "cannot pose as the hub",
+    "cannot pose as another client",
+    "cannot forge or alter a signed message",
+    "cannot pose as another member",
+    "cannot repeat a message to who has heard it",
+    "cannot answer my call in another's place",
+    "cannot cut or reorder a stream",
+    "cannot keep back broadcasts of a protected channel",
+    "cannot alter what is said on an open channel",
+    "cannot own, evict or promote",
+    "cannot read",
+    "cannot take others' memory and time",
+];
+
+/// Of each column of the README's table, which actor it is about.
+const COLUMNS: [(&str, usize); 6] = [
+    ("a stranger", 2),
+    ("on the network, without TLS", 8),
+    ("a client, no member", 3),
+    ("a member", 4),
+    ("a former member", 5),
+    ("the hub", 6),
+];
+
+/// What a cell promises, whether in letters or in plain words.
+fn promised(cell: &str) -> BTreeSet<&'static str> {
+    let promise = |word| match word {
+        "G" | "yes" => Some("yes"),
+        "G*" | "guess" => Some("guess"),
+        "H" | "honest" => Some("honest"),
+        "D" | "noticed" => Some("noticed"),
+        "B" | "bounded" => Some("bounded"),
+        // Where it takes TLS, without it nothing is promised.
+        "N" | "T" | "no" => Some("no"),
+        _ => None,
+    };
+    cell.split([',', ';', ':', ' ']).filter_map(promise).collect()
+}
+
+/// Of a table in plain words, each property with its cells.
+fn in_plain_words(page: &str) -> Vec<(&str, Vec<&str>)> {
+    let line = |line: &'_ str| line.starts_with('|');
+    let cells = |line| str::trim_matches(line, '|').split('|').map(str::trim).collect::<Vec<&str>>();
+    let lines = page.lines().skip_while(|it| !line(it)).take_while(|it| line(it));
+    lines.filter(|it| !it.starts_with("|---")).map(|it| (cells(it)[0], cells(it)[1..].to_vec())).collect()
+}
+
+/// What of a table in plain words is not what is shown.
+fn departures(words: &[(&str, Vec<&str>)]) -> Vec<String> {
+    let mut found = Vec::new();
+    let named: Vec<&str> = words.iter().map(|(property, _)| *property).collect();
+    if named.split_first() != Some((&"", &IN_PLAIN_WORDS[..])) {
+        found.push(format!("the properties are {named:?}"));
+    }
+    if words.first().map(|(_, columns)| &columns[..]) != Some(&COLUMNS.map(|(name, _)| name)[..]) {
+        found.push(format!("the columns are {:?}", words.first()));
+    }
+    for ((property, cells), (shown, of)) in words.iter().skip(1).zip(table()) {
+        let mut last = "";
+        for (cell, (actor, number)) in cells.iter().zip(COLUMNS) {
+            last = if *cell == "same" { last } else { cell };
+            let promise = of[number - 1].promise;
+            if promised(last) != promised(promise) {
+                found.push(format!("{property}, {actor}: {last}, but of \"{shown}\" is shown: {promise}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_readme_promises_what_is_shown_and_nothing_else() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, page) = readme.split_once("### What holds against whom").unwrap();
+    let words = in_plain_words(page);
+    assert_eq!(departures(&words), [""; 0]);
+    // Of every cell each other promise would be found.
+    for (row, column) in (1..=13).flat_map(|row| (0..6).map(move |column| (row, column))) {
+        for other in ["yes", "guess", "honest", "noticed; else no", "bounded", "no", "–"] {
+            let mut changed = words.clone();
+            if promised(other) != promised(table().nth(row - 1).unwrap().1[COLUMNS[column].1 - 1].promise) {
+                changed[row].1[column] = other;
+                assert!(!departures(&changed).is_empty(), "{row}, {column}: {other}");
+            }
+        }
+    }
+    assert!(!departures(&words[..13]).is_empty(), "a row is missing");
+}
 
 #[test]
 fn the_rule_on_cells_bites() {

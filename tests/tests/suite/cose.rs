@@ -19,6 +19,7 @@ const PASSWORD: &str = "correct horse battery staple";
 #[test]
 fn s31_s32_every_message_of_a_running_hub_is_cose_to_another_implementation() {
     if Command::new("python3").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "python3 is missing, and a machine that judges changes must have it");
         // Past the test harness, which shows nothing of a test that passes.
         let said = "\n!! python3 is missing: no message was verified by another implementation.\n";
         std::io::stderr().write_all(said.as_bytes()).unwrap();

@@ -6,7 +6,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use commipc_runtime::local::LocalError;
-use commipc_runtime::{ConnectError, Fault, Hub, HubError, Refusal, Request, Secret, SecretSourceError};
+use commipc_runtime::{
+    ConnectError, Connection, Fault, Hub, HubError, LinkEnd, Peer, Refusal, Request, Secret, SecretSourceError,
+    TransportKind,
+};
 
 use crate::scene::{KEY, Scene};
 
@@ -19,6 +22,7 @@ crate::scene::over_adapters! {
     s83_v30_a_live_hubs_socket_is_never_stolen,
     s83_a_dead_hubs_socket_is_replaced,
     s83_socket_key_and_directory_are_private,
+    s83_another_user_at_the_other_end_of_a_socket_is_nobody,
     s83_a_hub_removes_its_own_socket_and_no_other,
     s83_hubs_that_start_at_once_in_one_directory_keep_apart,
     s83_v30_of_hubs_that_start_at_once_on_one_socket_one_runs,
@@ -50,6 +54,34 @@ async fn s13_without_a_secret_the_challenge_is_made_all_the_same(scene: Scene) {
     assert!(matches!(error, ConnectError::Refused(Refusal::AuthFailed)), "{error:?}");
     let error = scene.bare_client(url).insecure_no_auth().await.unwrap_err();
     assert!(matches!(error, ConnectError::Refused(Refusal::KdfUnsupported)), "{error:?}");
+}
+
+/// Hub and client at the two ends of a socket, and as whose process the system shows each the other.
+async fn s83_another_user_at_the_other_end_of_a_socket_is_nobody(scene: Scene) {
+    let own = fs::metadata(scene.path("")).unwrap().uid();
+    let hub = scene.bare_hub().listen_nowhere().secret(Secret::key(KEY)).await.unwrap();
+    let of = |connection: Connection, uid: Option<u32>| {
+        let uid_checked = uid == Some(own);
+        Connection { peer: Peer { uid, uid_checked, ..Peer::unknown(TransportKind::Unix) }, ..connection }
+    };
+    let connect = async |seen_by_hub: Option<u32>, seen_by_client: Option<u32>| {
+        let (ours, theirs) = scene.streams();
+        hub.attach(of(ours, seen_by_hub));
+        scene.bare_client("memory:socket").secret(Secret::key(KEY)).over(of(theirs, seen_by_client)).await
+    };
+    // Whoever it is of whom the system does not say, it proves the secret, and frames are tagged as on TCP.
+    for (at_hub, at_client) in [(Some(own), Some(own)), (None, None), (Some(own), None), (None, Some(own))] {
+        connect(at_hub, at_client).await.unwrap().close().await;
+    }
+    for other in [0, own + 1, u32::MAX].into_iter().filter(|other| *other != own) {
+        // It knows the secret, which makes no difference.
+        let error = connect(Some(other), Some(own)).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Closed(_) | ConnectError::Unreachable { .. }), "{error:?}");
+        let error = connect(Some(own), Some(other)).await.unwrap_err();
+        let ConnectError::Unreachable { how: LinkEnd::Denied, detail, .. } = &error else { panic!("{error:?}") };
+        assert!(detail.contains(&format!("as user {other}")) && !error.is_retryable(), "{error}");
+    }
+    assert_eq!(hub.load().clients, 0, "nobody of them got in");
 }
 
 async fn s14_a_key_that_others_could_read_or_replace_is_refused(scene: Scene) {
