@@ -104,6 +104,12 @@ canaries! {
     TimerLate = 39,
     /// An exchange goes on when its caller has no more items.
     CallerEnd = 40,
+    /// A client whose connection comes back does not listen again, and does not tell.
+    Unheard = 41,
+    /// A client whose connection comes back tells that it provides less than it does.
+    Unprovided = 42,
+    /// An owner whose connection comes back does not say that it owns.
+    Unclaimed = 43,
 }
 
 impl Canary {
