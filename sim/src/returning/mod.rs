@@ -431,15 +431,13 @@ impl Returning {
 
 /// The channel of which something is told to be over.
 const fn ended(event: &Event) -> Option<&ChannelName> {
-    match event {
-        Event::ChannelClosed { channel, .. } => Some(channel),
-        Event::Reconnect(ReconnectEvent::Unrestored { what, .. }) => match what {
-            Unrestored::Provider { channel, .. }
-            | Unrestored::Listener { channel, .. }
-            | Unrestored::Ownership(channel) => Some(channel),
-        },
-        _ => None,
+    if let Event::ChannelClosed { channel, .. } = event {
+        return Some(channel);
     }
+    let Event::Reconnect(ReconnectEvent::Unrestored { what, .. }) = event else { return None };
+    let (Unrestored::Provider { channel, .. } | Unrestored::Listener { channel, .. } | Unrestored::Ownership(channel)) =
+        what;
+    Some(channel)
 }
 
 /// So many clients, and what each believes before it was told anything.
