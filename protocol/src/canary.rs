@@ -112,6 +112,12 @@ canaries! {
     ForeignPiece = 43,
     /// A member goes on believing what is said under an older password.
     OldEpoch = 44,
+    /// A client whose connection comes back does not listen again, and does not tell.
+    Unheard = 45,
+    /// A client whose connection comes back tells that it provides less than it does.
+    Unprovided = 46,
+    /// An owner whose connection comes back does not say that it owns.
+    Unclaimed = 47,
 }
 
 impl Canary {

@@ -292,8 +292,8 @@ pub enum Event {
         /// Who owns it.
         owner: Option<ClientId>,
     },
-    /// A password that this client gave a channel as its owner is in force, or there is none any more, as it asked for. Told
-    /// before whoever asked has the answer, and also where that came too late or went with the connection.
+    /// A password that this client gave a channel that it has open is in force, or there is none any more, as it asked for.
+    /// Told before whoever asked has the answer, and also where that came too late or went with the connection.
     PasswordChanged {
         /// Which channel.
         channel: ChannelName,

@@ -234,8 +234,10 @@ impl Client {
                 (guarded.seal, guarded.record) = (None, None)
             }
         }
-        let channel = channel.name.clone();
-        self.event(Event::PasswordChanged { channel, salt });
+        if is_open {
+            let channel = channel.name.clone();
+            self.event(Event::PasswordChanged { channel, salt });
+        }
         Ok(())
     }
 

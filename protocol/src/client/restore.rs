@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 
 use super::channels::{ChannelIx, Control, Standing, State};
 use super::{Client, Due, Event, Failure, ReconnectEvent, Token, Unrestored};
+use crate::canary::Canary;
 use crate::error::{Misuse, Refusal};
 use crate::names::{ChannelName, EventName};
 use crate::time::TimerReason;
@@ -164,7 +165,7 @@ impl Client {
         // What was not confirmed when a link goes is asked for on the next one.
         channel.guarded.was_owner = lacks_owner;
         let name = channel.name.clone();
-        if lacks_owner {
+        if lacks_owner && !Canary::Unclaimed.sings() {
             self.reclaim(ix, &name);
         } else {
             self.restore_standing(ix);
@@ -196,6 +197,9 @@ impl Client {
         providers.sort_unstable_by_key(|provided| provided.token);
         let mut events = channel.listened();
         events.sort_unstable();
+        if Canary::Unheard.sings() {
+            events.clear();
+        }
         for provided in providers {
             let standing = Standing::Provider(ix, provided.event.clone());
             let tokens = self.waiting_for(ix, &standing);
@@ -242,6 +246,8 @@ impl Client {
         tokens: Vec<Token>,
         result: Result<(), Failure>,
     ) {
+        let lies = Canary::Unprovided.sings() && matches!(standing, Standing::Provider(..));
+        let result = if lies { Err(Failure::Refused(Refusal::ProviderExists)) } else { result };
         for token in tokens {
             let Some(channel) = self.channels.get_mut(ix) else { return };
             let place = channel.coming_back.asked.iter().position(|(asked, _)| *asked == token);

@@ -84,6 +84,16 @@ impl World {
 
     /// The hub dies without a word and starts again with what is on its disk; clients lose their links, and connect again.
     pub fn restart(&mut self) {
+        self.start_again();
+        self.hub_events.clear();
+        for client in 0..self.clients.len() {
+            self.events[client].clear();
+        }
+        self.connect_all();
+    }
+
+    /// The same for clients that come back by themselves.
+    pub fn start_again(&mut self) {
         for client in 0..self.clients.len() {
             self.links[client] = None;
             if let Some(link) = self.dialled[client].take() {
@@ -97,11 +107,6 @@ impl World {
             self.feed_hub(Input::Command(hub::Command::Restore(restored)));
         }
         self.run();
-        self.hub_events.clear();
-        for client in 0..self.clients.len() {
-            self.events[client].clear();
-        }
-        self.connect_all();
     }
 
     pub fn reclaim(&mut self, client: usize, channel: &str) {

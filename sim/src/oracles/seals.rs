@@ -54,8 +54,6 @@ struct Handle {
     sealed: Option<Salt>,
     /// The same, perhaps: it was asked to derive with this when its connection came back.
     returns: Option<Salt>,
-    /// The same, perhaps: its owner has been told that nobody knows yet whether it was changed to this, or from this.
-    late: Option<Salt>,
     /// The place of the latest protection it has proved.
     newest: u64,
 }
@@ -65,8 +63,6 @@ enum What {
     Open {
         guarded: bool,
     },
-    Protect(Salt),
-    Unprotect,
     /// With `away` it is left at once, whatever the hub says.
     Leave {
         away: bool,
@@ -135,12 +131,13 @@ impl Seals {
             Command::Open { token, channel, access } => {
                 (token, channel, What::Open { guarded: access.secret.is_some() })
             }
-            Command::Protect { token, channel, salt, .. } => {
+            Command::Protect { .. } => {
                 let place = self.made.len() as u64 + 1;
-                self.made.extend(brought.map(|(_, channel, salt, password)| (salt, (place, channel, password))));
-                (token, channel, What::Protect(salt.salt))
+                self.derived.extend(brought.clone());
+                return self
+                    .made
+                    .extend(brought.map(|(_, channel, salt, password)| (salt, (place, channel, password))));
             }
-            Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
             Command::Leave { token, channel } => (token, channel, What::Leave { away: self.away.contains(&node) }),
             Command::Broadcast { token, outgoing } => {
                 self.gaps.broadcast(node, outgoing);
@@ -172,6 +169,7 @@ impl Seals {
             | Command::SetSecret(_)
             | Command::SetOwnerKey(_)
             | Command::ChannelKeyFailed { .. }
+            | Command::Unprotect { .. }
             | Command::Reclaim { .. }
             | Command::Terminate { .. }
             | Command::Provide { .. }
@@ -192,7 +190,7 @@ impl Seals {
     /// What a handle may sign and verify under besides.
     fn perhaps(&self, node: NodeId, channel: &ChannelName) -> impl Iterator<Item = Salt> + use<> {
         let handle = self.handles.get(&(node, channel.clone()));
-        handle.map(|handle| [handle.returns, handle.late]).into_iter().flatten().flatten()
+        handle.and_then(|handle| handle.returns).into_iter()
     }
 
     /// What waits to be said on a channel that comes back may be said under this.
@@ -225,7 +223,7 @@ impl Seals {
     /// A handle changes; what was said just now may have been said after it.
     fn seal(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
         let handle = self.handles.entry((node, channel.clone())).or_default();
-        (handle.sealed, handle.returns, handle.late) = (sealed, None, None);
+        (handle.sealed, handle.returns) = (sealed, None);
         for (who, key, index) in self.fresh.iter().chain(&self.waiting) {
             if *who == node
                 && key.2.channel == *channel
@@ -250,9 +248,6 @@ impl Seals {
         }
         for (token, channel) in left {
             self.asked.remove(&(node, token));
-            // Keys that are on their way are for a handle that is gone.
-            self.asked
-                .retain(|(who, _), (of, what)| *who != node || *of != channel || !matches!(what, What::Protect(_)));
             self.seal(node, &channel, None);
         }
         self.fresh.retain(|(who, ..)| *who != node);
@@ -279,13 +274,13 @@ impl Seals {
                     self.waits_under(node, channel, salt.salt);
                 }
             }
-            Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
+            Event::ChannelClosed { channel, .. } | Event::PasswordChanged { channel, salt: None } => {
+                self.seal(node, channel, None);
+            }
+            Event::PasswordChanged { channel, salt: Some(salt) } => return self.proved(node, channel, salt.salt),
             Event::Closed(_) => self.closed(node),
             Event::Reconnect(ReconnectEvent::Lost { .. }) => {
                 self.away.insert(node);
-                // What was not said on the connection is not so.
-                let own = self.handles.iter_mut().filter(|((who, _), _)| *who == node);
-                own.for_each(|(_, handle)| handle.late = None);
             }
             Event::Reconnect(ReconnectEvent::Restored { .. }) => self.restored(node),
             Event::Done { token, result } => return self.done(node, *token, *result),
@@ -317,7 +312,6 @@ impl Seals {
             | Event::Stream(_)
             | Event::Reconnect(_)
             | Event::OwnerChanged { .. }
-            | Event::PasswordChanged { .. }
             | Event::RequestEnded { .. }
             | Event::Violation(_)
             | Event::Dropped(_) => {}
@@ -364,32 +358,12 @@ impl Seals {
                 handle.challenged = None;
                 Ok(())
             }
-            (What::Protect(salt), Ok(())) => {
-                handle.newest = self.made.get(&salt).map_or(0, |(place, ..)| *place);
-                self.seal(node, &channel, Some(salt));
-                Ok(())
-            }
-            (What::Unprotect, Ok(())) => {
-                self.seal(node, &channel, None);
-                Ok(())
-            }
             // It is left at once, or with the connection.
             (What::Leave { away: true }, Ok(())) | (What::Leave { .. }, Err(Failure::Local(Misuse::Disconnected))) => {
                 self.seal(node, &channel, None);
                 Ok(())
             }
-            // The hub may say later that it is done, and then it is.
-            (What::Protect(salt), Err(Failure::Local(Misuse::Deadline))) => {
-                handle.late = Some(salt);
-                Ok(())
-            }
-            (What::Unprotect, Err(Failure::Local(Misuse::Deadline))) => {
-                let before = handle.sealed;
-                self.seal(node, &channel, None);
-                self.handles.entry((node, channel)).or_default().late = before;
-                Ok(())
-            }
-            (What::Leave { .. }, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
+            (What::Leave { .. }, _) => Ok(()),
         }
     }
 

@@ -27,8 +27,9 @@ fn done(scene: &mut Scene<Seals>, node: u32, token: u64) -> Verdict {
 fn protects(scene: &mut Scene<Seals>, number: u8) {
     let (salt, channel, master) = (salt(number), channel(), master(PASSWORD, &[number; 16]).unwrap());
     scene.0.derived(NodeId::new(1), &channel, salt.salt, PASSWORD);
-    scene.asks(1, Command::Protect { token: Token(90), channel, salt, master }).unwrap();
-    done(scene, 1, 90).unwrap();
+    scene.asks(1, Command::Protect { token: Token(90), channel: channel.clone(), salt, master }).unwrap();
+    scene.drained(1).unwrap();
+    scene.tells(1, Event::PasswordChanged { channel, salt: Some(salt) }).unwrap();
 }
 
 fn opens(scene: &mut Scene<Seals>, node: u32, secret: Option<Kdf>) {
@@ -117,9 +118,18 @@ fn bites_on_what_was_said_at_another_time() {
     meanwhile.asks(1, broadcast(3, "c")).unwrap();
     let (salt, channel, master) = (salt(2), channel(), master(PASSWORD, &[2; 16]).unwrap());
     meanwhile.0.derived(NodeId::new(1), &channel, salt.salt, PASSWORD);
-    meanwhile.asks(1, Command::Protect { token: Token(90), channel, salt, master }).unwrap();
-    meanwhile.tells(1, Event::Done { token: Token(90), result: Ok(()) }).unwrap();
+    meanwhile.asks(1, Command::Protect { token: Token(90), channel: channel.clone(), salt, master }).unwrap();
+    meanwhile.tells(1, Event::PasswordChanged { channel, salt: Some(salt) }).unwrap();
     meanwhile.tells(2, message(9, 1, "c", 1)).unwrap();
+}
+
+#[test]
+fn v13_bites_on_an_owner_that_goes_back_to_an_older_password() {
+    let mut scene = scene();
+    protects(&mut scene, 2);
+    protects(&mut scene, 3);
+    let back = Event::PasswordChanged { channel: channel(), salt: Some(salt(2)) };
+    assert!(scene.tells(1, back).is_err());
 }
 
 #[test]

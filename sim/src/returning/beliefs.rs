@@ -6,7 +6,7 @@ use commipc_protocol::auth::Kdf;
 use commipc_protocol::client::{
     Access, Command, Event, EventKind, Message, ReconnectEvent, RequestId, Token, Unrestored,
 };
-use commipc_protocol::{ChannelName, ClientId, EventName};
+use commipc_protocol::{ChannelName, ClientId, EventName, Instant};
 
 use crate::node::NodeId;
 
@@ -21,6 +21,8 @@ pub(super) struct Belief {
     pub(super) link: Link,
     /// Since it was asked for, the connection stood once.
     pub(super) stood: bool,
+    /// Since when the connection stands.
+    ready: Instant,
     pub(super) rooms: BTreeMap<ChannelName, Room>,
     pub(super) provided: BTreeMap<Place, Token>,
     pub(super) listening: BTreeMap<Token, (ChannelName, Option<EventName>)>,
@@ -57,12 +59,14 @@ pub(super) struct Room {
     pub(super) owns: bool,
     /// It is known to have a password.
     pub(super) guarded: bool,
+    /// When the hub was asked for what it is known to have granted.
+    pub(super) since: Instant,
 }
 
 /// What was asked for and has no answer.
 #[derive(Debug)]
 pub(super) enum Asked {
-    Open { channel: ChannelName, guarded: bool },
+    Open { channel: ChannelName, guarded: bool, at: Instant },
     Provide { place: Place, opening: u64 },
     Listen { channel: ChannelName, event: Option<EventName>, opening: u64 },
     Protect { channel: ChannelName, opening: u64 },
@@ -86,6 +90,7 @@ impl Belief {
             id,
             link: Link::None,
             stood: false,
+            ready: Instant::ZERO,
             rooms: BTreeMap::new(),
             provided: BTreeMap::new(),
             listening: BTreeMap::new(),
@@ -131,13 +136,13 @@ impl Belief {
     }
 
     /// The application is about to ask for this.
-    pub(super) fn asks(&mut self, command: &Command) {
+    pub(super) fn asks(&mut self, command: &Command, at: Instant) {
         #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else changes what it has")]
         match command {
             Command::Connect => (self.link, self.stood) = (Link::Away { lost: false }, false),
             Command::Open { token, channel, access } => {
                 let guarded = access.secret.is_some();
-                self.asked.insert(*token, Asked::Open { channel: channel.clone(), guarded });
+                self.asked.insert(*token, Asked::Open { channel: channel.clone(), guarded, at });
             }
             Command::Leave { channel, .. } => self.closed(channel),
             Command::Provide { token, channel, event, .. } => {
@@ -177,10 +182,10 @@ impl Belief {
     }
 
     /// Takes an event in; gives the channel that it has opened.
-    pub(super) fn told(&mut self, event: &Event) -> Option<ChannelName> {
+    pub(super) fn told(&mut self, event: &Event, now: Instant) -> Option<ChannelName> {
         match event {
             Event::Ready(_) => {
-                self.stood = true;
+                (self.stood, self.ready) = (true, now);
                 let back = self.link == Link::Away { lost: true };
                 self.link = if back { Link::Restoring } else { Link::Whole };
             }
@@ -235,7 +240,10 @@ impl Belief {
         match event {
             ReconnectEvent::Lost { .. } => self.link = Link::Away { lost: true },
             ReconnectEvent::Restoring { .. } => {}
-            ReconnectEvent::Restored { .. } => self.link = Link::Whole,
+            ReconnectEvent::Restored { .. } => {
+                self.link = Link::Whole;
+                self.rooms.values_mut().for_each(|room| room.since = self.ready);
+            }
             ReconnectEvent::Unrestored { what: Unrestored::Provider { token, .. }, .. } => {
                 self.provided.retain(|_, provider| provider != token);
             }
@@ -253,10 +261,11 @@ impl Belief {
     /// What was asked for is granted.
     fn has(&mut self, token: Token, asked: Asked) -> Option<ChannelName> {
         match asked {
-            Asked::Open { channel, guarded } => {
+            Asked::Open { channel, guarded, at } => {
                 self.openings += 1;
                 let opening = self.openings;
-                self.rooms.insert(channel.clone(), Room { opening, owns: false, guarded });
+                let since = at.max(self.ready);
+                self.rooms.insert(channel.clone(), Room { opening, owns: false, guarded, since });
                 return Some(channel);
             }
             Asked::Provide { place, opening } => {

@@ -140,6 +140,7 @@ impl Returning {
     fn strand_both_ways(&mut self, world: &mut World) {
         let node = self.one(world);
         if world.engine().strand(node, false) > 0 {
+            self.past.slowed(world.now());
             self.marks.met("fault: a link is half-open");
         }
     }
@@ -147,6 +148,7 @@ impl Returning {
     fn strand_one_way(&mut self, world: &mut World) {
         let node = self.anybody(world);
         if world.engine().strand(node, true) > 0 {
+            self.past.slowed(world.now());
             self.marks.met("fault: a link loses one direction");
         }
     }
@@ -167,6 +169,7 @@ impl Returning {
         world.kill_hub(self.hub, silently);
         let told = world.hub_told.get(&self.hub).map_or(&[][..], Vec::as_slice);
         self.claims.die(told);
+        self.past.died(world.now());
         self.marks.met(match (world.disks.contains_key(&self.hub), silently) {
             (true, false) => "fault: a hub with stored state is killed",
             (true, true) => "fault: a hub with stored state vanishes",
@@ -205,6 +208,7 @@ impl Returning {
     fn jump_ahead(&mut self, world: &mut World) {
         let (node, by) = (self.anybody(world), self.draw(world, AHEAD));
         world.engine().turn_clocks(node, i64::try_from(by).unwrap_or(0), 0);
+        self.past.slowed(world.now());
         self.marks.met("fault: a monotonic clock jumps ahead");
     }
 
@@ -212,6 +216,7 @@ impl Returning {
         let (node, by) = (self.anybody(world), self.draw(world, BACK));
         world.engine().turn_clocks(node, -i64::try_from(by).unwrap_or(0), 0);
         self.faults.turned_back += Duration::from_nanos(by);
+        self.past.slowed(world.now());
         self.marks.met("fault: a monotonic clock runs backwards");
     }
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use commipc_protocol::hub::{DisconnectReason, Event};
-use commipc_protocol::{ChannelName, ClientId, Refusal};
+use commipc_protocol::{ChannelName, ClientId, Instant, Refusal};
 
 use super::beliefs::Place;
+use super::causes::Past;
 use super::marks::Marks;
 
 /// Who is there, by the hub's word.
@@ -28,9 +29,10 @@ impl Claims {
     }
 
     /// Hears what the hub has told since.
-    pub(super) fn listen(&mut self, told: &[Event], marks: &mut Marks) {
+    pub(super) fn listen(&mut self, now: Instant, told: &[Event], marks: &mut Marks, past: &mut Past) {
         for event in told.get(self.heard..).unwrap_or_default() {
             self.hear(event, marks);
+            past.hear(now, event);
         }
         self.heard = told.len();
     }

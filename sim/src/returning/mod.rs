@@ -11,6 +11,7 @@
 //! ([`hub`]) must be just that, and what members say must reach those who believe that they hear it ([`judge`]).
 
 mod beliefs;
+mod causes;
 mod faults;
 mod hub;
 mod judge;
@@ -19,13 +20,14 @@ mod work;
 
 use bytes::Bytes;
 use commipc_protocol::client::{
-    CallFailure, ChannelSalt, Command, Event, Failure, Payload, Reconnect, ReconnectEvent, RequestId,
+    CallFailure, ChannelSalt, Command, Event, Failure, Payload, Reconnect, ReconnectEvent, RequestId, Unrestored,
 };
-use commipc_protocol::{AfterGrace, ChannelName, ClientId, CloseReason, Limits, Misuse, OwnerPolicy, Refusal};
+use commipc_protocol::{AfterGrace, ChannelName, ClientId, CloseReason, Instant, Limits, Misuse, OwnerPolicy, Refusal};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
 use beliefs::{Belief, Link};
+use causes::{Heard, Past};
 use faults::Faults;
 use hub::Claims;
 use marks::Marks;
@@ -69,6 +71,7 @@ pub(crate) struct Returning {
     impostor: Option<NodeId>,
     hub: NodeId,
     claims: Claims,
+    past: Past,
     faults: Faults,
     marks: Marks,
     weights: Vec<u64>,
@@ -129,6 +132,7 @@ impl Returning {
             fails: if choose.chance(1, 4) { choose.below(100) } else { 0 },
         });
         let weights = work::drawn_weights(&mut choose);
+        let past = Past::new(owners, stores);
         let (operations, longest_pause) = (choose.log_uniform(8, 120), choose.log_uniform(1_000_000, 20_000_000_000));
         let (count, impostor) = (2 + choose.below(5), choose.chance(1, 3));
         world = world.weather(weather).reconnecting(policy).hub_with_policy("h", limits.clone(), owners);
@@ -154,6 +158,7 @@ impl Returning {
             impostor,
             hub,
             claims,
+            past,
             faults,
             marks,
             weights,
@@ -300,7 +305,7 @@ impl Returning {
 
     fn ask(&mut self, world: &mut World, actor: usize, command: Command) {
         let Some(belief) = self.beliefs.get_mut(actor) else { return };
-        belief.asks(&command);
+        belief.asks(&command, world.now());
         world.ask(belief.node, command);
     }
 
@@ -315,18 +320,31 @@ impl Returning {
     /// Keeps beliefs and lets applications answer.
     fn react(&mut self, world: &mut World) {
         let told = world.hub_told.get(&self.hub).map_or(&[][..], Vec::as_slice);
-        self.claims.listen(told, &mut self.marks);
+        self.claims.listen(world.now(), told, &mut self.marks, &mut self.past);
         while let Some((node, index)) = world.fresh.pop_front() {
             let Some(actor) = self.beliefs.iter().position(|belief| belief.node == node) else { continue };
+            self.look_for_cause(world, actor, index);
             let Some(event) = world.told.get(&node).and_then(|told| told.get(index)) else { continue };
-            let owed = self.hear(actor, event);
+            let owed = self.hear(actor, event, world.now());
             self.give(world, actor, owed);
         }
     }
 
-    fn hear(&mut self, actor: usize, event: &Event) -> Option<Owed> {
+    /// Nobody is told without a reason that something is over.
+    fn look_for_cause(&self, world: &mut World, actor: usize, index: usize) {
+        let Belief { node, id, rooms, .. } = &self.beliefs[actor];
+        let Some(event) = world.told.get(node).and_then(|told| told.get(index)) else { return };
+        let Some(room) = ended(event).and_then(|channel| rooms.get(channel)) else { return };
+        let heard = Heard { by: id, since: room.since, now: world.now() };
+        if !self.past.explains(&heard, event) {
+            let what = format!("nothing has happened since {:?} that explains {event:?}", room.since);
+            world.fails("returning", *node, what);
+        }
+    }
+
+    fn hear(&mut self, actor: usize, event: &Event, now: Instant) -> Option<Owed> {
         let belief = &mut self.beliefs[actor];
-        if let Some(channel) = belief.told(event)
+        if let Some(channel) = belief.told(event, now)
             && self.claims.owners.get(&channel) == Some(&belief.id)
         {
             belief.owns(&channel);
@@ -409,6 +427,17 @@ impl Returning {
             _ => {}
         }
     }
+}
+
+/// The channel of which something is told to be over.
+const fn ended(event: &Event) -> Option<&ChannelName> {
+    if let Event::ChannelClosed { channel, .. } = event {
+        return Some(channel);
+    }
+    let Event::Reconnect(ReconnectEvent::Unrestored { what, .. }) = event else { return None };
+    let (Unrestored::Provider { channel, .. } | Unrestored::Listener { channel, .. } | Unrestored::Ownership(channel)) =
+        what;
+    Some(channel)
 }
 
 /// So many clients, and what each believes before it was told anything.
