@@ -140,6 +140,13 @@ pub(super) enum Control {
     Late(Option<Late>),
 }
 
+impl Control {
+    /// Whether it is about what an owner wants of a channel.
+    pub(super) fn is_owned(&self, channel: ChannelIx) -> bool {
+        matches!(self, Self::Owned(_, ix, _) | Self::Late(Some(Late::Owned(ix, _))) if *ix == channel)
+    }
+}
+
 /// What the hub was asked for and nobody waits for any more.
 #[derive(Debug)]
 pub(super) enum Late {

@@ -109,7 +109,9 @@ impl Client {
         if self.is_elsewhere(ix) {
             return self.operate_afar(token, ix, Wants::Unprotect);
         }
-        if self.channels.get(ix).is_some_and(|channel| channel.guarded.seal.is_none()) {
+        // While something is asked for, the hub alone knows what it will be by then.
+        let settled = !self.controls.values().any(|(control, _)| control.is_owned(ix));
+        if settled && self.channels.get(ix).is_some_and(|channel| channel.guarded.seal.is_none()) {
             return self.done(token, Err(Failure::Refused(Refusal::NotProtected)));
         }
         let epoch = stored + 1;
