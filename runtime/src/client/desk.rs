@@ -446,6 +446,29 @@ impl Desk {
         }));
     }
 
+    fn channel_closed(&self, channel: &ChannelName, why: Failure) {
+        tracing::debug!(%channel, %why, "channel closed");
+        let life = lock(&self.lives).remove(channel);
+        if let Some(life) = life.and_then(|life| life.upgrade()) {
+            life.close(why);
+        }
+    }
+
+    fn owner_changed(&self, channel: &ChannelName, owner: Option<ClientId>) {
+        tracing::debug!(%channel, ?owner, "owner changed");
+        if let Some(life) = self.current_life(channel) {
+            life.set_owner(owner);
+        }
+    }
+
+    fn password_changed(&self, channel: &ChannelName, salt: Option<ChannelSalt>) {
+        tracing::debug!(%channel, protected = salt.is_some(), "password changed");
+        self.passwords.changed(channel, salt);
+        if let Some(life) = self.current_life(channel) {
+            life.set_guarded(salt.is_some());
+        }
+    }
+
     /// What nobody waits for with a token, messages and streams aside.
     fn told(driver: &Arc<ClientDriver>, event: Event, replies: &mut Vec<Command>) {
         match event {
@@ -468,26 +491,9 @@ impl Desk {
             Event::DeriveChannelKey { channel, salt } => {
                 Self::derive_channel(driver, channel, salt);
             }
-            Event::ChannelClosed { channel, why } => {
-                tracing::debug!(%channel, %why, "channel closed");
-                let life = lock(&driver.sink().lives).remove(&channel);
-                if let Some(life) = life.and_then(|life| life.upgrade()) {
-                    life.close(why);
-                }
-            }
-            Event::OwnerChanged { channel, owner } => {
-                tracing::debug!(%channel, ?owner, "owner changed");
-                if let Some(life) = driver.sink().current_life(&channel) {
-                    life.set_owner(owner);
-                }
-            }
-            Event::PasswordChanged { channel, salt } => {
-                tracing::debug!(%channel, protected = salt.is_some(), "password changed");
-                driver.sink().passwords.changed(&channel, salt);
-                if let Some(life) = driver.sink().current_life(&channel) {
-                    life.set_guarded(salt.is_some());
-                }
-            }
+            Event::ChannelClosed { channel, why } => driver.sink().channel_closed(&channel, why),
+            Event::OwnerChanged { channel, owner } => driver.sink().owner_changed(&channel, owner),
+            Event::PasswordChanged { channel, salt } => driver.sink().password_changed(&channel, salt),
             Event::Gap(gap) => {
                 let (channel, event, sender) = (&gap.channel, &gap.event, &gap.sender);
                 tracing::warn!(%channel, %event, %sender, gap.first, gap.last, "broadcasts are missing");

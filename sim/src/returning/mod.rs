@@ -109,6 +109,12 @@ pub(crate) fn is_drawn(decisions: &mut Decisions) -> bool {
     decisions.on(stream).below(8) == DRAWN
 }
 
+/// Some worlds run each machine twice.
+fn drawn_twins(mut world: World) -> World {
+    let own = world.engine().decisions().stream("twins");
+    if world.engine().decisions().on(own).chance(1, 8) { world.with_twins() } else { world }
+}
+
 impl Returning {
     /// A world of one hub and some clients that come back, all drawn.
     pub(crate) fn drawn(decisions: Decisions, origin: String, talking: bool) -> (World, Self) {
@@ -116,10 +122,7 @@ impl Returning {
         if talking {
             world = world.talking();
         }
-        let own = world.engine().decisions().stream("twins");
-        if world.engine().decisions().on(own).chance(1, 8) {
-            world = world.with_twins();
-        }
+        world = drawn_twins(world);
         let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
         let weather = Weather::drawn(world.engine().decisions().on(net));
         let mut choose = world.engine().decisions().on(work);

@@ -386,9 +386,7 @@ impl Swarm {
                 Event::Ready(_) => believes.ready = true,
                 Event::Closed(why) => {
                     let why = *why;
-                    let Actor { reconnects, node, id, streams, open, mut lost, .. } = std::mem::take(believes);
-                    lost.extend(self.owning.owned_by(id.as_ref(), &open));
-                    *believes = Actor { node, id, streams, reconnects, lost, closed: true, ..Actor::default() };
+                    self.lost_all(actor);
                     if !matches!(why, CloseReason::Refused(_)) {
                         self.reconnect(world, actor);
                     }
@@ -435,6 +433,13 @@ impl Swarm {
                 | Event::Dropped(_) => {}
             }
         }
+    }
+
+    fn lost_all(&mut self, actor: usize) {
+        let believes = &mut self.actors[actor];
+        let Actor { reconnects, node, id, streams, open, mut lost, .. } = std::mem::take(believes);
+        lost.extend(self.owning.owned_by(id.as_ref(), &open));
+        *believes = Actor { node, id, streams, reconnects, lost, closed: true, ..Actor::default() };
     }
 
     fn reconnect(&mut self, world: &mut World, actor: usize) {
