@@ -6,7 +6,7 @@ mod support;
 
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Outgoing, Reconnect, Token};
-use commipc_protocol::wire::{Control as _, Done, FrameType, Protect, Unprotect};
+use commipc_protocol::wire::{Control as _, Done, FrameType, Open, Protect, Unprotect};
 use commipc_protocol::{AfterGrace, Limits, Misuse, OwnerPolicy, Refusal};
 use core::time::Duration;
 use support::{World, hub, lasting, name, outgoing, payload};
@@ -169,6 +169,28 @@ fn v13_s72_an_owner_whose_password_is_gone_without_an_answer_owns_the_channel_wh
     assert_eq!(world.expect_owner(0).as_deref(), Some("owner"));
     world.protect(0, "ch", &key(2), 2);
     assert!(signs(&mut world));
+}
+
+#[test]
+fn v13_s72_an_owner_whose_claim_goes_with_the_link_claims_again() {
+    let mut world = world();
+    world.deceived = Some(0);
+    unprotect(&mut world, 7);
+    world.deceived = None;
+    world.cut(0);
+    world.restored(0);
+    // The hub says that the channel is open, and the link goes before it hears whose it is.
+    world.deceived = Some(0);
+    world.command(0, Command::Open { token: Token(8), channel: name("ch"), access: Access::default() });
+    let id = Open::parse(&world.last_said(0, FrameType::Open)).unwrap().id;
+    let mut body = bytes::BytesMut::new();
+    Done { id, code: 0, epoch: None, owner: Some(false), last_epoch: Some(2), proof: None }.encode(&mut body);
+    let told = world.show(0, FrameType::Done, &body);
+    assert!(matches!(told[..], [Event::Done { token: Token(8), result: Ok(()) }]), "{told:?}");
+    world.deceived = None;
+    world.cut(0);
+    world.restored(0);
+    world.protect(0, "ch", &key(2), 2);
 }
 
 #[test]

@@ -425,8 +425,8 @@ impl Guarded {
     /// The link went, and another will come.
     pub(super) const fn suspend(&mut self) {
         self.owner_n = 0;
-        self.was_owner |= self.owns;
-        self.owns = false;
+        self.was_owner |= self.owns || self.owned_last;
+        (self.owns, self.owned_last) = (false, false);
     }
 
     /// Whether a protection of this epoch is the one that we gave the channel.

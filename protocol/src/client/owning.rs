@@ -9,15 +9,17 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use bytes::BytesMut;
+
 use super::afar::Wants;
-use super::channels::{ChannelIx, Control, Late, State};
+use super::channels::{self, ChannelIx, Late, State};
 use super::guarding::{ChannelSalt, Guarded, OwnRecord};
 use super::seal::Seal;
 use super::{Client, Event, Failure, Token};
 use crate::auth::{ChannelKeys, ChannelMaster, OwnerTranscript};
 use crate::error::{Misuse, Refusal};
 use crate::names::ChannelName;
-use crate::wire::{Control as _, FrameType, PROOF_ENTRY_LEN, Protect, Reclaim, Record, Terminate, Unprotect};
+use crate::wire::{Control, FrameType, PROOF_ENTRY_LEN, Protect, Reclaim, Record, Terminate, Unprotect};
 
 /// What an owner asked for.
 #[derive(Debug)]
@@ -93,11 +95,8 @@ impl Client {
             server_key: &server_key,
         };
         let owned = Owned::Protect { epoch, salt, keys: Box::new(keys) };
-        self.owner_request(Control::Owned(token, ix, owned), ix, |id, n, proof| {
-            let body = Protect { id, channel: name.as_name(), stored, n, record, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Protect, out)
+        self.owner_request(channels::Control::Owned(token, ix, owned), ix, |id, n, proof| {
+            encoded(&Protect { id, channel: name.as_name(), stored, n, record, proof })
         });
     }
 
@@ -115,11 +114,8 @@ impl Client {
             return self.done(token, Err(Failure::Refused(Refusal::NotProtected)));
         }
         let epoch = stored + 1;
-        self.owner_request(Control::Owned(token, ix, Owned::Unprotect { epoch }), ix, |id, n, proof| {
-            let body = Unprotect { id, channel: name.as_name(), stored, n, epoch, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Unprotect, out)
+        self.owner_request(channels::Control::Owned(token, ix, Owned::Unprotect { epoch }), ix, |id, n, proof| {
+            encoded(&Unprotect { id, channel: name.as_name(), stored, n, epoch, proof })
         });
     }
 
@@ -131,11 +127,8 @@ impl Client {
         if self.is_elsewhere(ix) {
             return self.operate_afar(token, ix, Wants::Terminate);
         }
-        self.owner_request(Control::Owned(token, ix, Owned::Terminate), ix, |id, n, proof| {
-            let body = Terminate { id, channel: name.as_name(), stored, n, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Terminate, out)
+        self.owner_request(channels::Control::Owned(token, ix, Owned::Terminate), ix, |id, n, proof| {
+            encoded(&Terminate { id, channel: name.as_name(), stored, n, proof })
         });
     }
 
@@ -145,21 +138,18 @@ impl Client {
             Ok(open) => open,
             Err(failure) => return self.done(token, Err(self.or_not_ready(failure))),
         };
-        self.write_reclaim(Control::Owned(token, ix, Owned::Reclaim), ix, name, stored);
+        self.write_reclaim(channels::Control::Owned(token, ix, Owned::Reclaim), ix, name, stored);
     }
 
     /// Takes a channel back that we owned when the connection went, or that we have been given the key of.
     pub(super) fn reclaim(&mut self, ix: ChannelIx, name: &ChannelName) {
         let stored = self.channels.get(ix).map_or(0, |channel| channel.guarded.last_epoch);
-        self.write_reclaim(Control::Reclaim(ix), ix, name, stored);
+        self.write_reclaim(channels::Control::Reclaim(ix), ix, name, stored);
     }
 
-    pub(super) fn write_reclaim(&mut self, control: Control, ix: ChannelIx, name: &ChannelName, stored: u64) {
+    pub(super) fn write_reclaim(&mut self, control: channels::Control, ix: ChannelIx, name: &ChannelName, stored: u64) {
         self.owner_request(control, ix, |id, n, proof| {
-            let body = Reclaim { id, channel: name.as_name(), stored, n, proof };
-            let mut out = bytes::BytesMut::new();
-            body.encode(&mut out);
-            (FrameType::Reclaim, out)
+            encoded(&Reclaim { id, channel: name.as_name(), stored, n, proof })
         });
     }
 
@@ -178,9 +168,9 @@ impl Client {
     /// Sends an owner operation: `body` is made twice, the first time for what is proved.
     fn owner_request(
         &mut self,
-        control: Control,
+        control: channels::Control,
         ix: ChannelIx,
-        body: impl Fn(u64, u64, &[u8; 32]) -> (FrameType, bytes::BytesMut),
+        body: impl Fn(u64, u64, &[u8; 32]) -> (FrameType, BytesMut),
     ) {
         let Ok(hub) = self.ready_hub() else {
             return self.control_ended(control, Err(Failure::Local(Misuse::NotConnected)));
@@ -224,17 +214,14 @@ impl Client {
             return if in_force { Ok(()) } else { Err(Failure::Refused(Refusal::EpochMismatch)) };
         }
         (guarded.last_epoch, guarded.attempts) = (epoch, Attempts::default());
-        match owned {
-            Owned::Protect { epoch, salt, keys } => {
-                guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
-                guarded.proved = Some((epoch, salt));
-                if is_open {
-                    guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
-                }
+        if let Owned::Protect { epoch, salt, keys } = owned {
+            guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
+            guarded.proved = Some((epoch, salt));
+            if is_open {
+                guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
             }
-            Owned::Unprotect { .. } | Owned::Reclaim | Owned::Terminate => {
-                (guarded.seal, guarded.record) = (None, None)
-            }
+        } else {
+            (guarded.seal, guarded.record) = (None, None);
         }
         if is_open {
             let channel = channel.name.clone();
@@ -244,10 +231,19 @@ impl Client {
     }
 
     /// The link goes before an owner has its answer: the password may be in force.
-    pub(super) fn attempted(&mut self, control: &Control) {
-        let (Control::Owned(_, ix, owned) | Control::Late(Some(Late::Owned(ix, owned)))) = control else { return };
+    pub(super) fn attempted(&mut self, control: &channels::Control) {
+        let (channels::Control::Owned(_, ix, owned) | channels::Control::Late(Some(Late::Owned(ix, owned)))) = control
+        else {
+            return;
+        };
         if let Some(channel) = self.channels.get_mut(*ix) {
             channel.guarded.attempts.add(owned);
         }
     }
+}
+
+fn encoded<'a, C: Control<'a>>(body: &C) -> (FrameType, BytesMut) {
+    let mut out = BytesMut::new();
+    body.encode(&mut out);
+    (C::TYPE, out)
 }

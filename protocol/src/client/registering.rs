@@ -282,7 +282,8 @@ impl Client {
             Control::Reclaim(ix) => self.reclaimed(ix, result),
             Control::Standing(ix, standing, tokens) => self.standing_restored(ix, &standing, tokens, result),
             Control::Late(Some(late)) if result.is_ok() => self.granted_late(late),
-            Control::Late(Some(Late::Owned(ix, Owned::Reclaim))) => {
+            // Whatever else has happened, it may be ours.
+            Control::Late(Some(Late::Owned(ix, Owned::Reclaim))) if !matches!(result, Err(Failure::Local(_))) => {
                 if let Some(channel) = self.channels.get_mut(ix) {
                     channel.guarded.owned_last = false;
                 }

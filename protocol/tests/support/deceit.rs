@@ -7,30 +7,31 @@ use commipc_protocol::{Input, LinkId, Machine as _};
 use super::World;
 
 impl World {
-    /// The last frame of a kind that a client said on its first link: its body.
+    /// The last frame of a kind that a client said on its link: its body.
     pub fn last_said(&self, client: usize, kind: FrameType) -> Vec<u8> {
-        last(&self.wire[&first_link(client)].0[MAGIC.len()..], kind)
+        last(&self.wire[&self.link_of(client)].0[MAGIC.len()..], kind)
     }
 
-    /// The last frame of a kind that the hub said to a client on its first link: its body.
+    /// The last frame of a kind that the hub said to a client on its link: its body.
     pub fn last_heard(&self, client: usize, kind: FrameType) -> Vec<u8> {
-        last(&self.wire[&first_link(client)].1, kind)
+        last(&self.wire[&self.link_of(client)].1, kind)
     }
 
     /// Shows a client a frame as if its hub had sent it; what it makes of it.
     pub fn show(&mut self, client: usize, kind: FrameType, body: &[u8]) -> Vec<Event> {
         let length = u32::try_from(body.len() + 1).unwrap();
         let frame = [&length.to_be_bytes()[..], &[kind.number()], body].concat();
-        let input = Input::Received { link: LinkId::dialled(0, 1), data: frame.into() };
+        let link = self.dialled[client].unwrap_or(LinkId::dialled(0, 1));
+        let input = Input::Received { link, data: frame.into() };
         self.clients[client].handle_input(self.now, input);
         self.take_events(client);
         self.events[client].drain(..).collect()
     }
-}
 
-/// Clients connect in their order.
-fn first_link(client: usize) -> LinkId {
-    LinkId::accepted(client as u32, client as u32 + 1)
+    /// The link that stands, or else the first: clients connect in their order.
+    fn link_of(&self, client: usize) -> LinkId {
+        self.links[client].unwrap_or_else(|| LinkId::accepted(client as u32, client as u32 + 1))
+    }
 }
 
 fn last(mut bytes: &[u8], kind: FrameType) -> Vec<u8> {
