@@ -4,70 +4,21 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+#[path = "../../tests/shared/memory.rs"]
+mod memory;
 mod support;
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use hkdf::Hkdf;
+use memory::{MemberKeys, Memory};
 use sha2::{Digest as _, Sha256};
 use support::Scene;
 
 /// Nothing else in the world is likely to hold these.
 const PASSWORD: &str = "plover-xyzzy-1f0c6e53-plugh-97b2d4";
 const CHANNEL: &str = "cellar-6d1be0aa-control";
-
-/// Everything that a process may read of its own memory.
-struct Memory(Vec<Vec<u8>>);
-
-impl Memory {
-    fn of(pid: u32) -> Self {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-        let regions = maps.lines().filter_map(|line| {
-            let (range, rest) = line.split_once(' ')?;
-            let (start, end) = range.split_once('-')?;
-            let address = |hex| u64::from_str_radix(hex, 16).unwrap();
-            let (start, end) = (address(start), address(end));
-            // What only the kernel can read, or nobody, is none of the process's.
-            let ours = rest.starts_with('r') && !rest.contains("[v");
-            ours.then(|| read(&memory, start, usize::try_from(end - start).unwrap()))
-        });
-        Self(regions.collect())
-    }
-
-    fn holds(&self, needle: &[u8]) -> bool {
-        self.0.iter().any(|region| find(region, needle))
-    }
-
-    fn size(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
-    }
-}
-
-/// Reads what can be read, page by page where not all can.
-fn read(memory: &fs::File, start: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    if memory.read_exact_at(&mut bytes, start).is_err() {
-        for (page, at) in bytes.chunks_mut(4096).zip((start..).step_by(4096)) {
-            let _ = memory.read_exact_at(page, at);
-        }
-    }
-    bytes
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> bool {
-    let Some((&first, rest)) = needle.split_first() else { return false };
-    let mut from = 0;
-    while let Some(at) = haystack[from..].iter().position(|byte| *byte == first) {
-        from += at + 1;
-        if haystack[from..].starts_with(rest) {
-            return true;
-        }
-    }
-    false
-}
 
 /// The ways in which a secret may lie around: as it is, in hex of either case, in base64 at any of three offsets. Half of it
 /// is enough.
@@ -126,27 +77,18 @@ fn s27_v18_d3_the_memory_of_a_hub_holds_no_password_and_no_key_that_signs() {
     let (salt, rounds, stored_key) = stored(&state);
     let mut master = [0; 32];
     pbkdf2::pbkdf2_hmac::<Sha256>(PASSWORD.as_bytes(), &salt, rounds, &mut master);
-    let (prk, keys) = Hkdf::<Sha256>::extract(Some(b"commipc/1 channel"), &master);
-    let length = u32::try_from(CHANNEL.len()).unwrap().to_be_bytes();
-    let context = [&length[..], CHANNEL.as_bytes(), &salt, &1_u64.to_be_bytes()].concat();
-    let key = |label: &[u8]| {
-        let mut key = [0; 32];
-        keys.expand(&[label, &context].concat(), &mut key).unwrap();
-        key
-    };
-    let (join, end_to_end) = (key(b"join\0"), key(b"e2e\0"));
+    let keys = MemberKeys::of(&master, CHANNEL, &salt);
 
     let memory = Memory::of(hub.child.id());
-    assert!(memory.size() > 1 << 20, "{} bytes are not a process", memory.size());
     // The search finds what is there, or it would prove nothing: a name, and the key that checks joins.
     assert!(memory.holds(CHANNEL.as_bytes()));
     assert!(forms(&stored_key).iter().any(|(form, bytes)| *form == "raw" && memory.holds(bytes)));
     for (name, secret) in [
         ("password", PASSWORD.as_bytes()),
         ("master", &master),
-        ("key of all keys", &prk),
-        ("key of joins", &join),
-        ("end-to-end key", &end_to_end),
+        ("key of all keys", &keys.all),
+        ("key of joins", &keys.join),
+        ("end-to-end key", &keys.end_to_end),
     ] {
         for (form, bytes) in forms(secret) {
             assert!(!memory.holds(&bytes), "the hub holds the {name}, {form}");
@@ -154,7 +96,7 @@ fn s27_v18_d3_the_memory_of_a_hub_holds_no_password_and_no_key_that_signs() {
     }
     // The same search in a process that does know it.
     let knowing = Memory::of(owner.child.id());
-    assert!(forms(&end_to_end).iter().any(|(_, bytes)| knowing.holds(bytes)), "the owner's key");
+    assert!(forms(&keys.end_to_end).iter().any(|(_, bytes)| knowing.holds(bytes)), "the owner's key");
 }
 
 /// The salt of a credential's secret: made of the key that stands, behind its length, in what a hub stores of itself.

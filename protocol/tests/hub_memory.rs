@@ -13,13 +13,14 @@
     reason = "a test binary: what is unexpected fails it"
 )]
 
+#[path = "../../tests/shared/memory.rs"]
+mod memory;
 mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use commipc_protocol::auth::{Kdf, Secret};
@@ -27,6 +28,7 @@ use commipc_protocol::client::ChannelSalt;
 use commipc_protocol::hub;
 use commipc_protocol::{Input, LinkId, Peer, Transport};
 use hkdf::Hkdf;
+use memory::{MemberKeys, Memory};
 use sha2::{Digest as _, Sha256};
 use support::{World, name};
 
@@ -137,28 +139,6 @@ impl HubProcess {
         fs::remove_file(file).unwrap();
         Self { child, _said: stdout.into_inner() }
     }
-
-    /// All regions that it may read itself.
-    fn memory(&self) -> Vec<Vec<u8>> {
-        let pid = self.child.id();
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-        let regions = maps.lines().filter_map(|line| {
-            let (range, rest) = line.split_once(' ')?;
-            let (start, end) = range.split_once('-')?;
-            let address = |hex| u64::from_str_radix(hex, 16).unwrap();
-            let (start, end) = (address(start), address(end));
-            // What only the kernel can read, or nobody, is none of the process's.
-            (rest.starts_with('r') && !rest.contains("[v")).then(|| {
-                let mut region = vec![0; usize::try_from(end - start).unwrap()];
-                for (page, at) in region.chunks_mut(4096).zip((start..).step_by(4096)) {
-                    let _ = memory.read_exact_at(page, at);
-                }
-                region
-            })
-        });
-        regions.collect()
-    }
 }
 
 impl Drop for HubProcess {
@@ -166,21 +146,6 @@ impl Drop for HubProcess {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
-}
-
-fn holds(memory: &[Vec<u8>], needle: &[u8]) -> bool {
-    let found = |region: &Vec<u8>| {
-        let mut rest = &region[..];
-        while let Some(at) = rest.iter().position(|byte| *byte == needle[0]) {
-            rest = &rest[at..];
-            if rest.starts_with(needle) {
-                return true;
-            }
-            rest = &rest[1..];
-        }
-        false
-    };
-    memory.iter().any(found)
 }
 
 const NAME: &str = "s27_v18_d3_in_the_memory_of_a_hub_that_was_fed_lies_no_password_and_no_key_that_signs";
@@ -195,19 +160,10 @@ fn s27_v18_d3_in_the_memory_of_a_hub_that_was_fed_lies_no_password_and_no_key_th
     let file = std::env::temp_dir().join(format!("commipc-fed-{}", std::process::id()));
     let hub = HubProcess::fed(&recorded(&secret), file.to_str().unwrap());
 
-    // Made by other code than the one that could hide it.
     let (master, _) = Hkdf::<Sha256>::extract(Some(&SALT), &password);
-    let (all, keys) = Hkdf::<Sha256>::extract(Some(b"commipc/1 channel"), &master);
-    let length = u32::try_from(CHANNEL.len()).unwrap().to_be_bytes();
-    let context = [&length[..], CHANNEL.as_bytes(), &SALT, &1_u64.to_be_bytes()].concat();
-    let key = |label: &[u8]| {
-        let mut key = [0; 32];
-        keys.expand(&[label, &context].concat(), &mut key).unwrap();
-        key
-    };
-    let (join, end_to_end) = (key(b"join\0"), key(b"e2e\0"));
+    let keys = MemberKeys::of(&master, CHANNEL, &SALT);
     let mut client_key = [0; 32];
-    Hkdf::<Sha256>::from_prk(&join).unwrap().expand(b"client key", &mut client_key).unwrap();
+    Hkdf::<Sha256>::from_prk(&keys.join).unwrap().expand(b"client key", &mut client_key).unwrap();
     let stored: [u8; 32] = Sha256::digest(client_key).into();
     let told = support::master(&secret, ChannelSalt { kdf: Kdf::Key, salt: SALT, iterations: 0 });
     assert_eq!(
@@ -216,17 +172,17 @@ fn s27_v18_d3_in_the_memory_of_a_hub_that_was_fed_lies_no_password_and_no_key_th
         "they are those of members"
     );
 
-    let memory = hub.memory();
+    let memory = Memory::of(hub.child.id());
     // The search finds what is there, or it would prove nothing: a name, and the key that checks joins.
-    assert!(holds(&memory, CHANNEL.as_bytes()) && holds(&memory, &stored));
+    assert!(memory.holds(CHANNEL.as_bytes()) && memory.holds(&stored));
     for (what, secret) in [
         ("password", password),
         ("master", master.into()),
-        ("key of all keys", all.into()),
-        ("key of joins", join),
-        ("end-to-end key", end_to_end),
+        ("key of all keys", keys.all),
+        ("key of joins", keys.join),
+        ("end-to-end key", keys.end_to_end),
     ] {
         // Half of it is enough.
-        assert!(!holds(&memory, &secret[..16]) && !holds(&memory, &secret[16..]), "the hub holds the {what}");
+        assert!(!memory.holds(&secret[..16]) && !memory.holds(&secret[16..]), "the hub holds the {what}");
     }
 }
