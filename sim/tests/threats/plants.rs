@@ -31,7 +31,7 @@ const GUARDS: [(Canary, fn()); 24] = [
     (Canary::Reference, hubs::a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped),
     (Canary::PieceIndex, hubs::a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success),
     (Canary::PieceCount, hubs::a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success),
-    (Canary::Exceeds, hubs::a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success),
+    (Canary::Exceeds, hubs::a6_a_stream_of_which_a_hub_grants_more_than_was_granted_is_whole_or_an_error),
     (Canary::RolledBack, hubs::a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_protected_one),
     (Canary::Gap, hubs::a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass),
 ];

@@ -79,6 +79,7 @@ const HUB: &[&str] = &[
 ];
 const STREAMS: &[&str] = &[
     "a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success",
+    "a6_a_stream_of_which_a_hub_grants_more_than_was_granted_is_whole_or_an_error",
     "a6_no_member_takes_a_message_of_which_any_field_was_changed",
     "a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped",
     "a6_in_storms_with_every_trick_nobody_is_fooled",
