@@ -14,6 +14,7 @@ mod pair;
 mod resigning;
 
 pub use machines::{chunking, client_bytes, hub_after_handshake, hub_bytes, member, replay_window, simulator};
+pub(crate) use resigning::split;
 pub use resigning::{resign, resigned};
 
 /// Starting points for each target that has no vectors, with names: what committed corpora begin with.

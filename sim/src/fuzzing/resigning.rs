@@ -49,7 +49,7 @@ pub fn resigned(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The frames of a stream, without their lengths; the last one is what is left.
-pub(super) fn split(bytes: &[u8]) -> Vec<&[u8]> {
+pub(crate) fn split(bytes: &[u8]) -> Vec<&[u8]> {
     let (mut frames, mut rest) = (Vec::new(), bytes);
     while let Some((length, behind)) = rest.split_first_chunk::<LENGTH_LEN>() {
         let length = (u32::from_be_bytes(*length) as usize).min(behind.len());

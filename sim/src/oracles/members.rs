@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use commipc_protocol::auth::Kdf;
 use commipc_protocol::client::{Command, Dropped, Event, Failure, Token};
+use commipc_protocol::wire::{FrameType, Hop, Message};
 use commipc_protocol::{ChannelName, ClientId, Input, Instant, LinkId, Misuse, Output, Refusal, hub};
 use core::time::Duration;
 
 use super::people::People;
 use super::{Oracle, Password, Salt, Seen, Verdict, ensure};
 use crate::engine::Sight;
+use crate::fuzzing::split;
 use crate::mallory::Order;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
@@ -38,7 +40,7 @@ pub struct Members {
     next: Option<(NodeId, ChannelName, Salt, Password)>,
     /// Who says things past its own machine.
     rogues: BTreeSet<NodeId>,
-    /// One of them was a member of a protected channel then: no hub can tell its signatures from others.
+    /// One of them has said something on a protected channel as a member: no hub can tell its signatures from others.
     treason: bool,
     /// What strangers say on protected channels, and how often the channel had changed by then.
     strange: BTreeMap<(NodeId, Token), (NodeId, ChannelName, u64)>,
@@ -103,10 +105,9 @@ impl Oracle for Members {
         match sight {
             Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
             // What the hub says to that its machine may take for something else.
-            Sight::Fed(Input::Command(Asked::Malice(Order::Say(_)))) => {
+            Sight::Fed(Input::Command(Asked::Malice(Order::Say(data)))) => {
                 self.rogues.insert(node);
-                let inside = |room: &Room| !room.protection.is_empty() && room.members.contains_key(&node);
-                self.treason |= self.rooms.values().any(inside);
+                self.treason |= channels_of(data).any(|channel| self.is_inside(node, channel));
                 self.strange.retain(|(who, _), _| *who != node);
             }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
@@ -117,8 +118,24 @@ impl Oracle for Members {
     }
 }
 
+/// The channels on which the messages in some frames are said.
+fn channels_of(frames: &[u8]) -> impl Iterator<Item = &str> {
+    split(frames).into_iter().filter_map(|frame| {
+        let (&number, body) = frame.split_first()?;
+        FrameType::from_number(number)?.message_kind()?;
+        let (_, carried) = Hop::split(body).ok()?;
+        Some(Message::parse(carried).ok()?.header.channel.as_str())
+    })
+}
+
 /// What clients ask and are told.
 impl Members {
+    /// Whether it is a member of a protected channel of this name.
+    fn is_inside(&self, node: NodeId, channel: &str) -> bool {
+        let inside = |room: &Room| !room.protection.is_empty() && room.members.contains_key(&node);
+        self.rooms.iter().any(|((_, name), room)| **name == *channel && inside(room))
+    }
+
     fn asks(&mut self, node: NodeId, command: &Command) {
         let brought = self.next.take().filter(|(who, ..)| *who == node);
         let end = self.people.end_of(node);
