@@ -63,6 +63,8 @@ enum What {
     Open {
         guarded: bool,
     },
+    Protect(Salt),
+    Unprotect,
     /// With `away` it is left at once, whatever the hub says.
     Leave {
         away: bool,
@@ -131,13 +133,13 @@ impl Seals {
             Command::Open { token, channel, access } => {
                 (token, channel, What::Open { guarded: access.secret.is_some() })
             }
-            Command::Protect { .. } => {
+            Command::Protect { token, channel, salt, .. } => {
                 let place = self.made.len() as u64 + 1;
                 self.derived.extend(brought.clone());
-                return self
-                    .made
-                    .extend(brought.map(|(_, channel, salt, password)| (salt, (place, channel, password))));
+                self.made.extend(brought.map(|(_, channel, salt, password)| (salt, (place, channel, password))));
+                (token, channel, What::Protect(salt.salt))
             }
+            Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
             Command::Leave { token, channel } => (token, channel, What::Leave { away: self.away.contains(&node) }),
             Command::Broadcast { token, outgoing } => {
                 self.gaps.broadcast(node, outgoing);
@@ -169,7 +171,6 @@ impl Seals {
             | Command::SetSecret(_)
             | Command::SetOwnerKey(_)
             | Command::ChannelKeyFailed { .. }
-            | Command::Unprotect { .. }
             | Command::Reclaim { .. }
             | Command::Terminate { .. }
             | Command::Provide { .. }
@@ -248,6 +249,9 @@ impl Seals {
         }
         for (token, channel) in left {
             self.asked.remove(&(node, token));
+            // Keys that are on their way are for a handle that is gone.
+            self.asked
+                .retain(|(who, _), (of, what)| *who != node || *of != channel || !matches!(what, What::Protect(_)));
             self.seal(node, &channel, None);
         }
         self.fresh.retain(|(who, ..)| *who != node);
@@ -363,7 +367,16 @@ impl Seals {
                 self.seal(node, &channel, None);
                 Ok(())
             }
-            (What::Leave { .. }, _) => Ok(()),
+            // It was told before.
+            (What::Protect(salt), Ok(())) => {
+                let place = self.made.get(&salt).map_or(0, |(place, ..)| *place);
+                ensure(handle.newest >= place, || format!("{node:?} has protected {channel} and was not told so"))
+            }
+            (What::Unprotect, Ok(())) => {
+                let sealed = handle.sealed;
+                ensure(sealed.is_none(), || format!("{node:?} has taken the password of {channel} away and has it"))
+            }
+            (What::Leave { .. }, _) | (What::Protect(_) | What::Unprotect, Err(_)) => Ok(()),
         }
     }
 

@@ -133,6 +133,17 @@ fn v13_bites_on_an_owner_that_goes_back_to_an_older_password() {
 }
 
 #[test]
+fn s23_bites_on_a_change_that_is_confirmed_and_not_made() {
+    let mut scene = scene();
+    let (salt, channel, master) = (salt(2), channel(), master(PASSWORD, &[2; 16]).unwrap());
+    scene.0.derived(NodeId::new(1), &channel, salt.salt, PASSWORD);
+    scene.asks(1, Command::Protect { token: Token(90), channel: channel.clone(), salt, master }).unwrap();
+    assert!(done(&mut scene, 1, 90).is_err());
+    scene.asks(1, Command::Unprotect { token: Token(91), channel }).unwrap();
+    assert!(done(&mut scene, 1, 91).is_err());
+}
+
+#[test]
 fn who_left_is_no_member() {
     let mut left = scene();
     left.asks(1, Command::Leave { token: Token(92), channel: channel() }).unwrap();
