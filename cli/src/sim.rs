@@ -5,6 +5,8 @@ mod hunt;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use commipc_sim::decisions::Choices;
@@ -27,40 +29,79 @@ pub(crate) fn run(args: &Sim, json: bool) -> Outcome {
     }
 }
 
-/// Seeds between two looks at the clock.
+/// So many seeds are run in one go.
 const BLOCK: u64 = 50;
 /// A run that takes longer than this tells how far it is.
 const PROGRESS: Duration = Duration::from_secs(3);
 
+/// What all jobs know.
+struct Running<'a> {
+    args: &'a SimRun,
+    json: bool,
+    started: Instant,
+    /// How many seeds somebody has taken on.
+    taken: AtomicU64,
+    so_far: Mutex<SoFar>,
+}
+
+struct SoFar {
+    total: Tally,
+    told: Instant,
+}
+
 fn run_many(args: &SimRun, json: bool) -> Outcome {
     let started = Instant::now();
-    let mut told = started;
-    let profile = Profile::from(args.profile);
-    let mut total = Tally { profile, ..Tally::default() };
-    while total.seeds < args.seeds && (total.failed.len() as u64) < args.enough {
-        let (from, count) = (args.from.saturating_add(total.seeds), BLOCK.min(args.seeds - total.seeds));
-        let enough = usize::try_from(args.enough).unwrap_or(usize::MAX) - total.failed.len();
-        let block = run_seeds_as(from, count, enough, profile);
-        for (seed, findings) in &block.failed {
-            if json {
-                crate::say(found(*seed, profile, findings));
-            } else {
-                crate::say_raw(&report_seed(*seed, profile, findings));
-            }
+    let total = Tally { profile: Profile::from(args.profile), ..Tally::default() };
+    let so_far = Mutex::new(SoFar { total, told: started });
+    let running = Running { args, json, started, taken: AtomicU64::new(0), so_far };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs(args.jobs) {
+            scope.spawn(|| running.work());
         }
-        total.seeds += block.seeds;
-        total.events += block.events;
-        total.failed.extend(block.failed);
-        for (mark, count) in block.marks {
-            *total.marks.entry(mark).or_default() += count;
-        }
-        if !json && told.elapsed() > PROGRESS {
-            told = Instant::now();
-            progress(&total, args.seeds, started.elapsed());
-        }
-    }
+    });
+    let SoFar { total, .. } = running.so_far.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary(&total, started.elapsed(), json);
     verdict(&total)
+}
+
+/// As many as asked for, or as there are cores.
+fn jobs(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+impl Running<'_> {
+    fn work(&self) {
+        loop {
+            let taken = self.taken.fetch_add(BLOCK, Ordering::Relaxed);
+            let missing = self.args.enough.saturating_sub(self.so_far().total.failed.len() as u64);
+            if taken >= self.args.seeds || missing == 0 {
+                return;
+            }
+            let (from, count) = (self.args.from.saturating_add(taken), BLOCK.min(self.args.seeds - taken));
+            let enough = usize::try_from(missing).unwrap_or(usize::MAX);
+            self.adds(run_seeds_as(from, count, enough, self.args.profile.into()));
+        }
+    }
+
+    fn adds(&self, block: Tally) {
+        for (seed, findings) in &block.failed {
+            if self.json {
+                crate::say(found(*seed, block.profile, findings));
+            } else {
+                crate::say_raw(&report_seed(*seed, block.profile, findings));
+            }
+        }
+        let mut so_far = self.so_far();
+        so_far.total.add(block);
+        if !self.json && so_far.told.elapsed() > PROGRESS {
+            so_far.told = Instant::now();
+            progress(&so_far.total, self.args.seeds, self.started.elapsed());
+        }
+    }
+
+    fn so_far(&self) -> MutexGuard<'_, SoFar> {
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn found(seed: u64, profile: Profile, findings: &[Finding]) -> serde_json::Value {

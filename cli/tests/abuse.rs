@@ -38,6 +38,8 @@ const FEW_FILES: u32 = 1_024;
 const FACTOR: u32 = 3;
 /// What a hub keeps for a member that does not read: the default limit of an outbox.
 const OUTBOX: u64 = 8 << 20;
+/// What a busy machine costs at most, far less than the time for which a hub tries to write to who does not read.
+const NOISE: Duration = Duration::from_secs(2);
 
 /// What the connections say, in turn. None of it can become a handshake.
 const SAID: [&[u8]; 6] = [
@@ -237,34 +239,32 @@ fn v21_v22_v23_ten_thousand_strangers_of_one_address_leave_no_trace() {
     assault(&hub, [url, &key], &SAID, || TcpStream::connect(address));
 }
 
-/// Broadcasts twice what an outbox holds, every message acknowledged, to a listener that gets all of it; tells how long it took.
+/// Broadcasts twice what an outbox holds, every message acknowledged, to a listener that gets all of it; tells how long all
+/// of it took, and the slowest message.
 async fn broadcast_much(
     channel: &commipc_tokio::Channel,
     listener: &mut commipc_tokio::Listener<String>,
     size: usize,
-) -> Duration {
+) -> (Duration, Duration) {
     let text = "x".repeat(size);
-    let started = Instant::now();
+    let (started, mut slowest) = (Instant::now(), Duration::ZERO);
     for number in 0..2 * OUTBOX / size as u64 {
+        let said = Instant::now();
         channel.broadcast("news", &text).await.unwrap();
         let message = listener.next().await.unwrap();
         assert_eq!((message.len(), message.missed()), (size, 0), "message {number}");
+        slowest = slowest.max(said.elapsed());
     }
-    started.elapsed()
+    (started.elapsed(), slowest)
 }
 
 #[test]
 fn v25_a_member_that_is_stopped_costs_its_outbox_and_others_go_on() {
-    let (mut alone, mut beside) = (Duration::ZERO, Duration::ZERO);
-    for size in [500, 8 << 10, 33_000] {
-        let times = beside_a_stopped_member(size);
-        (alone, beside) = (alone + times.0, beside + times.1);
-    }
-    assert!(beside < FACTOR * alone, "{beside:?} instead of {alone:?}");
+    [500, 8 << 10, 33_000].into_iter().for_each(beside_a_stopped_member);
 }
 
-/// How long messages of a size took alone, and beside a member that was stopped.
-fn beside_a_stopped_member(size: usize) -> (Duration, Duration) {
+/// Messages of a size alone, and beside a member that was stopped.
+fn beside_a_stopped_member(size: usize) {
     let scene = Scene::new();
     let hub = scene.hub();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -274,6 +274,7 @@ fn beside_a_stopped_member(size: usize) -> (Duration, Duration) {
     let heard = runtime.block_on(async { hearer.open("math").await }).unwrap();
     let mut listener = runtime.block_on(heard.listen::<String>("news").into_future()).unwrap();
     // What the hub allocates once for all is no growth.
+    runtime.block_on(broadcast_much(&channel, &mut listener, size));
     let alone = runtime.block_on(broadcast_much(&channel, &mut listener, size));
     let before = memory(&hub, "VmRSS");
     let stopped = scene.listener(&["math", "news"]);
@@ -290,6 +291,7 @@ fn beside_a_stopped_member(size: usize) -> (Duration, Duration) {
         "{size} B, 16 MiB alone: {alone:?}, beside a stopped member: {beside:?}; the hub grew by {} KiB",
         most >> 10
     );
-    assert!(most < OUTBOX + OUTBOX / 4, "{size} B: the hub grew by {most} bytes");
-    (alone, beside)
+    assert!((OUTBOX / 2..OUTBOX + OUTBOX / 4).contains(&most), "{size} B: the hub grew by {most} bytes");
+    assert!(beside.0 < FACTOR * alone.0 + NOISE, "{size} B: {beside:?} instead of {alone:?}");
+    assert!(beside.1 < NOISE, "{size} B: one of them took {:?}", beside.1);
 }

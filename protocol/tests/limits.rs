@@ -498,6 +498,8 @@ fn a_full_hub_refuses_what_would_fill_it_more_and_forgets_nothing() {
     }
     world.call(2, 2, "ch", "ev", b"");
     assert!(format!("{:?}", world.expect_answered(2).1).contains("Overloaded"));
+    world.call(2, 3, hub::SYSTEM_CHANNEL, "channels", &[0xf6]);
+    assert!(format!("{:?}", world.expect_answered(2).1).contains("Overloaded"), "nor does it write long lists");
     let stranger = LinkId::accepted(50, 1);
     world.feed_hub(Input::Accepted { link: stranger, peer: Peer::unknown(Transport::Memory) });
     assert_eq!(closed(&mut world.hub), [stranger]);

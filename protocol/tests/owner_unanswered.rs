@@ -5,7 +5,9 @@
 mod support;
 
 use commipc_protocol::auth::{Kdf, Secret};
-use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Outgoing, Reconnect, Token};
+use commipc_protocol::client::{
+    Access, ChannelSalt, Command, Event, Failure, Outgoing, Reconnect, ReconnectEvent, Token,
+};
 use commipc_protocol::wire::{Control as _, Done, FrameType, Open, Protect, Unprotect};
 use commipc_protocol::{AfterGrace, Limits, Misuse, OwnerPolicy, Refusal};
 use core::time::Duration;
@@ -191,6 +193,32 @@ fn v13_s72_an_owner_whose_claim_goes_with_the_link_claims_again() {
     world.cut(0);
     world.restored(0);
     world.protect(0, "ch", &key(2), 2);
+}
+
+#[test]
+fn s71_who_is_told_that_its_channel_is_anothers_opens_it_as_anybody() {
+    let mut world = world();
+    world.hold_dials = true;
+    world.cut(0);
+    // The hub waits for it so long.
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.expect_closed(1, "ch"), Refusal::Terminated);
+    world.events[1].clear();
+    world.open(1, "ch");
+    world.release_dials();
+    let told = world.restored(0);
+    let anothers = Failure::Refused(Refusal::NotOwner);
+    let over = |event: &Event| matches!(event, Event::ChannelClosed { why, .. } if *why == anothers);
+    assert!(told.iter().any(over), "{told:?}");
+    world.hold_dials = true;
+    world.cut(0);
+    world.command(0, Command::Open { token: Token(8), channel: name("ch"), access: Access::default() });
+    world.release_dials();
+    let told = world.restored(0);
+    let asked = |event: &Event| matches!(event, Event::Done { token: Token(8), result: Ok(()) });
+    assert!(told.iter().any(asked), "{told:?}");
+    let unrestored = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Unrestored { .. }));
+    assert!(!told.iter().any(unrestored), "{told:?}");
 }
 
 #[test]

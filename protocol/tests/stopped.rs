@@ -84,6 +84,25 @@ fn v25_what_waits_for_a_member_that_reads_nothing_takes_the_memory_that_is_count
     }
 }
 
+#[test]
+fn v25_lists_that_nobody_reads_take_the_memory_that_is_counted() {
+    let mut world = World::ready(&["owner", "asker"]);
+    for number in 0..300 {
+        world.open(0, &format!("channel {number}"));
+    }
+    world.stalled = Some(1);
+    let before = world.hub.load().memory;
+    let info = allocation_counter::measure(|| {
+        for token in 0..100 {
+            world.call(1, token, hub::SYSTEM_CHANNEL, "channels", &[0xf6]);
+            world.events[1].clear();
+        }
+    });
+    let (held, counted) = (info.bytes_current, (world.hub.load().memory - before) as i64);
+    assert!(counted > 100 * 10_000, "all of it waits: {counted}");
+    assert!(held * 5 < 6 * counted, "{held} bytes are held, {counted} are counted");
+}
+
 /// The first client says something that often, of which its hub reads each by itself.
 fn waits(world: &mut World, payload: &'static [u8], count: u32) {
     let (talker, now) = (LinkId::accepted(0, 1), world.now);

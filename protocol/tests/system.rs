@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -418,23 +419,57 @@ fn long_lists_come_in_pages() {
         world.open(0, &format!("one {number}"));
         world.open(1, &format!("two {number}"));
     }
-    let (mut names, mut pages, mut after) = (Vec::new(), 0, Value::Null);
+    let pages = pages(&mut world, "channels", None);
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 48]);
+    each_once(&pages, "name", 2_048);
+}
+
+#[test]
+fn members_come_in_pages_too() {
+    let ids: Vec<String> = (0..1_100).map(|number| format!("client {number}")).collect();
+    let mut world = World::ready(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    (0..1_100).for_each(|client| world.open(client, "math"));
+    let pages = pages(&mut world, "members", Some("math"));
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 100]);
+    each_once(&pages, "client", 1_100);
+}
+
+#[test]
+fn no_page_is_longer_than_a_frame() {
+    let mut limits = Limits::default();
+    limits.frame = 40_000;
+    let mut world = World::with(hub(limits), ["a", "b"].map(|id| client(id, Secret::key(KEY))).into());
+    world.connect_all();
+    let long = |number: u32| format!("{number:0>120}");
+    (0..200).for_each(|number| world.open(0, &long(number)));
+    let pages = pages(&mut world, "channels", None);
+    assert!(pages.len() > 2, "{} pages", pages.len());
+    each_once(&pages, "name", 200);
+    world.open(1, "math");
+    (0..400).for_each(|number| world.provide(1, number.into(), "math", &long(number)));
+    let refused = ask(&mut world, 0, "members", &question("math")).unwrap_err();
+    assert!(refused.contains("larger than a frame"), "one member alone is longer: {refused}");
+    assert_eq!(pages.len(), self::pages(&mut world, "channels", None).len(), "and whoever asked for it goes on");
+}
+
+/// All pages of a list.
+fn pages(world: &mut World, list: &str, channel: Option<&str>) -> Vec<Vec<Value>> {
+    let (mut pages, mut after) = (Vec::new(), Value::Null);
     loop {
-        let question = Value::Map(vec![("after".into(), after)]);
-        let answer = ask(&mut world, 0, "channels", &question).unwrap();
-        let page = field(&answer, "channels").into_array().unwrap();
-        assert!(page.len() <= 1_000);
-        names.extend(page.iter().map(|info| text(info, "name")));
-        (pages, after) = (pages + 1, field(&answer, "next"));
+        let mut question = vec![("after".into(), after)];
+        question.extend(channel.map(|channel| ("channel".into(), channel.into())));
+        let answer = ask(world, 0, list, &Value::Map(question)).unwrap();
+        pages.push(field(&answer, list).into_array().unwrap());
+        after = field(&answer, "next");
         if after == Value::Null {
-            break;
+            return pages;
         }
     }
-    assert_eq!(pages, 3);
-    assert_eq!(names.len(), 2_048);
-    names.sort();
-    names.dedup();
-    assert_eq!(names.len(), 2_048, "each once");
+}
+
+fn each_once(pages: &[Vec<Value>], named: &str, count: usize) {
+    let names: BTreeSet<String> = pages.iter().flatten().map(|entry| text(entry, named)).collect();
+    assert_eq!((names.len(), pages.iter().map(Vec::len).sum::<usize>()), (count, count));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Any stream of bytes as a transport: pipes, TLS, whatever a program has.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -45,6 +46,14 @@ impl Connection {
     #[must_use]
     pub fn bound_to(mut self, binding: [u8; 32]) -> Self {
         self.peer.binding = Some(binding);
+        self
+    }
+
+    /// Where it comes from: a hub bounds strangers and failed logins by address. Without one all such connections together
+    /// are one source, in which whoever guesses passwords slows down everybody.
+    #[must_use]
+    pub const fn from_source(mut self, address: IpAddr) -> Self {
+        self.peer.source = Some(address);
         self
     }
 }

@@ -23,7 +23,7 @@ impl World {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.watch.oracles = vec![Box::new(Leaks) as Box<dyn Oracle>];
+        self.watch.oracles = vec![Box::new(Leaks::default()) as Box<dyn Oracle>];
         self.watch.failures.clear();
         self.engine.heal();
         let clients = self.clients();
@@ -38,7 +38,7 @@ impl World {
             self.ask_hub(node, hub::Command::Shutdown);
         }
         clients.into_iter().for_each(|node| self.judge_empty(node));
-        let leak = self.failures().iter().find(|failure| failure.oracle == Leaks.name());
+        let leak = self.failures().iter().find(|failure| failure.oracle == Leaks::default().name());
         assert!(
             leak.is_none(),
             "{}; this world followed from {}",

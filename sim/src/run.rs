@@ -253,6 +253,17 @@ impl Tally {
     pub const fn is_fine(&self) -> bool {
         self.failed.is_empty()
     }
+
+    /// What other runs came to beside these; failing seeds stay in their order.
+    pub fn add(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.events += other.events;
+        self.failed.extend(other.failed);
+        self.failed.sort_by_key(|(seed, _)| *seed);
+        for (mark, count) in other.marks {
+            *self.marks.entry(mark).or_default() += count;
+        }
+    }
 }
 
 impl fmt::Display for Tally {

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use commipc_blocking::Wait as _;
 use commipc_tokio::{
-    Away, CallError, Channel, ClientBuilder, Connection, Fault, HubBuilder, OwnerPolicy, Reconnect, Request, Secret,
+    Away, CallError, Channel, Client, ClientBuilder, Connection, Fault, HubBuilder, OwnerPolicy, Reconnect, Request,
+    Secret,
 };
 
 /// What it says when it is asked.
@@ -154,10 +155,11 @@ async fn be_provider(client: ClientBuilder) {
     let client = client.await.unwrap();
     let play = client.open("play").await.unwrap();
     let done = Arc::new(Done::default());
-    let told = Arc::clone(&done);
+    let (told, held) = (Arc::clone(&done), under_way(&client));
     answers(move || {
         let (streams, repeated) = (told.streams.load(SeqCst), told.repeated.load(SeqCst));
-        format!("streams {streams}, repeated {repeated}, done{}", listed(&*told.numbers.lock().unwrap()))
+        let done = listed(&*told.numbers.lock().unwrap());
+        format!("streams {streams}{}, repeated {repeated}, done{done}", held())
     });
     let once = async |done: Arc<Done>, number: Request<u64>| {
         let is_new = done.numbers.lock().unwrap().insert(*number);
@@ -182,6 +184,17 @@ async fn be_provider(client: ClientBuilder) {
     client.closed().await;
 }
 
+/// What a client holds of requests, said when it is asked, each as ` kind number`; nothing where it holds none.
+fn under_way(client: &Client) -> impl Fn() -> String + Send + Sync + 'static {
+    let client = client.clone();
+    // What stands for as long as its connection and its handles do.
+    let stands = ["standing tickets", "channels"];
+    move || {
+        let held = client.held().into_iter().filter(|(kind, count)| *count > 0 && !stands.contains(kind));
+        held.map(|(kind, count)| format!(" {kind} {count}")).collect()
+    }
+}
+
 fn listed<'a>(numbers: impl IntoIterator<Item = &'a u64>) -> String {
     numbers.into_iter().map(|number| format!(" {number}")).collect()
 }
@@ -200,6 +213,7 @@ struct Ends {
 async fn be_consumer(client: ClientBuilder, rounds: u64) {
     let client = client.while_away(Away::Wait).await.unwrap();
     let play = client.open("play").await.unwrap();
+    answers(under_way(&client));
     // What timers need is there before its holdings are counted.
     smol::Timer::after(PAUSE).await;
     println!("ready");

@@ -30,6 +30,7 @@ const SIM_RUN: &str = "\
 Examples:
   commipc sim run                                          a thousand worlds; nothing is found
   commipc sim run --seeds 200000 --from 1000000            more of them, others
+  commipc sim run --jobs 1                                 on one core
   commipc sim run --seeds 20000 --profile reconnect        connections that come back, and what befell them";
 
 const SIM_REPLAY: &str = "\
@@ -70,6 +71,9 @@ pub(crate) struct SimRun {
     /// The first seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) from: u64,
+    /// How many at a time; as many as there are cores if not given
+    #[arg(long, value_name = "N", value_parser = parse_jobs)]
+    pub(crate) jobs: Option<usize>,
     /// End when so many seeds have failed
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) enough: u64,

@@ -35,7 +35,7 @@ pub(super) fn hunt(args: &SimHunt, json: bool) -> Outcome {
     quietly();
     fs::create_dir_all(&args.keep)
         .map_err(|error| Failure::io(format_args!("making {}", args.keep.display()), &error))?;
-    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let jobs = super::jobs(args.jobs);
     let from = args.from.unwrap_or_else(|| getrandom::u64().unwrap_or(0) >> 1);
     let stop = Arc::new(AtomicBool::new(false));
     stops_with_ctrl_c(Arc::clone(&stop));

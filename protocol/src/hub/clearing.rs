@@ -3,9 +3,10 @@
 
 use super::calls::Passing;
 use super::changes::Change;
+use super::questions::Reply;
 use super::registry::{ChannelIx, LinkIx};
 use super::session::Session;
-use super::system::{Reply, SYSTEM_CHANNEL};
+use super::system::SYSTEM_CHANNEL;
 use super::{Event, Hub};
 use crate::error::Refusal;
 use crate::machine::LinkId;

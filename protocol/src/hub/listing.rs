@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use bytes::BytesMut;
 
 use super::Hub;
+use super::questions::Page;
 use super::routes::{Goal, Place, Way};
-use super::system::Page;
 use crate::names::{Address, ChannelName, EventName, HubId, Name};
 use crate::wire::cbor;
 
@@ -30,6 +30,9 @@ impl Hub {
 
     /// One entry for each channel and hub.
     pub(super) fn list_channels_elsewhere(&self, page: &mut Page, after: Option<u64>) {
+        if page.is_full() {
+            return;
+        }
         let mut found: BTreeMap<(ChannelName, HubId), There> = BTreeMap::new();
         for (Place { channel, goal, .. }, _, way) in self.bridges.routes.all() {
             let Some(hub) = way.path.last().cloned() else { continue };
@@ -62,7 +65,7 @@ impl Hub {
 
     /// Members at other hubs, in the order of their names.
     pub(super) fn list_members_elsewhere(&self, page: &mut Page, channel: Name<'_>, after: Option<u64>) {
-        let Ok(channel) = ChannelName::new(channel.as_str()) else { return };
+        let Some(channel) = ChannelName::new(channel.as_str()).ok().filter(|_| !page.is_full()) else { return };
         let mut found: BTreeMap<Address, (Way, BTreeSet<EventName>)> = BTreeMap::new();
         for (Place { goal, .. }, _, way) in self.bridges.routes.of_channel(&channel) {
             let (member, event) = match goal {

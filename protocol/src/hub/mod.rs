@@ -29,6 +29,7 @@ mod links;
 mod listing;
 mod loops;
 mod ownership;
+mod questions;
 mod registry;
 mod remembered;
 mod routes;

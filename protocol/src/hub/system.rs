@@ -7,21 +7,15 @@ use alloc::string::{String, ToString as _};
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::calls::Passing;
-use super::clearing::CLEAR;
 use super::guard::{Guard, Owner, Protection};
-use super::registry::LinkIx;
-use super::session::Session;
 use super::{DisconnectReason, Due, Event, Hub};
-use crate::auth::{Capabilities, ChannelMaster, JoinVerifier, Kdf};
+use crate::auth::{ChannelMaster, JoinVerifier, Kdf};
 use crate::client::EventKind;
-use crate::error::{FaultCode, Refusal};
+use crate::error::Refusal;
 use crate::names::{ClientId, CredentialId, EventName, HubId, Name, SYSTEM_SENDER};
 use crate::time::{Instant, TimerReason};
-use crate::wire::cbor::{self, Malformed, Reader};
-use crate::wire::{
-    Flags, FrameType, Header, Hop, Kind, Message, Target, encoded_len_max, put_fault, put_image, put_message,
-};
+use crate::wire::cbor;
+use crate::wire::{Flags, FrameType, Header, Hop, Kind, Target, encoded_len_max, put_image, put_message};
 
 /// Joining, leaving, providing; and the events `channels` and `members`, which answer calls.
 pub const SYSTEM_CHANNEL: &str = "__comm_ipc_system";
@@ -32,8 +26,6 @@ pub const ERRORS_CHANNEL: &str = "__comm_ipc_errors";
 
 /// How long a message without an answer is worth delivering, in milliseconds.
 const TIME_LEFT: u64 = 30_000;
-/// Entries of one answer at most.
-const PAGE: usize = 1_000;
 
 /// What the hub tells.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +69,7 @@ impl Told {
 
 /// One entry of a message's map.
 #[derive(Clone, Copy, Debug)]
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Text(&'a str),
     Number(u64),
     Bool(bool),
@@ -360,7 +352,7 @@ impl Hub {
     }
 
     /// A message of the hub's own: `fill` sets what differs from a broadcast's header.
-    fn message<'a>(&mut self, fill: impl FnOnce(Header<'a>) -> Header<'a>, payload: &[u8]) -> BytesMut {
+    pub(super) fn message<'a>(&mut self, fill: impl FnOnce(Header<'a>) -> Header<'a>, payload: &[u8]) -> BytesMut {
         self.spoken.seq += 1;
         let (hub, boot) = (self.id.clone(), self.boot);
         let header = fill(Header {
@@ -391,189 +383,7 @@ impl Hub {
     }
 }
 
-/// Questions that the hub answers itself.
-impl Hub {
-    /// A call to one of the hub's own channels.
-    pub(super) fn answer_call(&mut self, ix: LinkIx, call: Passing<'_>) {
-        let route = call.hop.route;
-        if call.header.flags.has(Flags::STREAM) {
-            return self.fail(ix, route, Refusal::WrongKind);
-        }
-        let Some(member) = self.links.get(ix).and_then(Session::member) else { return };
-        let clears = call.header.channel.as_str() == SYSTEM_CHANNEL && call.header.event.as_str() == CLEAR;
-        let needed = if clears { Capabilities::ADMIN } else { Capabilities::OBSERVER };
-        if !member.capabilities.contains(needed) {
-            return self.fail(ix, route, Refusal::NotAllowed);
-        }
-        let guarded = self.registry.by_name(call.header.channel).filter(|(_, it)| it.guard.protection.is_some());
-        if guarded.is_some_and(|(channel, _)| !member.memberships.has(channel)) {
-            return self.fail(ix, route, Refusal::PasswordRequired);
-        }
-        let asked = Message::parse(call.bytes).ok().and_then(|message| Question::parse(message.payload).ok());
-        let header = call.header;
-        let answer = match (header.channel.as_str(), header.event.as_str(), asked) {
-            (SYSTEM_CHANNEL, "channels", Some(question)) => Ok(self.list_channels(&question)),
-            (SYSTEM_CHANNEL, "members", Some(Question { channel: Some(channel), after })) => {
-                match self.list_members(channel, after) {
-                    Some(members) => Ok(members),
-                    None => return self.fail(ix, route, Refusal::NoSuchChannel),
-                }
-            }
-            (SYSTEM_CHANNEL, CLEAR, Some(Question { channel: Some(channel), .. })) => {
-                return self.clear(ix, &call, channel);
-            }
-            (SYSTEM_CHANNEL, "channels" | "members" | CLEAR, _) => Err(FaultCode::BadPayload),
-            (_, _, _) => return self.fail(ix, route, Refusal::NoProvider),
-        };
-        let (kind, payload) = match answer {
-            Ok(payload) => (Kind::Answer, payload),
-            Err(code) => {
-                let mut payload = BytesMut::new();
-                put_fault(&mut payload, &code.into());
-                (Kind::Fault, payload)
-            }
-        };
-        let reply = Reply { channel: header.channel, event: header.event, route, request: header.request };
-        self.reply(ix, kind, reply, &payload);
-    }
-
-    /// Answers a call in the hub's own name.
-    pub(super) fn reply(&mut self, ix: LinkIx, kind: Kind, reply: Reply<'_>, payload: &[u8]) {
-        let Reply { channel, event, route, request } = reply;
-        let Some(client) = self.links.get(ix).and_then(Session::member).map(|it| it.client.clone()) else { return };
-        let hub = self.id.clone();
-        let target = Target::new(client.as_name(), hub.as_name());
-        let message = self.message(|own| Header { kind, channel, event, request, target, ..own }, payload);
-        if let Some(session) = self.links.get_mut(ix) {
-            let hop = Hop::direct(route, 1);
-            session.outbox.push_message(&mut self.pool, kind.into(), |out| hop.put(out), &message, None);
-        }
-        self.check_outbox(ix);
-    }
-
-    fn list_channels(&self, question: &Question<'_>) -> BytesMut {
-        let from = question.after.map_or(0, |after| usize::try_from(after).unwrap_or(usize::MAX).saturating_add(1));
-        let mut page = Page::new(self.limits.frame);
-        for (number, channel) in self.registry.channels_from(from) {
-            if page.is_full() {
-                break;
-            }
-            page.entry(number as u64, |out| {
-                let owner = channel.guard.owner().and_then(|ix| self.links.get(ix)).and_then(Session::member);
-                let fields = [
-                    ("name", Value::Text(channel.name())),
-                    ("owner", owner.map_or(Value::Null, |owner| Value::Text(&owner.client))),
-                    ("protected", Value::Bool(channel.guard.protection.is_some())),
-                    ("members", Value::Number(channel.members() as u64)),
-                    ("providers", Value::Number(channel.providers() as u64)),
-                ];
-                put_fields(out, &fields);
-            });
-        }
-        self.list_channels_elsewhere(&mut page, question.after);
-        page.finish("channels")
-    }
-
-    fn list_members(&self, channel: Name<'_>, after: Option<u64>) -> Option<BytesMut> {
-        let mut page = Page::new(self.limits.frame);
-        let found = self.registry.members_from(channel, after.map_or(0, |after| after.saturating_add(1)));
-        if found.is_none() && !self.is_elsewhere(channel) {
-            return None;
-        }
-        let members = found.into_iter().flatten();
-        let guard = self.registry.by_name(channel).map(|(_, channel)| &channel.guard);
-        for (joined, ix) in members {
-            if page.is_full() {
-                break;
-            }
-            let Some(member) = self.links.get(ix).and_then(Session::member) else { continue };
-            page.entry(joined, |out| {
-                cbor::put_map(out, 3);
-                cbor::put_text(out, "client");
-                cbor::put_text(out, &member.client);
-                cbor::put_text(out, "owner");
-                cbor::put_bool(out, guard.is_some_and(|guard| guard.is_owned_by(ix)));
-                cbor::put_text(out, "provides");
-                let provides = self.registry.provided_by(channel, &member.memberships);
-                cbor::put_array(out, provides.clone().count() as u64);
-                provides.for_each(|event| cbor::put_text(out, event));
-            });
-        }
-        self.list_members_elsewhere(&mut page, channel, after);
-        Some(page.finish("members"))
-    }
-}
-
-/// Which call is answered.
-pub(super) struct Reply<'a> {
-    pub(super) channel: Name<'a>,
-    pub(super) event: Name<'a>,
-    pub(super) route: u32,
-    pub(super) request: u64,
-}
-
-/// What is asked: everything optional, `null` for nothing at all.
-struct Question<'a> {
-    channel: Option<Name<'a>>,
-    after: Option<u64>,
-}
-
-impl<'a> Question<'a> {
-    fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
-        let mut question = Self { channel: None, after: None };
-        if payload == [cbor::NULL_BYTE] {
-            return Ok(question);
-        }
-        let mut reader = Reader::new(payload);
-        for _ in 0..reader.map()? {
-            match reader.text()? {
-                "channel" => question.channel = Some(Name::new(reader.text()?).map_err(|_| Malformed)?),
-                "after" => question.after = reader.optional(Reader::uint)?,
-                _ => reader.skip()?,
-            }
-        }
-        reader.finish()?;
-        Ok(question)
-    }
-}
-
-/// As many entries as one frame should carry, and where the next page begins.
-pub(super) struct Page {
-    entries: BytesMut,
-    count: u64,
-    last: u64,
-    most: usize,
-}
-
-impl Page {
-    fn new(frame: u32) -> Self {
-        Self { entries: BytesMut::new(), count: 0, last: 0, most: frame as usize / 4 }
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.count >= PAGE as u64 || self.entries.len() >= self.most
-    }
-
-    pub(super) fn entry(&mut self, number: u64, put: impl FnOnce(&mut BytesMut)) {
-        put(&mut self.entries);
-        (self.count, self.last) = (self.count + 1, number);
-    }
-
-    /// `{what: [entries], "next": the last number, or null when there is no more}`
-    fn finish(self, what: &str) -> BytesMut {
-        let mut out = BytesMut::with_capacity(self.entries.len() + 64);
-        cbor::put_map(&mut out, 2);
-        cbor::put_text(&mut out, what);
-        cbor::put_array(&mut out, self.count);
-        out.put_slice(&self.entries);
-        let next = if self.is_full() { Value::Number(self.last) } else { Value::Null };
-        cbor::put_text(&mut out, "next");
-        put_value(&mut out, next);
-        out
-    }
-}
-
-fn put_fields(out: &mut BytesMut, fields: &[(&str, Value<'_>)]) {
+pub(super) fn put_fields(out: &mut BytesMut, fields: &[(&str, Value<'_>)]) {
     cbor::put_map(out, fields.len() as u64);
     for (name, value) in fields {
         cbor::put_text(out, name);
@@ -581,7 +391,7 @@ fn put_fields(out: &mut BytesMut, fields: &[(&str, Value<'_>)]) {
     }
 }
 
-fn put_value(out: &mut BytesMut, value: Value<'_>) {
+pub(super) fn put_value(out: &mut BytesMut, value: Value<'_>) {
     match value {
         Value::Text(text) => cbor::put_text(out, text),
         Value::Number(number) => cbor::put_uint(out, number),

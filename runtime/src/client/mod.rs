@@ -65,6 +65,7 @@ pub use trace::{Trace, TracedCall};
 pub(crate) use self::desk::Desk;
 use self::desk::{ClientDriver, State};
 use crate::error::{CallError, SendError};
+use crate::inside::Inside as _;
 use crate::payload;
 use crate::runtime::BoxFuture;
 use crate::sync::lock;
@@ -180,6 +181,13 @@ impl Client {
     #[must_use]
     pub fn welcome(&self) -> &Welcome {
         &self.welcome
+    }
+
+    /// How much it holds of what is under way, by kind. For tests, which look at it at the end.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn held(&self) -> Vec<(&'static str, usize)> {
+        self.handle.driver.held()
     }
 
     /// Becomes a member of a channel: of its first opener's making, who owns it. Await it.

@@ -113,6 +113,10 @@ impl Client {
         let (mut entries, mut after) = (Vec::new(), None);
         loop {
             let page: Page<T> = self.call(SYSTEM_CHANNEL, what, &Question { channel, after }).await?;
+            // A hub that never came to an end would keep us for ever.
+            if page.next.is_some() && (page.entries.is_empty() || page.next <= after) {
+                return Err(CallError::Decode("a list goes on and does not advance".to_owned()));
+            }
             entries.extend(page.entries);
             after = page.next;
             if after.is_none() {

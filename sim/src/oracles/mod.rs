@@ -135,7 +135,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
-        Box::new(Leaks),
+        Box::new(Leaks::default()),
     ]
 }
 
@@ -149,7 +149,7 @@ pub fn of_returning() -> Vec<Box<dyn Oracle>> {
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
-        Box::new(Leaks),
+        Box::new(Leaks::default()),
     ]
 }
 
@@ -166,7 +166,7 @@ pub fn against_hubs() -> Vec<Box<dyn Oracle>> {
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
-        Box::new(Leaks),
+        Box::new(Leaks::default()),
     ]
 }
 

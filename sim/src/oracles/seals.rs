@@ -140,7 +140,10 @@ impl Seals {
                 (token, channel, What::Protect(salt.salt))
             }
             Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
-            Command::Leave { token, channel } => (token, channel, What::Leave { away: self.away.contains(&node) }),
+            Command::Leave { token, channel } => {
+                self.forgets_keys(node, channel);
+                (token, channel, What::Leave { away: self.away.contains(&node) })
+            }
             Command::Broadcast { token, outgoing } => {
                 self.gaps.broadcast(node, outgoing);
                 return self.says(node, *token, Way::Broadcast, outgoing);
@@ -221,6 +224,12 @@ impl Seals {
         self.fresh.push((node, key, list.len() - 1));
     }
 
+    /// Changes of a password that are under way are for a handle that is gone.
+    fn forgets_keys(&mut self, node: NodeId, channel: &ChannelName) {
+        let changes = |what: &What| matches!(what, What::Protect(_) | What::Unprotect);
+        self.asked.retain(|(who, _), (of, what)| *who != node || of != channel || !changes(what));
+    }
+
     /// A handle changes; what was said just now may have been said after it.
     fn seal(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
         let handle = self.handles.entry((node, channel.clone())).or_default();
@@ -249,9 +258,7 @@ impl Seals {
         }
         for (token, channel) in left {
             self.asked.remove(&(node, token));
-            // Keys that are on their way are for a handle that is gone.
-            self.asked
-                .retain(|(who, _), (of, what)| *who != node || *of != channel || !matches!(what, What::Protect(_)));
+            self.forgets_keys(node, &channel);
             self.seal(node, &channel, None);
         }
         self.fresh.retain(|(who, ..)| *who != node);

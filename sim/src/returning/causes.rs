@@ -140,8 +140,11 @@ impl Past {
             Refusal::Terminated => self.any(since, ended),
             // Its last protection is over, or not the last any more.
             Refusal::EpochMismatch => rekeyed() || self.any(since, ended),
-            // It is somebody else's by now, at a hub that has forgotten it.
-            Refusal::NotOwner => self.has_forgotten(since) && self.any(since, |_, what| is_owned(what, channel)),
+            // It is somebody else's by now: it has ended meanwhile, or the hub has forgotten it.
+            Refusal::NotOwner => {
+                self.any(since, ended)
+                    || self.has_forgotten(since) && self.any(since, |_, what| is_owned(what, channel))
+            }
             Refusal::RolledBack => self.has_forgotten(since),
             Refusal::StorageFailed => self.refuses,
             _ => false,

@@ -15,6 +15,7 @@ crate::scene::over_adapters! {
     what_is_cut_comes_back,
     a_dropped_loopback_is_a_hub_that_is_gone,
     a_loopback_asks_for_the_secret_it_was_given,
+    long_lists_are_told_whole,
 }
 
 async fn a_program_is_tested_without_sockets(scene: Scene) {
@@ -98,4 +99,17 @@ async fn a_loopback_asks_for_the_secret_it_was_given(scene: Scene) {
     let _told = hub.client("told").await.unwrap();
     let wrong = hub.client("guessing").secret(Secret::parse(b"battery staple").unwrap()).no_reconnect().await;
     assert!(wrong.is_err(), "{wrong:?}");
+}
+
+/// A hub tells at most a thousand entries at a time.
+async fn long_lists_are_told_whole(scene: Scene) {
+    let hub = scene.bare_hub().loopback().await.unwrap();
+    let (one, other) = (hub.client("one").await.unwrap(), hub.client("other").await.unwrap());
+    let mut channels = Vec::new();
+    for number in 0..1_020 {
+        let owner = if number % 2 == 0 { &one } else { &other };
+        channels.push(owner.open(format!("channel {number:0>4}")).await.unwrap());
+    }
+    let listed: Vec<String> = one.channels().await.unwrap().into_iter().map(|channel| channel.name).collect();
+    assert_eq!(listed, channels.iter().map(|channel| channel.name().to_string()).collect::<Vec<_>>());
 }

@@ -61,7 +61,7 @@ fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: 
     let (mut hub, url) = Puppet::start(hub, "hub", "tcp://127.0.0.1:0", None);
     let proxy = Proxy::start(&url, seed);
     let (mut provider, _) = Puppet::start(provider, "provider", &proxy.url, None);
-    let (consumer, _) = Puppet::start(consumer, "consumer", &proxy.url, Some(rounds()));
+    let (mut consumer, _) = Puppet::start(consumer, "consumer", &proxy.url, Some(rounds()));
     let before = [&hub, &provider, &consumer].map(Puppet::holdings);
     proxy.network.bad.store(true, Ordering::SeqCst);
     for round in 0..rounds() {
@@ -87,6 +87,7 @@ fn every_call_ends_once_over_a_bad_network(hub: &str, provider: &str, consumer: 
 
     nothing_is_left([&hub, &provider, &consumer], before);
     settles("links 2 clients 2 calls 0 routes 0 streams 0 joins 0 buffered 0", || hub.ask());
+    settles("", || consumer.ask());
     settles("streams 0", || provider.ask().split(", ").next().unwrap().to_owned());
     let done = provider.ask();
     let [_, repeated, done] = done.split(", ").collect::<Vec<_>>()[..] else { panic!("the provider says '{done}'") };

@@ -10,26 +10,27 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_runtime::{
-    Away, Channel, Client, ClientBuilder, ConnectError, ConnectionState, Fault, Reconnect, Request, Secret,
+    Away, Channel, Client, ClientBuilder, ConnectError, ConnectionState, Fault, Limits, Reconnect, Request, Secret,
 };
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use futures_rustls::rustls::server::WebPkiClientVerifier;
 use futures_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, version};
-use smol::io::{AsyncRead, AsyncWrite};
+use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use smol::net::TcpListener;
 
 use crate::scene::{KEY, Scene};
 
 // [readme]
 use std::io;
+use std::time::Duration;
 
 use commipc_smol::{Connection, Endpoint, Hub};
 use futures_rustls::rustls::pki_types::ServerName;
 use futures_rustls::{TlsAcceptor, TlsConnector};
+use smol::future::FutureExt as _;
 use smol::net::TcpStream;
 // [readme]
 
@@ -41,6 +42,7 @@ crate::scene::over_adapters! {
     pipes_of_memory_carry_a_connection,
     streams_of_the_runtime_carry_a_connection,
     a_connection_that_was_handed_over_is_the_only_one,
+    v23_strangers_are_bounded_by_the_source_that_a_connection_is_said_to_have,
 }
 
 /// One certificate for everybody, which is the only one that is believed: for `hub.test`, until 2120.
@@ -75,12 +77,20 @@ fn connector() -> TlsConnector {
 // [readme]
 /// What RFC 9266 binds a login to.
 const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
+/// How long the other side may take for its part of a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// The hub's side: TLS on what was accepted, then it is the hub's.
+/// The hub's side: TLS on what was accepted, then it is the hub's. Call it in a task for each connection.
 async fn serve(hub: &Hub, tls: &TlsAcceptor, tcp: TcpStream) -> io::Result<()> {
-    let stream = tls.accept(tcp).await?;
+    let source = tcp.peer_addr()?.ip();
+    // The hub has limits of its own for strangers, and they begin behind this one.
+    let late = async {
+        smol::Timer::after(HANDSHAKE).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let stream = tls.accept(tcp).or(late).await?;
     let binding = stream.get_ref().1.export_keying_material([0; 32], EXPORTER, Some(b"")).map_err(io::Error::other)?;
-    hub.attach(Connection::over(stream).bound_to(binding));
+    hub.attach(Connection::over(stream).bound_to(binding).from_source(source));
     Ok(())
 }
 
@@ -104,8 +114,9 @@ async fn hub_over_tls(scene: &Scene) -> (Hub, String) {
     smol::spawn(async move {
         let tls = acceptor();
         while let Ok((tcp, _)) = listener.accept().await {
+            let (served, tls) = (served.clone(), tls.clone());
             // A stranger without a certificate is none of the hub's business.
-            let _ = serve(&served, &tls, tcp).await;
+            smol::spawn(async move { serve(&served, &tls, tcp).await }).detach();
         }
     })
     .detach();
@@ -145,6 +156,8 @@ async fn converse(provider: &Client, consumer: &Client) {
 async fn s84_hub_and_client_talk_over_tls(scene: Scene) {
     let (hub, url) = hub_over_tls(&scene).await;
     let provider = over_tls(&scene, &url, "provider").await.unwrap();
+    let (_, address) = url.split_once("//").unwrap();
+    let _silent = TcpStream::connect(address).await.unwrap();
     let consumer = over_tls(&scene, &url, "consumer").await.unwrap();
     converse(&provider, &consumer).await;
     // Without TLS nobody is heard: this one waits for an answer until its handshake is over.
@@ -235,6 +248,23 @@ async fn a_connection_that_was_handed_over_is_the_only_one(scene: Scene) {
     assert!(client.is_closed());
     let unknown = scene.bare_client("memory:nowhere").secret(Secret::key(KEY)).await.unwrap_err();
     assert!(matches!(unknown, ConnectError::Unreachable { .. }), "{unknown:?}");
+}
+
+async fn v23_strangers_are_bounded_by_the_source_that_a_connection_is_said_to_have(scene: Scene) {
+    let mut limits = Limits::default();
+    limits.unauthenticated_per_source = 2;
+    let hub = scene.bare_hub().listen_nowhere().limits(limits).secret(Secret::key(KEY)).await.unwrap();
+    let stranger = |source: &str| {
+        let ((to_hub, from_stranger), (to_stranger, from_hub)) = (pipe(), pipe());
+        hub.attach(Connection::over_halves(from_stranger, to_stranger).from_source(source.parse().unwrap()));
+        (to_hub, from_hub)
+    };
+    let _other = stranger("192.0.2.2");
+    let (_to_hub, mut from_hub) = stranger("192.0.2.1");
+    let _more = [stranger("192.0.2.1"), stranger("192.0.2.1")];
+    from_hub.read_to_end(&mut Vec::new()).await.unwrap();
+    assert_eq!(hub.load().links, 3, "one of three of the same source has to go");
+    hub.shutdown().await;
 }
 
 async fn streams_of_the_runtime_carry_a_connection(scene: Scene) {
