@@ -171,9 +171,8 @@ fn s71_an_owner_whose_channel_has_passed_on_is_told_so_and_to_whom() {
     assert_eq!([owners(&first), owners(&second)], [passed_on(), passed_on()]);
     world.release_dials();
     let [owner, first, second] = passes(&mut world, 10);
-    let disowned = |event: &&Event| match event {
-        Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Ownership(_), .. }) => true,
-        _ => false,
+    let disowned = |event: &&Event| {
+        matches!(event, Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Ownership(_), .. }))
     };
     assert_eq!(owner.iter().filter(disowned).count(), 1);
     assert_eq!([owners(&owner), owners(&first), owners(&second)], [passed_on(), nobody(), nobody()]);
