@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::slice;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -353,10 +354,10 @@ fn s73_a_stream_or_exchange_ends_once_as_its_policy_says_and_is_never_asked_for_
                 ("nobody takes it", _) => (local(Misuse::Deadline, true), 1),
                 _ => (local(Misuse::Disconnected, true), 1),
             };
-            assert_eq!(ends(&world), [end.clone()], "{at}");
+            assert_eq!(ends(&world), slice::from_ref(&end), "{at}");
             world.hold_dials = false;
             world.pass(Duration::from_secs(60));
-            assert_eq!(ends(&world), [end.clone()], "{at}: once");
+            assert_eq!(ends(&world), slice::from_ref(&end), "{at}: once");
             assert_eq!(requests(&world).len(), asked, "{at}");
             let came = match (row, end) {
                 (_, Ok(())) => 2,
