@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use commipc_tokio::{
-    Away, Channel, Client, ConnectionState, Fault, Provider, Reconnect, Refusal, Request, Secret, States,
+    Away, Channel, Client, ConnectionState, Fault, Listener, Provider, Reconnect, Refusal, Request, Secret, States,
 };
 use rustix::process::Signal;
 use support::history::{History, keep_calling};
@@ -83,6 +83,17 @@ impl House {
     }
 }
 
+/// Members hear the owner of their channel, once.
+async fn everybody_hears(houses: &[House], heard: &mut [Listener<u64>], round: u64) {
+    for house in houses {
+        house.owned.broadcast("tick", &round).await.unwrap();
+    }
+    for heard in heard {
+        let tick = tokio::time::timeout(Duration::from_secs(10), heard.next()).await;
+        assert_eq!(*tick.expect("it listens still").unwrap(), round);
+    }
+}
+
 #[test]
 fn s71_s72_d9_programs_go_on_when_their_hub_is_killed_under_load() {
     let rounds = std::env::var("COMMIPC_KILLS").map_or(5, |rounds| rounds.parse().unwrap());
@@ -96,11 +107,13 @@ fn s71_s72_d9_programs_go_on_when_their_hub_is_killed_under_load() {
         for channel in CHANNELS {
             houses.push(House::built(channel, &scene, &key, &history).await);
         }
-        let (mut callers, mut opened, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut callers, mut opened, mut heard, mut tasks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for number in 0..3 {
             let caller = client(&scene, &key, &format!("caller-{number}")).await;
             for house in &houses {
-                opened.push(caller.open(house.channel).secret(house.secret.clone()).await.unwrap());
+                let channel = caller.open(house.channel).secret(house.secret.clone()).await.unwrap();
+                heard.push(channel.listen::<u64>("tick").await.unwrap());
+                opened.push(channel);
             }
             // One channel has two callers all the time, the other one.
             let busy = opened[2 * number + number % 2].clone();
@@ -125,6 +138,7 @@ fn s71_s72_d9_programs_go_on_when_their_hub_is_killed_under_load() {
                 history.ended.lock().unwrap().insert(number, Ok(()));
             }
             houses.iter().for_each(|house| house.is_protected(&scene, &key));
+            everybody_hears(&houses, &mut heard, round).await;
         }
         history.over.store(true, Ordering::Relaxed);
         for task in tasks {

@@ -5,13 +5,16 @@
 
 mod support;
 
+use std::slice;
 use std::time::Duration;
 
+use bytes::Bytes;
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
-    Access, Away, CallFailure, Command, Event, Failure, Outgoing, Reconnect, ReconnectEvent, Token,
+    Access, Away, CallFailure, Command, Credit, Event, EventKind, Failure, Outgoing, Payload, Reconnect,
+    ReconnectEvent, StreamCommand, StreamEvent, StreamId, Token,
 };
-use commipc_protocol::{Limits, Misuse, Refusal};
+use commipc_protocol::{EventName, Limits, Misuse, Refusal};
 use support::{World, hub, lasting, name, outgoing, payload};
 
 const PROVIDER: usize = 0;
@@ -231,6 +234,178 @@ fn s73_a_call_is_repeated_as_often_as_its_connection_goes_and_has_one_answer() {
         world.command(PROVIDER, Command::Answer { request: earlier, result: Ok(payload(b"4")) });
     }
     assert_eq!(answers(&world), [Ok(())]);
+}
+
+const WINDOW: Credit = Credit { items: 8, bytes: 64 << 10 };
+const ASKED: StreamId = StreamId::Call(Token(9));
+
+/// What the provider of the two has on offer beside sums.
+fn with_streams(exchange: bool) -> World {
+    let mut world = world();
+    let kind = if exchange { EventKind::Exchange } else { EventKind::Stream };
+    let (channel, event) = (name("math"), EventName::new("feed").unwrap());
+    world.command(PROVIDER, Command::Provide { token: Token(8), channel, event, kind });
+    world.expect_done(PROVIDER, 8);
+    world
+}
+
+fn ask(world: &mut World, away: Away, exchange: bool) {
+    // That it may be repeated changes nothing: a call alone is.
+    let outgoing = Outgoing { away, idempotent: true, ..outgoing("math", "feed", b"") };
+    let (token, time_left, window) = (Token(9), Duration::from_secs(30), WINDOW);
+    world.command(SPEAKER, Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
+}
+
+fn gives(world: &mut World, client: usize, stream: StreamId, items: &[&'static [u8]]) {
+    let payloads = items.iter().map(|item| Payload { bytes: Bytes::from_static(item), raw: true }).collect();
+    world.command(client, Command::Stream(StreamCommand::Items { stream, payloads }));
+    world.command(client, Command::Stream(StreamCommand::Finish { stream }));
+}
+
+/// The provider takes whatever it is asked for, and gives two items.
+fn serves(world: &mut World) {
+    for request in requests(world) {
+        world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
+        gives(world, PROVIDER, StreamId::Request(request), &[b"1", b"2"]);
+    }
+}
+
+/// The items that somebody has got.
+fn items(world: &World, client: usize) -> Vec<Bytes> {
+    let item = |event: &Event| match event {
+        Event::Stream(StreamEvent::Item { payload, .. }) => Some(payload.bytes.clone()),
+        _ => None,
+    };
+    world.events[client].iter().filter_map(item).collect()
+}
+
+/// Every end of the stream.
+fn ends(world: &World) -> Vec<Result<(), CallFailure>> {
+    let ended = |event: &Event| match event {
+        Event::Stream(StreamEvent::Ended { token: Token(9), result }) => Some(result.clone()),
+        _ => None,
+    };
+    world.events[SPEAKER].iter().filter_map(ended).collect()
+}
+
+/// What a stream or an exchange meets: the turn that it takes, after it was asked for on a connection that stands, or while it
+/// is away.
+const STREAMS: [(&str, bool, Turn); 8] = [
+    ("the connection comes back", true, |world| {
+        world.pass(Duration::from_secs(29));
+        comes_back(world);
+    }),
+    ("the connection comes back too late", true, |world| {
+        world.pass(Duration::from_secs(31));
+        comes_back(world);
+    }),
+    ("it is given up", true, |world| world.command(SPEAKER, Command::Cancel { call: Token(9) })),
+    ("the client is closed", true, |world| world.command(SPEAKER, Command::Close)),
+    ("nobody provides it any more", true, |world| {
+        world.command(PROVIDER, Command::Close);
+        comes_back(world);
+    }),
+    ("nobody takes it", true, |world| {
+        comes_back(world);
+        world.pass(Duration::from_secs(31));
+    }),
+    ("the connection goes before its provider takes it", false, |world| {
+        goes(world);
+        comes_back(world);
+    }),
+    ("the connection goes while items come", false, |world| {
+        let request = requests(world)[0];
+        world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
+        let payloads = vec![payload(b"1")];
+        let stream = StreamId::Request(request);
+        world.command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads }));
+        goes(world);
+        comes_back(world);
+    }),
+];
+
+#[test]
+fn s73_a_stream_or_exchange_ends_once_as_its_policy_says_and_is_never_asked_for_twice() {
+    let failed = |failure, maybe_executed| Err(CallFailure::Failed { failure, maybe_executed });
+    let local = |misuse, maybe_executed| failed(Failure::Local(misuse), maybe_executed);
+    for (row, away, turn) in STREAMS {
+        for (policy, exchange) in
+            [Away::Fail, Away::Wait, Away::Repeat].into_iter().flat_map(|away| [false, true].map(|it| (away, it)))
+        {
+            let at = format!("{row}, {policy:?}, exchange: {exchange}");
+            let mut world = with_streams(exchange);
+            if away {
+                goes(&mut world);
+            }
+            ask(&mut world, policy, exchange);
+            assert_eq!(ends(&world).len(), usize::from(away && policy == Away::Fail), "{at}");
+            assert_eq!(requests(&world).len(), usize::from(!away), "{at}");
+            turn(&mut world);
+            let (end, asked) = match (row, policy) {
+                (_, Away::Fail) if away => (local(Misuse::NotConnected, false), 0),
+                ("the connection comes back", _) => {
+                    serves(&mut world);
+                    (Ok(()), 1)
+                }
+                ("the connection comes back too late", _) => (local(Misuse::Deadline, false), 0),
+                ("it is given up", _) => (local(Misuse::Cancelled, false), 0),
+                ("the client is closed", _) => (local(Misuse::Closed, false), 0),
+                ("nobody provides it any more", _) => (failed(Failure::Refused(Refusal::NoProvider), false), 0),
+                ("nobody takes it", _) => (local(Misuse::Deadline, true), 1),
+                _ => (local(Misuse::Disconnected, true), 1),
+            };
+            assert_eq!(ends(&world), slice::from_ref(&end), "{at}");
+            world.hold_dials = false;
+            world.pass(Duration::from_secs(60));
+            assert_eq!(ends(&world), slice::from_ref(&end), "{at}: once");
+            assert_eq!(requests(&world).len(), asked, "{at}");
+            let came = match (row, end) {
+                (_, Ok(())) => 2,
+                ("the connection goes while items come", _) => 1,
+                _ => 0,
+            };
+            assert_eq!(items(&world, SPEAKER).len(), came, "{at}");
+            let is_over = |event: &&Event| matches!(event, Event::RequestEnded { .. });
+            let told = world.events[PROVIDER].iter().filter(is_over).count();
+            assert_eq!(told, if came == 2 { 0 } else { asked }, "{at}: nobody works for who is gone");
+            for load in [PROVIDER, SPEAKER].map(|client| world.clients[client].load()) {
+                assert_eq!((load.parked, load.calls, load.serving, load.streams), (0, 0, 0, 0), "{at}");
+            }
+            assert_eq!(world.hub.load().calls, 0, "{at}");
+        }
+    }
+}
+
+#[test]
+fn s73_what_a_caller_gives_to_an_exchange_that_waits_arrives_in_order_or_not_at_all() {
+    let mut world = with_streams(true);
+    goes(&mut world);
+    ask(&mut world, Away::Wait, true);
+    gives(&mut world, SPEAKER, ASKED, &[b"a", b"b", b"c"]);
+    comes_back(&mut world);
+    assert_eq!(requests(&world).len(), 1);
+    serves(&mut world);
+    assert_eq!(items(&world, PROVIDER), ["a", "b", "c"]);
+    let finished = |event: &Event| match event {
+        Event::Stream(StreamEvent::Finished { result, .. }) => Some(*result),
+        _ => None,
+    };
+    assert_eq!(world.events[PROVIDER].iter().filter_map(finished).collect::<Vec<_>>(), [Ok(())]);
+    assert_eq!(items(&world, SPEAKER), ["1", "2"]);
+    assert_eq!(ends(&world), [Ok(())]);
+    // More than may wait ends it: what it would then lack nobody could tell.
+    let mut world = with_streams(true);
+    goes(&mut world);
+    ask(&mut world, Away::Wait, true);
+    let most = Limits::default().outbox;
+    for _ in 0..3 {
+        let payloads = vec![Payload { bytes: Bytes::from(vec![0; most / 2 - 1_000]), raw: true }];
+        world.command(SPEAKER, Command::Stream(StreamCommand::Items { stream: ASKED, payloads }));
+    }
+    let busy = CallFailure::Failed { failure: Failure::Local(Misuse::Busy), maybe_executed: false };
+    assert_eq!(ends(&world), [Err(busy)]);
+    comes_back(&mut world);
+    assert_eq!((requests(&world).len(), ends(&world).len(), world.clients[SPEAKER].load().parked), (0, 1, 0));
 }
 
 /// The owner of a vault, and the speaker who opens it with its password.

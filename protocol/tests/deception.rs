@@ -140,7 +140,8 @@ fn v14_an_opening_whose_hub_proves_nothing_ends_with_the_link() {
     let derived = Command::ChannelKeyDerived { channel: name("ch"), salt, master };
     world.clients[2].handle_input(world.now, Input::Command(derived));
     let mut body = bytes::BytesMut::new();
-    Done { id: ids[0], code: 0, epoch: Some(1), owner: Some(false), last_epoch: None, proof: None }.encode(&mut body);
+    Done { id: ids[0], code: 0, epoch: Some(1), owner: Some(false), last_epoch: None, owned_by: None, proof: None }
+        .encode(&mut body);
     let told = world.show(2, FrameType::Done, &body);
     let [Event::Violation(violation), rest @ .., Event::Closed(_)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(*violation, Violation::BadServerProof);

@@ -50,7 +50,7 @@ fn expires(world: &mut World, token: u64) {
 /// Its hub says that something is done.
 fn says_done(world: &mut World, id: u64) -> Vec<Event> {
     let mut body = bytes::BytesMut::new();
-    Done { id, code: 0, epoch: None, owner: None, last_epoch: None, proof: None }.encode(&mut body);
+    Done { id, code: 0, epoch: None, owner: None, last_epoch: None, owned_by: None, proof: None }.encode(&mut body);
     world.show(0, FrameType::Done, &body)
 }
 
@@ -186,7 +186,8 @@ fn v13_s72_an_owner_whose_claim_goes_with_the_link_claims_again() {
     world.command(0, Command::Open { token: Token(8), channel: name("ch"), access: Access::default() });
     let id = Open::parse(&world.last_said(0, FrameType::Open)).unwrap().id;
     let mut body = bytes::BytesMut::new();
-    Done { id, code: 0, epoch: None, owner: Some(false), last_epoch: Some(2), proof: None }.encode(&mut body);
+    Done { id, code: 0, epoch: None, owner: Some(false), last_epoch: Some(2), owned_by: None, proof: None }
+        .encode(&mut body);
     let told = world.show(0, FrameType::Done, &body);
     assert!(matches!(told[..], [Event::Done { token: Token(8), result: Ok(()) }]), "{told:?}");
     world.deceived = None;

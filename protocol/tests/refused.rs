@@ -132,11 +132,70 @@ fn s71_how_far_restoring_is_is_told_channel_by_channel() {
         })
         .collect();
     let expected = [
+        ReconnectEvent::Restoring { done: 0, of: 3 },
         ReconnectEvent::Restoring { done: 1, of: 3 },
         ReconnectEvent::Restoring { done: 2, of: 3 },
         ReconnectEvent::Restored { channels: 3 },
     ];
     assert_eq!(steps, expected);
+}
+
+/// Who came first to each channel comes back first, whatever it had been called before.
+#[test]
+fn s71_channels_come_back_in_the_order_in_which_they_were_opened() {
+    let mut world = lasting_world(&["member"]);
+    ["c", "a", "b", "d"].into_iter().for_each(|channel| world.open(0, channel));
+    for again in ["a", "c"] {
+        world.command(0, Command::Leave { token: Token(2), channel: support::name(again) });
+        world.expect_done(0, 2);
+        world.open(0, again);
+    }
+    // Once more is no other opening.
+    world.open(0, "b");
+    world.hub_events.clear();
+    world.cut(0);
+    world.restored(0);
+    let joined = |event: &hub::Event| match event {
+        hub::Event::Joined { channel, .. } => Some(channel.to_string()),
+        _ => None,
+    };
+    assert_eq!(world.hub_events.iter().filter_map(joined).collect::<Vec<_>>(), ["b", "d", "a", "c"]);
+}
+
+/// Tries in a row are counted, and one that stands is not one of them, unless it is lost at once.
+#[test]
+fn s70_a_connection_that_stood_may_be_tried_as_often_again_and_one_that_is_lost_at_once_may_not() {
+    let mut few = Reconnect::default();
+    few.tries = 3;
+    for (stands, ends) in [(Duration::from_secs(2), false), (Duration::ZERO, true)] {
+        let mut world = World::with(support::hub(Limits::default()), vec![support::lasting("member", few)]);
+        world.connect_all();
+        let (mut waits, mut over) = (Vec::new(), false);
+        for _ in 0..12 {
+            // As soon as it is proved, or after it has stood for a while.
+            world.pass(stands);
+            world.events[0].clear();
+            world.cut(0);
+            let lost = |event: &Event| match event {
+                Event::Reconnect(ReconnectEvent::Lost { retry, .. }) => Some(*retry),
+                _ => None,
+            };
+            waits.extend(world.events[0].iter().find_map(lost));
+            over |= world.events[0].iter().any(|event| matches!(event, Event::Closed(_)));
+            for _ in 0..100 {
+                if world.is_linked(0) {
+                    break;
+                }
+                world.pass(Duration::from_millis(100));
+            }
+        }
+        let first = waits.iter().filter(|wait| wait.is_zero()).count();
+        assert_eq!(
+            (over, waits.len(), first),
+            if ends { (true, 3, 1) } else { (false, 12, 12) },
+            "{stands:?}: {waits:?}"
+        );
+    }
 }
 
 /// A hub that takes less than the one before says what it does not take, and that alone is told.
@@ -190,10 +249,10 @@ fn s72_who_owns_no_more_what_the_hub_has_forgotten_is_told_so() {
     assert_eq!(world.expect_message(0), "still a member");
 }
 
-/// What was told of the way back, after the connection stood.
+/// What was told of the way back, after the connection stood and it had begun.
 fn steps(told: &[Event]) -> Vec<ReconnectEvent> {
     let step = |event: &Event| match event {
-        Event::Reconnect(ReconnectEvent::Lost { .. }) => None,
+        Event::Reconnect(ReconnectEvent::Lost { .. } | ReconnectEvent::Restoring { done: 0, .. }) => None,
         Event::Reconnect(step) => Some(step.clone()),
         _ => None,
     };

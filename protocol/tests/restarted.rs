@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
@@ -37,8 +36,6 @@ struct Play {
     world: World,
     log: [Vec<String>; 3],
     secrets: [Secret; 2],
-    /// Who owns which channel, as each client was told last.
-    owners: BTreeMap<(usize, String), Option<String>>,
     tokens: u64,
 }
 
@@ -50,7 +47,7 @@ impl Play {
         world.feed_hub(Input::Command(hub::Command::Restore(Vec::new())));
         world.connect_all();
         let secrets = [Secret::key([1; 32]), Secret::key([2; 32])];
-        Self { world, log: Default::default(), secrets, owners: BTreeMap::new(), tokens: 100 }
+        Self { world, log: Default::default(), secrets, tokens: 100 }
     }
 
     fn asks(&mut self, client: usize, command: impl FnOnce(Token) -> Command) -> Token {
@@ -68,9 +65,7 @@ impl Play {
             for client in [ADA, BEN, OWNER] {
                 while let Some(event) = self.world.events[client].pop_front() {
                     busy = true;
-                    if self.is_news(client, &event) {
-                        self.log[client].extend(told(&event));
-                    }
+                    self.log[client].extend(told(&event));
                     if let Event::Request(request) = &event {
                         let (request, result) = (request.id, Ok(payload(b"answer")));
                         self.world.command(client, Command::Answer { request, result });
@@ -83,13 +78,6 @@ impl Play {
                 }
             }
         }
-    }
-
-    /// With its return an owner is told of once more: that is no change to who knew it all the time.
-    fn is_news(&mut self, client: usize, event: &Event) -> bool {
-        let Event::OwnerChanged { channel, owner } = event else { return true };
-        let (key, owner) = ((client, channel.to_string()), owner.as_ref().map(ToString::to_string));
-        self.owners.insert(key, owner.clone()) != Some(owner)
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -156,10 +144,6 @@ impl Play {
         let given_up = play.listens(BEN, "vault", Some("of-ada"));
         play.everybody_speaks();
         play.pass(1);
-        for client in [ADA, BEN, OWNER] {
-            let owns = [("vault", "owner"), ("room", "ben")];
-            play.owners.extend(owns.map(|(channel, owner)| ((client, channel.to_owned()), Some(owner.to_owned()))));
-        }
         if restarts {
             play.world.start_again();
         }

@@ -40,6 +40,9 @@ pub async fn keep_calling(channel: Channel, event: &str, history: Arc<History>) 
     while !history.over.load(Ordering::Relaxed) {
         let number = history.last.fetch_add(1, Ordering::Relaxed) + 1;
         let answer = channel.call::<u64>(event, &number).while_away(Away::Wait).await;
+        if let Ok(answer) = &answer {
+            assert_eq!(*answer, number, "it is the answer to another call");
+        }
         let outcome = answer.map(drop).map_err(|error| error.maybe_executed());
         assert!(history.ended.lock().unwrap().insert(number, outcome).is_none(), "call {number} ended twice");
     }

@@ -285,7 +285,8 @@ pub enum Event {
         /// Why: [`Refusal::Terminated`], [`Refusal::Rekeyed`] or a later version's reason.
         why: Failure,
     },
-    /// A channel that we are a member of has another owner, or none. Told by the hub alone.
+    /// A channel that we are a member of has another owner, or none, since we opened it or were told last: also where that came
+    /// about while the connection was away. Told by the hub alone.
     OwnerChanged {
         /// Which channel.
         channel: ChannelName,

@@ -24,6 +24,8 @@ pub(super) struct Channels {
     by_name: Map<ChannelName, ChannelIx>,
     /// Where each lasting token of a provider or listener belongs.
     pub(super) standing: Map<Token, Standing>,
+    /// How often one was opened that was closed.
+    openings: u64,
     hash: Keyed,
 }
 
@@ -34,6 +36,8 @@ pub(super) struct Channel {
     pub(super) state: State,
     /// With what it was opened first.
     pub(super) access: Access,
+    /// Which of all openings that was: channels come back in this order.
+    pub(super) opening: u64,
     pub(super) coming_back: Return,
     /// Its owner and password.
     pub(super) guarded: Guarded,
@@ -158,7 +162,7 @@ pub(super) enum Late {
 
 impl Channels {
     pub(super) fn new(hash: Keyed) -> Self {
-        Self { all: Vec::new(), by_name: hash.map(), standing: hash.map(), hash }
+        Self { all: Vec::new(), by_name: hash.map(), standing: hash.map(), openings: 0, hash }
     }
 
     pub(super) fn find(&self, name: Name<'_>) -> Option<&Channel> {
@@ -210,6 +214,7 @@ impl Channels {
             name: name.clone(),
             state: State::Closed,
             access: Access::default(),
+            opening: 0,
             coming_back: Return::default(),
             guarded: Guarded::default(),
             said: Said::new(self.hash),
@@ -230,6 +235,19 @@ impl Channels {
 
     pub(super) fn is_lost(&self, ix: ChannelIx) -> bool {
         self.get(ix).is_some_and(|channel| matches!(channel.state, State::Lost { .. }))
+    }
+
+    /// Those that were lost, in the order in which they were opened.
+    pub(super) fn lost(&self) -> Vec<ChannelIx> {
+        let mut lost: Vec<ChannelIx> = self.indices().filter(|ix| self.is_lost(*ix)).collect();
+        lost.sort_by_key(|ix| self.get(*ix).map(|channel| channel.opening));
+        lost
+    }
+
+    /// The number of an opening that begins.
+    pub(super) const fn next_opening(&mut self) -> u64 {
+        self.openings += 1;
+        self.openings
     }
 
     /// Whether a channel was open before the connection went.

@@ -15,7 +15,7 @@ use super::{Client, Event, Failure};
 use crate::auth::{ChannelKeys, ChannelMaster, JoinKeys, JoinTranscript, Kdf, OwnerKey, TranscriptHash};
 use crate::canary::Canary;
 use crate::error::{Misuse, Refusal, Violation};
-use crate::names::{ChannelName, ClientId, HubId};
+use crate::names::{ChannelName, ClientId, HubId, Name};
 use crate::policy::{EPOCH_MAX, OwnerPolicy};
 use crate::wire::{self, Accept, Control as _, Frame, FrameType, JoinChallenge, Offer, Record};
 
@@ -63,6 +63,8 @@ pub(super) struct Guarded {
     pub(super) attempts: Attempts,
     pub(super) owner_n: u64,
     pub(super) owns: bool,
+    /// Who owns it, as far as the application knows.
+    owned_by: Option<ClientId>,
     /// The protection that we gave it or have proved to know: so that, if we own it, it can be given to a hub that has lost it.
     pub(super) record: Option<OwnRecord>,
     /// We owned it when the connection went.
@@ -295,8 +297,9 @@ impl Client {
         let own = (self.id.clone(), self.instance);
         let hash = self.channels.hash();
         let Some(channel) = self.channels.get_mut(ix) else { return Ok(Ok(())) };
-        let State::Opening { access, joining, .. } = &mut channel.state else { return Ok(Ok(())) };
+        let State::Opening { access, joining, times, .. } = &mut channel.state else { return Ok(Ok(())) };
         let epoch = done.epoch.unwrap_or(0);
+        let (returns, owned_by) = (*times > 0, read_owner(done.owned_by)?);
         let mut ours = None;
         match (joining.take(), access.secret) {
             (Some(Joining::Proving(proving)), _) => {
@@ -328,7 +331,31 @@ impl Client {
             let channel = channel.name.clone();
             self.event(Event::PasswordChanged { channel, salt: Some(salt) });
         }
+        let owner = done.owner.map(|owns| if owns { Some(own.0) } else { owned_by });
+        self.found_owner(ix, returns, owner);
         Ok(Ok(()))
+    }
+
+    /// Who owns a channel that has been opened. One that comes back may have another owner since it was lost; where the hub
+    /// does not say, or we are about to tell it that we do, what was known before still counts.
+    fn found_owner(&mut self, ix: ChannelIx, returns: bool, owner: Option<Option<ClientId>>) {
+        let Some(channel) = self.channels.get_mut(ix) else { return };
+        match owner {
+            owner if !returns => channel.guarded.owned_by = owner.flatten(),
+            Some(None) if channel.guarded.was_owner => {}
+            Some(owner) => self.owner_is(ix, owner),
+            None => {}
+        }
+    }
+
+    /// Tells who owns a channel, if that is news.
+    pub(super) fn owner_is(&mut self, ix: ChannelIx, owner: Option<ClientId>) {
+        let Some(channel) = self.channels.get_mut(ix).filter(|channel| channel.guarded.owned_by != owner) else {
+            return;
+        };
+        channel.guarded.owned_by.clone_from(&owner);
+        let channel = channel.name.clone();
+        self.event(Event::OwnerChanged { channel, owner });
     }
 
     pub(super) fn handle_offer(&mut self, frame: &Frame) -> Result<(), Violation> {
@@ -355,16 +382,14 @@ impl Client {
         let told = wire::Channel::parse(frame.body()).map_err(|_| Violation::BadControl)?;
         let Some(ix) = self.channels.index_of_name(told.channel) else { return Ok(()) };
         let own = self.id.clone();
-        let Some(channel) = self.channels.get_mut(ix) else { return Ok(()) };
+        // Left meanwhile: it is nothing to us.
+        let open = |it: &&mut super::channels::Channel| matches!(it.state, State::Open(_));
+        let Some(channel) = self.channels.get_mut(ix).filter(open) else { return Ok(()) };
         let name = channel.name.clone();
         if told.code == 0 {
-            let owner = told.owner.map(|owner| ClientId::new(owner.as_str())).transpose();
-            let owner = owner.map_err(|_| Violation::BadName)?;
+            let owner = read_owner(told.owner)?;
             channel.guarded.owns = owner.as_ref() == Some(&own);
-            self.event(Event::OwnerChanged { channel: name, owner });
-            return Ok(());
-        }
-        if !matches!(channel.state, State::Open(_)) {
+            self.owner_is(ix, owner);
             return Ok(());
         }
         if told.code == Refusal::Rekeyed.code() && channel.guarded.attempts.has(told.epoch) {
@@ -375,6 +400,10 @@ impl Client {
         self.channel_over(ix, name, why);
         Ok(())
     }
+}
+
+fn read_owner(owner: Option<Name<'_>>) -> Result<Option<ClientId>, Violation> {
+    owner.map(|owner| ClientId::new(owner.as_str())).transpose().map_err(|_| Violation::BadName)
 }
 
 impl Guarded {
@@ -416,6 +445,11 @@ impl Guarded {
 
     pub(super) const fn owns(&self) -> bool {
         self.owns
+    }
+
+    /// Whether the application knows this client as the owner.
+    pub(super) fn is_owned_by(&self, client: &ClientId) -> bool {
+        self.owned_by.as_ref() == Some(client)
     }
 
     pub(super) const fn set_owns(&mut self, owns: bool) {

@@ -1,9 +1,10 @@
 //! Messages that wait for a connection that is away, in their order, each until its own deadline.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::calls::{lost, never_sent};
-use super::{Away, Client, Command, Due, Event, Failure, Outgoing, StreamCommand, StreamEvent, Token};
+use super::{Away, Client, Command, Due, Event, Failure, Outgoing, StreamCommand, StreamEvent, StreamId, Token};
 use crate::error::Misuse;
 use crate::names::ChannelName;
 use crate::time::{Instant, TimerReason};
@@ -11,6 +12,8 @@ use crate::timers::TimerId;
 
 /// How long a send or broadcast waits.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What an item that waits takes beside its bytes.
+const PIECE: usize = crate::wire::PIECE_OVERHEAD as usize;
 
 /// A message that waits.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Parked {
     timer: TimerId,
     /// It was sent on a link that is gone, and may have been executed.
     repeated: bool,
+    /// What the caller of an exchange has given by now.
+    given: Vec<StreamCommand>,
 }
 
 impl Client {
@@ -44,17 +49,37 @@ impl Client {
         self.is_away() || self.channels.find(channel.as_name()).is_some_and(|it| it.is_coming_back())
     }
 
+    /// Whether so many bytes more may wait.
+    fn may_keep(&self, bytes: usize) -> bool {
+        let waiting: usize = self.parked.iter().map(Parked::size).sum();
+        waiting.saturating_add(bytes) <= self.config.limits.outbox
+    }
+
     fn keep(&mut self, command: Command, time_left: Duration, repeated: bool) {
-        let size = |command: &Command| message(command).map_or(0, |(outgoing, _)| outgoing.payload.bytes.len());
-        let waiting: usize = self.parked.iter().map(|parked| size(&parked.command)).sum();
-        let limits = &self.config.limits;
-        if self.parked.len() >= limits.parked || waiting.saturating_add(size(&command)) > limits.outbox {
+        if self.parked.len() >= self.config.limits.parked || !self.may_keep(size(&command)) {
             return self.turn_down(command, Misuse::Busy, repeated);
         }
         self.parks += 1;
         let (serial, due) = (self.parks, self.now.mono + time_left.min(crate::TIME_LEFT_MAX));
         let timer = self.timers.insert(due, TimerReason::Call, Due::Parked(serial));
-        self.parked.push_back(Parked { serial, command, due, timer, repeated });
+        self.parked.push_back(Parked { serial, command, due, timer, repeated, given: Vec::new() });
+    }
+
+    /// The items of an exchange that waits to be asked for wait behind it. Gives the command back if it is about another one.
+    pub(super) fn park_given(&mut self, command: StreamCommand) -> Option<StreamCommand> {
+        let (StreamCommand::Items { stream: StreamId::Call(token), .. }
+        | StreamCommand::Finish { stream: StreamId::Call(token) }) = &command
+        else {
+            return Some(command);
+        };
+        let place = self.parked.iter().position(|parked| asked(&parked.command) == Some(*token));
+        let Some(place) = place else { return Some(command) };
+        if !self.may_keep(given_size(&command)) {
+            self.drop_parked(place, Misuse::Busy);
+        } else if let Some(parked) = self.parked.get_mut(place) {
+            parked.given.push(command);
+        }
+        None
     }
 
     /// Sends what need not wait any longer. Without a connection all of it must.
@@ -77,6 +102,7 @@ impl Client {
                 self.repeat_call(*token, outgoing, *time_left);
             } else {
                 self.handle_command(command);
+                parked.given.into_iter().for_each(|given| self.handle_stream(given));
             }
         }
     }
@@ -91,10 +117,14 @@ impl Client {
     /// The caller gives up something that waits. Tells whether it does.
     pub(super) fn cancel_parked(&mut self, call: Token) -> bool {
         let place = self.parked.iter().position(|parked| asked(&parked.command) == Some(call));
-        let Some(parked) = place.and_then(|place| self.parked.remove(place)) else { return false };
-        self.timers.cancel(parked.timer);
-        self.turn_down(parked.command, Misuse::Cancelled, parked.repeated);
-        true
+        place.inspect(|place| self.drop_parked(*place, Misuse::Cancelled)).is_some()
+    }
+
+    fn drop_parked(&mut self, place: usize, why: Misuse) {
+        if let Some(parked) = self.parked.remove(place) {
+            self.timers.cancel(parked.timer);
+            self.turn_down(parked.command, why, parked.repeated);
+        }
     }
 
     /// The connection will not come back.
@@ -115,6 +145,21 @@ impl Client {
             self.event(Event::Sent { token, result: Err(Failure::Local(why)) });
         }
     }
+}
+
+impl Parked {
+    fn size(&self) -> usize {
+        self.given.iter().map(given_size).fold(size(&self.command), usize::saturating_add)
+    }
+}
+
+fn size(command: &Command) -> usize {
+    message(command).map_or(0, |(outgoing, _)| outgoing.payload.bytes.len())
+}
+
+fn given_size(given: &StreamCommand) -> usize {
+    let StreamCommand::Items { payloads, .. } = given else { return PIECE };
+    payloads.iter().map(|payload| payload.bytes.len().saturating_add(PIECE)).fold(PIECE, usize::saturating_add)
 }
 
 /// What is said by a command, and how long it may take, if it says something.

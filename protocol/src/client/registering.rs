@@ -16,7 +16,7 @@ impl Client {
         {
             return self.done(token, Err(Failure::Local(misuse)));
         }
-        let ix = self.channels.index(&name);
+        let (ix, opening) = (self.channels.index(&name), self.channels.next_opening());
         let Some(channel) = self.channels.get_mut(ix) else { return };
         match &mut channel.state {
             State::Lost { times: 1.., .. } if access.secret.is_some() && !channel.guarded.is_proved() => {
@@ -28,7 +28,7 @@ impl Client {
             }
             State::Lost { waiting, .. } => waiting.push(token),
             State::Closed if away => {
-                channel.access = access;
+                (channel.access, channel.opening) = (access, opening);
                 channel.state = State::Lost { times: 0, waiting: alloc::vec![token] };
             }
             State::Open(_) if access.secret.is_some() && !channel.guarded.is_proved() => {
@@ -43,7 +43,7 @@ impl Client {
             }
             State::Opening { waiting, .. } => waiting.push(token),
             State::Closed => {
-                channel.access = access;
+                (channel.access, channel.opening) = (access, opening);
                 channel.state = State::Opening { waiting: alloc::vec![token], times: 0, access, joining: None };
                 let keys = if access.plain { None } else { self.owner_keys_for(ix, &name, false) };
                 let id = self.control(Control::Open(ix));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Lost ──OPEN, with key and password──► Open ──RECLAIM──► owned again ──PROVIDE, LISTEN──► as it was
-//!   ▲                 │ not protected (yet), the hub is full: later
+//!   ▲                 │ not protected (yet), the hub is full, or cannot store it just now: later
 //!   └─────────────────┤
 //!                     └ another password, a name that is taken: ChannelClosed
 //! ```
@@ -31,8 +31,14 @@ pub(super) struct Return {
     /// another one has replaced by now.
     pub(super) asked: Vec<(Token, Standing)>,
     tries: u32,
+    /// How often in a row the hub could not store what our opening changes.
+    unstored: u32,
     timer: Option<TimerId>,
 }
+
+/// How often in a row a hub may fail to store that a channel comes back, until it is over: with waits that double from a
+/// second on, some ten of them.
+const STORED_IN: u32 = 5;
 
 /// How many of the channels that were lost are as they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +50,15 @@ pub(super) struct Progress {
 impl Return {
     /// Nothing comes back any more.
     pub(super) const fn stop(&mut self) -> Option<TimerId> {
-        (self.pending, self.running, self.tries) = (0, false, 0);
+        (self.pending, self.running, self.tries, self.unstored) = (0, false, 0, 0);
         self.timer.take()
+    }
+
+    /// Whether a refusal to open the channel may be another answer soon.
+    fn may_change(&mut self, why: Failure, challenged: bool) -> bool {
+        let unstored = why == Failure::Refused(Refusal::StorageFailed);
+        self.unstored = if unstored { self.unstored + 1 } else { 0 };
+        if unstored { self.unstored < STORED_IN } else { is_for_now(why, challenged) }
     }
 }
 
@@ -119,11 +132,9 @@ impl Client {
 
     /// The connection stands: again, or for the first time, and then only what was asked for meanwhile is opened.
     pub(super) fn restore_channels(&mut self, again: bool) {
-        let lost: Vec<ChannelIx> = self.channels.indices().filter(|ix| self.channels.is_lost(*ix)).collect();
+        let lost = self.channels.lost();
         self.progress = again.then_some(Progress { done: 0, of: lost.len() });
-        if lost.is_empty() {
-            self.progressed(0);
-        }
+        self.progressed(0);
         for ix in lost {
             self.restore_channel(ix);
         }
@@ -160,7 +171,7 @@ impl Client {
     pub(super) fn reopened(&mut self, ix: ChannelIx) {
         let given = self.is_given_here(ix);
         let Some(channel) = self.channels.get_mut(ix) else { return };
-        channel.coming_back.tries = 0;
+        (channel.coming_back.tries, channel.coming_back.unstored) = (0, 0);
         let lacks_owner = (channel.guarded.was_owner || given) && !channel.guarded.owns();
         // What was not confirmed when a link goes is asked for on the next one.
         channel.guarded.was_owner = lacks_owner;
@@ -174,6 +185,7 @@ impl Client {
 
     /// The hub has said whether a channel is ours again.
     pub(super) fn reclaimed(&mut self, ix: ChannelIx, result: Result<(), Failure>) {
+        let own = self.id.clone();
         // It has ended meanwhile, and that was told; or everything ends with the connection.
         let ended = |channel: &super::channels::Channel| !channel.coming_back.running;
         if self.channels.get(ix).is_none_or(ended) || self.check_ready().is_err() {
@@ -183,8 +195,12 @@ impl Client {
             channel.guarded.was_owner = false;
             channel.guarded.set_owns(result.is_ok());
             let name = channel.name.clone();
+            let forgets = result.is_err() && channel.guarded.is_owned_by(&own);
             if let Err(why) = result {
                 self.event(Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Ownership(name), why }));
+            }
+            if forgets {
+                self.owner_is(ix, None);
             }
         }
         self.restore_standing(ix);
@@ -302,7 +318,7 @@ impl Client {
         let most = self.config.reconnect.unwrap_or_default();
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.running = false;
-        if is_for_now(why, challenged) {
+        if channel.coming_back.may_change(why, challenged) {
             channel.state = State::Lost { times, waiting: Vec::new() };
             channel.coming_back.tries = channel.coming_back.tries.saturating_add(1);
             let doublings = channel.coming_back.tries.min(20) - 1;

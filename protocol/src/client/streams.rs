@@ -76,6 +76,7 @@ impl Stream {
 
 impl Client {
     pub(super) fn handle_stream(&mut self, command: StreamCommand) {
+        let Some(command) = self.park_given(command) else { return };
         match command {
             StreamCommand::Ask { token, outgoing, time_left, window, exchange } => {
                 self.handle_ask(token, &outgoing, time_left, (window, exchange));

@@ -158,7 +158,7 @@ impl Hub {
                 Step::Terminate => self.evict_mirror(place, Refusal::Terminated),
             }
         }
-        let done = Done { id, code: 0, epoch: None, owner: None, last_epoch: None, proof };
+        let done = Done { id, code: 0, epoch: None, owner: None, last_epoch: None, owned_by: None, proof };
         if let Some(session) = self.links.get_mut(from) {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }

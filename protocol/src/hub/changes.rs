@@ -153,12 +153,16 @@ impl Hub {
             (OwnerPolicy::Hold { grace, then }, _) => (Some(then), grace),
             (OwnerPolicy::Promote, _) => (Some(AfterGrace::Promote), RETURN),
             (OwnerPolicy::Terminate, false) => (Some(AfterGrace::Terminate), RETURN),
-            // It has ended for its members, and its record waits for the owner, or for a day.
-            (OwnerPolicy::Terminate, true) => (None, Duration::ZERO),
+            // Without its owner it may have ended for its members, who are only told if that does not come back. Its record
+            // waits for the owner, or for a day.
+            (OwnerPolicy::Terminate, true) => (None, RETURN),
         };
         if let Some(key) = owner {
-            let timer = held.map(|_| self.ownership_timer(channel, grace));
-            self.set_owner(channel, Owner::Away { key, held, heir: None }, timer);
+            let timer = self.ownership_timer(channel, grace);
+            self.set_owner(channel, Owner::Away { key, held, heir: None }, Some(timer));
+            if let Some(guard) = self.guard_mut(channel) {
+                guard.restarted = true;
+            }
         }
         self.forget_or_keep(channel);
     }

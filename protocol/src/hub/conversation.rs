@@ -256,6 +256,7 @@ impl Hub {
             epoch: None,
             owner: None,
             last_epoch: None,
+            owned_by: None,
             proof: None,
         };
         if let Some(session) = self.links.get_mut(ix) {

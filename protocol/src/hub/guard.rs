@@ -36,6 +36,8 @@ pub(crate) struct Guard {
     pub(crate) pending: Option<u64>,
     /// Which channel of another hub it is, whose members prove themselves there.
     pub(crate) mirror: Option<Realm>,
+    /// The hub has started again, and the owner has had no time yet to come back: members believe that it is there.
+    pub(crate) restarted: bool,
 }
 
 /// What the hub keeps of a channel's password: enough to check that a member knows it.
@@ -77,7 +79,17 @@ pub(crate) enum Owner {
 
 impl Guard {
     pub(crate) const fn new(owner: Owner, policy: OwnerPolicy) -> Self {
-        Self { last_epoch: 0, protection: None, owner, policy, keeper: None, timer: None, pending: None, mirror: None }
+        Self {
+            last_epoch: 0,
+            protection: None,
+            owner,
+            policy,
+            keeper: None,
+            timer: None,
+            pending: None,
+            mirror: None,
+            restarted: false,
+        }
     }
 
     /// The epoch that messages must carry: 0 while the channel is unprotected.
@@ -94,6 +106,16 @@ impl Guard {
         match &self.owner {
             Owner::Present { link, .. } => Some(*link),
             Owner::Nobody | Owner::Away { .. } | Owner::Offered { .. } => None,
+        }
+    }
+
+    /// The same for somebody who joins now, or `None` where that cannot be said: the home knows, or it is being decided.
+    pub(crate) const fn settled_owner(&self) -> Option<Option<LinkIx>> {
+        match &self.owner {
+            Owner::Offered { .. } => None,
+            Owner::Away { .. } if self.restarted => None,
+            Owner::Nobody if self.mirror.is_some() => None,
+            Owner::Present { .. } | Owner::Away { .. } | Owner::Nobody => Some(self.owner()),
         }
     }
 

@@ -10,7 +10,7 @@ use super::system::is_system_channel;
 use super::{DisconnectReason, Due, Event, Hub};
 use crate::auth::{Capabilities, JoinTranscript, OwnerVerifier};
 use crate::error::{Refusal, Violation};
-use crate::names::{ChannelName, Name};
+use crate::names::{ChannelName, ClientId, Name};
 use crate::policy::OwnerPolicy;
 use crate::time::TimerReason;
 use crate::wire::{Control, Done, Frame, FrameType, Join, JoinChallenge, Malformed, Open, Record};
@@ -262,7 +262,8 @@ impl Hub {
         let client = member.client.clone();
         let Some(entry) = self.registry.channel_mut(channel) else { return };
         // A record that nobody asked for has been asked for.
-        let record = matches!(entry.guard.owner, Owner::Nobody | Owner::Away { held: None, .. });
+        let record =
+            matches!(entry.guard.owner, Owner::Nobody | Owner::Away { held: None, .. }) && !entry.guard.restarted;
         if record && let Some(timer) = entry.guard.timer.take() {
             self.timers.cancel(timer);
         }
@@ -274,11 +275,15 @@ impl Hub {
         let returns = self.returns(ix, channel);
         let guard = self.registry.channel(channel).map(|channel| &channel.guard);
         let epoch = Some(guard.map_or(0, Guard::epoch));
-        let owner = Some(guard.is_some_and(|guard| guard.is_owned_by(ix)));
+        let owner = guard.and_then(Guard::settled_owner);
+        let name_of = |owner: LinkIx| self.links.get(owner).and_then(Session::member).map(|owner| owner.client.clone());
+        let owned_by = owner.flatten().filter(|owner| *owner != ix).and_then(name_of);
+        let owner = owner.map(|owner| owner == Some(ix));
         // Its owner, now or later, goes on from there.
         let last_epoch =
             guard.filter(|guard| guard.protection.is_none() && guard.last_epoch > 0).map(|it| it.last_epoch);
-        let done = Done { id, code: 0, epoch, owner, last_epoch, proof };
+        let owned_by = owned_by.as_ref().map(ClientId::as_name);
+        let done = Done { id, code: 0, epoch, owner, last_epoch, owned_by, proof };
         if let Some(session) = self.links.get_mut(ix) {
             session.outbox.push(&mut self.pool, FrameType::Done, |out| done.encode(out));
         }

@@ -294,6 +294,7 @@ impl Hub {
         if guard.protection.is_none() {
             return self.change(channel, Change::Disown { then: AfterGrace::Terminate, asked: None });
         }
+        guard.restarted = false;
         if let Owner::Away { held, heir, .. } = &mut guard.owner {
             (*held, *heir) = (None, None);
         }
@@ -351,6 +352,7 @@ impl Hub {
         if guard.pending.is_some() {
             return self.look_again(channel);
         }
+        let restarted = core::mem::take(&mut guard.restarted);
         match &guard.owner {
             Owner::Away { held: Some(AfterGrace::Terminate), .. } => {
                 self.waits_no_more(channel);
@@ -361,6 +363,11 @@ impl Hub {
                 self.change(channel, Change::Disown { then: AfterGrace::Promote, asked: None });
             }
             Owner::Offered { .. } => self.offer_to_next(channel),
+            // It has not come back, and its members go on without it.
+            Owner::Away { held: None, .. } if restarted => {
+                self.tell_owner(channel);
+                self.forget_or_keep(channel);
+            }
             Owner::Nobody | Owner::Present { .. } | Owner::Away { held: None, .. } => {
                 if guard.is_kept() {
                     self.store_nothing(channel);
@@ -437,7 +444,7 @@ impl Hub {
 
     pub(super) fn set_owner(&mut self, channel: ChannelIx, owner: Owner, timer: Option<crate::timers::TimerId>) {
         let Some(guard) = self.guard_mut(channel) else { return };
-        guard.owner = owner;
+        (guard.owner, guard.restarted) = (owner, false);
         if let Some(old) = core::mem::replace(&mut guard.timer, timer) {
             self.timers.cancel(old);
         }
@@ -455,7 +462,15 @@ impl Hub {
 
     /// Tells every member, and the application, who owns a channel.
     pub(super) fn owner_changed(&mut self, channel: ChannelIx) {
-        let Some(entry) = self.registry.channel(channel) else { return };
+        let owner = self.tell_owner(channel);
+        if let Some(channel) = name_of(self, channel) {
+            self.event(Event::OwnerChanged { channel, owner });
+        }
+    }
+
+    /// Tells every member who owns a channel.
+    fn tell_owner(&mut self, channel: ChannelIx) -> Option<ClientId> {
+        let entry = self.registry.channel(channel)?;
         let (name, epoch) = (entry.name().clone(), entry.guard.epoch());
         let owner = match &entry.guard.owner {
             Owner::Present { link, .. } => self.links.get(*link).and_then(Session::member).map(|it| it.client.clone()),
@@ -474,7 +489,7 @@ impl Hub {
             }
             self.check_outbox(link);
         }
-        self.event(Event::OwnerChanged { channel: name, owner });
+        owner
     }
 
     /// Ends a call for both sides with the hub's own word.

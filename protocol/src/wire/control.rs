@@ -170,10 +170,12 @@ controls! {
         1 code: u16,
         /// Of a channel that was opened: its epoch, 0 while it is unprotected.
         2 epoch: Option<u64>,
-        /// Of a channel that was opened: whether this client owns it.
+        /// Of a channel that was opened: whether this client owns it. Absent where the hub cannot say yet who does.
         3 owner: Option<bool>,
         /// Of an unprotected channel that was opened: the last epoch there was, where there was one.
         4 last_epoch: Option<u64>,
+        /// Of a channel that was opened: who else owns it.
+        5 owned_by: Option<Name<'a>>,
         /// Of a join, and of an operation at another hub: the hub's own proof.
         23 proof: Option<&'a [u8; 32]>,
     }

@@ -14,6 +14,8 @@ pub struct Disk {
     pub files: BTreeMap<String, Vec<u8>>,
     pub asked: VecDeque<(u64, String, Option<Vec<u8>>)>,
     pub works: Works,
+    /// Of how many files it has said that it could not keep them.
+    pub failed: usize,
 }
 
 /// How a disk does what it is asked.
@@ -24,6 +26,8 @@ pub enum Works {
     /// When the test says so.
     Later,
     Never,
+    /// When it has failed so often.
+    After(usize),
 }
 
 /// A hub that stores, and starts again.
@@ -63,12 +67,20 @@ impl World {
 
     fn work_disk_once(&mut self) -> bool {
         let Some((ticket, channel, file)) = self.disk().asked.pop_front() else { return false };
-        let durable = self.disk().works != Works::Never;
-        if durable {
-            match file {
-                Some(file) => self.disk().files.insert(channel, file),
-                None => self.disk().files.remove(&channel),
-            };
+        let disk = self.disk();
+        let durable = match disk.works {
+            Works::AtOnce | Works::Later | Works::After(0) => true,
+            Works::Never => false,
+            Works::After(times) => {
+                disk.works = Works::After(times - 1);
+                false
+            }
+        };
+        match file {
+            Some(file) if durable => drop(disk.files.insert(channel, file)),
+            None if durable => drop(disk.files.remove(&channel)),
+            Some(_) => disk.failed += 1,
+            None => {}
         }
         self.feed_hub(Input::Command(hub::Command::Stored { ticket, durable }));
         true

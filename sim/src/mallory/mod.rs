@@ -212,7 +212,8 @@ impl Mallory {
             && self.draws(Trick::HideRotation)
         {
             let mut done = BytesMut::new();
-            Done { id: protect.id, code: 0, epoch: None, owner: None, last_epoch: None, proof: None }.encode(&mut done);
+            Done { id: protect.id, code: 0, epoch: None, owner: None, last_epoch: None, owned_by: None, proof: None }
+                .encode(&mut done);
             if let Some(done) = forgery::frame(FrameType::Done, &done) {
                 self.play(Trick::HideRotation.name());
                 self.emit(link, &done);

@@ -69,7 +69,7 @@ impl Mallory {
         };
         let mut done = BytesMut::new();
         let (epoch, owner, proof) = (Some(epoch), Some(false), Some(proven.hub_proof()));
-        Done { id: join.id, code: 0, epoch, owner, last_epoch: None, proof }.encode(&mut done);
+        Done { id: join.id, code: 0, epoch, owner, last_epoch: None, owned_by: None, proof }.encode(&mut done);
         let Some(done) = forgery::frame(FrameType::Done, &done) else { return false };
         self.play(Trick::RollBack.name());
         self.emit(link, &done);

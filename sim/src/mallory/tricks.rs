@@ -341,7 +341,8 @@ impl Mallory {
                 1 => (Some(0), None),
                 _ => (Some(challenge.epoch), Some(&made_up)),
             };
-            Done { id: challenge.id, code: 0, epoch, owner: Some(false), last_epoch: None, proof }.encode(&mut body);
+            Done { id: challenge.id, code: 0, epoch, owner: Some(false), last_epoch: None, owned_by: None, proof }
+                .encode(&mut body);
             return self.answers(link, FrameType::Done, &body, Trick::Downgrade);
         }
         let drawn = self.rng.next_u64() as usize;

@@ -57,6 +57,8 @@ pub(super) enum Link {
 pub(super) struct Room {
     opening: u64,
     pub(super) owns: bool,
+    /// Who owns it or that nobody does, if it was told since the channel was opened.
+    pub(super) owner: Option<Option<ClientId>>,
     /// It is known to have a password.
     pub(super) guarded: bool,
     /// When the hub was asked for what it is known to have granted.
@@ -201,7 +203,7 @@ impl Belief {
             Event::OwnerChanged { channel, owner } => {
                 let own = owner.as_ref() == Some(&self.id);
                 if let Some(room) = self.rooms.get_mut(channel) {
-                    room.owns = own;
+                    (room.owns, room.owner) = (own, Some(owner.clone()));
                 }
             }
             Event::PasswordChanged { channel, salt } => {
@@ -265,7 +267,7 @@ impl Belief {
                 self.openings += 1;
                 let opening = self.openings;
                 let since = at.max(self.ready);
-                self.rooms.insert(channel.clone(), Room { opening, owns: false, guarded, since });
+                self.rooms.insert(channel.clone(), Room { opening, owns: false, owner: None, guarded, since });
                 return Some(channel);
             }
             Asked::Provide { place, opening } => {

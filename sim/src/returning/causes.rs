@@ -151,6 +151,18 @@ impl Past {
         }
     }
 
+    /// How long a hub that was started again waits for owners.
+    const fn waits(&self) -> Duration {
+        if let OwnerPolicy::Hold { grace, .. } = self.policy { grace } else { RESTARTED }
+    }
+
+    /// Whether the hub may still wait for owners to come back to it, and believe meanwhile that they are there.
+    pub(super) fn awaits_owners(&self, now: Instant) -> bool {
+        let most = self.waits() + Duration::from_nanos(super::faults::LONGEST_DOWN);
+        let lately = |at: Instant, what: &What| matches!(what, What::Died) && now.saturating_since(at) <= most;
+        self.stores && self.any(Instant::ZERO, lately)
+    }
+
     const fn may_forget(&self) -> bool {
         !self.stores || self.refuses
     }
@@ -179,8 +191,7 @@ impl Past {
             OwnerPolicy::Terminate | OwnerPolicy::Promote => left(what),
             OwnerPolicy::Hold { grace, .. } => left(what) && over(at, grace),
         };
-        let waits = if let OwnerPolicy::Hold { grace, .. } = self.policy { grace } else { RESTARTED };
-        let restarted = |at: Instant, what: &What| matches!(what, What::Died) && over(at, waits);
+        let restarted = |at: Instant, what: &What| matches!(what, What::Died) && over(at, self.waits());
         // A member has come first to a hub that has forgotten who owned it.
         let came_first = |at: Instant, what: &What| matches!(what, What::Joined(of, who) if of == channel && who != by && self.has_died(since, at));
         self.any(since, passed_on)

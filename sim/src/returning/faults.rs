@@ -29,7 +29,7 @@ const HEAVIEST: [u64; FAULTS.len()] = [8, 2, 6, 4, 4, 3, 3, 3, 3, 3, 6];
 
 /// The longest from one fault to the next, and the longest that a hub is down, in nanoseconds.
 const LONGEST_PAUSE: u64 = 60_000_000_000;
-const LONGEST_DOWN: u64 = 120_000_000_000;
+pub(super) const LONGEST_DOWN: u64 = 120_000_000_000;
 /// After which the process of a hub ends that was asked to.
 const DRAINED: Duration = Duration::from_millis(500);
 /// How far wall clocks jump, in milliseconds, and how far others go ahead and back, in nanoseconds.

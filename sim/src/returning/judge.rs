@@ -137,9 +137,17 @@ impl Returning {
             let believed = believed.map(|(_, belief)| belief.id.clone()).collect();
             same(&format!("members of {channel}"), &members, &believed)?;
             let owners: BTreeSet<ClientId> = self.believed_owners(&channel).into_iter().collect();
-            let owner = self.claims.owners.get(&channel).cloned().into_iter().collect();
+            let owner = self.claims.owners.get(&channel).cloned();
             if !owners.is_empty() {
-                same(&format!("owners of {channel}"), &owner, &owners)?;
+                same(&format!("owners of {channel}"), &owner.iter().cloned().collect(), &owners)?;
+            }
+            for (actor, belief) in self.beliefs.iter().enumerate() {
+                let room = belief.rooms.get(&channel).filter(|_| !self.missing(actor).contains(&channel));
+                if let Some(told) = room.and_then(|room| room.owner.as_ref())
+                    && !(owner.is_none() && self.past.awaits_owners(world.now()))
+                {
+                    same(&format!("the owner of {channel}, to {}", belief.id), &owner, told)?;
+                }
             }
         }
         let mut believed: Vec<_> = Vec::new();
