@@ -71,6 +71,9 @@ pub(super) struct Guarded {
     pub(super) was_owner: bool,
     /// We owned it when our membership ended.
     pub(super) owned_last: bool,
+    /// We ask for the ownership that we had before our membership ended. As that was told, and the channel was opened anew,
+    /// there is nothing to be taken back if we do not get it.
+    pub(super) anew: bool,
 }
 
 /// A protection as its owner made it.
@@ -432,7 +435,7 @@ impl Guarded {
     /// What ends with a membership. The keys of its epoch are erased.
     pub(super) fn close(&mut self) {
         (self.owns, self.joined, self.was_owner, self.record) = (false, false, false, None);
-        (self.home, self.attempts, self.owned_last) = (None, Attempts::default(), false);
+        (self.home, self.attempts, self.owned_last, self.anew) = (None, Attempts::default(), false, false);
         if let Some(seal) = self.seal.take() {
             self.past = Some(seal.leave());
         }
@@ -460,6 +463,7 @@ impl Guarded {
     pub(super) const fn suspend(&mut self) {
         self.owner_n = 0;
         self.was_owner |= self.owns || self.owned_last;
+        self.anew = !self.owns && (self.anew || self.owned_last);
         (self.owns, self.owned_last) = (false, false);
     }
 

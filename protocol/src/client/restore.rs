@@ -195,8 +195,11 @@ impl Client {
             channel.guarded.was_owner = false;
             channel.guarded.set_owns(result.is_ok());
             let name = channel.name.clone();
+            let anew = core::mem::take(&mut channel.guarded.anew);
             let forgets = result.is_err() && channel.guarded.is_owned_by(&own);
-            if let Err(why) = result {
+            if let Err(why) = result
+                && !anew
+            {
                 self.event(Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Ownership(name), why }));
             }
             if forgets {
