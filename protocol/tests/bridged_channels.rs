@@ -202,10 +202,25 @@ fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs
     // It is over when one side gives way.
     net.command(1, Command::Leave { token: Token(9), channel: name("vault") });
     net.expect_done(1, 9);
+    net.call_guarded(0, 2, "vault", "sum");
+    assert_eq!(net.expect_refused(0), Refusal::NoProvider);
     net.join(1, "vault", &password(1));
     net.listen(1, 7, "vault", None);
     net.say(0, "vault", "up", b"signed");
     assert_eq!(net.expect_message(1).message.payload.bytes, &b"signed"[..]);
+}
+
+#[test]
+fn s82_a_member_elsewhere_that_leaves_with_its_listeners_seems_to_be_of_no_other_channel() {
+    let mut net = vault(6);
+    net.join(3, "vault", &password(1));
+    net.listen(3, 7, "vault", None);
+    net.listen(3, 8, "vault", Some("up"));
+    net.command(3, Command::Leave { token: Token(9), channel: name("vault") });
+    net.expect_done(3, 9);
+    for told in &net.hub_events {
+        assert!(!told.iter().any(|event| matches!(event, hub::Event::ProtectionConflict { .. })), "{told:?}");
+    }
 }
 
 #[test]
