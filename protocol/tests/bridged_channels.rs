@@ -20,7 +20,7 @@ use commipc_protocol::client::{
 };
 use commipc_protocol::hub;
 use commipc_protocol::{HubId, Misuse, Refusal};
-use support::net::{Net, address, hub_name};
+use support::net::{Net, Node, address, hub_name};
 use support::{name, outgoing, payload};
 
 const WINDOW: Credit = Credit { items: 8, bytes: 64 << 10 };
@@ -208,6 +208,25 @@ fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs
     net.listen(1, 7, "vault", None);
     net.say(0, "vault", "up", b"signed");
     assert_eq!(net.expect_message(1).message.payload.bytes, &b"signed"[..]);
+}
+
+#[test]
+fn s26_s82_a_new_password_is_heard_of_over_another_bridge_when_the_one_it_was_joined_over_is_half_open() {
+    let mut net = Net::new(8, 2, &[("owner", 0), ("far", 1)]);
+    let old = net.bridge(0, 1);
+    net.run();
+    net.open(0, "vault");
+    net.protect(0, "vault", &password(1), 1);
+    net.join(1, "vault", &password(1));
+    net.held.push(Node::Bridge(old));
+    net.protect(0, "vault", &password(2), 2);
+    net.bridge(0, 1);
+    net.run();
+    assert!(net.events[1].is_empty(), "the way to the home says nothing: {:?}", net.events[1]);
+    // Both hubs give the old bridge up.
+    net.pass(Duration::from_secs(120));
+    assert_eq!(expect_closed(&mut net, 1), Refusal::Rekeyed);
+    net.join(1, "vault", &password(2));
 }
 
 #[test]

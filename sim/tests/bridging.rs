@@ -49,6 +49,17 @@ fn s78_d15_d16_v31_v34_whatever_befalls_bridges_nothing_comes_twice_or_circles_a
     assert!(rare.is_empty(), "too rare in {seeds} worlds: {rare:?} of {:?}", tally.marks);
 }
 
+/// Worlds in which something was found once: sim/CHANGELOG.md says what.
+const FOUND: [u64; 7] = [32, 42, 116, 1092, 1126, 1241, 1411];
+
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for seed in FOUND {
+        let tally = run_seeds_as(seed, 1, 1, Profile::Bridges);
+        assert!(tally.is_fine(), "{tally}");
+    }
+}
+
 #[test]
 fn a_world_of_bridges_is_replayed_by_its_choices() {
     let first = run_as(Source::Seed(3), Profile::Bridges, false);

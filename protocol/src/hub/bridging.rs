@@ -268,6 +268,7 @@ impl Hub {
     fn unlearn(&mut self, ix: LinkIx, place: &Place) {
         if let Some(turn) = self.bridges.routes.unlearn(ix, place) {
             self.turned(place, &turn);
+            self.home_forgotten(place);
             if self.bridges.is_conflict(place.channel.as_name()) {
                 self.look_for_conflict(&place.channel);
             }

@@ -178,10 +178,13 @@ impl Bridging {
         if talking {
             world = world.talking();
         }
-        world = drawn_twins(world);
         let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
         let mut weather = Weather::drawn(world.engine().decisions().on(net));
         let besieged = besiege(&mut weather, &mut world);
+        // What a bridge says for a frame it says when it has read what came with that, which may end the link: cuts show there.
+        if !besieged {
+            world = drawn_twins(world);
+        }
         let graph = Graph::drawn(world.engine().decisions().on(work));
         let mut choose = world.engine().decisions().on(work);
         let limits = Limits::default();
