@@ -94,7 +94,8 @@ fn answer(request: &Request<Incoming>, hub: &Hub) -> Response<Full<Bytes>> {
 
 /// One line for each number, below what it is.
 fn text(load: HubLoad, counters: HubCounters) -> String {
-    let HubLoad { links, clients, channels, calls, routes: _, streams, joins, errands, buffered, memory } = load;
+    let HubLoad { links, clients, channels, calls, routes: _, streams, joins, errands, announced, buffered, memory } =
+        load;
     let HubCounters {
         forwarded,
         ended_route,
@@ -120,6 +121,7 @@ fn text(load: HubLoad, counters: HubCounters) -> String {
         ("streams", "How many of the requests are streams.", streams),
         ("joins", "Joins of protected channels that wait for a proof, or have failed lately.", joins),
         ("errands", "Joins and owners' wishes on their way to other hubs, or from there.", errands),
+        ("announced", "What bridges have announced, and what is announced to each of them.", announced),
         ("buffered_bytes", "Frames that came in part, or wait to be sent.", buffered),
         ("memory_bytes", "What the hub has counted of its memory.", memory),
     ] {

@@ -133,7 +133,7 @@ fn summary(total: &Tally, took: Duration, json: bool) {
             json!({ "seeds": seeds, "events": events, "failed": failed, "seconds": seconds, "seeds_per_s": rate, "marks": marks }),
         );
     } else {
-        if *profile == Profile::Reconnect {
+        if *profile != Profile::Any {
             marks.iter().for_each(|(mark, count)| crate::say(format_args!("{count:>9}  {mark}")));
         }
         crate::say(format_args!(

@@ -118,6 +118,12 @@ canaries! {
     Unprovided = 46,
     /// An owner whose connection comes back does not say that it owns.
     Unclaimed = 47,
+    /// Hubs tell each other ways that lead over the one who is told, and believe them.
+    OwnHub = 50,
+    /// A hub forgets at once what bridges have brought.
+    Doubles = 51,
+    /// A hub tells no bridge that something cannot be reached any more.
+    Unforgotten = 52,
 }
 
 impl Canary {

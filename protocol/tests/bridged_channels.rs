@@ -20,7 +20,7 @@ use commipc_protocol::client::{
 };
 use commipc_protocol::hub;
 use commipc_protocol::{HubId, Misuse, Refusal};
-use support::net::{Net, address, hub_name};
+use support::net::{Net, Node, address, hub_name};
 use support::{name, outgoing, payload};
 
 const WINDOW: Credit = Credit { items: 8, bytes: 64 << 10 };
@@ -202,10 +202,44 @@ fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs
     // It is over when one side gives way.
     net.command(1, Command::Leave { token: Token(9), channel: name("vault") });
     net.expect_done(1, 9);
+    net.call_guarded(0, 2, "vault", "sum");
+    assert_eq!(net.expect_refused(0), Refusal::NoProvider);
     net.join(1, "vault", &password(1));
     net.listen(1, 7, "vault", None);
     net.say(0, "vault", "up", b"signed");
     assert_eq!(net.expect_message(1).message.payload.bytes, &b"signed"[..]);
+}
+
+#[test]
+fn s26_s82_a_new_password_is_heard_of_over_another_bridge_when_the_one_it_was_joined_over_is_half_open() {
+    let mut net = Net::new(8, 2, &[("owner", 0), ("far", 1)]);
+    let old = net.bridge(0, 1);
+    net.run();
+    net.open(0, "vault");
+    net.protect(0, "vault", &password(1), 1);
+    net.join(1, "vault", &password(1));
+    net.held.push(Node::Bridge(old));
+    net.protect(0, "vault", &password(2), 2);
+    net.bridge(0, 1);
+    net.run();
+    assert!(net.events[1].is_empty(), "the way to the home says nothing: {:?}", net.events[1]);
+    // Both hubs give the old bridge up.
+    net.pass(Duration::from_secs(120));
+    assert_eq!(expect_closed(&mut net, 1), Refusal::Rekeyed);
+    net.join(1, "vault", &password(2));
+}
+
+#[test]
+fn s82_a_member_elsewhere_that_leaves_with_its_listeners_seems_to_be_of_no_other_channel() {
+    let mut net = vault(6);
+    net.join(3, "vault", &password(1));
+    net.listen(3, 7, "vault", None);
+    net.listen(3, 8, "vault", Some("up"));
+    net.command(3, Command::Leave { token: Token(9), channel: name("vault") });
+    net.expect_done(3, 9);
+    for told in &net.hub_events {
+        assert!(!told.iter().any(|event| matches!(event, hub::Event::ProtectionConflict { .. })), "{told:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! that it came.
 
 use bytes::Bytes;
+use commipc_protocol::bridge;
 use commipc_protocol::client::{
     self, Answer, CallFailure, Credit, Failure, Incoming, Outgoing, Payload, ReconnectEvent, Source, StreamCommand,
     StreamEvent, Token,
@@ -131,6 +132,10 @@ impl Canon for Asked {
                 number(out, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
             }
             Self::Hub(hub::Command::Shutdown) => out.extend_from_slice(b"shutdown"),
+            Self::Bridge(bridge::Command::SetSecret(side, _)) => name(out, ("secret", side)),
+            Self::Bridge(bridge::Command::KeyDerived(side, _)) => name(out, ("key", side)),
+            Self::Bridge(bridge::Command::Connect) => out.extend_from_slice(b"bridge"),
+            Self::Bridge(bridge::Command::Close) => out.extend_from_slice(b"part"),
             Self::Malice(order) => name(out, order),
         }
     }
@@ -141,6 +146,7 @@ impl Canon for Told {
         match self {
             Self::Client(event) => event.canon(out),
             Self::Hub(event) => name(out, event),
+            Self::Bridge(event) => name(out, event),
             Self::Withheld { from, what } => {
                 texts(out, &[b"withheld", from.as_bytes(), what.sender.as_bytes(), &what.payload])
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use commipc_protocol::wire::{Control, Fail, FrameType, Goodbye, Hop, LENGTH_LEN, MAGIC, Message, TAG_LEN};
-use commipc_protocol::{Flush, Input, Instant, LinkEnd, LinkId, Output, client};
+use commipc_protocol::{Flush, Input, Instant, LinkEnd, LinkId, Output, bridge, client};
 
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -65,8 +65,9 @@ impl Conversation {
         self.names.entry(node).or_insert_with(|| name.to_owned());
         let what = match sight {
             Sight::Linked { link, with, as_link } => {
-                self.links.entry((node, *link)).or_default().peer = Some(*with);
-                self.links.entry((*with, *as_link)).or_default().peer = Some(node);
+                // A process that is new begins to count its links anew.
+                self.links.insert((node, *link), Link { peer: Some(*with), ..Link::default() });
+                self.links.insert((*with, *as_link), Link { peer: Some(node), ..Link::default() });
                 return;
             }
             Sight::Fed(input) => self.fed(node, input),
@@ -93,6 +94,10 @@ impl Conversation {
             Input::Command(Asked::Client(client::Command::KeyDerived(_))) => Some(What::Asked("KeyDerived".to_owned())),
             Input::Command(Asked::Client(command)) => Some(What::Asked(format!("{command:?}"))),
             Input::Command(Asked::Hub(command)) => Some(What::Asked(format!("{command:?}"))),
+            Input::Command(Asked::Bridge(bridge::Command::KeyDerived(..))) => {
+                Some(What::Asked("KeyDerived".to_owned()))
+            }
+            Input::Command(Asked::Bridge(command)) => Some(What::Asked(format!("{command:?}"))),
             Input::Command(Asked::Malice(order)) => Some(What::Asked(format!("{order:?}"))),
             Input::Shortage => Some(What::Befell("the system is short of files".to_owned())),
         }
@@ -111,6 +116,7 @@ impl Conversation {
             }
             Output::Event(Told::Client(event)) => Some(What::Told(format!("{event:?}"))),
             Output::Event(Told::Hub(event)) => Some(What::Told(format!("{event:?}"))),
+            Output::Event(Told::Bridge(event)) => Some(What::Told(format!("{event:?}"))),
             Output::Event(Told::Withheld { from, what }) => Some(What::Told(format!("{what:?} is kept from {from}"))),
         }
     }

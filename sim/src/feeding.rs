@@ -39,6 +39,22 @@ pub(crate) struct Feeding {
 /// What may be on its way of a scripted stream.
 const WINDOW: Credit = Credit { items: 16, bytes: 64 << 10 };
 
+impl Feeding {
+    /// What is asked of the provider with this token is asked as a stream.
+    pub(crate) fn provides(&mut self, provider: Token) {
+        self.provided.insert(provider);
+    }
+
+    pub(crate) fn is_provided(&self, provider: Token) -> bool {
+        self.provided.contains(&provider)
+    }
+
+    /// The items of a stream are taken as they come.
+    pub(crate) fn takes(&mut self, node: NodeId, stream: StreamId) {
+        self.takes.insert((node, stream));
+    }
+}
+
 impl Feed {
     /// These items, as raw bytes, and then the end.
     #[must_use]
@@ -197,7 +213,7 @@ impl At<'_> {
         let channel = ChannelName::new(channel).unwrap_or_else(|error| panic!("{channel}: {error}"));
         let event = EventName::new(event).unwrap_or_else(|error| panic!("{event}: {error}"));
         let ticket = self.asks(|token| Command::Provide { token, channel, event, kind });
-        self.world().feeding.provided.insert(ticket.token);
+        self.world().feeding.provides(ticket.token);
         ticket
     }
 
@@ -222,7 +238,7 @@ impl At<'_> {
         let (outgoing, window, exchange) = (outgoing(channel, event, text), WINDOW, feed.is_some());
         let (node, token) = (self.id(), self.world().token());
         let stream = StreamId::Call(token);
-        self.world().feeding.takes.insert((node, stream));
+        self.world().feeding.takes(node, stream);
         self.world().feeding.gives.extend(feed.map(|feed| ((node, stream), feed)));
         let ask = StreamCommand::Ask { token, outgoing, time_left, window, exchange };
         self.world().ask(node, Command::Stream(ask));

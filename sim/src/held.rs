@@ -1,6 +1,7 @@
 //! What machines hold, by their own word.
 
 use commipc_protocol::Machine as _;
+use commipc_protocol::bridge::Bridge;
 use commipc_protocol::client::{self, Client};
 use commipc_protocol::hub::{self, Hub};
 
@@ -11,20 +12,30 @@ use crate::twin::Twins;
 use crate::world::World;
 
 fn held_by_client(client: &Client) -> Vec<(&'static str, usize)> {
-    let client::Load { calls, serving, controls, sends, streams, parked, windows, flowing, unwritten } = client.load();
+    held_of(client.load()).chain([("timers", usize::from(client.poll_timeout().is_some()))]).collect()
+}
+
+fn held_by_bridge(bridge: &Bridge) -> Vec<(&'static str, usize)> {
+    let held = bridge.load().into_iter().flat_map(held_of);
+    held.chain([("timers", usize::from(bridge.poll_timeout().is_some()))]).collect()
+}
+
+fn held_of(load: client::Load) -> impl Iterator<Item = (&'static str, usize)> {
+    let client::Load { calls, serving, controls, sends, streams, parked, windows, flowing, unwritten } = load;
     let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends), ("parked", parked)];
     let streams = [("streams", streams), ("windows", windows), ("flowing", flowing), ("unwritten", unwritten)];
-    let timers = [("timers", usize::from(client.poll_timeout().is_some()))];
-    tables.into_iter().chain(streams).chain(timers).collect()
+    tables.into_iter().chain(streams)
 }
 
 pub(crate) fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
-    let hub::Load { links, clients, channels, calls, routes, streams, joins, errands, buffered, memory } = hub.load();
+    let hub::Load { links, clients, channels, calls, routes, streams, joins, errands, announced, buffered, memory } =
+        hub.load();
     let tables = [("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("routes", routes)];
     let others =
         [("streams", streams), ("joins", joins), ("errands", errands), ("buffered", buffered), ("memory", memory)];
+    let bridges = [("announced", announced)];
     let timers = [("timers", usize::from(hub.poll_timeout().is_some()))];
-    tables.into_iter().chain(others).chain(timers).collect()
+    tables.into_iter().chain(others).chain(bridges).chain(timers).collect()
 }
 
 impl World {
@@ -33,6 +44,7 @@ impl World {
     pub fn census(&self, node: NodeId) -> Census {
         Census(match self.engine.machine(node).map(Twins::shown) {
             Some(Station::Hub(hub)) => held_by(hub),
+            Some(Station::Bridge(bridge)) => held_by_bridge(bridge),
             Some(Station::Mallory(mallory)) => held_by(mallory.inside()),
             Some(Station::Client(client)) => held_by_client(client),
             Some(Station::Rogue(rogue)) => held_by_client(rogue.inside()),

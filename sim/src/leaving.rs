@@ -1,6 +1,6 @@
 //! The end of a world: everybody leaves, and nothing may be left of what they did.
 
-use commipc_protocol::{client, hub};
+use commipc_protocol::{bridge, client, hub};
 use core::time::Duration;
 
 use crate::oracles::{Leaks, Oracle};
@@ -26,9 +26,12 @@ impl World {
         self.watch.oracles = vec![Box::new(Leaks::default()) as Box<dyn Oracle>];
         self.watch.failures.clear();
         self.engine.heal();
-        let clients = self.clients();
+        let (clients, bridges) = (self.clients(), self.bridges());
         for node in &clients {
             self.ask(*node, client::Command::Close);
+        }
+        for node in &bridges {
+            self.ask_bridge(*node, bridge::Command::Close);
         }
         let end = self.now() + FORGOTTEN;
         while self.engine.next_at().is_some_and(|at| at <= end) && self.step() != Moment::Idle {}
@@ -37,7 +40,7 @@ impl World {
             self.judge_empty(node);
             self.ask_hub(node, hub::Command::Shutdown);
         }
-        clients.into_iter().for_each(|node| self.judge_empty(node));
+        clients.into_iter().chain(bridges).for_each(|node| self.judge_empty(node));
         let leak = self.failures().iter().find(|failure| failure.oracle == Leaks::default().name());
         assert!(
             leak.is_none(),

@@ -14,6 +14,8 @@
 
 mod agenda;
 mod attacker;
+mod bridges;
+mod bridging;
 mod canon;
 mod case;
 mod conversation;

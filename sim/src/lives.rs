@@ -70,16 +70,21 @@ impl World {
 
     /// A hub's process dies, with everything it has not stored. Its clients notice, or with `silently` they do not.
     pub fn kill_hub(&mut self, node: NodeId, silently: bool) {
+        self.dies(node, silently);
+        if let Some(disk) = self.disks.get_mut(&node) {
+            disk.life += 1;
+            disk.free_at = Instant::ZERO;
+        }
+    }
+
+    /// A node's process dies, and a machine that knows nothing of it is to take its place.
+    pub(crate) fn dies(&mut self, node: NodeId, silently: bool) {
         let stream = self.engine.decisions().stream("lives");
         let seed = Seed::new(self.engine.decisions().on(stream).seed());
         let Some(build) = self.builds.get(&node) else { return };
         let machine = self.machine(build, &seed);
         self.engine.kill(node, machine, silently);
         self.watch.oracles.iter_mut().for_each(|oracle| oracle.died(node));
-        if let Some(disk) = self.disks.get_mut(&node) {
-            disk.life += 1;
-            disk.free_at = Instant::ZERO;
-        }
     }
 
     /// A hub that was killed starts again.

@@ -207,7 +207,7 @@ impl World {
     pub(crate) fn rogue_at(&self, node: NodeId) -> Option<&Rogue> {
         match self.engine.machine(node).map(Twins::shown) {
             Some(Station::Rogue(rogue)) => Some(rogue),
-            Some(Station::Client(_) | Station::Hub(_) | Station::Mallory(_)) | None => None,
+            Some(Station::Client(_) | Station::Hub(_) | Station::Bridge(_) | Station::Mallory(_)) | None => None,
         }
     }
 }

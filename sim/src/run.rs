@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use commipc_protocol::Instant;
 use commipc_protocol::canary::{Canary, plant};
 
+use crate::bridging::{self, Bridging};
 use crate::conversation::Conversation;
 use crate::decisions::{Choices, Decisions};
 use crate::returning::{self, Returning};
@@ -29,7 +30,7 @@ pub struct Outcome {
     pub choices: Choices,
     /// What a malicious hub, or somebody on the path of connections, did, and how often; empty where nobody is.
     pub malice: BTreeMap<&'static str, u64>,
-    /// What befell connections that come back, and what came of it, and how often; empty where none do.
+    /// What befell connections that come back, or bridges, and what came of it, and how often; empty where there are none.
     pub marks: BTreeMap<&'static str, u64>,
     /// What was said and done, when it was asked for.
     pub conversation: Conversation,
@@ -42,11 +43,14 @@ pub struct Outcome {
 /// Which of all runs to make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// As the seed says: of sixteen runs two have a malicious hub, and two are about connections that come back.
+    /// As the seed says: of sixteen runs two have a malicious hub, and two are about connections that come back; of thirty-two, one
+    /// is about bridges.
     #[default]
     Any,
     /// All are about connections that come back.
     Reconnect,
+    /// All are about hubs that bridges join.
+    Bridges,
 }
 
 /// How to make a run.
@@ -65,7 +69,9 @@ pub enum Source {
 pub fn is_malicious(seed: u64) -> bool {
     let mut decisions = Decisions::seeded(seed);
     let malice = decisions.stream("malice");
-    !returning::is_drawn(&mut decisions) && swarm::is_malicious(decisions.on(malice))
+    !returning::is_drawn(&mut decisions)
+        && !bridging::is_drawn(&mut decisions)
+        && swarm::is_malicious(decisions.on(malice))
 }
 
 /// Runs one seed.
@@ -100,7 +106,19 @@ pub fn run_as(source: Source, profile: Profile, talking: bool) -> Outcome {
         Source::Choices(choices) => (Decisions::replaying(choices), "recorded choices".to_owned()),
         Source::Bytes(bytes) => (Decisions::from_bytes(&bytes), "a fuzzer's bytes".to_owned()),
     };
-    if returning::is_drawn(&mut decisions) || profile == Profile::Reconnect {
+    let kind = match profile {
+        Profile::Any if returning::is_drawn(&mut decisions) => Profile::Reconnect,
+        Profile::Any if bridging::is_drawn(&mut decisions) => Profile::Bridges,
+        Profile::Any | Profile::Reconnect | Profile::Bridges => profile,
+    };
+    if kind == Profile::Bridges {
+        let (mut world, mut bridging) = Bridging::drawn(decisions, origin, talking);
+        let played = catch_unwind(AssertUnwindSafe(|| bridging.play(&mut world)));
+        let mut outcome = Outcome { marks: bridging.marks(), ..outcome(&mut world, played.err()) };
+        *outcome.choices.stream_mut("bridging") = vec![bridging::DRAWN];
+        return outcome;
+    }
+    if kind == Profile::Reconnect {
         let (mut world, mut returning) = Returning::drawn(decisions, origin, talking);
         let played = catch_unwind(AssertUnwindSafe(|| returning.play(&mut world)));
         let mut outcome = Outcome { marks: returning.marks(), ..outcome(&mut world, played.err()) };
@@ -233,6 +251,7 @@ pub fn replay_command(seed: u64, profile: Profile) -> String {
     match profile {
         Profile::Any => format!("commipc sim replay --seed {seed}"),
         Profile::Reconnect => format!("commipc sim replay --seed {seed} --profile reconnect"),
+        Profile::Bridges => format!("commipc sim replay --seed {seed} --profile bridges"),
     }
 }
 

@@ -1,6 +1,7 @@
-//! Client and hub as one kind of machine, so that one engine drives a world of both.
+//! Client, hub and bridge as one kind of machine, so that one engine drives a world of all.
 
 use bytes::Bytes;
+use commipc_protocol::bridge::{self, Bridge};
 use commipc_protocol::client::{self, Client};
 use commipc_protocol::hub::{self, Hub};
 use commipc_protocol::{ClientId, Deadline, Input, Machine, Now, Output};
@@ -15,6 +16,8 @@ pub enum Station {
     Client(Box<Client>),
     /// A hub.
     Hub(Box<Hub>),
+    /// A bridge between two hubs.
+    Bridge(Box<Bridge>),
     /// A hub that its clients should not trust.
     Mallory(Box<Mallory>),
     /// A client that nobody should trust.
@@ -28,6 +31,8 @@ pub enum Asked {
     Client(client::Command),
     /// Of a hub.
     Hub(hub::Command),
+    /// Of a bridge.
+    Bridge(bridge::Command),
     /// Of a malicious hub, or of a client that nobody should trust.
     Malice(Order),
 }
@@ -46,6 +51,8 @@ pub enum Told {
     Client(client::Event),
     /// By a hub.
     Hub(hub::Event),
+    /// By a bridge.
+    Bridge(bridge::Event),
     /// By a malicious hub, whose word about itself is taken.
     Withheld {
         /// Whom it keeps it from.
@@ -68,7 +75,7 @@ impl Station {
         match self {
             Self::Mallory(mallory) => mallory.obey(order),
             Self::Rogue(rogue) => rogue.obey(order),
-            Self::Client(_) | Self::Hub(_) => {}
+            Self::Client(_) | Self::Hub(_) | Self::Bridge(_) => {}
         }
     }
 }
@@ -84,6 +91,7 @@ impl Machine for Station {
         match self {
             Self::Client(client) => feed(client.as_mut(), now, input, of_client),
             Self::Hub(hub) => feed(hub.as_mut(), now, input, of_hub),
+            Self::Bridge(bridge) => feed(bridge.as_mut(), now, input, of_bridge),
             Self::Mallory(mallory) => feed(mallory.as_mut(), now, input, of_hub),
             Self::Rogue(rogue) => feed(rogue.as_mut(), now, input, of_client),
         }
@@ -93,6 +101,7 @@ impl Machine for Station {
         match self {
             Self::Client(client) => client.poll_output().map(|output| told(output, Told::Client)),
             Self::Hub(hub) => hub.poll_output().map(|output| told(output, Told::Hub)),
+            Self::Bridge(bridge) => bridge.poll_output().map(|output| told(output, Told::Bridge)),
             Self::Mallory(mallory) => mallory.poll_output(),
             Self::Rogue(rogue) => rogue.poll_output().map(|output| told(output, Told::Client)),
         }
@@ -102,6 +111,7 @@ impl Machine for Station {
         match self {
             Self::Client(client) => client.poll_timeout(),
             Self::Hub(hub) => hub.poll_timeout(),
+            Self::Bridge(bridge) => bridge.poll_timeout(),
             Self::Mallory(mallory) => mallory.poll_timeout(),
             Self::Rogue(rogue) => rogue.poll_timeout(),
         }
@@ -111,14 +121,21 @@ impl Machine for Station {
 fn of_client(asked: Asked) -> Option<client::Command> {
     match asked {
         Asked::Client(command) => Some(command),
-        Asked::Hub(_) | Asked::Malice(_) => None,
+        Asked::Hub(_) | Asked::Bridge(_) | Asked::Malice(_) => None,
     }
 }
 
 fn of_hub(asked: Asked) -> Option<hub::Command> {
     match asked {
         Asked::Hub(command) => Some(command),
-        Asked::Client(_) | Asked::Malice(_) => None,
+        Asked::Client(_) | Asked::Bridge(_) | Asked::Malice(_) => None,
+    }
+}
+
+fn of_bridge(asked: Asked) -> Option<bridge::Command> {
+    match asked {
+        Asked::Bridge(command) => Some(command),
+        Asked::Client(_) | Asked::Hub(_) | Asked::Malice(_) => None,
     }
 }
 

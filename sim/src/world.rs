@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
+use commipc_protocol::bridge;
 use commipc_protocol::client::{self, Client, ClientConfig, Reconnect, Request, RequestId};
 use commipc_protocol::hub::{self, Hub, HubConfig};
 use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Output, OwnerPolicy, Seed};
@@ -125,19 +126,20 @@ pub struct World {
     /// What every client was told, in order.
     pub(crate) told: BTreeMap<NodeId, Vec<client::Event>>,
     pub(crate) hub_told: BTreeMap<NodeId, Vec<hub::Event>>,
+    pub(crate) bridge_told: BTreeMap<NodeId, Vec<bridge::Event>>,
     /// Told and not taken by [`World::next_told`] yet, as indexes into `told`.
     pub(crate) fresh: VecDeque<(NodeId, usize)>,
-    last_hub: Option<NodeId>,
+    pub(crate) last_hub: Option<NodeId>,
     /// What the client added next proves, if not the hub's shared secret.
     login: Option<(CredentialId, [u8; 32])>,
     /// Each hub's secret is the bytes of its index.
-    verifiers: BTreeMap<NodeId, [u8; 32]>,
+    pub(crate) verifiers: BTreeMap<NodeId, [u8; 32]>,
     pub(crate) habits: bool,
     twins: bool,
     /// Everybody has left, and what was left was looked at.
     pub(crate) ended: bool,
     /// How clients added from now on come back.
-    reconnect: Option<Reconnect>,
+    pub(crate) reconnect: Option<Reconnect>,
     /// How each node's machine is made, again and again.
     pub(crate) builds: BTreeMap<NodeId, Build>,
     /// What hubs store, where they do.
@@ -198,6 +200,7 @@ impl World {
             keyring: BTreeMap::new(),
             told: BTreeMap::new(),
             hub_told: BTreeMap::new(),
+            bridge_told: BTreeMap::new(),
             fresh: VecDeque::new(),
             last_hub: None,
             login: None,
@@ -301,7 +304,7 @@ impl World {
         })
     }
 
-    fn keyed_hub(
+    pub(crate) fn keyed_hub(
         mut self,
         name: &str,
         key: [u8; 32],
@@ -378,7 +381,7 @@ impl World {
         self
     }
 
-    fn add(&mut self, name: &str, who: Resident, build: impl Fn(&Seed) -> Station + 'static) -> NodeId {
+    pub(crate) fn add(&mut self, name: &str, who: Resident, build: impl Fn(&Seed) -> Station + 'static) -> NodeId {
         let stream = self.engine.decisions().stream(&format!("node/{name}"));
         let seed = Seed::new(self.engine.decisions().on(stream).seed());
         let twins = self.machine(&build, &seed);
@@ -529,6 +532,7 @@ impl World {
         while let Some((node, told)) = self.engine.told() {
             match told {
                 Told::Withheld { .. } => {}
+                Told::Bridge(event) => self.bridge_told.entry(node).or_default().push(event),
                 Told::Hub(event) => {
                     self.store(node, &event);
                     self.hub_told.entry(node).or_default().push(event);
@@ -575,7 +579,7 @@ impl World {
 }
 
 /// One shared secret, and nothing else.
-fn credentials(key: [u8; 32]) -> Credentials {
+pub(crate) fn credentials(key: [u8; 32]) -> Credentials {
     let none = Credentials::new([7; 32]);
     match Verifier::new(&Secret::key(key), [9; 16], 0) {
         Ok(verifier) => none.with(CredentialId::shared(), Credential::shared(verifier)),

@@ -31,7 +31,8 @@ Examples:
   commipc sim run                                          a thousand worlds; nothing is found
   commipc sim run --seeds 200000 --from 1000000            more of them, others
   commipc sim run --jobs 1                                 on one core
-  commipc sim run --seeds 20000 --profile reconnect        connections that come back, and what befell them";
+  commipc sim run --seeds 20000 --profile reconnect        connections that come back, and what befell them
+  commipc sim run --seeds 2000 --profile bridges           several hubs, and what befell the bridges between them";
 
 const SIM_REPLAY: &str = "\
 Examples:
@@ -141,6 +142,8 @@ pub(crate) enum SimProfile {
     Any,
     /// Such in which links are cut or half-open, hubs die and clocks jump, and connections come back
     Reconnect,
+    /// Such of several hubs, in which bridges are cut, half-open, killed and come back
+    Bridges,
 }
 
 impl From<SimProfile> for commipc_sim::Profile {
@@ -148,6 +151,7 @@ impl From<SimProfile> for commipc_sim::Profile {
         match profile {
             SimProfile::Any => Self::Any,
             SimProfile::Reconnect => Self::Reconnect,
+            SimProfile::Bridges => Self::Bridges,
         }
     }
 }

@@ -130,6 +130,12 @@ impl Bridge {
         self.counters
     }
 
+    /// What its client at each hub holds, the first hub's first.
+    #[must_use]
+    pub fn load(&self) -> [client::Load; 2] {
+        [self.a.client.load(), self.b.client.load()]
+    }
+
     const fn end(&mut self, side: Side) -> &mut End {
         match side {
             Side::A => &mut self.a,

@@ -4,10 +4,12 @@ use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::Hub;
+use super::registry::LinkIx;
 use super::routes::{Goal, Place, Realm, Terms, Way};
 use crate::client::EventKind;
 use crate::names::{Address, ChannelName, ClientId, EventName, HubId, Name};
-use crate::wire::Announce;
+use crate::wire::{self, Announce, Control as _, Forget, FrameType};
 
 const PROVIDER: u64 = 0;
 const LISTENER: u64 = 1;
@@ -15,7 +17,7 @@ const MEMBER: u64 = 2;
 const HOME: u64 = 3;
 
 /// What names a goal in a frame: its number, the event, where it is, and who.
-pub(super) fn parts(goal: &Goal) -> (u64, Option<Name<'_>>, &HubId, Option<Name<'_>>) {
+fn parts(goal: &Goal) -> (u64, Option<Name<'_>>, &HubId, Option<Name<'_>>) {
     match goal {
         Goal::Provider(event, Address { client, hub }) => {
             (PROVIDER, Some(event.as_name()), hub, Some(client.as_name()))
@@ -75,4 +77,49 @@ pub(super) fn read_announced(announced: &Announce<'_>) -> Option<(Place, Way)> {
 /// Whether no hub is on a path twice.
 pub(super) fn all_differ(path: &[HubId]) -> bool {
     path.iter().collect::<BTreeSet<_>>().len() == path.len()
+}
+
+impl Hub {
+    /// Tells a bridge of something, with this hub on the way to it.
+    pub(super) fn say_announced(&mut self, port: LinkIx, place: &Place, way: &Way) {
+        let path = core::iter::once(&self.id).chain(way.path.iter()).map(HubId::as_name).collect();
+        let (goal, event, _, client) = parts(&place.goal);
+        let provides = matches!(place.goal, Goal::Provider(..));
+        let announce = Announce {
+            goal,
+            channel: place.channel.as_name(),
+            event,
+            path,
+            client,
+            kind: provides.then(|| way.kind.number()),
+            epoch: (place.realm.epoch > 0).then_some(place.realm.epoch),
+            home: place.realm.home.as_ref().map(HubId::as_name),
+            terms: way.terms.as_ref().map(|terms| wire::Terms {
+                kdf: terms.kdf,
+                salt: &terms.salt,
+                iterations: terms.iterations,
+            }),
+        };
+        if let Some(session) = self.links.get_mut(port) {
+            session.outbox.push(&mut self.pool, FrameType::Announce, |out| announce.encode(out));
+        }
+        self.check_outbox(port);
+    }
+
+    pub(super) fn say_forgotten(&mut self, port: LinkIx, place: &Place) {
+        let (goal, event, hub, client) = parts(&place.goal);
+        let forget = Forget {
+            goal,
+            channel: place.channel.as_name(),
+            event,
+            hub: hub.as_name(),
+            client,
+            epoch: (place.realm.epoch > 0).then_some(place.realm.epoch),
+            home: place.realm.home.as_ref().map(HubId::as_name),
+        };
+        if let Some(session) = self.links.get_mut(port) {
+            session.outbox.push(&mut self.pool, FrameType::Forget, |out| forget.encode(out));
+        }
+        self.check_outbox(port);
+    }
 }

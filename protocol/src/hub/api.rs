@@ -293,6 +293,8 @@ pub struct Load {
     pub joins: usize,
     /// Joins and owner operations on their way from or to other hubs.
     pub errands: usize,
+    /// What bridges have announced here, what there is here to be announced to them, and what each was told of.
+    pub announced: usize,
     /// Bytes of frames that came in part, or wait to be sent, or are with the driver.
     pub buffered: usize,
     /// Bytes of memory: frames under way as they are, tables as estimated.

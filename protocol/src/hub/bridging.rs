@@ -12,7 +12,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::announced::{all_differ, parts, read_announced, read_place};
+use super::announced::{all_differ, read_announced, read_place};
 use super::doubles::Doubles;
 use super::homes::Errands;
 use super::registry::LinkIx;
@@ -20,12 +20,13 @@ use super::routes::{Best, Goal, Place, Realm, Routes, Terms, Turn, Way};
 use super::session::Session;
 use super::{DisconnectReason, Event, Hub};
 use crate::auth::Capabilities;
+use crate::canary::Canary;
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::hash::Keyed;
 use crate::names::{Address, ChannelName, ClientId, HubId, Name};
 use crate::slots::Key;
-use crate::wire::{self, Announce, Attach, Control as _, Forget, Frame, FrameType, Marks};
+use crate::wire::{Announce, Attach, Forget, Frame, FrameType, Marks};
 
 /// All bridges of a hub, and what is known through them.
 #[derive(Debug)]
@@ -106,10 +107,15 @@ impl Bridges {
         !self.ports.is_empty()
     }
 
+    /// What bridges have told, and what they were told or are to be.
+    pub(super) fn announced(&self) -> usize {
+        self.routes.len() + self.ports.values().map(|port| port.told.len()).sum::<usize>() + self.owned
+    }
+
     /// An estimate of the memory that everything here takes, in bytes.
     pub(super) fn size(&self) -> usize {
-        let told: usize = self.ports.values().map(|port| port.told.len()).sum();
-        self.routes.size() + self.doubles.size() + (told + self.owned) * TOLD_SIZE + self.errands.len() * ERRAND_SIZE
+        let told = self.announced() - self.routes.len();
+        self.routes.size() + self.doubles.size() + told * TOLD_SIZE + self.errands.len() * ERRAND_SIZE
     }
 
     /// Whether nothing passes of a channel because another hub protects it differently.
@@ -204,9 +210,7 @@ impl Hub {
     pub(super) fn detach(&mut self, ix: LinkIx, client: &ClientId) {
         let Some(port) = self.bridges.ports.remove(&ix) else { return };
         for place in self.bridges.routes.of(ix) {
-            if let Some(turn) = self.bridges.routes.unlearn(ix, &place) {
-                self.turned(&place, &turn);
-            }
+            self.unlearn(ix, &place);
         }
         if !self.bridges.exist() {
             self.registry.watch(false);
@@ -232,7 +236,8 @@ impl Hub {
             return Ok(());
         }
         // Ours already, or further than a message may go: what was announced before holds no more.
-        if way.passes(self.id.as_name()) || way.path.len() >= usize::from(self.limits.hops) {
+        let ours = way.passes(self.id.as_name()) && !Canary::OwnHub.sings();
+        if ours || way.path.len() >= usize::from(self.limits.hops) {
             self.unlearn(ix, &place);
             return Ok(());
         }
@@ -263,6 +268,10 @@ impl Hub {
     fn unlearn(&mut self, ix: LinkIx, place: &Place) {
         if let Some(turn) = self.bridges.routes.unlearn(ix, place) {
             self.turned(place, &turn);
+            self.home_forgotten(place);
+            if self.bridges.is_conflict(place.channel.as_name()) {
+                self.look_for_conflict(&place.channel);
+            }
         }
     }
 
@@ -281,7 +290,7 @@ impl Hub {
 impl Hub {
     /// Something has another best way, or none: every bridge for which that makes a difference is told.
     fn turned(&mut self, place: &Place, turn: &Turn) {
-        if turn.before == turn.after {
+        if turn.before == turn.after || turn.after.is_none() && Canary::Unforgotten.sings() {
             return;
         }
         for port in self.ports() {
@@ -395,7 +404,7 @@ impl Hub {
     fn is_told(&self, port: LinkIx, place: &Place, best: &Best) -> bool {
         let (Some((link, way)), Some(port_)) = (best, self.bridges.port(port)) else { return false };
         *link != port
-            && !way.passes(port_.far.as_name())
+            && (!way.passes(port_.far.as_name()) || Canary::OwnHub.sings())
             && way.path.len() + 1 < usize::from(self.limits.hops)
             && self.is_same_channel(place)
             && !self.is_withheld(place)
@@ -522,11 +531,6 @@ impl Hub {
 
     /// Tells bridges which events have a first listener here now, or none any more, and which channels have changed.
     pub(super) fn tell_changes(&mut self) {
-        for channel in self.registry.take_changed() {
-            if !channel.as_name().is_reserved() {
-                self.channel_changed(&channel);
-            }
-        }
         for (channel, event, listened) in self.registry.take_turned() {
             let goal = Goal::Listener(event, self.id.clone());
             if listened {
@@ -535,49 +539,12 @@ impl Hub {
                 self.have_not(channel, goal);
             }
         }
-    }
-
-    /// Tells a bridge of something, with this hub on the way to it.
-    fn say_announced(&mut self, port: LinkIx, place: &Place, way: &Way) {
-        let path = core::iter::once(&self.id).chain(way.path.iter()).map(HubId::as_name).collect();
-        let (goal, event, _, client) = parts(&place.goal);
-        let provides = matches!(place.goal, Goal::Provider(..));
-        let announce = Announce {
-            goal,
-            channel: place.channel.as_name(),
-            event,
-            path,
-            client,
-            kind: provides.then(|| way.kind.number()),
-            epoch: (place.realm.epoch > 0).then_some(place.realm.epoch),
-            home: place.realm.home.as_ref().map(HubId::as_name),
-            terms: way.terms.as_ref().map(|terms| wire::Terms {
-                kdf: terms.kdf,
-                salt: &terms.salt,
-                iterations: terms.iterations,
-            }),
-        };
-        if let Some(session) = self.links.get_mut(port) {
-            session.outbox.push(&mut self.pool, FrameType::Announce, |out| announce.encode(out));
+        // Of a channel that is gone nothing is left by now that would seem to be of another one.
+        for channel in self.registry.take_changed() {
+            if !channel.as_name().is_reserved() {
+                self.channel_changed(&channel);
+            }
         }
-        self.check_outbox(port);
-    }
-
-    fn say_forgotten(&mut self, port: LinkIx, place: &Place) {
-        let (goal, event, hub, client) = parts(&place.goal);
-        let forget = Forget {
-            goal,
-            channel: place.channel.as_name(),
-            event,
-            hub: hub.as_name(),
-            client,
-            epoch: (place.realm.epoch > 0).then_some(place.realm.epoch),
-            home: place.realm.home.as_ref().map(HubId::as_name),
-        };
-        if let Some(session) = self.links.get_mut(port) {
-            session.outbox.push(&mut self.pool, FrameType::Forget, |out| forget.encode(out));
-        }
-        self.check_outbox(port);
     }
 }
 

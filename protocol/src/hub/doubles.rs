@@ -7,6 +7,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::canary::Canary;
 use crate::hash::{Keyed, Map};
 use crate::time::Instant;
 
@@ -54,6 +55,9 @@ impl Doubles {
             self.seen.insert(digest, Seen::default());
         }
         let seen = self.seen.get_mut(&digest)?;
+        if Canary::Doubles.sings() {
+            *seen = Seen::default();
+        }
         // Whoever brings it has it.
         if !seen.bridges.contains(&bridge) {
             seen.bridges.push(bridge);

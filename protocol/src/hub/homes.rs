@@ -494,6 +494,17 @@ impl Hub {
         }
     }
 
+    /// A way to a home is gone: what is announced on the next one counts from now on, also if that came before.
+    pub(super) fn home_forgotten(&mut self, place: &Place) {
+        let Goal::Home(home) = &place.goal else { return };
+        let known = self.bridges.routes.realms(place.channel.as_name());
+        let Some(realm) = known.filter(|realm| realm.home.as_ref() == Some(home)).max().cloned() else { return };
+        let latest = Place { realm, ..place.clone() };
+        if let Some((link, way)) = self.bridges.routes.best(&latest).cloned() {
+            self.home_announced(link, &latest, &way);
+        }
+    }
+
     pub(super) fn evict_mirror(&mut self, channel: ChannelIx, why: Refusal) {
         self.evict(channel, None, why);
         self.forget_or_keep(channel);

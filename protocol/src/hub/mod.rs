@@ -219,6 +219,7 @@ impl Hub {
             streams: members().map(|member| member.streams).sum(),
             joins: members().map(|member| member.joins.len()).sum(),
             errands: self.bridges.errands.len(),
+            announced: self.bridges.announced(),
             buffered: self.buffered(),
             memory: self.memory(),
         }

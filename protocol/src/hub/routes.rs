@@ -125,9 +125,14 @@ impl Routes {
         Self { channels: hash.map(), learned: BTreeMap::new() }
     }
 
+    /// How much all links have announced.
+    pub(crate) fn len(&self) -> usize {
+        self.learned.values().map(BTreeSet::len).sum()
+    }
+
     /// An estimate of the memory that everything here takes, in bytes.
     pub(crate) fn size(&self) -> usize {
-        self.learned.values().map(BTreeSet::len).sum::<usize>() * PLACE_SIZE
+        self.len() * PLACE_SIZE
     }
 
     /// How much a link has announced.

@@ -19,6 +19,13 @@ impl<M: Machine> Engine<M> {
         self.wires_of(node).into_iter().for_each(|(wire, _)| self.break_wire(wire, LinkEnd::Reset));
     }
 
+    /// Breaks one connection of a node, now: of several, the one of this number.
+    pub fn cut_one(&mut self, node: NodeId, number: usize) {
+        if let Some((wire, _)) = self.wires_of(node).get(number) {
+            self.break_wire(*wire, LinkEnd::Reset);
+        }
+    }
+
     /// Lets every connection of a node lead nowhere: what is said on it is lost, and neither end hears of that. With
     /// `one_way` only what the node says is lost. Gives how many there were.
     pub fn strand(&mut self, node: NodeId, one_way: bool) -> usize {

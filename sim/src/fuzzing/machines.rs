@@ -8,6 +8,7 @@ use commipc_protocol::client::{Dropped, Event};
 use commipc_protocol::wire::{Flags, FrameType, Header, Hop, Kind, Target};
 use commipc_protocol::{Input, LinkEnd, Machine as _, OwnerPolicy};
 
+use super::bridge;
 use super::pair::{self, ANOTHER, NOW, RECORDED, accepted, dialled, fed, is_connected};
 use super::resigning::{CHANNEL, EPOCH, PASSWORD, SENDER, key, named, split, written};
 use crate::held::held_by;
@@ -254,10 +255,10 @@ pub(super) fn beginnings(target: &str) -> Vec<(String, Vec<u8>)> {
     let whole = |frame: &[u8]| [&u32::try_from(frame.len()).unwrap_or(u32::MAX).to_be_bytes()[..], frame].concat();
     match target {
         "control_body" => {
-            let mut all = each(behind_magic, 0, "client", &<[u8]>::to_vec);
-            all.extend(each(&hub, 0, "hub", &<[u8]>::to_vec));
-            all
+            let said = [each(behind_magic, 0, "client", &<[u8]>::to_vec), each(&hub, 0, "hub", &<[u8]>::to_vec)];
+            said.into_iter().flatten().chain(bridge::bodies()).collect()
         }
+        "bridge" => bridge::beginnings(),
         "client_bytes" => vec![
             ("conversation".to_owned(), client.clone()),
             ("magic".to_owned(), client.get(..8).unwrap_or_default().to_vec()),

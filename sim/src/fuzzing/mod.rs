@@ -4,15 +4,18 @@
 
 use bytes::{Bytes, BytesMut};
 use commipc_protocol::wire::{
-    Ack, AuthFailed, Challenge, Control, Done, Fail, FrameType, Goodbye, Hello, Hop, Inbox, LENGTH_LEN, Leave, Listen,
-    Message, Open, Operate, Ping, Pong, Proof, Provide, Remote, Unlisten, Welcome, Withdraw,
+    Ack, Announce, Attach, AuthFailed, Challenge, Control, Done, Fail, Forget, FrameType, Goodbye, Hello, Hop, Inbox,
+    LENGTH_LEN, Leave, Listen, Message, Open, Operate, Ping, Pong, Proof, Provide, Remote, Told, Unlisten, Welcome,
+    Withdraw,
 };
 use commipc_protocol::{Limits, Violation};
 
+mod bridge;
 mod machines;
 mod pair;
 mod resigning;
 
+pub use bridge::bridge;
 pub use machines::{chunking, client_bytes, hub_after_handshake, hub_bytes, member, replay_window, simulator};
 pub(crate) use resigning::split;
 pub use resigning::{resign, resigned};
@@ -165,7 +168,11 @@ pub fn control_body(bytes: &[u8]) {
         FrameType::Listen => control!(Listen, body),
         FrameType::Unlisten => control!(Unlisten, body),
         FrameType::Operate => control!(Operate, body),
+        FrameType::Attach => control!(Attach, body),
+        FrameType::Announce => control!(Announce, body),
+        FrameType::Forget => control!(Forget, body),
         FrameType::Remote => control!(Remote, body),
+        FrameType::Told => control!(Told, body),
         FrameType::Fail => control!(Fail, body.get(4..).unwrap_or_default()),
         FrameType::Broadcast
         | FrameType::Send

@@ -55,7 +55,7 @@ impl World {
     pub fn mallory(&self, node: NodeId) -> Option<&Mallory> {
         match self.engine.machine(node).map(Twins::shown) {
             Some(Station::Mallory(mallory)) => Some(mallory),
-            Some(Station::Client(_) | Station::Hub(_) | Station::Rogue(_)) | None => None,
+            Some(Station::Client(_) | Station::Hub(_) | Station::Bridge(_) | Station::Rogue(_)) | None => None,
         }
     }
 }

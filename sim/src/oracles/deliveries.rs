@@ -16,16 +16,21 @@ use crate::station::{Asked, Told};
 pub struct Deliveries {
     /// The ids clients ask for: a hub gives no other.
     ids: BTreeMap<NodeId, ClientId>,
-    broadcasts: BTreeMap<(ClientId, ChannelName), Vec<Content>>,
+    /// Only what is said of one event has an order: ways may change.
+    by_event: bool,
+    broadcasts: BTreeMap<(ClientId, Line), Vec<Content>>,
     sends: BTreeMap<(ClientId, ChannelName), Vec<(Content, bool)>>,
     takers: BTreeMap<(NodeId, Token), Taker>,
     /// How far each listener has come in what a sender said on a channel.
-    heard: BTreeMap<(NodeId, Token, ClientId, ChannelName), usize>,
+    heard: BTreeMap<(NodeId, Token, ClientId, Line), usize>,
     /// The last number a listener saw of a sender and event.
     numbers: BTreeMap<(NodeId, Token, ClientId, EventName), u64>,
     /// The same for what the hub itself tells.
     hub_numbers: BTreeMap<((NodeId, Token), EventName), u64>,
 }
+
+/// What has an order: all that is said on a channel, or what is said there of an event.
+type Line = (ChannelName, Option<EventName>);
 
 /// Who asked for messages: a listener, or a provider that takes sends.
 #[derive(Debug)]
@@ -57,6 +62,16 @@ impl Oracle for Deliveries {
 }
 
 impl Deliveries {
+    /// The same between hubs, where what is said on a channel comes on one way and on another, each event in its order.
+    #[must_use]
+    pub fn over_bridges() -> Self {
+        Self { by_event: true, ..Self::default() }
+    }
+
+    fn line(&self, channel: &ChannelName, event: &EventName) -> Line {
+        (channel.clone(), self.by_event.then(|| event.clone()))
+    }
+
     fn asked(&mut self, node: NodeId, command: &Command) {
         let taker = |channel: &ChannelName, event: Option<&EventName>, provides| Taker {
             channel: channel.clone(),
@@ -72,8 +87,9 @@ impl Deliveries {
                 self.takers.insert((node, *token), taker(channel, Some(event), true));
             }
             Command::Broadcast { outgoing, .. } => {
+                let line = self.line(&outgoing.channel, &outgoing.event);
                 if let Some(id) = self.ids.get(&node) {
-                    let said = self.broadcasts.entry((id.clone(), outgoing.channel.clone())).or_default();
+                    let said = self.broadcasts.entry((id.clone(), line)).or_default();
                     said.push(Content::said(outgoing));
                 }
             }
@@ -159,9 +175,9 @@ impl Deliveries {
             return self.sent(node, message);
         }
         ensure(self.ids.get(&node) != Some(sender), || format!("{node:?} heard its own broadcast {heard:?}"))?;
-        let content = Content::heard(heard);
-        let place = self.heard.entry((node, to, sender.clone(), heard.channel.clone())).or_default();
-        let said = self.broadcasts.get(&(sender.clone(), heard.channel.clone())).map_or(&[][..], Vec::as_slice);
+        let (content, line) = (Content::heard(heard), self.line(&heard.channel, &heard.event));
+        let place = self.heard.entry((node, to, sender.clone(), line.clone())).or_default();
+        let said = self.broadcasts.get(&(sender.clone(), line)).map_or(&[][..], Vec::as_slice);
         let ahead = said.get(*place..).unwrap_or_default().iter().position(|said| *said == content);
         let Some(ahead) = ahead else {
             return Err(format!("{node:?} heard twice, out of order or unsaid: {heard:?} for {to:?}"));
@@ -241,6 +257,29 @@ mod tests {
         assert!(counted.tells(2, message(9, 1, "b", 5)).is_err(), "another with the same number");
         assert!(scene().tells(1, message(8, 1, "a", 0)).is_err(), "to its sender");
         assert!(scene().tells(2, message(7, 1, "a", 0)).is_err(), "no such listener");
+    }
+
+    #[test]
+    fn between_hubs_events_overtake_each_other_and_nothing_comes_twice() {
+        let mut scene = Scene::new(Deliveries::over_bridges());
+        (1..3).for_each(|node| scene.connects(node).unwrap());
+        scene.asks(2, Command::Listen { token: Token(9), channel: channel(), event: None }).unwrap();
+        let other = |token| Command::Broadcast {
+            token: Token(token),
+            outgoing: commipc_protocol::client::Outgoing { event: EventName::new("other").unwrap(), ..outgoing("a") },
+        };
+        scene.asks(1, other(1)).unwrap();
+        scene.asks(1, broadcast(2, "b")).unwrap();
+        scene.asks(1, broadcast(3, "c")).unwrap();
+        scene.tells(2, message(9, 1, "b", 1)).unwrap();
+        let mut late = incoming(1, "a");
+        std::sync::Arc::make_mut(&mut late.source).event = EventName::new("other").unwrap();
+        let mut hears =
+            |number| scene.tells(2, Event::Message(Message { to: Token(9), message: late.clone(), number }));
+        hears(1).unwrap();
+        assert!(hears(2).is_err(), "twice");
+        scene.tells(2, message(9, 1, "c", 2)).unwrap();
+        assert!(scene.tells(2, message(9, 1, "b", 3)).is_err(), "of one event, what was said earlier");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Leaks {
 }
 
 /// What stays for as long as peers do; who asks whether they are there has something to send.
-const STAYS: [&str; 7] = ["links", "clients", "channels", "memory", "timers", "buffered", "unwritten"];
+const STAYS: [&str; 8] = ["links", "clients", "channels", "announced", "memory", "timers", "buffered", "unwritten"];
 
 /// Requests that a machine believes to be answering.
 const SERVED: &str = "serving";

@@ -153,6 +153,20 @@ pub fn of_returning() -> Vec<Box<dyn Oracle>> {
     ]
 }
 
+/// The same where bridges join hubs.
+#[must_use]
+pub fn of_bridges() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(Requests::default()),
+        Box::new(Deliveries::over_bridges()),
+        Box::new(Answers::default()),
+        Box::new(Seals::default()),
+        Box::new(Authentication::default()),
+        Box::new(Outputs::default()),
+        Box::new(Leaks),
+    ]
+}
+
 /// Every oracle whose truth does not depend on what is asked by a client that says what it likes.
 pub(crate) fn beside_anybody() -> Vec<Box<dyn Oracle>> {
     vec![Box::new(Requests::default()), Box::new(Authentication::default()), Box::new(Outputs::default())]

@@ -11,34 +11,34 @@ use commipc_protocol::{ChannelName, ClientId, EventName, Instant};
 use crate::node::NodeId;
 
 /// An event of a channel.
-pub(super) type Place = (ChannelName, EventName);
+pub(crate) type Place = (ChannelName, EventName);
 
 /// One application.
 #[derive(Debug)]
-pub(super) struct Belief {
-    pub(super) node: NodeId,
-    pub(super) id: ClientId,
-    pub(super) link: Link,
+pub(crate) struct Belief {
+    pub(crate) node: NodeId,
+    pub(crate) id: ClientId,
+    pub(crate) link: Link,
     /// Since it was asked for, the connection stood once.
-    pub(super) stood: bool,
+    pub(crate) stood: bool,
     /// Since when the connection stands.
     ready: Instant,
-    pub(super) rooms: BTreeMap<ChannelName, Room>,
-    pub(super) provided: BTreeMap<Place, Token>,
-    pub(super) listening: BTreeMap<Token, (ChannelName, Option<EventName>)>,
-    pub(super) asked: BTreeMap<Token, Asked>,
-    pub(super) calls: Vec<Token>,
-    pub(super) requests: Vec<RequestId>,
+    pub(crate) rooms: BTreeMap<ChannelName, Room>,
+    pub(crate) provided: BTreeMap<Place, Token>,
+    pub(crate) listening: BTreeMap<Token, (ChannelName, Option<EventName>)>,
+    pub(crate) asked: BTreeMap<Token, Asked>,
+    pub(crate) calls: Vec<Token>,
+    pub(crate) requests: Vec<RequestId>,
     /// Channels opened so far: an answer that concerns an earlier opening does not concern this one.
     openings: u64,
     /// How calls ended, until somebody asks.
-    pub(super) answers: BTreeMap<Token, Result<ClientId, String>>,
-    pub(super) heard: Vec<Message>,
+    pub(crate) answers: BTreeMap<Token, Result<ClientId, String>>,
+    pub(crate) heard: Vec<Message>,
 }
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
+pub(crate) enum Link {
     /// There is none, and none is on its way.
     None,
     /// It is on its way for the first time, or again.
@@ -54,20 +54,20 @@ pub(super) enum Link {
 
 /// A channel that is open.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     opening: u64,
-    pub(super) owns: bool,
+    pub(crate) owns: bool,
     /// Who owns it or that nobody does, if it was told since the channel was opened.
-    pub(super) owner: Option<Option<ClientId>>,
+    pub(crate) owner: Option<Option<ClientId>>,
     /// It is known to have a password.
-    pub(super) guarded: bool,
+    pub(crate) guarded: bool,
     /// When the hub was asked for what it is known to have granted.
-    pub(super) since: Instant,
+    pub(crate) since: Instant,
 }
 
 /// What was asked for and has no answer.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     Open { channel: ChannelName, guarded: bool, at: Instant },
     Provide { place: Place, opening: u64 },
     Listen { channel: ChannelName, event: Option<EventName>, opening: u64 },
@@ -75,7 +75,7 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    pub(super) const fn channel(&self) -> &ChannelName {
+    pub(crate) const fn channel(&self) -> &ChannelName {
         match self {
             Self::Open { channel, .. }
             | Self::Provide { place: (channel, _), .. }
@@ -86,7 +86,7 @@ impl Asked {
 }
 
 impl Belief {
-    pub(super) fn new(node: NodeId, id: ClientId) -> Self {
+    pub(crate) fn new(node: NodeId, id: ClientId) -> Self {
         Self {
             node,
             id,
@@ -106,17 +106,17 @@ impl Belief {
     }
 
     /// Whether a channel is open or about to be.
-    pub(super) fn wants(&self, channel: &ChannelName) -> bool {
+    pub(crate) fn wants(&self, channel: &ChannelName) -> bool {
         let opens = |asked: &Asked| matches!(asked, Asked::Open { channel: other, .. } if other == channel);
         self.rooms.contains_key(channel) || self.asked.values().any(opens)
     }
 
-    pub(super) fn owned(&self) -> Vec<ChannelName> {
+    pub(crate) fn owned(&self) -> Vec<ChannelName> {
         self.rooms.iter().filter(|(_, room)| room.owns).map(|(channel, _)| channel.clone()).collect()
     }
 
     /// The tokens that hear an event of a channel.
-    pub(super) fn hearers(&self, channel: &ChannelName, event: &EventName) -> Vec<Token> {
+    pub(crate) fn hearers(&self, channel: &ChannelName, event: &EventName) -> Vec<Token> {
         let hears = |(of, what): &(ChannelName, Option<EventName>)| {
             of == channel && what.as_ref().is_none_or(|what| what == event)
         };
@@ -138,7 +138,7 @@ impl Belief {
     }
 
     /// The application is about to ask for this.
-    pub(super) fn asks(&mut self, command: &Command, at: Instant) {
+    pub(crate) fn asks(&mut self, command: &Command, at: Instant) {
         #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else changes what it has")]
         match command {
             Command::Connect => (self.link, self.stood) = (Link::Away { lost: false }, false),
@@ -172,19 +172,19 @@ impl Belief {
     }
 
     /// The same for a protection, whose command the world makes.
-    pub(super) fn protects(&mut self, token: Token, channel: &ChannelName) {
+    pub(crate) fn protects(&mut self, token: Token, channel: &ChannelName) {
         self.asked.insert(token, Asked::Protect { channel: channel.clone(), opening: self.opening(channel) });
     }
 
     /// It owns a channel that is open.
-    pub(super) fn owns(&mut self, channel: &ChannelName) {
+    pub(crate) fn owns(&mut self, channel: &ChannelName) {
         if let Some(room) = self.rooms.get_mut(channel) {
             room.owns = true;
         }
     }
 
     /// Takes an event in; gives the channel that it has opened.
-    pub(super) fn told(&mut self, event: &Event, now: Instant) -> Option<ChannelName> {
+    pub(crate) fn told(&mut self, event: &Event, now: Instant) -> Option<ChannelName> {
         match event {
             Event::Ready(_) => {
                 (self.stood, self.ready) = (true, now);
@@ -292,11 +292,11 @@ impl Belief {
     }
 }
 
-pub(super) const fn opens(token: Token, channel: ChannelName, guarded: bool) -> Command {
+pub(crate) const fn opens(token: Token, channel: ChannelName, guarded: bool) -> Command {
     let secret = if guarded { Some(Kdf::Key) } else { None };
     Command::Open { token, channel, access: Access { secret, policy: None, plain: false } }
 }
 
-pub(super) const fn provides(token: Token, channel: ChannelName, event: EventName) -> Command {
+pub(crate) const fn provides(token: Token, channel: ChannelName, event: EventName) -> Command {
     Command::Provide { token, channel, event, kind: EventKind::Call }
 }

@@ -24,7 +24,7 @@ const OFFERS: Duration = Duration::from_secs(5 * 8);
 
 /// How long it takes at most, from when everything is repaired, until every client has its connection again and everything
 /// that hung on it.
-pub(super) fn back_within(limits: &Limits, policy: &Reconnect) -> Duration {
+pub(crate) fn back_within(limits: &Limits, policy: &Reconnect) -> Duration {
     let try_takes = limits.dial + limits.handshake;
     // A half-open link is given up; or a try is under way, and then the longest wait. A hub gives up the link that holds the
     // id as late; then comes one try more.

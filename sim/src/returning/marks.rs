@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 /// How often each thing was met.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Marks(pub(super) BTreeMap<&'static str, u64>);
+pub(crate) struct Marks(pub(crate) BTreeMap<&'static str, u64>);
 
 impl Marks {
-    pub(super) fn met(&mut self, what: &'static str) {
+    pub(crate) fn met(&mut self, what: &'static str) {
         *self.0.entry(what).or_default() += 1;
     }
 }

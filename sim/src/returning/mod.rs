@@ -10,13 +10,13 @@
 //! What an application believes follows from what it was told alone ([`beliefs`]). At the end what the hub says
 //! ([`hub`]) must be just that, and what members say must reach those who believe that they hear it ([`judge`]).
 
-mod beliefs;
+pub(crate) mod beliefs;
 mod causes;
 mod faults;
 mod hub;
-mod judge;
-mod marks;
-mod work;
+pub(crate) mod judge;
+pub(crate) mod marks;
+pub(crate) mod work;
 
 use bytes::Bytes;
 use commipc_protocol::client::{
@@ -110,7 +110,7 @@ pub(crate) fn is_drawn(decisions: &mut Decisions) -> bool {
 }
 
 /// Some worlds run each machine twice.
-fn drawn_twins(mut world: World) -> World {
+pub(crate) fn drawn_twins(mut world: World) -> World {
     let own = world.engine().decisions().stream("twins");
     if world.engine().decisions().on(own).chance(1, 8) { world.with_twins() } else { world }
 }
@@ -456,7 +456,7 @@ fn with_clients(mut world: World, count: u64) -> (World, Vec<Belief>) {
     (world, beliefs)
 }
 
-fn drawn_policy(choose: &mut Chooser<'_>) -> OwnerPolicy {
+pub(crate) fn drawn_policy(choose: &mut Chooser<'_>) -> OwnerPolicy {
     let then = if choose.chance(1, 2) { AfterGrace::Promote } else { AfterGrace::Terminate };
     match choose.below(4) {
         0 => OwnerPolicy::Terminate,

@@ -42,11 +42,11 @@ pub(super) fn drawn_weights(choose: &mut Chooser<'_>) -> Vec<u64> {
     HEAVIEST.iter().map(|most| if choose.chance(3, 4) { 1 + choose.below(*most) } else { 0 }).collect()
 }
 
-pub(super) fn channel_name(name: &str) -> ChannelName {
+pub(crate) fn channel_name(name: &str) -> ChannelName {
     ChannelName::new(name).unwrap_or_else(|_| unreachable!("a constant"))
 }
 
-pub(super) fn event_name(name: &str) -> EventName {
+pub(crate) fn event_name(name: &str) -> EventName {
     EventName::new(name).unwrap_or_else(|_| unreachable!("a constant"))
 }
 

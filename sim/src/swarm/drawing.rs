@@ -12,6 +12,11 @@ pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
     choose.chance(1, 8)
 }
 
+/// What somebody on the path of connections does.
+pub(crate) fn assault(choose: &mut Chooser<'_>) -> Assault {
+    Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 })
+}
+
 /// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be. In
 /// three others a client is to say what is not its own, which it can where nothing is tagged. Gives whether it is.
 pub(super) fn besiege(weather: &mut Weather, world: &mut World) -> bool {
@@ -19,8 +24,7 @@ pub(super) fn besiege(weather: &mut Weather, world: &mut World) -> bool {
     let mut choose = world.engine().decisions().on(attack);
     if choose.chance(1, 16) {
         weather.transports = [0, 1, 0];
-        let drawn = Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 });
-        weather.assault = Some(drawn);
+        weather.assault = Some(assault(&mut choose));
         return false;
     }
     let rogue = choose.chance(1, 5);

@@ -20,7 +20,7 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Lim
 use core::time::Duration;
 
 use actor::Actor;
-pub(crate) use drawing::is_malicious;
+pub(crate) use drawing::{assault, is_malicious};
 use drawing::{besiege, tight};
 use owning::Owning;
 use streaming::Streaming;

@@ -20,6 +20,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("hub_bytes", fuzzing::hub_bytes),
     ("hub_after_handshake", fuzzing::hub_after_handshake),
     ("member", fuzzing::member),
+    ("bridge", fuzzing::bridge),
     ("replay_window", fuzzing::replay_window),
     ("chunking", fuzzing::chunking),
     ("simulator", fuzzing::simulator),
