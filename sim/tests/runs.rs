@@ -60,7 +60,7 @@ fn a_replay_can_be_read() {
 
 /// What storms must meet again and again, or the oracles judge nothing: what it is, how it reads in a conversation
 /// without its digits, and in how many of two hundred runs at least.
-const MARKS: [(&str, &str, u32); 9] = [
+const MARKS: [(&str, &str, u32); 10] = [
     ("a call is answered", "tells: Answered { token: t, result: Ok", 20),
     ("a provider gives a fault", "result: Err(Fault(", 5),
     ("a call meets its deadline", "result: Err(Failed { failure: Local(Deadline)", 20),
@@ -69,6 +69,7 @@ const MARKS: [(&str, &str, u32); 9] = [
     ("a broadcast is heard", "tells: Message(Message", 20),
     ("a connection breaks", "ends: Reset", 50),
     ("a client is admitted", "tells: Ready(Welcome", 150),
+    ("an admin ends a channel", "Cleared {", 4),
     ("a stranger is refused", "tells: Closed(Refused(AuthFailed))", 20),
 ];
 

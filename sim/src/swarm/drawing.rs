@@ -4,12 +4,20 @@ use commipc_protocol::Limits;
 
 use crate::attacker::Assault;
 use crate::decisions::Chooser;
+use crate::mallory::{Malice, Trick};
 use crate::weather::Weather;
 use crate::world::World;
 
 /// Whether a run's hub is malicious: one of eight.
 pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
     choose.chance(1, 8)
+}
+
+/// What a malicious hub is up to, and whether it keeps its word to owners back as well, which older records do not know.
+pub(super) fn malice(world: &mut World) -> (Malice, bool) {
+    let late = world.engine().decisions().stream("late");
+    let late = world.engine().decisions().on(late).chance(1, 2);
+    (if late { Malice::all().and(Trick::Late, 500) } else { Malice::all() }, late)
 }
 
 /// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be. In

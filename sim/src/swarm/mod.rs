@@ -8,6 +8,7 @@
 //! ```
 
 mod actor;
+mod clearing;
 mod drawing;
 mod ops;
 mod owning;
@@ -20,14 +21,14 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Lim
 use core::time::Duration;
 
 use actor::Actor;
+use clearing::Clearing;
 pub(crate) use drawing::is_malicious;
-use drawing::{besiege, tight};
+use drawing::{besiege, malice, tight};
 use owning::Owning;
 use streaming::Streaming;
 
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::leaving::FORGOTTEN;
-use crate::mallory::Malice;
 use crate::overheard::Overheard;
 use crate::station::Station;
 use crate::weather::Weather;
@@ -62,6 +63,9 @@ const TALKATIVE: [u64; OPS.len()] = [6, 1, 4, 1, 6, 1, 40, 3, 20, 30, 0, 1, 2, 2
 
 /// The same in a quarter of these runs: passwords change, and members come and go.
 const RESTLESS: [u64; OPS.len()] = [32, 16, 4, 0, 4, 0, 8, 0, 4, 8, 0, 1, 2, 12, 0, 2, 0];
+
+/// The place among them of taking a password away.
+const UNPROTECT: usize = 14;
 
 const CHANNELS: [&str; 4] = ["a", "b", "__comm_ipc_logs", "__comm_ipc_system"];
 /// The last one is the hub's own, on its system channel.
@@ -104,6 +108,7 @@ pub(crate) struct Swarm {
     operations: u64,
     said: u64,
     owning: Owning,
+    clearing: Clearing,
     streaming: Streaming,
     /// Whether whoever loses its connection makes another.
     persistent: bool,
@@ -121,8 +126,8 @@ impl Swarm {
         if talking {
             world = world.talking();
         }
-        let (own, malice) = (world.engine().decisions().stream("twins"), world.engine().decisions().stream("malice"));
-        let malicious = is_malicious(world.engine().decisions().on(malice));
+        let (own, hostile) = (world.engine().decisions().stream("twins"), world.engine().decisions().stream("malice"));
+        let malicious = is_malicious(world.engine().decisions().on(hostile));
         if !malicious && world.engine().decisions().on(own).chance(1, 4) {
             world = world.with_twins();
         }
@@ -130,11 +135,13 @@ impl Swarm {
         let mut weather = Weather::drawn(world.engine().decisions().on(net));
         let mut limits = tight(world.engine().decisions().on(work));
         let mut owning = Owning::drawn(world.engine().decisions().on(work));
-        let mut rogue = false;
+        let (mut rogue, mut late) = (false, false);
         if malicious {
             // Nothing that keeps it from what it is up to: no tags that it would have to make anew, no full tables.
             (weather.transports, limits, owning.early) = ([0, 0, 1], Limits::default(), true);
-            world = world.weather(weather).malicious_hub("h", Malice::all(), owning.hub);
+            let tricks;
+            (tricks, late) = malice(&mut world);
+            world = world.weather(weather).malicious_hub("h", tricks, owning.hub);
         } else {
             rogue = besiege(&mut weather, &mut world);
             world = world.weather(weather).hub_with_policy("h", limits.clone(), owning.hub);
@@ -142,18 +149,19 @@ impl Swarm {
         let mut choose = world.engine().decisions().on(work);
         let drawn = HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 });
         let drawn: Vec<u64> = drawn.collect();
-        let weights = match (malicious, malicious && choose.chance(1, 4)) {
+        let mut weights = match (malicious, malicious && choose.chance(1, 4)) {
             (true, true) => RESTLESS.to_vec(),
             (true, false) => TALKATIVE.to_vec(),
             (false, _) => drawn,
         };
+        weights[UNPROTECT] += if late { 2 } else { 0 };
         let temper = [4, 6, 2, 1].map(|most| choose.below(most + 1));
         let (largest, longest_pause) = (choose.log_uniform(1, 1 << 14), choose.log_uniform(1_000, 1_000_000_000));
         let operations = choose.log_uniform(16, 400);
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
         let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
-        let streaming = Streaming::drawn(&mut world);
+        let (streaming, clearing) = (Streaming::drawn(&mut world), Clearing::drawn(&mut world, count));
         let mut swarm = Self {
             work,
             weights,
@@ -165,6 +173,7 @@ impl Swarm {
             operations,
             said,
             owning,
+            clearing,
             streaming,
             persistent,
             storming,
@@ -184,6 +193,9 @@ impl Swarm {
             let id = if choose.chance(1, 12) { 0 } else { number };
             let id = format!("c{id}");
             let rogue = rogue && number == 0;
+            if self.clearing.is_admin(number) && !rogue {
+                world = world.admin(honest);
+            }
             let station = if rogue { Station::rogue } else { Station::client };
             world = world.client_of(&name, &id, limits.clone(), honest, station);
             self.actors.push(Actor { id: ClientId::new(&id).ok(), streams: Some(streams), ..Actor::default() });
@@ -319,6 +331,7 @@ impl Swarm {
             Some(_) if !ready && sensible => self.connect(world, actor),
             Some(_) if ready && !open && sensible => self.open(world, actor),
             Some(_) if self.streaming.is_due(world) => self.ask_stream(world, actor),
+            Some(_) if self.clears(world, actor) => self.clear(world, actor),
             Some(op) => op(self, world, actor),
             None => {}
         }
