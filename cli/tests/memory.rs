@@ -189,6 +189,28 @@ fn expand(keys: &Hkdf<Sha256>, label: &[u8]) -> [u8; 32] {
     key
 }
 
+fn lacks(memory: &Memory, what: &str, secret: &[u8]) {
+    for (form, bytes) in forms(secret) {
+        assert!(!memory.holds(&bytes), "the hub holds {what}, {form}");
+    }
+}
+
+/// And what proves the hub.
+fn keeps_what_checks_a_login_alone(memory: &Memory, name: &str, salt: &[u8; 16], key: &[u8; 32]) {
+    let (salted, _) = extract(salt, key);
+    let (login, keys) = extract(b"commipc/1 conn", &salted);
+    let (client, server) = (expand(&keys, b"client key"), expand(&keys, b"server key"));
+    let checks: [u8; 32] = Sha256::digest(client).into();
+    assert!(memory.holds(&checks) && memory.holds(&server), "{name} is not kept as it is taken for");
+    lacks(memory, &format!("the key of {name}"), key);
+    lacks(memory, &format!("the key of {name}, derived"), &salted);
+    lacks(memory, &format!("the key of all keys of {name}"), &login);
+    // Whoever logs in shows it to its own hub; no bridge has.
+    if name == "bridge" {
+        lacks(memory, "what a bridge would prove", &client);
+    }
+}
+
 /// By a file, in a table and by a file that a table names.
 #[test]
 fn v18_v35_the_memory_of_a_hub_holds_no_key_that_it_was_given_at_its_start_and_what_checks_them() {
@@ -220,35 +242,18 @@ fn v18_v35_the_memory_of_a_hub_holds_no_key_that_it_was_given_at_its_start_and_w
     scene.run(&[&["call", "math", "echo", "1"][..], &as_teller].concat()).printed("1");
 
     let memory = Memory::of(hub.child.id());
-    let absent = |what: &str, secret: &[u8]| {
-        for (form, bytes) in forms(secret) {
-            assert!(!memory.holds(&bytes), "the hub holds {what}, {form}");
-        }
-    };
     for (name, (key, _)) in [("default", &shared), ("bridge", &bridges), ("teller", &teller), ("monitor", &monitor)] {
-        let (salted, _) = extract(&salt(&state, name.as_bytes()), key);
-        let (login, keys) = extract(b"commipc/1 conn", &salted);
-        let (client, server) = (expand(&keys, b"client key"), expand(&keys, b"server key"));
-        // What checks a login, and what proves the hub.
-        let checks: [u8; 32] = Sha256::digest(client).into();
-        assert!(memory.holds(&checks) && memory.holds(&server), "{name} is not kept as it is taken for");
-        absent(&format!("the key of {name}"), key);
-        absent(&format!("the key of {name}, derived"), &salted);
-        absent(&format!("the key of all keys of {name}"), &login);
-        // Whoever logs in shows it to its own hub.
-        if name == "bridge" {
-            absent("what a bridge would prove", &client);
-        }
+        keeps_what_checks_a_login_alone(&memory, name, &salt(&state, name.as_bytes()), key);
     }
     let salt = salt(&state, b"\0system");
     let (master, _) = extract(&salt, &system.0);
     let keys = MemberKeys::of(&master, "__comm_ipc_system", &salt);
     let proves = expand(&Hkdf::from_prk(&keys.join).unwrap(), b"client key");
     assert!(memory.holds(&Sha256::digest(proves)), "what checks who joins the system channels");
-    absent("the key of joins of the system channels", &keys.join);
-    absent("the system password", &system.0);
-    absent("the system password, derived", &master);
-    absent("the key of all keys of the system channels", &keys.all);
+    lacks(&memory, "the system password", &system.0);
+    lacks(&memory, "the system password, derived", &master);
+    lacks(&memory, "the key of all keys of the system channels", &keys.all);
+    lacks(&memory, "the key of joins of the system channels", &keys.join);
     // The same search in processes that do know them.
     for (knowing, key) in [(&provider, &shared.0), (&watcher, &monitor.0)] {
         let memory = Memory::of(knowing.child.id());

@@ -118,10 +118,10 @@ canaries! {
     Unprovided = 46,
     /// An owner whose connection comes back does not say that it owns.
     Unclaimed = 47,
-    /// A hub lets anybody end a channel that is somebody else's.
-    Clears = 48,
     /// An owner takes its hub's word on an older request for the latest.
-    OlderWord = 49,
+    OlderWord = 48,
+    /// A hub lets anybody end a channel that is somebody else's.
+    Clears = 50,
 }
 
 impl Canary {

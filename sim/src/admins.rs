@@ -26,9 +26,9 @@ pub(crate) fn with(table: Credentials, shared: [u8; 32]) -> Credentials {
 }
 
 impl World {
-    /// The client added next says that it is an admin, with a secret that is right or not.
+    /// The client added next says that it is an admin, who may end channels that are others', with a secret that is right or not.
     #[must_use]
-    pub(crate) fn admin(mut self, honest: bool) -> Self {
+    pub fn admin(mut self, honest: bool) -> Self {
         let key = key(self.shared_secret());
         self.login = Some((credential(), if honest { key } else { key.map(|byte| !byte) }));
         self

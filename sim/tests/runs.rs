@@ -94,7 +94,6 @@ fn storms_meet_what_they_are_for() {
 fn no_bug_can_be_planted_in_a_usual_build() {
     assert!(!Canary::can_be_planted());
     let numbers: Vec<u32> = Canary::ALL.iter().map(|canary| canary.number()).collect();
-    let known: Vec<u32> = (1..).zip(Canary::ALL).map(|(number, _)| number).collect();
-    assert_eq!(numbers, known, "numbers are not used again");
+    assert!(numbers.is_sorted_by(|one, next| one < next), "numbers are not used again: {numbers:?}");
     assert!(find_canary(Canary::RecordTag, 0, 1).is_none());
 }

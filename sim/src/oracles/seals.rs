@@ -143,11 +143,7 @@ impl Seals {
                 self.made.extend(brought.map(|(_, channel, salt, password)| (salt, (place, channel, password))));
                 (token, channel, What::Protect(salt.salt))
             }
-            Command::Unprotect { token, channel } => {
-                self.changes += 1;
-                self.bared.insert((node, channel.clone()), self.changes);
-                (token, channel, What::Unprotect)
-            }
+            Command::Unprotect { token, channel } => (token, channel, self.unprotects(node, channel)),
             Command::Leave { token, channel } => (token, channel, What::Leave { away: self.away.contains(&node) }),
             Command::Broadcast { token, outgoing } => {
                 self.gaps.broadcast(node, outgoing);
@@ -190,6 +186,12 @@ impl Seals {
             | Command::Close => return,
         };
         self.asked.insert((node, *token), (channel.clone(), what));
+    }
+
+    fn unprotects(&mut self, node: NodeId, channel: &ChannelName) -> What {
+        self.changes += 1;
+        self.bared.insert((node, channel.clone()), self.changes);
+        What::Unprotect
     }
 
     fn sealed(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {

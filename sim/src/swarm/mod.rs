@@ -23,7 +23,7 @@ use core::time::Duration;
 use actor::Actor;
 use clearing::Clearing;
 pub(crate) use drawing::is_malicious;
-use drawing::{besiege, malice, tight};
+use drawing::{besiege, malice, tight, weights};
 use owning::Owning;
 use streaming::Streaming;
 
@@ -54,18 +54,6 @@ const OPS: [fn(&mut Swarm, &mut World, usize); 17] = [
     Swarm::reclaim,
     Swarm::terminate,
 ];
-
-/// The most each operation may weigh.
-const HEAVIEST: [u64; OPS.len()] = [4, 3, 6, 3, 6, 3, 48, 8, 16, 16, 1, 2, 2, 3, 1, 1, 1];
-
-/// What each weighs where the hub is malicious: members that stay and talk.
-const TALKATIVE: [u64; OPS.len()] = [6, 1, 4, 1, 6, 1, 40, 3, 20, 30, 0, 1, 2, 2, 0, 2, 0];
-
-/// The same in a quarter of these runs: passwords change, and members come and go.
-const RESTLESS: [u64; OPS.len()] = [32, 16, 4, 0, 4, 0, 8, 0, 4, 8, 0, 1, 2, 12, 0, 2, 0];
-
-/// The place among them of taking a password away.
-const UNPROTECT: usize = 14;
 
 const CHANNELS: [&str; 4] = ["a", "b", "__comm_ipc_logs", "__comm_ipc_system"];
 /// The last one is the hub's own, on its system channel.
@@ -139,22 +127,15 @@ impl Swarm {
         if malicious {
             // Nothing that keeps it from what it is up to: no tags that it would have to make anew, no full tables.
             (weather.transports, limits, owning.early) = ([0, 0, 1], Limits::default(), true);
-            let tricks;
-            (tricks, late) = malice(&mut world);
+            let (tricks, keeps_its_word) = malice(&mut world);
+            late = keeps_its_word;
             world = world.weather(weather).malicious_hub("h", tricks, owning.hub);
         } else {
             rogue = besiege(&mut weather, &mut world);
             world = world.weather(weather).hub_with_policy("h", limits.clone(), owning.hub);
         }
         let mut choose = world.engine().decisions().on(work);
-        let drawn = HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 });
-        let drawn: Vec<u64> = drawn.collect();
-        let mut weights = match (malicious, malicious && choose.chance(1, 4)) {
-            (true, true) => RESTLESS.to_vec(),
-            (true, false) => TALKATIVE.to_vec(),
-            (false, _) => drawn,
-        };
-        weights[UNPROTECT] += if late { 2 } else { 0 };
+        let weights = weights(&mut choose, malicious, late);
         let temper = [4, 6, 2, 1].map(|most| choose.below(most + 1));
         let (largest, longest_pause) = (choose.log_uniform(1, 1 << 14), choose.log_uniform(1_000, 1_000_000_000));
         let operations = choose.log_uniform(16, 400);

@@ -9,7 +9,7 @@ use commipc_sim::Canary;
 use crate::{hubs, members, outsiders, strangers};
 
 /// What is left out, and the adversary that it keeps off.
-const GUARDS: [(Canary, fn()); 25] = [
+const GUARDS: [(Canary, fn()); 26] = [
     (Canary::RecordTag, outsiders::a1_a8_nobody_on_the_path_of_a_connection_is_believed),
     (Canary::RecordTag, outsiders::a1_a8_what_is_taken_out_of_a_connection_ends_it),
     (Canary::ClientProof, outsiders::a2_whoever_knows_no_secret_changes_nothing_and_hears_nothing),
@@ -21,6 +21,7 @@ const GUARDS: [(Canary, fn()); 25] = [
     (Canary::ForeignSender, members::a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing),
     (Canary::ForeignReply, members::a4_nobody_answers_a_call_but_who_was_called),
     (Canary::ForeignPiece, members::a4_nobody_gives_or_ends_a_stream_but_its_two_ends),
+    (Canary::Clears, strangers::a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing),
     (Canary::NotMember, strangers::a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing),
     (Canary::JoinProof, members::a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns),
     (Canary::NotMember, members::a5_after_a_rotation_a_former_member_neither_speaks_nor_hears_nor_owns),

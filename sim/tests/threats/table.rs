@@ -59,8 +59,11 @@ const STRANGER: &[&str] = &[
     "a2_anothers_login_opens_nothing_when_it_is_repeated",
 ];
 const OUTSIDE: &[&str] = &["a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing"];
-const NEITHER_OWNER_NOR_ADMIN: &[&str] =
-    &["a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing", "nobody_else_clears_anything"];
+const NEITHER_OWNER_NOR_ADMIN: &[&str] = &[
+    "a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing",
+    "a3_an_admin_ends_a_channel_and_neither_speaks_there_nor_hears_nor_owns",
+    "nobody_else_clears_anything",
+];
 const MEMBER: &[&str] = &["a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing"];
 const NOT_THE_OWNER: &[&str] = &[
     "a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_nothing",
