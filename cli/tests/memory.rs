@@ -8,7 +8,8 @@
 mod memory;
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 
 use hkdf::Hkdf;
@@ -79,6 +80,7 @@ fn s27_v18_d3_the_memory_of_a_hub_holds_no_password_and_no_key_that_signs() {
     pbkdf2::pbkdf2_hmac::<Sha256>(PASSWORD.as_bytes(), &salt, rounds, &mut master);
     let keys = MemberKeys::of(&master, CHANNEL, &salt);
 
+    let made = key_in(&fs::read_to_string(scene.path("hub.sock.key")).unwrap());
     let memory = Memory::of(hub.child.id());
     // The search finds what is there, or it would prove nothing: a name, and the key that checks joins.
     assert!(memory.holds(CHANNEL.as_bytes()));
@@ -89,14 +91,17 @@ fn s27_v18_d3_the_memory_of_a_hub_holds_no_password_and_no_key_that_signs() {
         ("key of all keys", &keys.all),
         ("key of joins", &keys.join),
         ("end-to-end key", &keys.end_to_end),
+        ("key of its socket, which it made itself", &made),
     ] {
         for (form, bytes) in forms(secret) {
             assert!(!memory.holds(&bytes), "the hub holds the {name}, {form}");
         }
     }
-    // The same search in a process that does know it.
+    // The same search in a process that does know them.
     let knowing = Memory::of(owner.child.id());
-    assert!(forms(&keys.end_to_end).iter().any(|(_, bytes)| knowing.holds(bytes)), "the owner's key");
+    for (name, key) in [("owner's key", &keys.end_to_end), ("key of the socket", &made)] {
+        assert!(forms(key).iter().any(|(_, bytes)| knowing.holds(bytes)), "the {name}");
+    }
 }
 
 /// The salt of a credential's secret: made of the key that stands, behind its length, in what a hub stores of itself.
@@ -105,7 +110,7 @@ fn salt(state: &Path, credential: &[u8]) -> [u8; 16] {
     let at = bytes.windows(2).position(|window| window == [0x58, 0x20]).unwrap() + 2;
     let length = u32::try_from(credential.len()).unwrap().to_be_bytes();
     // To extract is an HMAC.
-    let (mac, _) = Hkdf::<Sha256>::extract(Some(&bytes[at..at + 32]), &[&b"fake\0"[..], &length, credential].concat());
+    let (mac, _) = extract(&bytes[at..at + 32], &[&b"fake\0"[..], &length, credential].concat());
     mac[..16].try_into().unwrap()
 }
 
@@ -133,19 +138,14 @@ fn v18_v35_the_memory_of_a_hub_holds_no_password_that_it_was_given_at_its_start(
         pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), &salt(&state, credential), 600_000, &mut derived);
         derived
     };
-    let expanded = |keys: &Hkdf<Sha256>, label: &[u8]| {
-        let mut key = [0; 32];
-        keys.expand(label, &mut key).unwrap();
-        key
-    };
     let (salted, master) = (derived(SECRET, b"default"), derived(SYSTEM, b"\0system"));
-    let (login, keys) = Hkdf::<Sha256>::extract(Some(b"commipc/1 conn"), &salted);
-    let stored_key: [u8; 32] = Sha256::digest(expanded(&keys, b"client key")).into();
+    let (login, keys) = extract(b"commipc/1 conn", &salted);
+    let stored_key: [u8; 32] = Sha256::digest(expand(&keys, b"client key")).into();
 
     let memory = Memory::of(hub.child.id());
     // What checks a login is there, and found.
     assert!(memory.holds(&stored_key), "what clients are checked with is not as it is taken for");
-    let (channel, _) = Hkdf::<Sha256>::extract(Some(b"commipc/1 channel"), &master);
+    let (channel, _) = extract(b"commipc/1 channel", &master);
     for (name, secret) in [
         ("secret", SECRET.as_bytes()),
         ("secret, derived", &salted),
@@ -162,6 +162,102 @@ fn v18_v35_the_memory_of_a_hub_holds_no_password_that_it_was_given_at_its_start(
     for (knowing, secret) in [(&provider, SECRET), (&monitor, SECRET)] {
         let memory = Memory::of(knowing.child.id());
         assert!(forms(secret.as_bytes()).iter().any(|(_, bytes)| memory.holds(bytes)), "{secret}");
+    }
+}
+
+/// A key that stands in no program, as it is and as a hub is given it.
+fn key() -> ([u8; 32], String) {
+    let mut key = [0; 32];
+    File::open("/dev/urandom").unwrap().read_exact(&mut key).unwrap();
+    (key, key.iter().fold("key:".to_owned(), |text, byte| format!("{text}{byte:02x}")))
+}
+
+/// The same from its text.
+fn key_in(text: &str) -> [u8; 32] {
+    let digits = text.trim_end().strip_prefix("key:").unwrap();
+    std::array::from_fn(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
+}
+
+fn extract(salt: &[u8], input: &[u8]) -> ([u8; 32], Hkdf<Sha256>) {
+    let (extracted, keys) = Hkdf::<Sha256>::extract(Some(salt), input);
+    (extracted.into(), keys)
+}
+
+fn expand(keys: &Hkdf<Sha256>, label: &[u8]) -> [u8; 32] {
+    let mut key = [0; 32];
+    keys.expand(label, &mut key).unwrap();
+    key
+}
+
+fn lacks(memory: &Memory, what: &str, secret: &[u8]) {
+    for (form, bytes) in forms(secret) {
+        assert!(!memory.holds(&bytes), "the hub holds {what}, {form}");
+    }
+}
+
+/// And what proves the hub.
+fn keeps_what_checks_a_login_alone(memory: &Memory, name: &str, salt: &[u8; 16], key: &[u8; 32]) {
+    let (salted, _) = extract(salt, key);
+    let (login, keys) = extract(b"commipc/1 conn", &salted);
+    let (client, server) = (expand(&keys, b"client key"), expand(&keys, b"server key"));
+    let checks: [u8; 32] = Sha256::digest(client).into();
+    assert!(memory.holds(&checks) && memory.holds(&server), "{name} is not kept as it is taken for");
+    lacks(memory, &format!("the key of {name}"), key);
+    lacks(memory, &format!("the key of {name}, derived"), &salted);
+    lacks(memory, &format!("the key of all keys of {name}"), &login);
+    // Whoever logs in shows it to its own hub; no bridge has.
+    if name == "bridge" {
+        lacks(memory, "what a bridge would prove", &client);
+    }
+}
+
+/// By a file, in a table and by a file that a table names.
+#[test]
+fn v18_v35_the_memory_of_a_hub_holds_no_key_that_it_was_given_at_its_start_and_what_checks_them() {
+    let [shared, system, bridges, teller, monitor] = std::array::from_fn(|_| key());
+    let scene = Scene::new();
+    let state = scene.path("state");
+    let [secret, watched, bridge, tellers, monitors] = [
+        ("secret", &shared),
+        ("system", &system),
+        ("bridge", &bridges),
+        ("teller.key", &teller),
+        ("monitor.key", &monitor),
+    ]
+    .map(|(name, (_, text))| scene.file(name, &format!("{text}\n")));
+    let entries = format!("teller {} ids=teller\nmonitor file:monitor.key ids=monitor can=observer\n", teller.1);
+    let table = scene.file("table", &entries);
+    let given = ["--secret-file", &secret, "--system-password-file", &watched, "--bridge-secret-file", &bridge];
+    let dir = state.display().to_string();
+    let stored = ["hub", "--credentials", &table, "--state-dir", &dir];
+    let mut hub = scene.start(&[&stored[..], &given].concat());
+    hub.line();
+    let as_monitor = ["--secret-file", &monitors, "--credential", "monitor", "--id", "monitor"];
+    let watches = ["listen", "__comm_ipc_system", "--password-file", &watched];
+    let mut watcher = scene.start(&[&watches[..], &as_monitor].concat());
+    assert!(watcher.line_beside().contains("listening"));
+    let mut provider = scene.start(&["provide", "math", "echo", "--echo", "--secret-file", &secret]);
+    assert_eq!(provider.line(), "providing math/echo");
+    let as_teller = ["--secret-file", &tellers, "--credential", "teller", "--id", "teller"];
+    scene.run(&[&["call", "math", "echo", "1"][..], &as_teller].concat()).printed("1");
+
+    let memory = Memory::of(hub.child.id());
+    for (name, (key, _)) in [("default", &shared), ("bridge", &bridges), ("teller", &teller), ("monitor", &monitor)] {
+        keeps_what_checks_a_login_alone(&memory, name, &salt(&state, name.as_bytes()), key);
+    }
+    let salt = salt(&state, b"\0system");
+    let (master, _) = extract(&salt, &system.0);
+    let keys = MemberKeys::of(&master, "__comm_ipc_system", &salt);
+    let proves = expand(&Hkdf::from_prk(&keys.join).unwrap(), b"client key");
+    assert!(memory.holds(&Sha256::digest(proves)), "what checks who joins the system channels");
+    lacks(&memory, "the system password", &system.0);
+    lacks(&memory, "the system password, derived", &master);
+    lacks(&memory, "the key of all keys of the system channels", &keys.all);
+    lacks(&memory, "the key of joins of the system channels", &keys.join);
+    // The same search in processes that do know them.
+    for (knowing, key) in [(&provider, &shared.0), (&watcher, &monitor.0)] {
+        let memory = Memory::of(knowing.child.id());
+        assert!(forms(key).iter().any(|(_, bytes)| memory.holds(bytes)));
     }
 }
 

@@ -118,12 +118,16 @@ canaries! {
     Unprovided = 46,
     /// An owner whose connection comes back does not say that it owns.
     Unclaimed = 47,
+    /// An owner takes its hub's word on an older request for the latest.
+    OlderWord = 48,
     /// Hubs tell each other ways that lead over the one who is told, and believe them.
     OwnHub = 50,
     /// A hub forgets at once what bridges have brought.
     Doubles = 51,
     /// A hub tells no bridge that something cannot be reached any more.
     Unforgotten = 52,
+    /// A hub lets anybody end a channel that is somebody else's.
+    Clears = 53,
 }
 
 impl Canary {

@@ -176,7 +176,7 @@ fn v18_v19_a_channels_password_is_proved_as_its_kind_is_derived_and_within_bound
     let (least, most) = (u64::from(MIN_ITERATIONS), u64::from(MAX_ITERATIONS));
     assert_eq!((least, most), (100_000, 10_000_000));
     let cheap = [0, 1, least - 1, most + 1, u64::from(u32::MAX), (1 << 32) + least, u64::MAX].map(|rounds| (1, rounds));
-    let none = [(0, 0), (0, least), (2, 1), (2, least), (3, 1), (3, least), (4, 0), (4, least)];
+    let none = [(0, 0), (0, least), (2, 1), (2, least), (3, 0), (3, 1), (3, least), (4, 0), (4, least)];
     for secret in [Kdf::Pbkdf2, Kdf::Key] {
         for asked in cheap.into_iter().chain(none) {
             let told = asked_for(secret, asked);
@@ -186,7 +186,7 @@ fn v18_v19_a_channels_password_is_proved_as_its_kind_is_derived_and_within_bound
             assert!(matches!(rest, [Event::Done { token: Token(4), result: Err(_) }]), "{asked:?}: {rest:?}");
         }
         // What would be in order for a secret of another kind.
-        for kdf in [Kdf::Pbkdf2, Kdf::Key, Kdf::Insecure].into_iter().filter(|kdf| *kdf != secret) {
+        for kdf in [Kdf::Pbkdf2, Kdf::Key].into_iter().filter(|kdf| *kdf != secret) {
             let told = asked_for(secret, (kdf.id(), if kdf == Kdf::Pbkdf2 { least } else { 0 }));
             let refused = Err(Failure::Refused(Refusal::KdfUnsupported));
             let [Event::Done { token: Token(4), result }] = &told[..] else { panic!("{kdf:?}: {told:?}") };
@@ -197,6 +197,50 @@ fn v18_v19_a_channels_password_is_proved_as_its_kind_is_derived_and_within_bound
         let told = asked_for(Kdf::Pbkdf2, (1, rounds));
         let [Event::DeriveChannelKey { salt, .. }] = &told[..] else { panic!("{rounds}: {told:?}") };
         assert_eq!((salt.kdf, u64::from(salt.iterations)), (Kdf::Pbkdf2, rounds));
+    }
+}
+
+/// Nothing of what the hub made up is remembered: not an epoch above those that the channel has, nor how to derive.
+#[test]
+fn v18_v19_a_downgraded_join_that_is_refused_leaves_no_trace() {
+    for (was_member, kdf) in [(false, 1), (true, 1), (false, 3), (true, 3)] {
+        let mut world = World::ready(&["owner", "member"]);
+        world.open(0, "ch");
+        world.protect(0, "ch", &key(1), 1);
+        world.listen(0, 6, "ch", None);
+        if was_member {
+            world.join(1, "ch", &key(1));
+            world.command(1, Command::Leave { token: Token(2), channel: name("ch") });
+            world.expect_done(1, 2);
+        }
+        let before = (world.clients[1].load(), world.hub.load());
+        world.deceived = Some(1);
+        let access = Access { secret: Some(Kdf::Key), ..Access::default() };
+        world.command(1, Command::Open { token: Token(4), channel: name("ch"), access });
+        let id = Open::parse(&world.last_said(1, FrameType::Open)).unwrap().id;
+        let mut body = bytes::BytesMut::new();
+        let iterations = if kdf == 1 { u64::from(MIN_ITERATIONS) } else { 0 };
+        let (epoch, salt, nonce) = (9, &[9; 16], &[9; 32]);
+        JoinChallenge { id, epoch, kdf, salt, iterations, nonce, home: None, boot: None }.encode(&mut body);
+        let told = world.show(1, FrameType::JoinChallenge, &body);
+        let asked = |event: &Event| matches!(event, Event::DeriveChannelKey { .. });
+        assert!(!told.is_empty() && !told.iter().any(asked), "{told:?}");
+        world.run();
+        world.deceived = None;
+        if world.is_linked(1) {
+            assert_eq!(kdf, 1, "of a hub that is certain to lie nothing more is heard");
+            assert_eq!(world.clients[1].load(), before.0);
+        } else {
+            world.connect_again(1);
+        }
+        // Whoever is asked honestly proves what it would have proved, and is understood.
+        world.join(1, "ch", &key(1));
+        world.say(1, "ch", "news", b"as ever");
+        assert_eq!(world.expect_message(0), &b"as ever"[..]);
+        world.command(1, Command::Leave { token: Token(5), channel: name("ch") });
+        world.expect_done(1, 5);
+        let (now, then) = (world.hub.load(), before.1);
+        assert_eq!((now.clients, now.channels, now.joins), (then.clients, then.channels, then.joins));
     }
 }
 

@@ -218,11 +218,11 @@ fn parse(id: &str, secret: &str, options: &[&str], table: &Path) -> Result<Entry
     let secret = if let Some(path) = secret.strip_prefix("file:") {
         let path = table.parent().unwrap_or_else(|| Path::new("")).join(path);
         let bytes = read_private(&path).map_err(|error| LineError::SecretFile(Box::new(error)))?;
-        Secret::parse(&bytes)?
+        secret::leaving_nothing(|| Secret::parse(&bytes))?
     } else if let Some(password) = secret.strip_prefix("password:") {
         Secret::password(password)
     } else if secret.starts_with("key:") {
-        Secret::parse(secret.as_bytes())?
+        secret::leaving_nothing(|| Secret::parse(secret.as_bytes()))?
     } else {
         return Err(LineError::SecretForm);
     };

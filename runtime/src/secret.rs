@@ -90,7 +90,8 @@ impl SecretSource {
 /// # Errors
 /// When the file cannot be read, other users can read it too, or it holds no secret.
 pub fn read_secret_file(path: &Path) -> Result<Secret, SecretSourceError> {
-    Ok(Secret::parse(&read_text(path)?)?)
+    let text = read_text(path)?;
+    Ok(leaving_nothing(|| Secret::parse(&text))?)
 }
 
 /// Reads a file that holds the key of a channel's owner, as [`OwnerKey::to_text`] writes it.
@@ -149,6 +150,10 @@ pub(crate) fn shared_key(
     claims: &[Option<Claim>],
     endpoints: &[Endpoint],
 ) -> Result<Secret, HubError> {
+    leaving_nothing(|| found_or_made(runtime, claims, endpoints))
+}
+
+fn found_or_made(runtime: &dyn Runtime, claims: &[Option<Claim>], endpoints: &[Endpoint]) -> Result<Secret, HubError> {
     let fresh = random(runtime).map_err(HubError::Seed)?;
     let mut claims = claims.iter().flatten();
     let Some(first) = claims.next() else {

@@ -12,6 +12,7 @@
 //! [`run_choices`]. Machines of one's own run on the [`Engine`]; programs with clients, hubs and handlers in a [`SimNet`],
 //! which searches seeds and plans faults, or in a bare [`Sim`].
 
+mod admins;
 mod agenda;
 mod attacker;
 mod bridges;

@@ -11,6 +11,7 @@ use commipc_protocol::hub::{self, Hub, HubConfig};
 use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Output, OwnerPolicy, Seed};
 use core::time::Duration;
 
+use crate::admins;
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
 use crate::feeding::Feeding;
@@ -131,7 +132,7 @@ pub struct World {
     pub(crate) fresh: VecDeque<(NodeId, usize)>,
     pub(crate) last_hub: Option<NodeId>,
     /// What the client added next proves, if not the hub's shared secret.
-    login: Option<(CredentialId, [u8; 32])>,
+    pub(crate) login: Option<(CredentialId, [u8; 32])>,
     /// Each hub's secret is the bytes of its index.
     pub(crate) verifiers: BTreeMap<NodeId, [u8; 32]>,
     pub(crate) habits: bool,
@@ -316,7 +317,7 @@ impl World {
         let stream = self.engine.decisions().stream("malice");
         let (HubConfig { owner_policy, .. }, malice) = config();
         let malice = malice.map(|malice| (malice, self.engine.decisions().on(stream).seed()));
-        let resident = Resident { id: None, honest: true, policy: Some(owner_policy) };
+        let resident = Resident { id: None, honest: true, admin: false, policy: Some(owner_policy) };
         let node = self.add(name, resident, move |seed| {
             let hub = Hub::new(config().0, seed);
             match &malice {
@@ -354,6 +355,11 @@ impl World {
         self
     }
 
+    /// Of the hub added last.
+    pub(crate) fn shared_secret(&self) -> [u8; 32] {
+        self.last_hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32])
+    }
+
     pub(crate) fn client_of(
         mut self,
         name: &str,
@@ -362,12 +368,12 @@ impl World {
         honest: bool,
         station: fn(Client) -> Station,
     ) -> Self {
-        let hub = self.last_hub;
-        let shared = hub.and_then(|hub| self.verifiers.get(&hub)).copied().unwrap_or([0; 32]);
+        let (hub, shared) = (self.last_hub, self.shared_secret());
         let shared = if honest { shared } else { shared.map(|byte| !byte) };
         let (credential, key) = self.login.take().unwrap_or_else(|| (CredentialId::shared(), shared));
         let hub: Arc<str> = format!("sim:{}", hub.map_or("nowhere", |hub| self.engine.name(hub))).into();
-        let resident = Resident { id: ClientId::new(id).ok(), honest, policy: None };
+        let admin = honest && credential == admins::credential();
+        let resident = Resident { id: ClientId::new(id).ok(), honest, admin, policy: None };
         let (id, reconnect) = (ClientId::new(id).ok(), self.reconnect);
         let config = move || ClientConfig {
             hub: Arc::clone(&hub),
@@ -578,11 +584,11 @@ impl World {
     }
 }
 
-/// One shared secret, and nothing else.
+/// One shared secret, and what admins prove.
 pub(crate) fn credentials(key: [u8; 32]) -> Credentials {
     let none = Credentials::new([7; 32]);
     match Verifier::new(&Secret::key(key), [9; 16], 0) {
-        Ok(verifier) => none.with(CredentialId::shared(), Credential::shared(verifier)),
+        Ok(verifier) => admins::with(none.with(CredentialId::shared(), Credential::shared(verifier)), key),
         Err(_) => none,
     }
 }

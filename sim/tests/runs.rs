@@ -61,7 +61,7 @@ fn a_replay_can_be_read() {
 
 /// What storms must meet again and again, or the oracles judge nothing: what it is, how it reads in a conversation
 /// without its digits, and in how many of four hundred runs at least.
-const MARKS: [(&str, &str, u32); 9] = [
+const MARKS: [(&str, &str, u32); 10] = [
     ("a call is answered", "tells: Answered { token: t, result: Ok", 40),
     ("a provider gives a fault", "result: Err(Fault(", 10),
     ("a call meets its deadline", "result: Err(Failed { failure: Local(Deadline)", 40),
@@ -70,6 +70,7 @@ const MARKS: [(&str, &str, u32); 9] = [
     ("a broadcast is heard", "tells: Message(Message", 40),
     ("a connection breaks", "ends: Reset", 100),
     ("a client is admitted", "tells: Ready(Welcome", 300),
+    ("an admin ends a channel", "Cleared {", 8),
     ("a stranger is refused", "tells: Closed(Refused(AuthFailed))", 40),
 ];
 

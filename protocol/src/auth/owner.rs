@@ -86,7 +86,7 @@ fn parse(text: &[u8]) -> Option<OwnerKey> {
     let names = core::str::from_utf8(rest.strip_prefix(b":")?).ok()?;
     // No name holds an `@`.
     let (channel, hub) = names.split_once('@')?;
-    let key = parse_hex(digits)?;
+    let key = *parse_hex(digits)?;
     Some(OwnerKey { key, hub: HubId::new(hub).ok()?, channel: ChannelName::new(channel).ok()? })
 }
 

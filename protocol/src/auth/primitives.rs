@@ -19,6 +19,10 @@ impl Key {
     pub(super) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8; 32] {
+        &mut self.0
+    }
 }
 
 impl fmt::Debug for Key {

@@ -1,5 +1,6 @@
 //! What people and files hold, and what is derived of it.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -89,7 +90,8 @@ pub struct Secret(Kind);
 #[derive(Clone)]
 enum Kind {
     Password(Zeroizing<Vec<u8>>),
-    Key(Key),
+    /// In a place of its own: what is moved leaves copies behind, which nobody wipes.
+    Key(Box<Key>),
     Insecure,
 }
 
@@ -103,7 +105,7 @@ impl Secret {
     /// 32 random bytes, which need no slow derivation.
     #[must_use]
     pub fn key(key: [u8; 32]) -> Self {
-        Self(Kind::Key(Key::new(key)))
+        Self(Kind::Key(Box::new(Key::new(key))))
     }
 
     /// No secret: anybody who can reach the hub gets in. Both sides have to say so.
@@ -199,15 +201,15 @@ pub(super) fn put_hex(text: &mut String, bytes: &[u8; 32]) {
     }
 }
 
-/// Exactly 64 digits.
-pub(super) fn parse_hex(digits: &[u8]) -> Option<Key> {
+/// Exactly 64 digits. The key is written where it stays.
+pub(super) fn parse_hex(digits: &[u8]) -> Option<Box<Key>> {
     let digits: &[u8; 64] = digits.try_into().ok()?;
     let (pairs, _) = digits.as_chunks::<2>();
-    let mut key = Zeroizing::new([0; 32]);
-    for (byte, [high, low]) in key.iter_mut().zip(pairs) {
+    let mut key = Box::new(Key::new([0; 32]));
+    for (byte, [high, low]) in key.bytes_mut().iter_mut().zip(pairs) {
         *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
     }
-    Some(Key::new(*key))
+    Some(key)
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {

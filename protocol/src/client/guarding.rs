@@ -195,7 +195,8 @@ impl Client {
     }
 
     fn read_challenge(&self, asked: &JoinChallenge<'_>) -> Result<Challenged, Violation> {
-        let kdf = Kdf::from_id(asked.kdf).ok_or(Violation::NotOffered)?;
+        // No channel is protected by nothing.
+        let kdf = Kdf::from_id(asked.kdf).filter(|kdf| *kdf != Kdf::Insecure).ok_or(Violation::NotOffered)?;
         let iterations = u32::try_from(asked.iterations).map_err(|_| Violation::NotOffered)?;
         if !(1..=EPOCH_MAX).contains(&asked.epoch) || *asked.nonce == [0; 32] || !kdf.allows(iterations) {
             return Err(Violation::NotOffered);

@@ -282,7 +282,11 @@ fn frames() -> Vec<(u8, &'static str, Vec<u8>)> {
         (0, "told", control(&told)),
         (0, "forget", control(&forget)),
         (0, "attach", control(&Attach { id: 9, far: Some(h1) })),
-        (0, "done", control(&Done { id: 1, code: 0, epoch: None, owner: None, last_epoch: None, proof: None })),
+        (
+            0,
+            "done",
+            control(&Done { id: 1, code: 0, epoch: None, owner: None, owned_by: None, last_epoch: None, proof: None }),
+        ),
         (0, "fail", of_exchange(&route, &Fail { code: 300 })),
         (0, "credit", of_exchange(&route, &Credit { items: 4, bytes: 4_096 })),
     ];

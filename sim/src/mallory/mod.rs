@@ -8,6 +8,7 @@
 //! an oracle can notice when it arrives all the same.
 
 pub(crate) mod forgery;
+mod late;
 mod orders;
 mod rollback;
 mod streams;
@@ -65,6 +66,7 @@ struct Wire {
     held: Option<Bytes>,
     broken: streams::Broken,
     greeting: rollback::Greeting,
+    words: late::Words,
     /// Openings that are to prove an earlier protection.
     asked_back: BTreeMap<u64, rollback::Asked>,
 }
@@ -192,7 +194,7 @@ impl Mallory {
             return true;
         };
         self.keeps(link, kind, frame, body);
-        if kind == FrameType::Join && self.admits_back(link, body) {
+        if kind == FrameType::Join && self.admits_back(link, body) || self.keeps_word(link, kind, body) {
             return false;
         }
         if kind == FrameType::Hello

@@ -50,6 +50,8 @@ pub enum Trick {
     RollBack,
     /// Confirms a new password to the owner that nobody else hears of.
     HideRotation,
+    /// Keeps its word on what an owner asked for back, and says it after its word on something newer.
+    Late,
     /// Welcomes whom it cannot prove anything to.
     Admit,
 }
@@ -77,6 +79,7 @@ impl Trick {
             Self::Downgrade => "downgrades a protected channel",
             Self::RollBack => "rolls a protection back",
             Self::HideRotation => "hides a rotation",
+            Self::Late => "says an older word after a newer",
             Self::Admit => "welcomes without a proof",
         }
     }
@@ -166,7 +169,13 @@ impl Mallory {
         if kind == Some(FrameType::JoinChallenge) && self.challenges(link, &frame) {
             return;
         }
-        if kind == Some(FrameType::Done) && self.proves(link, &frame) {
+        if kind == Some(FrameType::Done)
+            && let Some(Ok(done)) = frame.get(5..).map(Done::parse)
+        {
+            if !self.proves(link, &done) {
+                self.emit(link, &frame);
+                self.says_late(link, &done);
+            }
             return;
         }
         if kind == Some(FrameType::AuthFailed) && self.draws(Trick::Admit) {
@@ -357,13 +366,12 @@ impl Mallory {
     }
 
     /// Takes the hub's own proof out of the answer to a join.
-    fn proves(&mut self, link: LinkId, frame: &[u8]) -> bool {
-        let Some(Ok(done)) = frame.get(5..).map(Done::parse) else { return false };
+    fn proves(&mut self, link: LinkId, done: &Done<'_>) -> bool {
         if done.proof.is_none() || !self.draws(Trick::Downgrade) {
             return false;
         }
         let mut body = BytesMut::new();
-        Done { proof: None, ..done }.encode(&mut body);
+        Done { proof: None, ..*done }.encode(&mut body);
         self.answers(link, FrameType::Done, &body, Trick::Downgrade)
     }
 

@@ -71,11 +71,15 @@ mod tests {
 
     #[test]
     fn bites_on_anything_left() {
-        let mut leaks = Leaks;
+        let mut leaks = Leaks::default();
         leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("calls", 0)])).unwrap();
         assert!(leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("calls", 1)])).is_err());
         assert!(leaks.emptied(NodeId::new(0), &Census(vec![("links", 0), ("timers", 1)])).is_err());
         leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("calls", 0), ("timers", 1)])).unwrap();
         assert!(leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("streams", 1)])).is_err());
+        assert!(leaks.rested(NodeId::new(0), &Census(vec![(SERVED, 1)])).is_err());
+        leaks.rogues.insert(NodeId::new(0));
+        leaks.rested(NodeId::new(0), &Census(vec![(SERVED, 1)])).unwrap();
+        assert!(leaks.rested(NodeId::new(0), &Census(vec![("streams", 1)])).is_err());
     }
 }

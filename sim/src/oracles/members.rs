@@ -298,6 +298,12 @@ impl Members {
                 }
                 Ok(())
             }
+            // Nothing of its password is left.
+            hub::Event::Cleared { channel, .. } => {
+                let room = self.rooms.entry((hub, channel.clone())).or_default();
+                (room.protection, room.fading, room.willing) = (Vec::new(), Vec::new(), false);
+                Ok(())
+            }
             hub::Event::Disconnected { link, .. } => {
                 let gone = Some(*link);
                 self.asked.retain(|change| change.end != gone);
@@ -309,7 +315,6 @@ impl Members {
             | hub::Event::Rejected { .. }
             | hub::Event::Provided { .. }
             | hub::Event::Withdrawn { .. }
-            | hub::Event::Cleared { .. }
             | hub::Event::Looped { .. }
             | hub::Event::BridgeUp { .. }
             | hub::Event::BridgeDown { .. }
@@ -507,6 +512,19 @@ mod tests {
         };
         assert!(end(true).is_err(), "it is waited for");
         assert!(end(false).is_ok(), "it is given up");
+    }
+
+    #[test]
+    fn bites_on_a_password_that_outlives_a_channel_that_was_cleared() {
+        for (secret, fine) in [(None, true), (Some(Kdf::Key), false)] {
+            let mut scene = scene();
+            left(&mut scene, 1);
+            scene.hub_tells(hub::Event::Terminated { channel: channel() }).unwrap();
+            scene.hub_tells(hub::Event::Cleared { channel: channel(), client: id(2) }).unwrap();
+            opens(&mut scene, 2, secret);
+            derives(&mut scene, 2, 1, RIGHT);
+            assert_eq!(joined(&mut scene, 2).is_ok(), fine);
+        }
     }
 
     #[test]

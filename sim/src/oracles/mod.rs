@@ -7,6 +7,7 @@
 
 mod answers;
 mod authentication;
+mod clears;
 mod deliveries;
 mod endings;
 mod exchanges;
@@ -23,6 +24,7 @@ mod owners_tests;
 mod people;
 mod providers;
 mod requests;
+mod rooms;
 #[cfg(test)]
 mod scene;
 mod seals;
@@ -64,6 +66,8 @@ pub struct Resident {
     pub id: Option<ClientId>,
     /// Whether it holds a secret that its hub accepts.
     pub honest: bool,
+    /// Whether its hub lets it end channels that are others'.
+    pub admin: bool,
     /// What becomes of channels whose owners go, if it is a hub.
     pub policy: Option<OwnerPolicy>,
 }
@@ -163,7 +167,7 @@ pub fn of_bridges() -> Vec<Box<dyn Oracle>> {
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
-        Box::new(Leaks),
+        Box::new(Leaks::default()),
     ]
 }
 

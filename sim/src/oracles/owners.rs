@@ -16,7 +16,9 @@ use commipc_protocol::{
 };
 use core::time::Duration;
 
+use super::clears::{Clears, Ended};
 use super::people::People;
+use super::rooms::{Due, Room};
 use super::{Oracle, Resident, Seen, Verdict, ensure, is_hubs_own};
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -48,50 +50,15 @@ pub struct Owners {
     held: BTreeMap<(NodeId, ChannelName), NodeId>,
     /// Channels of which something must be said before the hub's outputs are drained.
     due: BTreeSet<(NodeId, ChannelName)>,
+    /// What admins ask.
+    clears: Clears,
 }
 
 /// The hub's end of the connection that something was asked on: what went there counts, whatever the client knows.
-type End = Option<LinkId>;
+pub(super) type End = Option<LinkId>;
 
 /// What an opening was asked with.
 type Opening = (Token, End, Access);
-
-/// One channel of one hub.
-#[derive(Debug, Default)]
-struct Room {
-    members: BTreeSet<NodeId>,
-    owner: Option<NodeId>,
-    /// Who may come back to it, and until when it is waited for.
-    away: Option<(NodeId, Option<Instant>)>,
-    /// The same, if its joining is enough.
-    heir: Option<NodeId>,
-    policy: OwnerPolicy,
-    /// Which of several openings made the channel, and so its policy, cannot be told from outside.
-    unknown: bool,
-    /// Its owner went, and so what follows cannot be told either.
-    adrift: bool,
-    /// Who went so, and may come back or not.
-    drifted: Option<NodeId>,
-    /// It may be protected even where `protected` says no.
-    blurred: bool,
-    /// Whoever opened it does not want it.
-    plain: bool,
-    epoch: u64,
-    protected: bool,
-    /// Members are asked whether they want it.
-    offered: bool,
-    due: Option<Due>,
-    empty_since: Option<Instant>,
-}
-
-/// What the hub must say at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// That the channel ended; and whether its owner may come back to it.
-    Terminated { returns: Option<NodeId> },
-    /// That nobody owns it.
-    Unowned,
-}
 
 #[derive(Debug)]
 struct Op {
@@ -117,8 +84,6 @@ pub(super) enum What {
     Leave,
 }
 
-/// How long before it was said something may have happened: the driver reads clocks early and drains late.
-const SLACK: Duration = Duration::from_millis(12);
 /// How long an owner that took over is waited for.
 const TAKEOVER: Duration = Duration::from_secs(10);
 /// After which a hub forgets a channel without members.
@@ -132,6 +97,7 @@ impl Oracle for Owners {
     fn joined(&mut self, node: NodeId, who: &Resident) {
         self.ids.extend(who.id.clone().map(|id| (node, id)));
         self.policies.extend(who.policy.map(|policy| (node, policy)));
+        self.clears.admins.extend(who.admin.then_some(node));
     }
 
     fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
@@ -167,6 +133,9 @@ impl Owners {
             Command::Reclaim { token, channel } => (token, channel, What::Reclaim),
             Command::Terminate { token, channel } => (token, channel, What::Terminate),
             Command::Leave { token, channel } => (token, channel, What::Leave),
+            Command::Call { token, outgoing, .. } => {
+                return self.clears.asks(node, *token, (self.people.hub_of(node), end), outgoing);
+            }
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
@@ -178,7 +147,6 @@ impl Owners {
             | Command::Withdraw { .. }
             | Command::Listen { .. }
             | Command::Unlisten { .. }
-            | Command::Call { .. }
             | Command::Cancel { .. }
             | Command::Send { .. }
             | Command::Broadcast { .. }
@@ -198,6 +166,7 @@ impl Owners {
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {
         match event {
             Event::Done { token, result } => self.done(node, *token, *result),
+            Event::Answered { token, result } => self.clears.answered(node, *token, result),
             Event::ChannelClosed { channel, .. } => {
                 self.certain.remove(&(node, channel.clone()));
                 Ok(())
@@ -218,7 +187,6 @@ impl Owners {
             | Event::Closed(_)
             | Event::Ready(_)
             | Event::Sent { .. }
-            | Event::Answered { .. }
             | Event::Request(_)
             | Event::RequestEnded { .. }
             | Event::Message(_)
@@ -307,6 +275,7 @@ impl Owners {
 /// What the hub claims.
 impl Owners {
     fn claims(&mut self, at: Instant, hub: NodeId, event: &hub::Event) -> Verdict {
+        let ended = self.clears.ended.take();
         match event {
             hub::Event::Joined { channel, client } if !is_hubs_own(channel) => self.joins(at, hub, channel, client),
             hub::Event::Left { channel, client } if !is_hubs_own(channel) => self.left(at, hub, channel, client),
@@ -324,11 +293,10 @@ impl Owners {
                 self.spare.retain(|(end, _), _| *end != gone);
                 self.excused.retain(|(end, _)| *end != gone);
                 self.opens.values_mut().for_each(|opens| opens.retain(|(_, end, _)| *end != gone));
+                self.clears.gone(hub, gone);
                 Ok(())
             }
-            hub::Event::Cleared { channel, client } => {
-                Err(format!("{client} has cleared {channel}, and nobody here is an admin"))
-            }
+            hub::Event::Cleared { channel, client } => self.cleared(hub, channel, client, ended),
             hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::Connected { .. }
@@ -388,11 +356,14 @@ impl Owners {
             room.drifts(node);
             return Ok(());
         }
+        let excused = lost || cause.is_some() || self.excused.contains(&(end, channel.clone()));
         if cause == Some(What::Terminate) {
             room.due = Some(Due::Terminated { returns: None });
             *self.claimed.entry((end, channel.clone(), What::Terminate)).or_default() += 1;
+            self.clears.blamed = Some(end);
+        } else if !excused && self.clears.explain(hub, channel) {
+            room.due = Some(Due::Terminated { returns: None });
         } else {
-            let excused = lost || cause.is_some() || self.excused.contains(&(end, channel.clone()));
             ensure(excused, || format!("{client} is no longer a member of {channel}, which it owns"))?;
             room.owner_went(at, node, lost);
             if lost {
@@ -499,6 +470,8 @@ impl Owners {
             (None, Some((away, Some(_)))) if room.is_offered(at, AfterGrace::Terminate) => (true, Some(away), false),
             (None, _) => (room.adrift || room.is_offered(at, AfterGrace::Promote), None, false),
         };
+        let fine = fine || self.clears.explain(hub, channel);
+        self.clears.ended = Some((hub, channel.clone(), self.clears.blamed.take()));
         ensure(fine && room.members.is_empty() && room.owner.is_none(), || {
             format!("{channel} ended without a reason, or not for all: {room:?}")
         })?;
@@ -510,7 +483,25 @@ impl Owners {
         Ok(())
     }
 
+    /// An admin has ended it, and not its owner, whatever that one has asked for meanwhile.
+    fn cleared(&mut self, hub: NodeId, channel: &ChannelName, client: &ClientId, ended: Option<Ended>) -> Verdict {
+        self.clears.claimed(hub, channel, self.people.named(hub, client), self.people.link_of(hub, client))?;
+        let Some((_, _, blamed)) = ended.filter(|ended| ended.0 == hub && ended.1 == *channel) else {
+            return Err(format!("{channel} was cleared, and has not ended"));
+        };
+        if let Some(claims) = blamed.and_then(|end| self.claimed.get_mut(&(end, channel.clone(), What::Terminate))) {
+            *claims = claims.saturating_sub(1);
+        }
+        self.rooms.entry((hub, channel.clone())).or_default().cleared();
+        // What is confirmed later of what was asked before tells nothing of now.
+        self.asked.iter_mut().filter(|op| op.channel == *channel).for_each(|op| op.stale = true);
+        let people = &self.people;
+        self.certain.retain(|(owner, owned)| owned != channel || people.hub_of(*owner) != Some(hub));
+        Ok(())
+    }
+
     fn drained(&mut self, node: NodeId) -> Verdict {
+        self.clears.drained(node)?;
         self.lost.retain(|(hub, _), _| *hub != node);
         let held = self.held.iter().find(|((hub, _), _)| *hub == node).map(|(key, _)| key.1.clone());
         self.held.retain(|(hub, _), _| *hub != node);
@@ -531,49 +522,5 @@ fn is_unknown(result: Result<(), Failure>) -> bool {
 impl Op {
     const fn ends_membership(&self) -> bool {
         matches!(self.what, What::Terminate | What::Leave)
-    }
-}
-
-impl Room {
-    /// Whether this member, the only one, owns the channel by opening it.
-    fn is_free(&self, node: NodeId) -> bool {
-        let nobodys = self.owner.is_none() && self.away.is_none() && !(self.offered || self.adrift || self.protected);
-        nobodys && self.members.len() == 1 && self.members.contains(&node)
-    }
-
-    /// Whether members may have been asked, or the grace is over and this follows.
-    fn is_offered(&self, at: Instant, follows: AfterGrace) -> bool {
-        let over = self.away.is_some_and(|(_, until)| until.is_some_and(|until| at + SLACK >= until));
-        let then = match self.policy {
-            OwnerPolicy::Hold { then, .. } => then == follows,
-            OwnerPolicy::Terminate => follows == AfterGrace::Terminate,
-            OwnerPolicy::Promote => follows == AfterGrace::Promote,
-        };
-        self.offered && follows == AfterGrace::Promote || over && then
-    }
-
-    const fn drifts(&mut self, owner: NodeId) {
-        (self.adrift, self.drifted) = (true, Some(owner));
-    }
-
-    fn owner_went(&mut self, at: Instant, owner: NodeId, lost: bool) {
-        let after = match (self.policy, lost) {
-            _ if self.unknown => {
-                self.drifts(owner);
-                return;
-            }
-            (OwnerPolicy::Hold { grace, .. }, true) => {
-                self.away = Some((owner, Some(at + grace)));
-                self.due = Some(Due::Unowned);
-                return;
-            }
-            (OwnerPolicy::Hold { then, .. }, false) => then,
-            (OwnerPolicy::Terminate, _) => AfterGrace::Terminate,
-            (OwnerPolicy::Promote, _) => AfterGrace::Promote,
-        };
-        match after {
-            AfterGrace::Terminate => self.due = Some(Due::Terminated { returns: lost.then_some(owner) }),
-            AfterGrace::Promote => self.offered = true,
-        }
     }
 }

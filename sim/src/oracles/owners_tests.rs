@@ -1,11 +1,16 @@
 //! In which [`super::Owners`] bites.
 
-use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
-use commipc_protocol::{AfterGrace, Input, Instant, LinkEnd, Output, OwnerPolicy, Refusal, hub};
+use bytes::Bytes;
+use commipc_protocol::client::{
+    Access, Answer, CallFailure, ChannelSalt, Command, Event, Failure, Outgoing, Payload, Token,
+};
+use commipc_protocol::{
+    AfterGrace, ChannelName, EventName, Input, Instant, LinkEnd, Output, OwnerPolicy, Refusal, hub,
+};
 use core::time::Duration;
 
 use super::owners::{Owners, What};
-use super::scene::{HUB, Scene, channel, hub_link, id};
+use super::scene::{HUB, Scene, address, channel, hub_link, id, outgoing, payload};
 use super::{Oracle as _, Verdict};
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -231,4 +236,86 @@ fn an_owner_may_end_its_channel() {
     ends.tells(1, Event::Done { token: Token(7), result: Ok(()) }).unwrap();
     joins(&mut ends, 2, None).unwrap();
     ends.hub_tells(owns(2)).unwrap();
+}
+
+fn asks_to_clear(scene: &mut Scene<Owners>, node: u32, token: u64) {
+    let (system, clear) = (ChannelName::new("__comm_ipc_system").unwrap(), EventName::new("clear").unwrap());
+    let question = Payload { bytes: Bytes::from_static(b"\xa1\x67channel\x62ch"), raw: false };
+    let outgoing = Outgoing { channel: system, event: clear, payload: question, ..outgoing("") };
+    scene.asks(node, Command::Call { token: Token(token), outgoing, time_left: Duration::from_secs(1) }).unwrap();
+}
+
+fn cleared(node: u32) -> hub::Event {
+    hub::Event::Cleared { channel: channel(), client: id(node) }
+}
+
+fn answered(scene: &mut Scene<Owners>, node: u32, token: u64, refusal: Option<Refusal>) -> Verdict {
+    let answer =
+        Answer { payload: payload(""), provider: address(0), metadata: Bytes::new(), hops: 1, path: Vec::new() };
+    let result = refusal.map_or(Ok(answer), |refusal| {
+        Err(CallFailure::Failed { failure: Failure::Refused(refusal), maybe_executed: false })
+    });
+    scene.tells(node, Event::Answered { token: Token(token), result })
+}
+
+/// It ends for both, and the hub says that this was by one of them.
+fn ends_by(scene: &mut Scene<Owners>, node: u32) -> Verdict {
+    for event in [left(1), left(2), ended(), cleared(node)] {
+        scene.hub_tells(event)?;
+    }
+    scene.drained(HUB)
+}
+
+#[test]
+fn bites_on_who_ends_anothers_channel_and_is_no_admin_or_did_not_ask() {
+    let by = |node: u32, asks: bool| {
+        let mut scene = scene(OwnerPolicy::Promote);
+        if asks {
+            asks_to_clear(&mut scene, node, 7);
+        }
+        ends_by(&mut scene, node)
+    };
+    assert!(by(2, true).is_ok());
+    assert!(by(2, false).is_err(), "an admin that did not ask");
+    assert!(by(1, true).is_err(), "no admin, though it owns the channel");
+    for events in [&[left(1), left(2), ended()][..], &[left(1), ended()], &[left(1), cleared(2)], &[cleared(2)]] {
+        let mut scene = scene(OwnerPolicy::Promote);
+        asks_to_clear(&mut scene, 2, 7);
+        let fine = events.iter().all(|event| scene.hub_tells(event.clone()).is_ok());
+        assert!(!fine || scene.drained(HUB).is_err(), "half of it: {events:?}");
+    }
+}
+
+#[test]
+fn bites_on_an_admin_that_is_told_something_else_than_what_was_done() {
+    let told = |done: bool, refusal| {
+        let mut scene = scene(OwnerPolicy::Promote);
+        asks_to_clear(&mut scene, 2, 7);
+        if done {
+            ends_by(&mut scene, 2).unwrap();
+        }
+        answered(&mut scene, 2, 7, refusal)
+    };
+    assert!(told(true, None).is_ok() && told(false, Some(Refusal::NoSuchChannel)).is_ok());
+    assert!(told(false, None).is_err() && told(true, Some(Refusal::NoSuchChannel)).is_err());
+    assert!(told(false, Some(Refusal::NotAllowed)).is_err(), "it may");
+    let mut others = scene(OwnerPolicy::Promote);
+    asks_to_clear(&mut others, 1, 7);
+    answered(&mut others, 1, 7, Some(Refusal::NotAllowed)).unwrap();
+    asks_to_clear(&mut others, 1, 8);
+    assert!(answered(&mut others, 1, 8, None).is_err());
+}
+
+#[test]
+fn who_opens_a_channel_that_an_admin_has_ended_owns_it_and_its_former_owner_does_not() {
+    let mut scene = scene(hold(AfterGrace::Promote));
+    asks(&mut scene, 1, 6, What::Terminate);
+    asks_to_clear(&mut scene, 2, 7);
+    ends_by(&mut scene, 2).unwrap();
+    let late = Err(Failure::Refused(Refusal::NotMember));
+    scene.tells(1, Event::Done { token: Token(6), result: late }).unwrap();
+    asks(&mut scene, 1, 8, What::Reclaim);
+    assert!(scene.hub_tells(owns(1)).is_err());
+    joins(&mut scene, 2, None).unwrap();
+    scene.hub_tells(owns(2)).unwrap();
 }

@@ -67,10 +67,10 @@ impl<O: Oracle> Scene<O> {
     }
 }
 
-/// Node 3 knows no secret.
+/// Node 2 is an admin, and node 3 knows no secret.
 pub(crate) fn resident(node: u32) -> Resident {
     let policy = (node == HUB).then(OwnerPolicy::default);
-    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3, policy }
+    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3, admin: node == 2, policy }
 }
 
 pub(crate) fn hub_link(node: u32) -> LinkId {

@@ -25,6 +25,9 @@ pub struct Seals {
     hubs: BTreeMap<NodeId, HubId>,
     /// Every protection that an owner asked for: its place in their order, its channel and its password.
     made: BTreeMap<Salt, (u64, ChannelName, Password)>,
+    /// How many changes of protections owners asked for, and when each asked last for none.
+    changes: u64,
+    bared: BTreeMap<(NodeId, ChannelName), u64>,
     derived: BTreeSet<(NodeId, ChannelName, Salt, Password)>,
     /// What the next command of a node brings keys for.
     next: Option<(NodeId, ChannelName, Salt, Password)>,
@@ -134,12 +137,13 @@ impl Seals {
                 (token, channel, What::Open { guarded: access.secret.is_some() })
             }
             Command::Protect { token, channel, salt, .. } => {
-                let place = self.made.len() as u64 + 1;
+                self.changes += 1;
+                let place = self.changes;
                 self.derived.extend(brought.clone());
                 self.made.extend(brought.map(|(_, channel, salt, password)| (salt, (place, channel, password))));
                 (token, channel, What::Protect(salt.salt))
             }
-            Command::Unprotect { token, channel } => (token, channel, What::Unprotect),
+            Command::Unprotect { token, channel } => (token, channel, self.unprotects(node, channel)),
             Command::Leave { token, channel } => {
                 self.forgets_keys(node, channel);
                 (token, channel, What::Leave { away: self.away.contains(&node) })
@@ -185,6 +189,12 @@ impl Seals {
             | Command::Close => return,
         };
         self.asked.insert((node, *token), (channel.clone(), what));
+    }
+
+    fn unprotects(&mut self, node: NodeId, channel: &ChannelName) -> What {
+        self.changes += 1;
+        self.bared.insert((node, channel.clone()), self.changes);
+        What::Unprotect
     }
 
     fn sealed(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
@@ -285,9 +295,8 @@ impl Seals {
                     self.waits_under(node, channel, salt.salt);
                 }
             }
-            Event::ChannelClosed { channel, .. } | Event::PasswordChanged { channel, salt: None } => {
-                self.seal(node, channel, None);
-            }
+            Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
+            Event::PasswordChanged { channel, salt: None } => return self.is_bare(node, channel),
             Event::PasswordChanged { channel, salt: Some(salt) } => return self.proved(node, channel, salt.salt),
             Event::Closed(_) => self.closed(node),
             Event::Reconnect(ReconnectEvent::Lost { .. }) => {
@@ -401,6 +410,14 @@ impl Seals {
         handle.newest = place;
         self.seal(node, channel, Some(salt));
         Ok(())
+    }
+
+    /// An owner believes that its channel has no password any more: it took it away, and has given none since.
+    fn is_bare(&mut self, node: NodeId, channel: &ChannelName) -> Verdict {
+        let asked = self.bared.get(&(node, channel.clone())).copied().unwrap_or_default();
+        let given = self.sealed(node, channel).and_then(|salt| self.made.get(&salt)).map_or(0, |(place, ..)| *place);
+        self.seal(node, channel, None);
+        ensure(asked > given, || format!("{node:?} believes that {channel} has no password, which it gave it since"))
     }
 
     fn hears(&mut self, at: Instant, node: NodeId, message: &Message) -> Verdict {

@@ -133,6 +133,23 @@ fn v13_bites_on_an_owner_that_goes_back_to_an_older_password() {
 }
 
 #[test]
+fn v13_bites_on_an_owner_that_believes_a_password_gone_which_it_gave_since() {
+    let bare = || Event::PasswordChanged { channel: channel(), salt: None };
+    let mut never = scene();
+    assert!(never.tells(1, bare()).is_err(), "not asked");
+    let unprotects = |scene: &mut Scene<Seals>| {
+        scene.asks(1, Command::Unprotect { token: Token(93), channel: channel() }).unwrap();
+    };
+    let mut gone = scene();
+    unprotects(&mut gone);
+    gone.tells(1, bare()).unwrap();
+    let mut given = scene();
+    unprotects(&mut given);
+    protects(&mut given, 2);
+    assert!(given.tells(1, bare()).is_err());
+}
+
+#[test]
 fn s23_bites_on_a_change_that_is_confirmed_and_not_made() {
     let mut scene = scene();
     let (salt, channel, master) = (salt(2), channel(), master(PASSWORD, &[2; 16]).unwrap());

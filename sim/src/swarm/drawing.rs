@@ -2,10 +2,24 @@
 
 use commipc_protocol::Limits;
 
+use super::OPS;
 use crate::attacker::Assault;
 use crate::decisions::Chooser;
+use crate::mallory::{Malice, Trick};
 use crate::weather::Weather;
 use crate::world::World;
+
+/// The most each operation may weigh.
+const HEAVIEST: [u64; OPS.len()] = [4, 3, 6, 3, 6, 3, 48, 8, 16, 16, 1, 2, 2, 3, 1, 1, 1];
+
+/// What each weighs where the hub is malicious: members that stay and talk.
+const TALKATIVE: [u64; OPS.len()] = [6, 1, 4, 1, 6, 1, 40, 3, 20, 30, 0, 1, 2, 2, 0, 2, 0];
+
+/// The same in a quarter of these runs: passwords change, and members come and go.
+const RESTLESS: [u64; OPS.len()] = [32, 16, 4, 0, 4, 0, 8, 0, 4, 8, 0, 1, 2, 12, 0, 2, 0];
+
+/// The place among them of taking a password away.
+const UNPROTECT: usize = 14;
 
 /// Whether a run's hub is malicious: one of eight.
 pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
@@ -15,6 +29,25 @@ pub(crate) fn is_malicious(mut choose: Chooser<'_>) -> bool {
 /// What somebody on the path of connections does.
 pub(crate) fn assault(choose: &mut Chooser<'_>) -> Assault {
     Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 })
+}
+
+/// What a malicious hub is up to, and whether it keeps its word to owners back as well, which older records do not know.
+pub(super) fn malice(world: &mut World) -> (Malice, bool) {
+    let late = world.engine().decisions().stream("late");
+    let late = world.engine().decisions().on(late).chance(1, 2);
+    (if late { Malice::all().and(Trick::Late, 500) } else { Malice::all() }, late)
+}
+
+/// How much each operation weighs: about half of them nothing. Where a hub keeps its word back, passwords are taken away as well.
+pub(super) fn weights(choose: &mut Chooser<'_>, malicious: bool, late: bool) -> Vec<u64> {
+    let drawn = HEAVIEST.map(|most| if choose.chance(1, 2) { 1 + choose.below(most) } else { 0 });
+    let mut weights = match (malicious, malicious && choose.chance(1, 4)) {
+        (true, true) => RESTLESS,
+        (true, false) => TALKATIVE,
+        (false, _) => drawn,
+    };
+    weights[UNPROTECT] += if late { 2 } else { 0 };
+    weights.to_vec()
 }
 
 /// In one run of sixteen somebody is on the path of all connections, which then are such as know that this can be. In

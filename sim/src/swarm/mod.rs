@@ -8,6 +8,7 @@
 //! ```
 
 mod actor;
+mod clearing;
 mod drawing;
 mod ops;
 mod owning;
@@ -20,14 +21,14 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Lim
 use core::time::Duration;
 
 use actor::Actor;
+use clearing::Clearing;
 pub(crate) use drawing::{assault, is_malicious};
-use drawing::{besiege, tight};
+use drawing::{besiege, malice, tight, weights};
 use owning::Owning;
 use streaming::Streaming;
 
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::leaving::FORGOTTEN;
-use crate::mallory::Malice;
 use crate::overheard::Overheard;
 use crate::station::Station;
 use crate::weather::Weather;
@@ -53,15 +54,6 @@ const OPS: [fn(&mut Swarm, &mut World, usize); 17] = [
     Swarm::reclaim,
     Swarm::terminate,
 ];
-
-/// The most each operation may weigh.
-const HEAVIEST: [u64; OPS.len()] = [4, 3, 6, 3, 6, 3, 48, 8, 16, 16, 1, 2, 2, 3, 1, 1, 1];
-
-/// What each weighs where the hub is malicious: members that stay and talk.
-const TALKATIVE: [u64; OPS.len()] = [6, 1, 4, 1, 6, 1, 40, 3, 20, 30, 0, 1, 2, 2, 0, 2, 0];
-
-/// The same in a quarter of these runs: passwords change, and members come and go.
-const RESTLESS: [u64; OPS.len()] = [32, 16, 4, 0, 4, 0, 8, 0, 4, 8, 0, 1, 2, 12, 0, 2, 0];
 
 const CHANNELS: [&str; 4] = ["a", "b", "__comm_ipc_logs", "__comm_ipc_system"];
 /// The last one is the hub's own, on its system channel.
@@ -104,6 +96,7 @@ pub(crate) struct Swarm {
     operations: u64,
     said: u64,
     owning: Owning,
+    clearing: Clearing,
     streaming: Streaming,
     /// Whether whoever loses its connection makes another.
     persistent: bool,
@@ -121,8 +114,8 @@ impl Swarm {
         if talking {
             world = world.talking();
         }
-        let (own, malice) = (world.engine().decisions().stream("twins"), world.engine().decisions().stream("malice"));
-        let malicious = is_malicious(world.engine().decisions().on(malice));
+        let (own, hostile) = (world.engine().decisions().stream("twins"), world.engine().decisions().stream("malice"));
+        let malicious = is_malicious(world.engine().decisions().on(hostile));
         if !malicious && world.engine().decisions().on(own).chance(1, 4) {
             world = world.with_twins();
         }
@@ -130,30 +123,26 @@ impl Swarm {
         let mut weather = Weather::drawn(world.engine().decisions().on(net));
         let mut limits = tight(world.engine().decisions().on(work));
         let mut owning = Owning::drawn(world.engine().decisions().on(work));
-        let mut rogue = false;
+        let (mut rogue, mut late) = (false, false);
         if malicious {
             // Nothing that keeps it from what it is up to: no tags that it would have to make anew, no full tables.
             (weather.transports, limits, owning.early) = ([0, 0, 1], Limits::default(), true);
-            world = world.weather(weather).malicious_hub("h", Malice::all(), owning.hub);
+            let (tricks, keeps_its_word) = malice(&mut world);
+            late = keeps_its_word;
+            world = world.weather(weather).malicious_hub("h", tricks, owning.hub);
         } else {
             rogue = besiege(&mut weather, &mut world);
             world = world.weather(weather).hub_with_policy("h", limits.clone(), owning.hub);
         }
         let mut choose = world.engine().decisions().on(work);
-        let drawn = HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 });
-        let drawn: Vec<u64> = drawn.collect();
-        let weights = match (malicious, malicious && choose.chance(1, 4)) {
-            (true, true) => RESTLESS.to_vec(),
-            (true, false) => TALKATIVE.to_vec(),
-            (false, _) => drawn,
-        };
+        let weights = weights(&mut choose, malicious, late);
         let temper = [4, 6, 2, 1].map(|most| choose.below(most + 1));
         let (largest, longest_pause) = (choose.log_uniform(1, 1 << 14), choose.log_uniform(1_000, 1_000_000_000));
         let operations = choose.log_uniform(16, 400);
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
         let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
-        let streaming = Streaming::drawn(&mut world);
+        let (streaming, clearing) = (Streaming::drawn(&mut world), Clearing::drawn(&mut world, count));
         let mut swarm = Self {
             work,
             weights,
@@ -165,6 +154,7 @@ impl Swarm {
             operations,
             said,
             owning,
+            clearing,
             streaming,
             persistent,
             storming,
@@ -184,6 +174,9 @@ impl Swarm {
             let id = if choose.chance(1, 12) { 0 } else { number };
             let id = format!("c{id}");
             let rogue = rogue && number == 0;
+            if self.clearing.is_admin(number) && !rogue {
+                world = world.admin(honest);
+            }
             let station = if rogue { Station::rogue } else { Station::client };
             world = world.client_of(&name, &id, limits.clone(), honest, station);
             self.actors.push(Actor { id: ClientId::new(&id).ok(), streams: Some(streams), ..Actor::default() });
@@ -319,6 +312,7 @@ impl Swarm {
             Some(_) if !ready && sensible => self.connect(world, actor),
             Some(_) if ready && !open && sensible => self.open(world, actor),
             Some(_) if self.streaming.is_due(world) => self.ask_stream(world, actor),
+            Some(_) if self.clears(world, actor) => self.clear(world, actor),
             Some(op) => op(self, world, actor),
             None => {}
         }

@@ -65,6 +65,9 @@ impl Owning {
                 hub::Event::OwnerChanged { channel, owner: None } | hub::Event::Terminated { channel } => {
                     self.owners.remove(channel);
                 }
+                hub::Event::Cleared { channel, .. } => {
+                    self.passwords.remove(channel);
+                }
                 hub::Event::ProtectionChanged { channel, protected, .. } => {
                     let password = self.asked.get(channel).filter(|_| *protected);
                     match password {

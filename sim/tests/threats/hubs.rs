@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use commipc_protocol::client::{CallFailure, Event, Failure};
+use commipc_protocol::client::{CallFailure, Command, Event, Failure};
 use commipc_protocol::wire::{Channel, Kind};
-use commipc_protocol::{Misuse, OwnerPolicy, Refusal};
+use commipc_protocol::{ChannelName, Misuse, OwnerPolicy, Refusal};
 use commipc_sim::{Feed, Field, Malice, NodeId, Reply, Ticket, Trick, World, is_malicious, run_seed};
 
 use crate::scene::{MOMENT, SOON, Words, control, name, settled, untagged};
@@ -174,6 +174,39 @@ pub(crate) fn a6_no_member_joins_a_channel_that_its_hub_cannot_prove_to_be_the_p
     }
 }
 
+/// What it keeps from the channel and says to be done when something newer is: that there is another password, or none.
+#[test]
+pub(crate) fn a6_v13_an_owner_takes_no_older_word_of_its_hub_for_the_latest() {
+    for (bares, waits) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = behind(1, Malice::always(Trick::Late));
+        let (owner, token) = (world.clients()[0], world.token());
+        let older = if bares {
+            world.ask(owner, Command::Unprotect { token, channel: ChannelName::new("ch").unwrap() });
+            None
+        } else {
+            Some(world.at("o").tries_to_protect("ch", crate::scene::TWO))
+        };
+        world.run_for(if waits { 11 * SECOND } else { MOMENT });
+        world.turns("h", Malice::none());
+        let _ = world.at("o").protects("ch", crate::scene::ONE);
+        world.run_for(MOMENT);
+        assert_eq!(played(&world, Trick::Late.name()), 1);
+        let why = if waits { Failure::Local(Misuse::Deadline) } else { Failure::Refused(Refusal::EpochMismatch) };
+        match older {
+            Some(older) => assert_eq!(world.done(older), Err(why)),
+            None => assert!(world.told("o").iter().any(
+                |told| matches!(told, Event::Done { token: ended, result } if *ended == token && *result == Err(why))
+            )),
+        }
+        let _ = world.at("m").joins("ch", crate::scene::ONE).listens("ch", None);
+        let said = world.at("o").broadcasts("ch", "news", "under the newer one");
+        assert_eq!(world.done(said), Ok(()));
+        world.run_for(MOMENT);
+        let heard = world.heard("m");
+        assert_eq!(&heard.last().unwrap().message.payload.bytes[..], b"under the newer one");
+    }
+}
+
 /// Whole runs with everything at once. What each trick comes to is counted over all of them.
 #[test]
 fn a6_in_storms_with_every_trick_nobody_is_fooled() {
@@ -186,8 +219,8 @@ fn a6_in_storms_with_every_trick_nobody_is_fooled() {
             *played.entry(trick).or_insert(0) += times;
         }
     }
-    let tricks = [Trick::Forge, Trick::Replay, Trick::Return, Trick::Swap, Trick::Strip, Trick::Deny, Trick::Downgrade];
-    for trick in tricks {
+    let told = [Trick::Forge, Trick::Replay, Trick::Return, Trick::Swap, Trick::Strip, Trick::Deny];
+    for trick in told.into_iter().chain([Trick::Downgrade, Trick::Late]) {
         assert!(played.get(trick.name()).is_some_and(|times| *times >= 3), "{trick:?}: {played:?}");
     }
 }

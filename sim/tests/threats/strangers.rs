@@ -2,40 +2,114 @@
 
 use bytes::Bytes;
 use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
-use commipc_protocol::client::{Command, Event, Failure};
+use commipc_protocol::client::{Away, CallFailure, Command, Event, Failure, Outgoing, Payload};
 use commipc_protocol::wire::{Control as _, Open};
-use commipc_protocol::{ChannelName, CredentialId, Limits, Refusal, hub};
+use commipc_protocol::{ChannelName, CredentialId, EventName, Limits, Refusal, hub};
 use commipc_sim::World;
 
 use crate::scene::{
-    MOMENT, ONE, SOON, Words, all_is_well, claim, demands, is_ready, name, parts, refused_login, says_all, settled,
-    unnoticed, untagged, world,
+    MOMENT, ONE, SOON, TWO, Words, all_is_well, claim, demands, is_ready, name, parts, refused_login, says_all,
+    settled, unnoticed, untagged, world,
 };
+
+/// What somebody says who wants to be heard in channels that are others'.
+fn of_a_stranger(world: &World) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for (sender, epoch) in [("x", 0), ("x", 1), ("x", 2), ("o", 1), ("m", 1), ("m", 0)] {
+        frames.extend(Words::of(sender, "ch", epoch).every_kind(world));
+    }
+    // On a channel without a password it may speak, but not as somebody else.
+    for sender in ["o", "m"] {
+        frames.extend(Words::of(sender, "open", 0).every_kind(world));
+    }
+    frames.extend(["open", "ch"].iter().flat_map(|channel| demands(channel)));
+    frames.push(claim("ch"));
+    // And whatever others have said or heard, to the byte.
+    let links = |who| [world.rogue_called(who).said(), world.rogue_called(who).heard()].concat();
+    let theirs = ["o", "m"].map(links).concat();
+    let may = |frame: &&Bytes| matches!(Open::parse(parts(frame).1), Ok(open) if open.channel == name("open"));
+    frames.extend(theirs.iter().filter(|frame| !may(frame)).map(|frame| frame.to_vec()));
+    frames
+}
+
+/// Nothing that a stranger says is noticed by others, and nothing that they say is heard by it.
+fn says_and_hears_nothing(world: &mut World) {
+    let frames = of_a_stranger(world);
+    unnoticed(world, |world| says_all(world, "x", &frames));
+    let heard = world.rogue_called("x").heard().concat();
+    for words in [&b"it is as it was"[..], b"is it?", b"yes"] {
+        assert!(!heard.windows(words.len()).any(|window| window == words));
+    }
+}
+
+/// Asks for the end of the channel with a password; why it is refused, if it is.
+fn clears(world: &mut World, who: &str) -> Option<Failure> {
+    if !is_ready(world, who) {
+        let _ = world.at(who).connects();
+        world.run_for(MOMENT);
+    }
+    let (node, token) = (world.at(who).id(), world.token());
+    let outgoing = Outgoing {
+        channel: ChannelName::new(hub::SYSTEM_CHANNEL).unwrap(),
+        event: EventName::new("clear").unwrap(),
+        payload: Payload { bytes: Bytes::from_static(b"\xa1\x67channel\x62ch"), raw: false },
+        metadata: Bytes::new(),
+        idempotent: false,
+        guarded: false,
+        away: Away::Fail,
+    };
+    world.ask(node, Command::Call { token, outgoing, time_left: SOON });
+    world.run_for(MOMENT);
+    let answered = world.told(who).iter().find_map(|event| {
+        let Event::Answered { token: of, result } = event else { return None };
+        (*of == token).then_some(result)
+    });
+    match answered.unwrap() {
+        Ok(_) => None,
+        Err(CallFailure::Failed { failure, .. }) => Some(*failure),
+        Err(other) => panic!("{other:?}"),
+    }
+}
 
 #[test]
 pub(crate) fn a3_a_stranger_to_a_channel_says_nothing_there_and_hears_nothing() {
     for seed in 0..4 {
         let mut world = world(seed, true);
-        let mut frames = Vec::new();
-        for (sender, epoch) in [("x", 0), ("x", 1), ("x", 2), ("o", 1), ("m", 1), ("m", 0)] {
-            frames.extend(Words::of(sender, "ch", epoch).every_kind(&world));
+        says_and_hears_nothing(&mut world);
+        let not_allowed = Some(Failure::Refused(Refusal::NotAllowed));
+        unnoticed(&mut world, |world| assert_eq!(clears(world, "x"), not_allowed));
+        // Nor does anybody else end it so, its owner included.
+        for who in ["m", "o"] {
+            assert_eq!(clears(&mut world, who), not_allowed);
         }
-        // On a channel without a password it may speak, but not as somebody else.
-        for sender in ["o", "m"] {
-            frames.extend(Words::of(sender, "open", 0).every_kind(&world));
+        all_is_well(&mut world);
+    }
+}
+
+/// That it may end what others own makes it no member: before that it is a stranger there, and afterwards nothing is left of
+/// the channel that it could have.
+#[test]
+pub(crate) fn a3_an_admin_ends_a_channel_and_neither_speaks_there_nor_hears_nor_owns() {
+    for seed in 0..4 {
+        let world = World::seeded(seed).weather(untagged()).hub("h");
+        let world = world.rogue("o", "o", true).rogue("m", "m", true).admin(true).rogue("x", "x", true);
+        let mut world = settled(world.connected());
+        says_and_hears_nothing(&mut world);
+        assert_eq!(clears(&mut world, "x"), None);
+        let ended = Failure::Refused(Refusal::Terminated);
+        for who in ["o", "m"] {
+            let told = |event: &Event| matches!(event, Event::ChannelClosed { why, .. } if *why == ended);
+            assert!(world.told(who).iter().any(told), "{who} is told");
         }
-        frames.extend(["open", "ch"].iter().flat_map(|channel| demands(channel)));
-        frames.push(claim("ch"));
-        // And whatever others have said or heard, to the byte.
-        let links = |who| [world.rogue_called(who).said(), world.rogue_called(who).heard()].concat();
-        let theirs = ["o", "m"].map(links).concat();
-        let may = |frame: &&Bytes| matches!(Open::parse(parts(frame).1), Ok(open) if open.channel == name("open"));
-        frames.extend(theirs.iter().filter(|frame| !may(frame)).map(|frame| frame.to_vec()));
-        unnoticed(&mut world, |world| says_all(world, "x", &frames));
-        let heard = world.rogue_called("x").heard().concat();
-        for words in [&b"it is as it was"[..], b"is it?", b"yes"] {
-            assert!(!heard.windows(words.len()).any(|window| window == words));
-        }
+        let joining = world.at("x").tries_to_join("ch", ONE);
+        assert_eq!(world.done(joining), Err(Failure::Refused(Refusal::NotProtected)), "with its password it is gone");
+        // It is whoever's that opens it next, under a password that no admin knows.
+        let _ = world.at("o").opens("ch").protects("ch", TWO).provides("ch", "ev");
+        let _ = world.at("m").joins("ch", TWO).listens("ch", None);
+        let _ = world.at("o").provides_streams("ch", "count");
+        says_and_hears_nothing(&mut world);
+        let joining = world.at("x").tries_to_join("ch", ONE);
+        assert_eq!(world.done(joining), Err(Failure::Refused(Refusal::PasswordWrong)));
     }
 }
 
