@@ -118,6 +118,8 @@ canaries! {
     Unprovided = 46,
     /// An owner whose connection comes back does not say that it owns.
     Unclaimed = 47,
+    /// A drain does not wait for what is worked on.
+    DrainCut = 49,
 }
 
 impl Canary {
