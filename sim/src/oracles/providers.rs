@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Command, Event, Token};
+use commipc_protocol::client::{Command, DrainCommand, Event, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Input, Instant, Output, hub};
 
 use super::people::People;
@@ -16,6 +16,9 @@ use crate::node::NodeId;
 use crate::station::{Asked, Told};
 
 type Place = (ChannelName, EventName);
+
+/// What a drain gives back with.
+const UNTOLD: Token = Token(u64::MAX);
 
 /// Holds that an event has one provider at most.
 #[derive(Debug, Default)]
@@ -87,7 +90,12 @@ impl Providers {
                 self.forget(node, |(held, _)| held == channel);
                 self.asked.retain(|key, place| !here(key, place));
             }
-            Command::Close | Command::Drain(_) => self.forget(node, |_| true),
+            Command::Close => self.forget(node, |_| true),
+            Command::Drain(DrainCommand::Client { .. }) => self.gives_back(node, |_| true),
+            Command::Drain(DrainCommand::Provider { provider, .. }) => {
+                self.gives_back(node, |token| token == *provider)
+            }
+            Command::Drain(DrainCommand::Finished) => {}
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
@@ -108,6 +116,15 @@ impl Providers {
             | Command::Broadcast { .. }
             | Command::Answer { .. } => {}
         }
+    }
+
+    /// A drain gives back what it concerns, and nobody is told when that is done.
+    fn gives_back(&mut self, node: NodeId, which: impl Fn(Token) -> bool) {
+        let here = |(holder, token): &(NodeId, Token)| *holder == node && which(*token);
+        let given = self.known.iter().filter(|(key, _)| here(key));
+        self.giving.extend(given.map(|(_, place)| (node, UNTOLD, place.clone())));
+        self.certain.retain(|key, _| !here(key));
+        self.asked.retain(|key, _| !here(key));
     }
 
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {

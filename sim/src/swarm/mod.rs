@@ -8,6 +8,7 @@
 //! ```
 
 mod actor;
+mod draining;
 mod drawing;
 mod ops;
 mod owning;
@@ -20,6 +21,7 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Lim
 use core::time::Duration;
 
 use actor::Actor;
+use draining::Draining;
 pub(crate) use drawing::is_malicious;
 use drawing::{besiege, tight};
 use owning::Owning;
@@ -105,6 +107,7 @@ pub(crate) struct Swarm {
     said: u64,
     owning: Owning,
     streaming: Streaming,
+    draining: Draining,
     /// Whether whoever loses its connection makes another.
     persistent: bool,
     storming: bool,
@@ -153,7 +156,7 @@ impl Swarm {
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
         let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
-        let streaming = Streaming::drawn(&mut world);
+        let (streaming, draining) = (Streaming::drawn(&mut world), Draining::drawn(&mut world));
         let mut swarm = Self {
             work,
             weights,
@@ -166,6 +169,7 @@ impl Swarm {
             said,
             owning,
             streaming,
+            draining,
             persistent,
             storming,
             malicious,
@@ -319,6 +323,7 @@ impl Swarm {
             Some(_) if !ready && sensible => self.connect(world, actor),
             Some(_) if ready && !open && sensible => self.open(world, actor),
             Some(_) if self.streaming.is_due(world) => self.ask_stream(world, actor),
+            Some(_) if ready && self.drains(world, actor) => self.drain(world, actor),
             Some(op) => op(self, world, actor),
             None => {}
         }
