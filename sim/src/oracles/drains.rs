@@ -190,10 +190,10 @@ impl<R: Copy + Ord + Debug> Drains<R> {
         let Some((id, content)) = self.ids.get(&node).cloned().zip(self.calls.remove(&(node, *token))) else {
             return Ok(());
         };
-        let failure = match event {
-            Event::Answered { result: Err(CallFailure::Failed { failure, .. }), .. }
-            | Event::Stream(StreamEvent::Ended { result: Err(CallFailure::Failed { failure, .. }), .. }) => failure,
-            _ => return Ok(()),
+        let (Event::Answered { result: Err(CallFailure::Failed { failure, .. }), .. }
+        | Event::Stream(StreamEvent::Ended { result: Err(CallFailure::Failed { failure, .. }), .. })) = event
+        else {
+            return Ok(());
         };
         let said = self.said.get(&(id.clone(), content.clone())).copied().unwrap_or(0);
         if *failure != Failure::Refused(Refusal::ProviderGone) || said != 1 || !self.trusting {

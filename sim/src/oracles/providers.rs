@@ -17,9 +17,6 @@ use crate::station::{Asked, Told};
 
 type Place = (ChannelName, EventName);
 
-/// What a drain gives back with.
-const UNTOLD: Token = Token(u64::MAX);
-
 /// Holds that an event has one provider at most.
 #[derive(Debug, Default)]
 pub struct Providers {
@@ -33,6 +30,8 @@ pub struct Providers {
     people: People,
     /// What a client asked to give back, by what it asked with.
     giving: BTreeSet<(NodeId, Token, Place)>,
+    /// How many gave things back by a drain, which nobody asks with a token.
+    drains: u64,
     /// Asked for before it was taken away, so that a confirmation may be older than that.
     stale: BTreeSet<(NodeId, Token)>,
     /// Taken by the end of a channel that the client has not been told of: it may still confirm that to itself.
@@ -122,7 +121,10 @@ impl Providers {
     fn gives_back(&mut self, node: NodeId, which: impl Fn(Token) -> bool) {
         let here = |(holder, token): &(NodeId, Token)| *holder == node && which(*token);
         let given = self.known.iter().filter(|(key, _)| here(key));
-        self.giving.extend(given.map(|(_, place)| (node, UNTOLD, place.clone())));
+        // Each drain gives back once more what was provided again meanwhile.
+        let untold = Token(u64::MAX - self.drains);
+        self.drains += 1;
+        self.giving.extend(given.map(|(_, place)| (node, untold, place.clone())));
         self.certain.retain(|key, _| !here(key));
         self.asked.retain(|key, _| !here(key));
     }

@@ -2,7 +2,7 @@
 //! is gone.
 #![expect(clippy::wildcard_enum_match_arm, reason = "whatever else is said is no matter of streams")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use commipc_protocol::client::{CallFailure, Command, Event, EventKind, Failure, StreamCommand, StreamEvent, Token};
 use commipc_protocol::client::{Incoming, RequestId, StreamId};
@@ -12,6 +12,7 @@ use core::time::Duration;
 use super::flows::{End, Ending, Flows};
 use super::{Content, Oracle, Resident, Salt, Seen, Verdict, ensure};
 use crate::engine::Sight;
+use crate::mallory::Order;
 use crate::node::NodeId;
 use crate::station::{Asked, Told};
 
@@ -21,6 +22,8 @@ pub struct Streams {
     flows: Flows,
     /// Of each caller and content: how often it was asked and may have been heard, and how often it was.
     counts: BTreeMap<(ClientId, Content), Count>,
+    /// Who says things past its own machine: what it has ended so its machine goes on with.
+    rogues: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +35,7 @@ struct Count {
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { flows: Flows::trusting(), counts: BTreeMap::new() }
+        Self { flows: Flows::trusting(), counts: BTreeMap::new(), rogues: BTreeSet::new() }
     }
 }
 
@@ -65,6 +68,9 @@ impl Oracle for Streams {
                 self.flows.told(at, node, event, |_| TRUSTED)?;
                 return self.heeds(node, event);
             }
+            Sight::Fed(Input::Command(Asked::Malice(Order::Say(_)))) => {
+                self.rogues.insert(node);
+            }
             Sight::Drained => self.flows.drained(node),
             Sight::Linked { .. } | Sight::Fed(_) | Sight::Gave(_) | Sight::Broke(_) => {}
         }
@@ -78,7 +84,7 @@ impl Oracle for Streams {
             callers.peek().is_some() && callers.all(|ask| ask.over.is_some())
         };
         let open = self.flows.served.iter().filter(|(_, served)| !served.over && served.said.ending.is_none());
-        let left = open.map(|(key, _)| key).find(|key| waits(key));
+        let left = open.map(|(key, _)| key).find(|key| !self.rogues.contains(&key.0) && waits(key));
         ensure(left.is_none(), || format!("the provider of {left:?} was never told that its caller is gone"))
     }
 }

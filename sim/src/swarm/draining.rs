@@ -7,6 +7,7 @@ use commipc_protocol::client::{Command, DrainCommand};
 use core::time::Duration;
 
 use super::Swarm;
+use super::actor::Actor;
 use crate::decisions::{Chooser, Stream};
 use crate::world::{Plan, World};
 
@@ -15,7 +16,7 @@ const LONGEST: u64 = 20_000;
 
 #[derive(Debug)]
 pub(super) struct Draining {
-    /// Of 64 operations, how many are drains.
+    /// Of 128 operations, how many are drains of somebody who has nothing to finish.
     often: u64,
 }
 
@@ -28,10 +29,13 @@ impl Draining {
 }
 
 impl Swarm {
-    /// Whether this actor's next operation is a drain. Who says what it likes drains nothing.
+    /// Whether this actor's next operation is a drain: rather if it has something to finish. Who says what it likes drains
+    /// nothing.
     pub(super) fn drains(&self, world: &mut World, actor: usize) -> bool {
-        let rogue = actor == 0 && self.rogue.is_some();
-        !rogue && self.draining.often > 0 && choose(world, actor).chance(self.draining.often, 64)
+        let Actor { provided, requests, .. } = &self.actors[actor];
+        let more = if provided.is_empty() { 1 } else { 4 } * if requests.is_empty() { 1 } else { 2 };
+        let (often, rogue) = (more * self.draining.often, actor == 0 && self.rogue.is_some());
+        !rogue && often > 0 && choose(world, actor).chance(often, 128)
     }
 
     /// A client, or one of its providers, has so much time to finish what runs.
@@ -40,7 +44,7 @@ impl Swarm {
         let provided: Vec<_> = self.actors[actor].provided.iter().map(|(token, ..)| *token).collect();
         let mut choose = choose(world, actor);
         let time = Duration::from_millis(choose.log_uniform(1, LONGEST));
-        let provider = if choose.chance(2, 3) { choose.pick(&provided).copied() } else { None };
+        let provider = if choose.chance(7, 8) { choose.pick(&provided).copied() } else { None };
         let busy = provider.is_none() && choose.chance(1, 4);
         let works = Duration::from_millis(choose.log_uniform(1, LONGEST));
         let drains = match provider {

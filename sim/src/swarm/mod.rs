@@ -339,8 +339,11 @@ impl Swarm {
         world.plan(SETTLED, GIVE_UP);
         self.run_out(world);
         world.judge_settled();
-        // A malicious hub keeps from a provider what it likes, the end of a stream as well.
-        for node in world.clients().into_iter().chain(world.hubs()).filter(|_| !self.malicious) {
+        // A malicious hub keeps from a provider what it likes, the end of a stream as well; and who says things past its own
+        // machine has ended what that goes on with.
+        let rogue = self.actors.first().filter(|_| self.rogue.is_some()).and_then(|actor| actor.node);
+        let all = world.clients().into_iter().chain(world.hubs());
+        for node in all.filter(|node| !self.malicious && rogue != Some(*node)) {
             world.judge_rested(node);
         }
     }
