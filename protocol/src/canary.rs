@@ -120,6 +120,8 @@ canaries! {
     Unclaimed = 47,
     /// An owner takes its hub's word on an older request for the latest.
     OlderWord = 48,
+    /// A drain does not wait for what is worked on.
+    DrainCut = 49,
     /// Hubs tell each other ways that lead over the one who is told, and believe them.
     OwnHub = 50,
     /// A hub forgets at once what bridges have brought.

@@ -466,6 +466,51 @@ fn a_provider_that_drains_finishes_its_requests_and_the_client_stays() {
     assert!(world.expect_answered(CALLER).1.is_ok());
 }
 
+/// Three answers come in one read, or byte by byte.
+#[test]
+fn how_a_drain_goes_is_told_alike_however_reads_are_cut() {
+    let answered = |chunk, drain: fn(&mut World)| {
+        let mut world = math();
+        world.chunk = chunk;
+        let requests = [1, 2, 3].map(|token| world.running(token));
+        drain(&mut world);
+        for request in requests {
+            let answer = Command::Answer { request, result: Ok(payload(b"3")) };
+            world.clients[PROVIDER].handle_input(world.now, Input::Command(answer));
+        }
+        world.run();
+        world
+    };
+    for chunk in [1, usize::MAX] {
+        let client = answered(chunk, |world| world.drain_client(CALLER, TEN));
+        let hub = answered(chunk, |world| world.drain_hub(TEN));
+        let of_client = client.events[CALLER].iter().filter_map(|event| match event {
+            Event::Draining { running, .. } => Some(*running),
+            _ => None,
+        });
+        let of_hub = hub.hub_events.iter().filter_map(|event| match event {
+            hub::Event::Draining { running } => Some(*running),
+            _ => None,
+        });
+        assert_eq!((of_client.collect(), of_hub.collect()), (vec![3, 2, 1, 0], vec![3, 2, 1, 0]), "{chunk}");
+    }
+}
+
+/// Otherwise it would end the next connection, which nobody drains.
+#[test]
+fn a_drain_without_a_connection_is_over_at_once() {
+    let mut world = math();
+    world.command(PROVIDER, Command::Close);
+    world.events[PROVIDER].clear();
+    world.command(PROVIDER, Command::Drain(DrainCommand::Client { time: TEN, busy: true }));
+    assert_eq!(world.expect_draining(PROVIDER), (None, 0, 0));
+    assert_eq!(world.expect_over(PROVIDER), CloseReason::Local);
+    world.command(PROVIDER, Command::Connect);
+    assert!(matches!(world.next(PROVIDER), Event::Ready(_)));
+    world.pass(TEN);
+    assert!(world.is_linked(PROVIDER));
+}
+
 #[test]
 fn a_drain_ends_with_a_connection_that_does_not_come_back() {
     let mut world = math();

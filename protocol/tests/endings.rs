@@ -18,6 +18,7 @@ use support::{World, name, outgoing};
 const PROVIDER: usize = 0;
 const CALLER: usize = 1;
 const OWNER: usize = 2;
+const PROVIDED: Token = Token(5);
 const REQUEST: Token = Token(9);
 const WINDOW: Credit = Credit { items: 4, bytes: 4_096 };
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 type Play = fn(EventKind) -> Scene;
 
 /// What happens to a request, by the name that the table gives it, and how.
-const CAUSES: [(&str, Play); 20] = [
+const CAUSES: [(&str, Play); 23] = [
     ("the caller gives it up", |kind| {
         let mut scene = Scene::running(kind, None);
         scene.world.command(CALLER, Command::Cancel { call: REQUEST });
@@ -90,13 +91,19 @@ const CAUSES: [(&str, Play); 20] = [
     ("the provider drains, and it is finished in time", |kind| Scene::running(kind, None).drained(PROVIDER, true)),
     ("the provider drains, and it is not", |kind| Scene::running(kind, None).drained(PROVIDER, false)),
     ("it is asked while the provider drains", |kind| Scene::running(kind, None).asked_while_drained(PROVIDER)),
+    ("the provider drains the event, and it is finished in time", |kind| {
+        Scene::running(kind, None).drained(EVENT, true)
+    }),
+    ("the provider drains the event, and it is not", |kind| Scene::running(kind, None).drained(EVENT, false)),
+    ("it is asked while the provider drains the event", |kind| Scene::running(kind, None).asked_while_drained(EVENT)),
     ("the hub drains, and it is finished in time", |kind| Scene::running(kind, None).drained(HUB, true)),
     ("the hub drains, and it is not", |kind| Scene::running(kind, None).drained(HUB, false)),
     ("it is asked while the hub drains", |kind| Scene::running(kind, None).asked_while_drained(HUB)),
 ];
 
-/// In place of a client.
+/// In place of a client: the hub, and what the provider provides.
 const HUB: usize = usize::MAX;
+const EVENT: usize = usize::MAX - 1;
 
 /// A request and those whom it concerns.
 struct Scene {
@@ -120,8 +127,8 @@ impl Scene {
             None => world.open(PROVIDER, "ch"),
         }
         let (channel, event) = (name("ch"), EventName::new("ev").unwrap());
-        world.command(PROVIDER, Command::Provide { token: Token(5), channel, event, kind });
-        world.expect_done(PROVIDER, 5);
+        world.command(PROVIDER, Command::Provide { token: PROVIDED, channel, event, kind });
+        world.expect_done(PROVIDER, PROVIDED.0);
         let mut scene = Self { world, kind, request: None, watched: REQUEST };
         scene.ask(REQUEST);
         scene.request = Some(scene.world.expect_request(PROVIDER).id);
@@ -164,6 +171,9 @@ impl Scene {
             let command = Input::Command(hub::Command::Drain { time: DRAIN });
             self.world.hub.handle_input(self.world.now, command);
             self.world.run();
+        } else if who == EVENT {
+            let command = DrainCommand::Provider { provider: PROVIDED, time: DRAIN };
+            self.world.command(PROVIDER, Command::Drain(command));
         } else {
             let command = DrainCommand::Client { time: DRAIN, busy: false };
             self.world.command(who, Command::Drain(command));

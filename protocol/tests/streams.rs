@@ -92,15 +92,20 @@ fn s46_an_error_comes_after_exactly_the_items_before_it() {
 
 #[test]
 fn s42_the_kind_is_checked_at_the_hub() {
-    for (provided, streams) in [(EventKind::Stream, false), (EventKind::Exchange, false), (EventKind::Call, true)] {
+    for (provided, asked) in [
+        (EventKind::Stream, EventKind::Call),
+        (EventKind::Exchange, EventKind::Call),
+        (EventKind::Call, EventKind::Stream),
+        (EventKind::Call, EventKind::Exchange),
+    ] {
         let mut world = pair(provided);
         let wrong = CallFailure::Failed { failure: Failure::Refused(Refusal::WrongKind), maybe_executed: false };
-        if streams {
-            ask(&mut world, WINDOW, false);
-            assert_eq!(ended(&mut world), Err(wrong));
-        } else {
+        if asked == EventKind::Call {
             world.call(CALLER, 9, "ch", "ev", b"");
             assert_eq!(world.expect_answered(CALLER).1, Err(wrong));
+        } else {
+            ask(&mut world, WINDOW, asked == EventKind::Exchange);
+            assert_eq!(ended(&mut world), Err(wrong));
         }
         assert!(world.events[PROVIDER].is_empty(), "{provided:?}: the provider hears nothing of it");
     }

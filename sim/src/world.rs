@@ -157,6 +157,7 @@ pub(crate) enum Plan {
     DeriveNothing { node: NodeId, channel: ChannelName },
     Stream { node: NodeId, command: client::StreamCommand },
     Cancel { node: NodeId, call: client::Token },
+    Finished(NodeId),
     Store(NodeId, Writing),
     Own(u64),
 }
@@ -512,6 +513,10 @@ impl World {
                 }
                 Some(Plan::Cancel { node, call }) => {
                     self.ask(node, client::Command::Cancel { call });
+                    Moment::Ran
+                }
+                Some(Plan::Finished(node)) => {
+                    self.ask(node, client::Command::Drain(client::DrainCommand::Finished));
                     Moment::Ran
                 }
                 Some(Plan::Derive { node, channel, salt, password }) => {

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use commipc_runtime::{BLOCK_MAX, Channel, Fault, Hub, Limits, ListenError, Listener, Overflow, Request};
 use commipc_sim::{Sim, Weather};
 
@@ -106,7 +107,18 @@ fn a_connection_waits_for_its_slow_listener_and_not_for_ever() {
 }
 
 const MEMBERS: usize = 32;
-const SAID: u32 = 250;
+
+/// How much is said to everybody, and what a hub and a listener may hold of it.
+struct Load {
+    said: u32,
+    /// Of each message, in bytes.
+    size: usize,
+    /// Messages that may wait at a listener.
+    queue: usize,
+    /// What the socket between hub and listener takes, in bytes.
+    socket: u64,
+    limits: Limits,
+}
 
 /// What the others saw and the hub held, while the first of many listeners did as told.
 #[derive(PartialEq, Eq)]
@@ -115,68 +127,98 @@ struct Seen {
     times: Vec<Duration>,
     /// The most that the hub held for links, in bytes.
     buffered: usize,
+    /// Whether the hub has ended the stopped one's connection.
+    closed: bool,
+}
+
+fn number(bytes: &Bytes) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().expect("each begins with its number"))
 }
 
 /// The first listener stops by this policy; without one it takes everything, as the others do.
-async fn one_of_many(sim: &Sim, stopped: Option<Overflow>) -> Seen {
-    let hub = hub(sim).await;
+async fn one_of_many(sim: &Sim, load: &Load, stopped: Option<Overflow>) -> Seen {
+    let hub = sim.process("h").hub().limits(load.limits.clone()).await.expect("a hub");
     let p = member(sim, "p").await;
     let mut listeners = Vec::new();
     for number in 0..MEMBERS {
         let overflow = stopped.filter(|_| number == 0).unwrap_or_default();
-        listeners.push(listens(&member(sim, &format!("l{number}")).await, overflow, 100).await);
+        let channel = member(sim, &format!("l{number}")).await;
+        let listens = channel.listen_raw(Some("up")).overflow(overflow).queue(load.queue);
+        listeners.push(listens.await.expect("a listener"));
     }
     let mut first = listeners.remove(0);
-    let (others, mut seen) = (listeners, Seen { times: Vec::new(), buffered: 0 });
+    let (others, mut seen) = (listeners, Seen { times: Vec::new(), buffered: 0, closed: false });
+    let said = load.said;
     // Each hears by itself, so that its time is its own.
     let hearing: Vec<_> = others
         .into_iter()
         .zip(1..)
-        .map(|(mut listener, number)| {
-            let process = sim.process(&format!("l{number}"));
+        .map(|(mut listener, own)| {
+            let process = sim.process(&format!("l{own}"));
             let (now, begun) = (process.runtime(), process.runtime().now());
             process.spawn(async move {
                 let mut times = Vec::new();
-                for number in 0..SAID {
+                for heard in 0..said {
                     let message = listener.next().await.expect("the others hear all");
-                    assert_eq!((*message, message.missed()), (number, 0));
+                    assert_eq!((number(&message), message.missed()), (heard, 0));
                     times.push(now.now().saturating_since(begun));
                 }
                 times
             })
         })
         .collect();
-    for number in 0..SAID {
-        p.broadcast("up", &number).await.expect("it is said");
+    for said in 0..said {
+        let mut bytes = vec![0; load.size];
+        bytes[..4].copy_from_slice(&said.to_be_bytes());
+        p.broadcast_raw("up", bytes).await.expect("it is said");
         seen.times.push(sim.elapsed());
         seen.buffered = seen.buffered.max(hub.load().buffered);
         if stopped.is_none() {
-            assert_eq!(*first.next().await.expect("it hears all too"), number);
+            assert_eq!(number(&first.next().await.expect("it hears all too")), said);
         }
     }
     for hears in hearing {
         seen.times.extend(hears.await.expect("it hears all"));
     }
+    seen.closed = hub.load().clients <= MEMBERS;
     sim.process("l0").sleep(MINUTE).await;
     if let Some(stopped) = stopped {
-        is_told(stopped, first).await;
+        is_told(load, stopped, seen.closed, first).await;
     }
     seen
 }
 
 /// What was missed, or that it is over, as the policy says.
-async fn is_told(stopped: Overflow, mut stops: Listener<u32>) {
-    let (mut come, mut missed) = (0, 0);
+async fn is_told(load: &Load, stopped: Overflow, closed: bool, mut stops: Listener<Bytes>) {
+    let (said, mut come, mut missed) = (u64::from(load.said), 0, 0);
     while let Some(message) = stops.next().await {
         come += 1;
         missed += message.missed();
-        if stops.ended().is_none() && come + missed == u64::from(SAID) - stops.missed() {
+        if stops.ended().is_none() && come + missed == said - stops.missed() {
             break;
         }
     }
-    let ended = matches!(stops.ended(), Some(ListenError::TooSlow(100)));
-    assert_eq!(ended, matches!(stopped, Overflow::Block | Overflow::Disconnect), "{stopped:?}");
-    assert_eq!(come + missed + stops.missed(), u64::from(SAID), "{stopped:?}: all is heard or told");
+    let ended = matches!(stops.ended(), Some(ListenError::TooSlow(queue)) if queue == load.queue);
+    assert_eq!(ended, matches!(stopped, Overflow::Block | Overflow::Disconnect), "{stopped:?}: {:?}", stops.ended());
+    // What came to a hub after it had ended the connection is not known there.
+    assert!(closed || come + missed + stops.missed() == said, "{stopped:?}: all is heard or told");
+}
+
+/// Whoever takes part notices nothing of it, by each policy; gives what was seen of each and where all listened.
+fn nobody_notices(seed: u64, load: &Load) -> (Vec<(Overflow, Seen)>, Seen) {
+    let every = [Overflow::Block, Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest, Overflow::Disconnect];
+    let seen = |stopped| {
+        let millis = Duration::from_millis(2);
+        let weather = Weather { buffer: (load.socket, load.socket), ..Weather::still().delayed(millis, millis) };
+        let sim = Sim::seeded(seed).weather(weather);
+        sim.run(one_of_many(&sim, load, stopped))
+    };
+    let all_listen = seen(None);
+    let each = every.map(|stopped| (stopped, seen(Some(stopped))));
+    for (stopped, one_stops) in &each {
+        assert!(one_stops.times == all_listen.times, "seed {seed}, {stopped:?}: somebody noticed");
+    }
+    (each.into(), all_listen)
 }
 
 /// In weather in which nothing is drawn, so that whatever differs is the stopped one's doing.
@@ -186,18 +228,29 @@ async fn is_told(stopped: Overflow, mut stops: Listener<u32>) {
 /// ```
 #[test]
 fn d13_v25_nobody_notices_that_one_of_many_listeners_stops() {
-    let every = [Overflow::Block, Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest, Overflow::Disconnect];
+    let load = Load { said: 250, size: 4, queue: 100, socket: 1 << 20, limits: Limits::default() };
     for seed in 0..3 {
-        let seen = |stopped| {
-            let millis = Duration::from_millis(2);
-            let sim = Sim::seeded(seed).weather(Weather::still().delayed(millis, millis));
-            sim.run(one_of_many(&sim, stopped))
-        };
-        let all_listen = seen(None);
-        for stopped in every {
-            let one_stops = seen(Some(stopped));
-            assert!(one_stops.times == all_listen.times, "seed {seed}, {stopped:?}: somebody noticed");
-            assert!(one_stops.buffered <= all_listen.buffered + Limits::default().outbox, "{stopped:?}");
+        let (each, all_listen) = nobody_notices(seed, &load);
+        for (stopped, seen) in each {
+            assert!(!seen.closed && seen.buffered < all_listen.buffered + (64 << 10), "{stopped:?}");
         }
+    }
+}
+
+/// The same with more than the hub will hold for anybody: whoever reads on and drops costs it nothing, and who does not read
+/// costs it an outbox and then its connection.
+#[test]
+fn d13_v25_a_listener_that_stops_costs_its_hub_an_outbox_at_most() {
+    let mut limits = Limits::default();
+    (limits.in_flight, limits.outbox, limits.streams) = (32 << 10, 128 << 10, 4);
+    let load = Load { said: 120, size: 4 << 10, queue: 20, socket: 16 << 10, limits };
+    let (each, all_listen) = nobody_notices(0, &load);
+    // The message that is too much is counted before it is known to be, and so is the last that its driver gets.
+    let (outbox, most) = (load.limits.outbox, load.limits.outbox + load.limits.in_flight + 2 * (load.size + 512));
+    for (stopped, seen) in each {
+        let more = seen.buffered.saturating_sub(all_listen.buffered);
+        assert!(more <= most, "{stopped:?}: the hub held {more} bytes more");
+        let stops_reading = stopped == Overflow::Block;
+        assert_eq!((seen.closed, more > outbox / 2), (stops_reading, stops_reading), "{stopped:?}: {more}");
     }
 }

@@ -61,13 +61,16 @@ fn a_replay_can_be_read() {
 
 /// What storms must meet again and again, or the oracles judge nothing: what it is, how it reads in a conversation
 /// without its digits, and in how many of four hundred runs at least.
-const MARKS: [(&str, &str, u32); 10] = [
+const MARKS: [(&str, &str, u32); 13] = [
     ("a call is answered", "tells: Answered { token: t, result: Ok", 40),
     ("a provider gives a fault", "result: Err(Fault(", 10),
     ("a call meets its deadline", "result: Err(Failed { failure: Local(Deadline)", 40),
     ("a provider is gone", "failure: Refused(ProviderGone)", 2),
     ("a caller is gone", "why: Refused(CallerGone)", 1),
     ("a broadcast is heard", "tells: Message(Message", 40),
+    ("a client drains", "is asked: Drain(Client", 20),
+    ("a provider drains", "is asked: Drain(Provider", 8),
+    ("what a client works on is ended as it goes", "why: Local(Closed)", 4),
     ("a connection breaks", "ends: Reset", 100),
     ("a client is admitted", "tells: Ready(Welcome", 300),
     ("an admin ends a channel", "Cleared {", 8),

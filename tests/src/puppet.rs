@@ -6,8 +6,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::{Future, IntoFuture as _, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
@@ -52,6 +52,7 @@ fn main() {
         "hub" => Box::pin(be_hub(hub(adapter).listen(url))),
         "provider" => Box::pin(be_provider(client().id("provider"))),
         "consumer" => Box::pin(be_consumer(client().id("consumer"), rounds)),
+        "caller" => Box::pin(be_caller(self::client(adapter, url).id("caller"))),
         "child" => Box::pin(be_child(self::client(adapter, url).id("child"), adapter)),
         "bench" => Box::pin(bench(client().id("consumer"))),
         other => panic!("no role '{other}'"),
@@ -197,6 +198,22 @@ fn under_way(client: &Client) -> impl Fn() -> String + Send + Sync + 'static {
 
 fn listed<'a>(numbers: impl IntoIterator<Item = &'a u64>) -> String {
     numbers.into_iter().map(|number| format!(" {number}")).collect()
+}
+
+/// Asks for a call, a stream and an exchange that never end, and is there until it is killed.
+async fn be_caller(client: ClientBuilder) {
+    let client = client.await.unwrap();
+    let math = client.open("math").await.unwrap();
+    let mut call = pin!(math.call::<u8>("never", &()).into_future());
+    let asked = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
+    let mut stream = math.stream::<u8>("feed", &()).await.unwrap();
+    let mut exchange = math.exchange::<u8, u8>("trade", &(), smol::stream::pending::<u8>()).await.unwrap();
+    for items in [&mut stream, &mut exchange] {
+        assert_eq!((items.try_next().await, items.try_next().await), (Ok(Some(1)), Ok(Some(2))));
+    }
+    assert!(asked, "nobody answers");
+    println!("ready");
+    panic!("it ended: {:?}", call.await);
 }
 
 /// What became of a consumer's calls.

@@ -12,7 +12,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::channels::Standing;
-use super::{Client, Command, Due, Event, Failure, RequestId, StreamCommand, Token};
+use super::{Client, Command, Due, Event, Failure, Phase, RequestId, StreamCommand, Token};
+use crate::canary::Canary;
 use crate::error::{Misuse, Refusal};
 use crate::slots::Key;
 use crate::time::TimerReason;
@@ -29,7 +30,7 @@ pub enum DrainCommand {
         /// providers with [`Refusal::ProviderGone`] for their callers.
         time: Duration,
         /// Whether the application works on something else, such as a send: then it goes on as for requests until
-        /// [`DrainCommand::Finished`].
+        /// [`DrainCommand::Finished`], as long as there is a connection, or one to come back.
         busy: bool,
     },
     /// The application works on nothing any more that the client has to wait for, but for requests.
@@ -143,7 +144,8 @@ impl Client {
         for place in (0..self.drains.providers.len()).rev() {
             let Some((provider, _)) = self.drains.providers.get(place) else { continue };
             let provider = *provider;
-            let running = self.serving.values().filter(|serving| serving.provider == Some(provider)).count();
+            let of_it = self.serving.values().filter(|serving| serving.provider == Some(provider));
+            let running = if Canary::DrainCut.sings() { 0 } else { of_it.count() };
             let Some((_, drain)) = self.drains.providers.get_mut(place) else { continue };
             let told = drain.told.replace(running) == Some(running);
             if running == 0 {
@@ -155,8 +157,10 @@ impl Client {
             }
         }
         let running = self.running();
+        // What an application works on cannot be said any more.
+        let gone = matches!(self.phase, Phase::Idle) && self.redial.is_none();
         let Some(drain) = &mut self.drains.client else { return };
-        let over = running == 0 && !drain.busy;
+        let over = running == 0 && (!drain.busy || gone);
         if drain.told.replace(running) != Some(running) {
             self.event(Event::Draining { provider: None, running, cut: 0 });
         }
@@ -211,7 +215,8 @@ impl Client {
 
     /// What was asked for, or is worked on, and has not ended.
     fn running(&self) -> usize {
-        self.calls.len() + self.serving.len() + self.sends.len() + self.controls.len() + self.parked.len()
+        let serving = if Canary::DrainCut.sings() { 0 } else { self.serving.len() };
+        self.calls.len() + serving + self.sends.len() + self.controls.len() + self.parked.len()
     }
 
     /// Ends the requests that are worked on, of one provider or of all. Tells how many there were.

@@ -355,6 +355,7 @@ impl Client {
             }
             // After each frame, so that it does not matter which came together.
             self.pump();
+            self.watch_drains();
         }
     }
 

@@ -263,12 +263,7 @@ impl Machine for Hub {
             Input::Command(Command::Shutdown) => self.handle_shutdown(),
             Input::Timeout => self.handle_timeout(),
         }
-        self.end_doomed();
-        self.tell_changes();
-        if self.drain.is_some() {
-            self.watch_drain();
-            self.end_doomed();
-        }
+        self.follow_up();
         if self.stopping && !self.stopped && self.links.len() == 0 {
             self.stopped = true;
             self.event(Event::Stopped);
@@ -376,8 +371,17 @@ impl Hub {
                 return self.end_link(ix, why);
             }
             // Before the next frame, since that may have come in another read.
+            self.follow_up();
+        }
+    }
+
+    /// What comes of whatever was done.
+    fn follow_up(&mut self) {
+        self.end_doomed();
+        self.tell_changes();
+        if self.drain.is_some() {
+            self.watch_drain();
             self.end_doomed();
-            self.tell_changes();
         }
     }
 

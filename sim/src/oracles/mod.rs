@@ -9,6 +9,7 @@ mod answers;
 mod authentication;
 mod clears;
 mod deliveries;
+mod drains;
 mod endings;
 mod exchanges;
 mod flows;
@@ -43,6 +44,7 @@ use crate::station::{Asked, Told};
 pub use answers::Answers;
 pub use authentication::Authentication;
 pub use deliveries::Deliveries;
+pub use drains::Drains;
 pub use endings::Endings;
 pub use leaks::{Census, Leaks};
 pub use members::Members;
@@ -132,6 +134,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Deliveries::default()),
         Box::new(Answers::default()),
         Box::new(Endings::default()),
+        Box::new(Drains::default()),
         Box::new(Streams::default()),
         Box::new(Providers::default()),
         Box::new(Owners::default()),
@@ -181,6 +184,7 @@ pub(crate) fn beside_anybody() -> Vec<Box<dyn Oracle>> {
 pub fn against_hubs() -> Vec<Box<dyn Oracle>> {
     vec![
         Box::new(Requests::punctual()),
+        Box::new(Drains::of_clients()),
         Box::new(Seals::default()),
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),

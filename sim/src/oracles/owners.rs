@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Access, Command, Event, Failure, Token};
+use commipc_protocol::client::{Access, Command, DrainCommand, Event, Failure, Token};
 use commipc_protocol::{
     AfterGrace, ChannelName, ClientId, Input, Instant, LinkId, Misuse, Output, OwnerPolicy, Refusal, hub,
 };
@@ -124,7 +124,8 @@ impl Owners {
                 self.opens.entry((node, channel.clone())).or_default().push((*token, end, *access));
                 return;
             }
-            Command::Close | Command::Drain(_) => {
+            Command::Drain(DrainCommand::Provider { .. } | DrainCommand::Finished) => return,
+            Command::Close | Command::Drain(DrainCommand::Client { .. }) => {
                 self.certain.retain(|(owner, _)| *owner != node);
                 return;
             }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commipc_protocol::client::{Command, Event, Token};
+use commipc_protocol::client::{Command, DrainCommand, Event, Token};
 use commipc_protocol::{ChannelName, ClientId, EventName, Input, Instant, Output, hub};
 
 use super::people::People;
@@ -30,6 +30,8 @@ pub struct Providers {
     people: People,
     /// What a client asked to give back, by what it asked with.
     giving: BTreeSet<(NodeId, Token, Place)>,
+    /// How many gave things back by a drain, which nobody asks with a token.
+    drains: u64,
     /// Asked for before it was taken away, so that a confirmation may be older than that.
     stale: BTreeSet<(NodeId, Token)>,
     /// Taken by the end of a channel that the client has not been told of: it may still confirm that to itself.
@@ -87,7 +89,12 @@ impl Providers {
                 self.forget(node, |(held, _)| held == channel);
                 self.asked.retain(|key, place| !here(key, place));
             }
-            Command::Close | Command::Drain(_) => self.forget(node, |_| true),
+            Command::Close => self.forget(node, |_| true),
+            Command::Drain(DrainCommand::Client { .. }) => self.gives_back(node, |_| true),
+            Command::Drain(DrainCommand::Provider { provider, .. }) => {
+                self.gives_back(node, |token| token == *provider)
+            }
+            Command::Drain(DrainCommand::Finished) => {}
             Command::Connect
             | Command::KeyDerived(_)
             | Command::Stream(_)
@@ -108,6 +115,18 @@ impl Providers {
             | Command::Broadcast { .. }
             | Command::Answer { .. } => {}
         }
+    }
+
+    /// A drain gives back what it concerns, and nobody is told when that is done.
+    fn gives_back(&mut self, node: NodeId, which: impl Fn(Token) -> bool) {
+        let here = |(holder, token): &(NodeId, Token)| *holder == node && which(*token);
+        let given = self.known.iter().filter(|(key, _)| here(key));
+        // Each drain gives back once more what was provided again meanwhile.
+        let untold = Token(u64::MAX - self.drains);
+        self.drains += 1;
+        self.giving.extend(given.map(|(_, place)| (node, untold, place.clone())));
+        self.certain.retain(|key, _| !here(key));
+        self.asked.retain(|key, _| !here(key));
     }
 
     fn told(&mut self, node: NodeId, event: &Event) -> Verdict {

@@ -81,10 +81,10 @@ impl Oracle for Streams {
     fn settled(&mut self) -> Verdict {
         let waits = |(node, request): &(NodeId, RequestId)| {
             let mut callers = self.flows.callers(*node, End::Provider(*request)).peekable();
-            !self.rogues.contains(node) && callers.peek().is_some() && callers.all(|ask| ask.over.is_some())
+            callers.peek().is_some() && callers.all(|ask| ask.over.is_some())
         };
         let open = self.flows.served.iter().filter(|(_, served)| !served.over && served.said.ending.is_none());
-        let left = open.map(|(key, _)| key).find(|key| waits(key));
+        let left = open.map(|(key, _)| key).find(|key| !self.rogues.contains(&key.0) && waits(key));
         ensure(left.is_none(), || format!("the provider of {left:?} was never told that its caller is gone"))
     }
 }

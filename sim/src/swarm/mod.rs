@@ -9,6 +9,7 @@
 
 mod actor;
 mod clearing;
+mod draining;
 mod drawing;
 mod ops;
 mod owning;
@@ -22,6 +23,7 @@ use core::time::Duration;
 
 use actor::Actor;
 use clearing::Clearing;
+use draining::Draining;
 pub(crate) use drawing::{assault, is_malicious};
 use drawing::{besiege, malice, tight, weights};
 use owning::Owning;
@@ -98,6 +100,7 @@ pub(crate) struct Swarm {
     owning: Owning,
     clearing: Clearing,
     streaming: Streaming,
+    draining: Draining,
     /// Whether whoever loses its connection makes another.
     persistent: bool,
     storming: bool,
@@ -143,6 +146,7 @@ impl Swarm {
         let persistent = choose.chance(3, 4);
         let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
         let (streaming, clearing) = (Streaming::drawn(&mut world), Clearing::drawn(&mut world, count));
+        let draining = Draining::drawn(&mut world);
         let mut swarm = Self {
             work,
             weights,
@@ -156,6 +160,7 @@ impl Swarm {
             owning,
             clearing,
             streaming,
+            draining,
             persistent,
             storming,
             malicious,
@@ -313,6 +318,7 @@ impl Swarm {
             Some(_) if ready && !open && sensible => self.open(world, actor),
             Some(_) if self.streaming.is_due(world) => self.ask_stream(world, actor),
             Some(_) if self.clears(world, actor) => self.clear(world, actor),
+            Some(_) if ready && self.drains(world, actor) => self.drain(world, actor),
             Some(op) => op(self, world, actor),
             None => {}
         }
@@ -328,8 +334,11 @@ impl Swarm {
         world.plan(SETTLED, GIVE_UP);
         self.run_out(world);
         world.judge_settled();
-        // A malicious hub keeps from a provider what it likes, the end of a stream as well.
-        for node in world.clients().into_iter().chain(world.hubs()).filter(|_| !self.malicious) {
+        // A malicious hub keeps from a provider what it likes, the end of a stream as well; and who says things past its own
+        // machine has ended what that goes on with.
+        let rogue = self.actors.first().filter(|_| self.rogue.is_some()).and_then(|actor| actor.node);
+        let all = world.clients().into_iter().chain(world.hubs());
+        for node in all.filter(|node| !self.malicious && rogue != Some(*node)) {
             world.judge_rested(node);
         }
     }

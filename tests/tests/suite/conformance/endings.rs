@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use commipc_runtime::{
     CallError, Channel, Client, CloseReason, Failure, Fault, Hub, Items, Misuse, PendingCall, Provider, Refusal,
@@ -11,6 +12,7 @@ use commipc_runtime::{
 use smol::channel::Receiver;
 use smol::stream::{self, Stream, StreamExt as _};
 
+use crate::puppets::Puppet;
 use crate::relay::Relay;
 use crate::scene::{KEY, Scene, Watched, make, over_all, watch};
 
@@ -18,22 +20,23 @@ over_all! {
     d7_s51_endings_of_what_runs_when_its_providers_link_drops,
     d7_s51_endings_of_what_runs_when_its_provider_dies,
     d7_s51_endings_of_what_runs_when_its_callers_link_drops,
+    d7_s51_endings_of_what_runs_when_its_caller_is_killed,
+    d7_s51_endings_of_what_runs_when_its_hub_is_killed,
 }
 
-/// ```text
-///   caller ──relay──► hub ◄──relay── provider
-/// ```
-struct Running {
-    hub: Hub,
-    caller: (Client, Relay),
-    provider: (Client, Relay),
-    /// What is asked, and how the handlers hear that it is over.
-    asked: Asked,
-    dropped: Receiver<()>,
+/// How soon everybody knows who cannot be told by a deadline, nor by silence.
+const PROMPTLY: Duration = Duration::from_secs(10);
+
+/// A provider of something of each kind that never ends.
+struct Providing {
+    client: Client,
+    /// What comes in, and how handlers end.
     tap: Tap,
+    dropped: Receiver<()>,
     _provided: (Channel, [Provider; 3]),
 }
 
+/// What a caller asks for: one of each.
 struct Asked {
     call: PendingCall<u8>,
     stream: Items<u8>,
@@ -49,12 +52,9 @@ fn endless(watched: Watched) -> Pin<Box<dyn Stream<Item = Result<u8, Fault>> + S
     Box::pin(stream::iter([Ok(1), Ok(2)]).chain(more))
 }
 
-impl Running {
-    async fn new(scene: &Scene) -> Self {
-        let hub = scene.bare_hub().listen(&scene.url("hub.sock")).secret(Secret::key(KEY)).await.unwrap();
-        let caller = through_relay(scene, &hub, "caller").await;
-        let provider = through_relay(scene, &hub, "provider").await;
-        let provided = provider.0.open("math").await.unwrap();
+impl Providing {
+    async fn new(client: Client) -> Self {
+        let provided = client.open("math").await.unwrap();
         let (watched, dropped) = watch();
         let never = async |_watched: Watched, _: Request<()>| pending::<Result<u8, Fault>>().await;
         let feed = {
@@ -70,25 +70,19 @@ impl Running {
             provided.provide_stream("feed", feed).await.unwrap(),
             provided.provide_exchange("trade", trade).await.unwrap(),
         ];
-        let mut tap = provider.0.tap();
-        let math = caller.0.open("math").await.unwrap();
-        let mut call = [math.call::<u8>("never", &()).into_future()];
-        make(&mut call).await;
-        let [call] = call;
-        let mut stream = math.stream::<u8>("feed", &()).await.unwrap();
-        let mut exchange = math.exchange::<u8, u8>("trade", &(), stream::pending::<u8>()).await.unwrap();
-        for items in [&mut stream, &mut exchange] {
-            assert_eq!((items.next().await, items.next().await), (Some(Ok(1)), Some(Ok(2))));
-        }
-        for kind in [TapKind::Call, TapKind::Stream, TapKind::Exchange] {
-            assert_eq!(tap.next().await.unwrap().kind(), kind);
-        }
-        let asked = Asked { call, stream, exchange };
-        Self { hub, caller, provider, asked, dropped, tap, _provided: (provided, provides) }
+        let tap = client.tap();
+        Self { client, tap, dropped, _provided: (provided, provides) }
     }
 
-    /// The provider is told of each of the three why it ended, and its handlers are dropped.
-    async fn provider_sees(&mut self, why: Failure) {
+    /// One of each is worked on.
+    async fn is_asked(&mut self) {
+        for kind in [TapKind::Call, TapKind::Stream, TapKind::Exchange] {
+            assert_eq!(self.tap.next().await.unwrap().kind(), kind);
+        }
+    }
+
+    /// It is told of each of the three why it ended, and its handlers are dropped.
+    async fn sees(&mut self, why: Failure) {
         for _ in 0..3 {
             let copy = self.tap.next().await.unwrap();
             assert_eq!((copy.kind(), copy.error()), (TapKind::Cancel, Some(&failed(why))));
@@ -98,6 +92,19 @@ impl Running {
 }
 
 impl Asked {
+    async fn by(client: &Client) -> Self {
+        let math = client.open("math").await.unwrap();
+        let mut call = [math.call::<u8>("never", &()).into_future()];
+        make(&mut call).await;
+        let [call] = call;
+        let mut stream = math.stream::<u8>("feed", &()).await.unwrap();
+        let mut exchange = math.exchange::<u8, u8>("trade", &(), stream::pending::<u8>()).await.unwrap();
+        for items in [&mut stream, &mut exchange] {
+            assert_eq!((items.next().await, items.next().await), (Some(Ok(1)), Some(Ok(2))));
+        }
+        Self { call, stream, exchange }
+    }
+
     async fn end_with(self, why: Failure) {
         let Self { call, mut stream, mut exchange } = self;
         assert_eq!(call.await, Err(failed(why)));
@@ -107,10 +114,36 @@ impl Asked {
     }
 }
 
+/// ```text
+///   caller ──relay──► hub ◄──relay── provider
+/// ```
+struct Running {
+    hub: Hub,
+    caller: (Client, Relay),
+    provider: (Providing, Relay),
+    asked: Asked,
+}
+
+impl Running {
+    async fn new(scene: &Scene) -> Self {
+        let hub = scene.bare_hub().listen(&scene.url("hub.sock")).secret(Secret::key(KEY)).await.unwrap();
+        let caller = through_relay(scene, &hub, "caller").await;
+        let (provider, relay) = through_relay(scene, &hub, "provider").await;
+        let mut provider = Providing::new(provider).await;
+        let asked = Asked::by(&caller.0).await;
+        provider.is_asked().await;
+        Self { hub, caller, provider: (provider, relay), asked }
+    }
+}
+
 async fn through_relay(scene: &Scene, hub: &Hub, id: &str) -> (Client, Relay) {
     let relay = Relay::start(&hub.urls()[0], &scene.path(&format!("{id}.sock")));
-    let client = scene.bare_client(relay.url()).id(id).secret(Secret::key(KEY)).await.unwrap();
+    let client = client(scene, relay.url(), id).await;
     (client, relay)
+}
+
+async fn client(scene: &Scene, url: &str, id: &str) -> Client {
+    scene.bare_client(url).id(id).secret(Secret::key(KEY)).await.unwrap()
 }
 
 /// It may have been carried out.
@@ -119,31 +152,68 @@ const fn failed(failure: Failure) -> CallError {
 }
 
 async fn d7_s51_endings_of_what_runs_when_its_providers_link_drops(scene: Scene) {
-    let mut running = Running::new(&scene).await;
-    running.provider.1.cut();
-    running.provider_sees(Failure::Local(Misuse::Disconnected)).await;
-    assert_eq!(running.provider.0.closed().await, CloseReason::Lost);
-    running.asked.end_with(Failure::Refused(Refusal::ProviderGone)).await;
-    assert_eq!(running.caller.0.hub_id(), running.hub.id(), "its own connection stands");
-    running.caller.0.broadcast("math", "news", &1).await.unwrap();
+    let Running { hub, caller, provider: (mut provider, link), asked } = Running::new(&scene).await;
+    link.cut();
+    provider.sees(Failure::Local(Misuse::Disconnected)).await;
+    assert_eq!(provider.client.closed().await, CloseReason::Lost);
+    asked.end_with(Failure::Refused(Refusal::ProviderGone)).await;
+    assert_eq!(caller.0.hub_id(), hub.id(), "its own connection stands");
+    caller.0.broadcast("math", "news", &1).await.unwrap();
 }
 
 /// It says nothing any more, and hears nothing: only the system tells the hub.
 async fn d7_s51_endings_of_what_runs_when_its_provider_dies(scene: Scene) {
-    let running = Running::new(&scene).await;
-    running.provider.1.cut_from_hub();
-    running.asked.end_with(Failure::Refused(Refusal::ProviderGone)).await;
-    assert!(running.dropped.try_recv().is_err(), "who is dead does nothing");
-    let again = running.caller.0.call::<u8>("math", "never", &()).await;
+    let Running { hub: _hub, caller, provider: (provider, link), asked } = Running::new(&scene).await;
+    link.cut_from_hub();
+    asked.end_with(Failure::Refused(Refusal::ProviderGone)).await;
+    assert!(provider.dropped.try_recv().is_err(), "who is dead does nothing");
+    let again = caller.0.call::<u8>("math", "never", &()).await;
     let failure = Failure::Refused(Refusal::NoProvider);
     assert_eq!(again, Err(CallError::Failed { failure, maybe_executed: false }));
 }
 
 async fn d7_s51_endings_of_what_runs_when_its_callers_link_drops(scene: Scene) {
-    let mut running = Running::new(&scene).await;
-    running.caller.1.cut();
-    running.provider_sees(Failure::Refused(Refusal::CallerGone)).await;
-    assert_eq!(running.caller.0.closed().await, CloseReason::Lost);
-    running.asked.end_with(Failure::Local(Misuse::Disconnected)).await;
-    running.provider.0.broadcast("math", "news", &1).await.expect("its own connection stands");
+    let Running { hub: _hub, caller: (caller, link), provider: (mut provider, _), asked } = Running::new(&scene).await;
+    link.cut();
+    provider.sees(Failure::Refused(Refusal::CallerGone)).await;
+    assert_eq!(caller.closed().await, CloseReason::Lost);
+    asked.end_with(Failure::Local(Misuse::Disconnected)).await;
+    provider.client.broadcast("math", "news", &1).await.expect("its own connection stands");
+}
+
+/// ```text
+///   caller, a process that is killed ──► hub ◄── provider
+/// ```
+async fn d7_s51_endings_of_what_runs_when_its_caller_is_killed(scene: Scene) {
+    let hub = scene.bare_hub().listen(&scene.url("hub.sock")).secret(Secret::key(KEY)).await.unwrap();
+    let url = hub.urls()[0].clone();
+    let mut provider = Providing::new(client(&scene, &url, "provider").await).await;
+    let adapter = scene.adapter();
+    // The hub has this thread meanwhile.
+    let (caller, _) = smol::unblock(move || Puppet::start(adapter, "caller", &url, None)).await;
+    provider.is_asked().await;
+    let killed = Instant::now();
+    drop(caller);
+    provider.sees(Failure::Refused(Refusal::CallerGone)).await;
+    assert!(killed.elapsed() < PROMPTLY, "its handlers went on for {:?}", killed.elapsed());
+    provider.client.broadcast("math", "news", &1).await.expect("its own connection stands");
+}
+
+/// ```text
+///   caller ──► hub, a process that is killed ◄── provider
+/// ```
+async fn d7_s51_endings_of_what_runs_when_its_hub_is_killed(scene: Scene) {
+    let (hub, url) = Puppet::start(scene.adapter(), "hub", &scene.url("hub.sock"), None);
+    let mut provider = Providing::new(client(&scene, &url, "provider").await).await;
+    let caller = client(&scene, &url, "caller").await;
+    let asked = Asked::by(&caller).await;
+    provider.is_asked().await;
+    let killed = Instant::now();
+    drop(hub);
+    provider.sees(Failure::Local(Misuse::Disconnected)).await;
+    asked.end_with(Failure::Local(Misuse::Disconnected)).await;
+    assert!(killed.elapsed() < PROMPTLY, "they waited for {:?}", killed.elapsed());
+    for client in [&provider.client, &caller] {
+        assert_eq!(client.closed().await, CloseReason::Lost);
+    }
 }
