@@ -80,7 +80,8 @@ fn s37_s49_whoever_gives_up_is_heard_of_at_the_speed_of_the_lines() {
             let _trade = provided.provide_exchange("trade", trade).await.expect("an event");
             let mut given_up = Vec::new();
             let mut call = math.call::<u8>("never", &()).deadline(HOUR).into_future();
-            poll_fn(|cx| Poll::Ready(assert!(Pin::new(&mut call).poll(cx).is_pending()))).await;
+            let waits = poll_fn(|cx| Poll::Ready(Pin::new(&mut call).poll(cx).is_pending())).await;
+            assert!(waits);
             sim.process("c").sleep(SECOND).await;
             given_up.push(runtime.now().saturating_since(begun));
             drop(call);

@@ -108,7 +108,7 @@ async fn long_lists_are_told_whole(scene: Scene) {
     let mut channels = Vec::new();
     for number in 0..1_020 {
         let owner = if number % 2 == 0 { &one } else { &other };
-        channels.push(owner.open(format!("channel {number:0>4}")).await.unwrap());
+        channels.push(owner.open(&format!("channel {number:0>4}")).await.unwrap());
     }
     let listed: Vec<String> = one.channels().await.unwrap().into_iter().map(|channel| channel.name).collect();
     assert_eq!(listed, channels.iter().map(|channel| channel.name().to_string()).collect::<Vec<_>>());
