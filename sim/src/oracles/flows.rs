@@ -26,6 +26,8 @@ pub(super) struct Flows<R = RequestId> {
     pub(super) ids: BTreeMap<NodeId, ClientId>,
     /// Whether a hub's word that nobody was asked is taken.
     trusting: bool,
+    /// Somebody says past its own machine what it likes, also that its streams are over.
+    pub(super) wild: bool,
     kinds: BTreeMap<(NodeId, Token), EventKind>,
     pub(super) asks: BTreeMap<(NodeId, Token), Ask>,
     pub(super) served: BTreeMap<(NodeId, R), Served>,
@@ -109,6 +111,7 @@ impl<R> Default for Flows<R> {
         Self {
             ids: BTreeMap::new(),
             trusting: false,
+            wild: false,
             kinds: BTreeMap::new(),
             asks: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -330,7 +333,7 @@ impl<R: Copy + Ord + Debug> Flows<R> {
         ending: &Ending,
         fits: fn(usize, usize) -> bool,
     ) -> bool {
-        let Some(others) = self.others(node, end) else { return true };
+        let Some(others) = self.others(node, end).filter(|_| !self.wild) else { return true };
         let known = |place: &usize| heard.from.as_ref().is_none_or(|from| from.contains(place));
         let mut meant = others.iter().filter(|(place, _)| known(place)).map(|(_, said)| said);
         meant.any(|said| said.ending.as_ref() == Some(ending) && fits(heard.count, said.items.len()))

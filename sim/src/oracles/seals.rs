@@ -373,7 +373,7 @@ impl Seals {
                 })
             }
             // Another opening goes on.
-            (What::Open { .. }, Err(Failure::Local(Misuse::TooMany))) => Ok(()),
+            (What::Open { .. }, Err(Failure::Local(Misuse::TooMany | Misuse::Draining))) => Ok(()),
             (What::Open { .. }, Err(_)) => {
                 handle.challenged = None;
                 Ok(())

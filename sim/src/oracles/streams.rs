@@ -65,6 +65,7 @@ impl Oracle for Streams {
             }
             Sight::Fed(Input::Command(Asked::Malice(Order::Say(_)))) => {
                 self.rogues.insert(node);
+                self.flows.wild = true;
             }
             Sight::Gave(Output::Event(Told::Client(event))) => {
                 self.told(at, node, event)?;

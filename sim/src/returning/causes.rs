@@ -20,6 +20,8 @@ enum What {
         channel: ChannelName,
         protected: bool,
     },
+    /// The hub stores that it has a password, and nobody has heard so yet.
+    Stored(ChannelName),
     Terminated(ChannelName),
     Owned(ChannelName, Option<ClientId>),
     Joined(ChannelName, ClientId),
@@ -69,6 +71,9 @@ impl Past {
         let what = match event {
             hub::Event::ProtectionChanged { channel, protected, .. } => {
                 What::Rekeyed { channel: channel.clone(), protected: *protected }
+            }
+            hub::Event::Store { channel, record: Some(record), .. } if record.is_protected() => {
+                What::Stored(channel.clone())
             }
             hub::Event::Terminated { channel } => What::Terminated(channel.clone()),
             hub::Event::OwnerChanged { channel, owner } => What::Owned(channel.clone(), owner.clone()),
@@ -128,9 +133,15 @@ impl Past {
     }
 
     fn explains_closed(&self, since: Instant, channel: &ChannelName, why: Failure) -> bool {
-        let rekeyed = || self.any(since, |_, what| matches!(what, What::Rekeyed { channel: of, .. } if of == channel));
-        let protected =
-            |_, what: &What| matches!(what, What::Rekeyed { channel: of, protected: true } if of == channel);
+        // What a hub has stored holds when it is started again, also if it died before it could say so.
+        let stored = |at: Instant, what: &What| matches!(what, What::Stored(of) if of == channel && self.any(at, |_, what| matches!(what, What::Died)));
+        let rekeyed = |at: Instant, what: &What| {
+            matches!(what, What::Rekeyed { channel: of, .. } if of == channel) || stored(at, what)
+        };
+        let rekeyed = || self.any(since, rekeyed);
+        let protected = |at: Instant, what: &What| {
+            matches!(what, What::Rekeyed { channel: of, protected: true } if of == channel) || stored(at, what)
+        };
         let ended = |_, what: &What| matches!(what, What::Terminated(of) if of == channel);
         let Failure::Refused(why) = why else { return false };
         #[expect(clippy::wildcard_enum_match_arm, reason = "no other refusal ends what was open")]
@@ -178,6 +189,7 @@ impl Past {
             What::Terminated(of) => of == channel,
             What::Owned(of, Some(owner)) => of == channel && owner != by,
             What::Rekeyed { .. }
+            | What::Stored(_)
             | What::Owned(..)
             | What::Joined(..)
             | What::Left(..)

@@ -170,6 +170,9 @@ impl Returning {
         let told = world.hub_told.get(&self.hub).map_or(&[][..], Vec::as_slice);
         self.claims.die(told);
         self.past.died(world.now());
+        if silently {
+            self.past.slowed(world.now());
+        }
         self.marks.met(match (world.disks.contains_key(&self.hub), silently) {
             (true, false) => "fault: a hub with stored state is killed",
             (true, true) => "fault: a hub with stored state vanishes",

@@ -338,9 +338,13 @@ impl Returning {
         let Belief { node, id, rooms, .. } = &self.beliefs[actor];
         let Some(event) = world.told.get(node).and_then(|told| told.get(index)) else { return };
         let Some(room) = ended(event).and_then(|channel| rooms.get(channel)) else { return };
-        let heard = Heard { by: id, since: room.since, now: world.now() };
+        // Who has left and opened it again may be told of what it owned before.
+        let owned = |what: &Unrestored| matches!(what, Unrestored::Ownership(_)) && !room.owns;
+        let older = matches!(event, Event::Reconnect(ReconnectEvent::Unrestored { what, .. }) if owned(what));
+        let since = if older { Instant::ZERO } else { room.since };
+        let heard = Heard { by: id, since, now: world.now() };
         if !self.past.explains(&heard, event) {
-            let what = format!("nothing has happened since {:?} that explains {event:?}", room.since);
+            let what = format!("nothing has happened since {since:?} that explains {event:?}");
             world.fails("returning", *node, what);
         }
     }
