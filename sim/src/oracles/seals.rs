@@ -144,10 +144,7 @@ impl Seals {
                 (token, channel, What::Protect(salt.salt))
             }
             Command::Unprotect { token, channel } => (token, channel, self.unprotects(node, channel)),
-            Command::Leave { token, channel } => {
-                self.forgets_keys(node, channel);
-                (token, channel, What::Leave { away: self.away.contains(&node) })
-            }
+            Command::Leave { token, channel } => (token, channel, self.leaves(node, channel)),
             Command::Broadcast { token, outgoing } => {
                 self.gaps.broadcast(node, outgoing);
                 return self.says(node, *token, Way::Broadcast, outgoing);
@@ -189,6 +186,11 @@ impl Seals {
             | Command::Close => return,
         };
         self.asked.insert((node, *token), (channel.clone(), what));
+    }
+
+    fn leaves(&mut self, node: NodeId, channel: &ChannelName) -> What {
+        self.forgets_keys(node, channel);
+        What::Leave { away: self.away.contains(&node) }
     }
 
     fn unprotects(&mut self, node: NodeId, channel: &ChannelName) -> What {
