@@ -203,7 +203,7 @@ impl Streams {
                     .flows
                     .providers(node, *token)
                     .any(|it| it.accepted.is_some() && fits(it.kind) || it.said.given() > 0);
-                ensure(taken, || {
+                ensure(taken || self.flows.wild, || {
                     format!("{token:?} of {node:?} was told to be taken, and nobody took it as what it is")
                 })
             }
