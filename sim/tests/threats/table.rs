@@ -446,13 +446,15 @@ const IN_PLAIN_WORDS: [&str; 13] = [
 ];
 
 /// Of each column of the README's table, which actor it is about.
-const COLUMNS: [(&str, usize); 6] = [
+const COLUMNS: [(&str, usize); 8] = [
+    ("on the socket's path", 1),
     ("a stranger", 2),
     ("on the network, without TLS", 8),
     ("a client, no member", 3),
     ("a member", 4),
     ("a former member", 5),
     ("the hub", 6),
+    ("a bridge", 7),
 ];
 
 /// What a cell promises, whether in letters or in plain words.
@@ -508,7 +510,7 @@ fn the_readme_promises_what_is_shown_and_nothing_else() {
     let words = in_plain_words(page);
     assert_eq!(departures(&words), [""; 0]);
     // Of every cell each other promise would be found.
-    for (row, column) in (1..=13).flat_map(|row| (0..6).map(move |column| (row, column))) {
+    for (row, column) in (1..=13).flat_map(|row| (0..COLUMNS.len()).map(move |column| (row, column))) {
         for other in ["yes", "guess", "honest", "noticed; else no", "bounded", "no", "–"] {
             let mut changed = words.clone();
             if promised(other) != promised(table().nth(row - 1).unwrap().1[COLUMNS[column].1 - 1].promise) {
