@@ -51,13 +51,15 @@ fn the_demonstration_succeeds() {
 #[test]
 fn a_benchmark_carries_its_own_floor() {
     let scene = Scene::new();
-    for raw in [&[][..], &["--raw"]] {
+    for (raw, beside) in
+        [(&[][..], ["commipc", "raw"]), (&["--raw"], ["commipc", "raw"]), (&["--protected"], ["signed", "unsigned"])]
+    {
         let short = ["bench", "rpc", "--seconds", "0.05", "--rounds", "1", "--in-flight", "8", "--clients", "2"];
         let json = scene.run(&[&short[..], &["--json"], raw].concat());
         assert_eq!(json.code, Some(0), "{json:?}");
         let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
         for section in ["latency", "load"] {
-            for target in ["commipc", "raw"] {
+            for target in beside {
                 assert!(report[section]["calls_per_s"][target].as_f64().unwrap() > 0.0, "{report}");
                 assert!(report[section]["p50_us"][target].as_f64().unwrap() > 0.0, "{report}");
             }

@@ -445,8 +445,17 @@ fn no_page_is_longer_than_a_frame() {
     let pages = pages(&mut world, "channels", None);
     assert!(pages.len() > 2, "{} pages", pages.len());
     each_once(&pages, "name", 200);
-    world.open(1, "math");
-    (0..400).for_each(|number| world.provide(1, number.into(), "math", &long(number)));
+    (0..2).for_each(|client| world.open(client, "math"));
+    for number in 0..200 {
+        (0..2).for_each(|client| world.provide(client, number.into(), "math", &format!("{client}{}", long(number))));
+    }
+    let members = self::pages(&mut world, "members", Some("math"));
+    assert_eq!(
+        members.iter().map(Vec::len).collect::<Vec<_>>(),
+        [1, 1],
+        "each of them is half as long as a frame, and more"
+    );
+    (200..400).for_each(|number| world.provide(1, number.into(), "math", &long(number)));
     let refused = ask(&mut world, 0, "members", &question("math")).unwrap_err();
     assert!(refused.contains("larger than a frame"), "one member alone is longer: {refused}");
     assert_eq!(pages.len(), self::pages(&mut world, "channels", None).len(), "and whoever asked for it goes on");

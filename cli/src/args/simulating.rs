@@ -75,7 +75,7 @@ pub(crate) struct SimRun {
     /// How many at a time; as many as there are cores if not given
     #[arg(long, value_name = "N", value_parser = parse_jobs)]
     pub(crate) jobs: Option<usize>,
-    /// End when so many seeds have failed
+    /// End when so many seeds have failed; what others are at is finished
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) enough: u64,
     /// Which worlds

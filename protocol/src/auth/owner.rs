@@ -86,7 +86,9 @@ fn parse(text: &[u8]) -> Option<OwnerKey> {
     let names = core::str::from_utf8(rest.strip_prefix(b":")?).ok()?;
     // No name holds an `@`.
     let (channel, hub) = names.split_once('@')?;
-    let key = *parse_hex(digits)?;
+    // Moved out of its place it would stay behind there.
+    let parsed = parse_hex(digits)?;
+    let key = Key::clone(&parsed);
     Some(OwnerKey { key, hub: HubId::new(hub).ok()?, channel: ChannelName::new(channel).ok()? })
 }
 

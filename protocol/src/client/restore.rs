@@ -175,6 +175,7 @@ impl Client {
         let lacks_owner = (channel.guarded.was_owner || given) && !channel.guarded.owns();
         // What was not confirmed when a link goes is asked for on the next one.
         channel.guarded.was_owner = lacks_owner;
+        channel.guarded.anew &= lacks_owner;
         let name = channel.name.clone();
         if lacks_owner && !Canary::Unclaimed.sings() {
             self.reclaim(ix, &name);

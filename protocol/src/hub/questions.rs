@@ -176,21 +176,32 @@ pub(super) struct Page {
     entries: BytesMut,
     count: u64,
     last: u64,
+    /// From here on it is full.
     most: usize,
+    /// No entry but the only one makes it longer than this, so that a frame holds it.
+    longest: usize,
+    full: bool,
 }
 
 impl Page {
     fn new(frame: u32) -> Self {
-        Self { entries: BytesMut::new(), count: 0, last: 0, most: frame as usize / 4 }
+        let most = frame as usize / 4;
+        Self { entries: BytesMut::new(), count: 0, last: 0, most, longest: 3 * most, full: false }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.count >= PAGE as u64 || self.entries.len() >= self.most
+        self.full || self.count >= PAGE as u64 || self.entries.len() >= self.most
     }
 
     pub(super) fn entry(&mut self, number: u64, put: impl FnOnce(&mut BytesMut)) {
+        let before = self.entries.len();
         put(&mut self.entries);
-        (self.count, self.last) = (self.count + 1, number);
+        if self.count > 0 && self.entries.len() > self.longest {
+            self.entries.truncate(before);
+            self.full = true;
+        } else {
+            (self.count, self.last) = (self.count + 1, number);
+        }
     }
 
     /// `{what: [entries], "next": the last number, or null when there is no more}`
