@@ -456,7 +456,9 @@ fn no_page_is_longer_than_a_frame() {
         "each of them is half as long as a frame, and more"
     );
     (200..400).for_each(|number| world.provide(1, number.into(), "math", &long(number)));
-    let refused = ask(&mut world, 0, "members", &question("math")).unwrap_err();
+    let next = field(&ask(&mut world, 0, "members", &question("math")).unwrap(), "next");
+    let question = Value::Map(vec![("channel".into(), "math".into()), ("after".into(), next)]);
+    let refused = ask(&mut world, 0, "members", &question).unwrap_err();
     assert!(refused.contains("larger than a frame"), "one member alone is longer: {refused}");
     assert_eq!(pages.len(), self::pages(&mut world, "channels", None).len(), "and whoever asked for it goes on");
 }
