@@ -191,3 +191,27 @@ fn d14_members_of_a_hub_that_has_forgotten_are_told_that_nobody_owns_the_channel
     let [owner, first, second] = passes(&mut world, 5);
     assert_eq!([owners(&owner), owners(&first), owners(&second)], [vec![None], nobody(), nobody()]);
 }
+
+#[test]
+fn s71_an_owner_that_loses_its_link_once_more_on_the_way_back_is_told_who_owns_its_channel_in_the_end() {
+    let mut world = world(OwnerPolicy::Promote, false, false);
+    world.hold_dials = true;
+    world.cut(OWNER);
+    let owned_by_first = |event: &Event| matches!(event, Event::OwnerChanged { owner: Some(_), .. });
+    world.cut_on = Some((OWNER, owned_by_first));
+    world.release_dials();
+    let [early, ..] = passes(&mut world, 5);
+    assert_eq!(owners(&early), [Some("first".to_owned())]);
+    assert!(!world.is_linked(OWNER), "it is cut before it hears what became of its ownership");
+    // The channel ends, and the other member opens it anew: nobody owns it.
+    world.cut(SECOND);
+    world.command(FIRST, Command::Close);
+    world.mute = Some(OWNER);
+    world.release_dials();
+    let [_, _, second] = passes(&mut world, 5);
+    assert_eq!(owners(&second), [None]);
+    world.mute = None;
+    world.cut(OWNER);
+    let [late, ..] = passes(&mut world, 30);
+    assert_eq!(owners(&late), [None]);
+}

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
 use commipc_protocol::client::{
-    self, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+    self, Access, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
 };
 use commipc_protocol::{CloseReason, CredentialId, Input, Limits, Misuse, Refusal, hub};
-use support::{World, lasting, payload};
+use support::{World, lasting, name, payload};
 
 /// Whatever refuses a try, and however often: the connection is away, says so, is tried again, and comes back with all that
 /// hung on it. Meanwhile nothing hangs, and nobody believes that it stands.
@@ -277,6 +277,38 @@ fn s70_a_definite_refusal_of_a_proved_hub_ends_the_tries_with_its_reason() {
     assert!(matches!(&told[0], Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Lost, .. })), "{told:?}");
     assert!(matches!(&told[1], Event::Closed(reason) if *reason == refused), "{told:?}");
     assert_eq!(told.len(), 2);
+}
+
+/// What was provided and listened to there is over with leaving, also where the channel has not come back by then.
+#[test]
+fn s35_who_leaves_a_channel_that_comes_back_and_opens_it_again_finds_nothing_of_its_own_there() {
+    let mut world = lasting_world(&["owner", "member"]);
+    let secret = Secret::key([1; 32]);
+    world.open(0, "ch");
+    world.protect(0, "ch", &secret, 1);
+    world.join(1, "ch", &secret);
+    world.provide(1, 5, "ch", "asked");
+    world.listen(1, 6, "ch", Some("heard"));
+    world.cut(1);
+    world.pass(Duration::from_secs(2));
+    while !matches!(world.events[1].front().expect("it is on its way back"), Event::DeriveChannelKey { .. }) {
+        world.events[1].pop_front();
+    }
+    world.command(1, Command::Leave { token: Token(7), channel: name("ch") });
+    let access = Access { secret: Some(secret.kdf()), ..Access::default() };
+    world.command(1, Command::Open { token: Token(8), channel: name("ch"), access });
+    world.derive(1, &secret);
+    let done = |event: &&Event| matches!(event, Event::Done { result: Ok(()), .. });
+    assert_eq!(world.events[1].iter().filter(done).count(), 2, "{:?}", world.events[1]);
+    world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+    world.call(0, 9, "ch", "asked", b"");
+    let (_, result) = world.expect_answered(0);
+    let nobody = |failure: &CallFailure| {
+        matches!(failure, CallFailure::Failed { failure: Failure::Refused(Refusal::NoProvider), .. })
+    };
+    assert!(result.as_ref().is_err_and(nobody), "{result:?}");
+    world.say(0, "ch", "heard", b"");
+    assert!(world.events[1].is_empty(), "{:?}", world.events[1]);
 }
 
 /// Clients whose connections come back, connected.

@@ -323,6 +323,12 @@ impl Channels {
         let Some(channel) = self.all.get_mut(ix.0) else { return };
         channel.state = State::Closed;
         channel.guarded.close();
+        self.forget_standing(ix);
+    }
+
+    /// Forgets every provider and listener of a channel.
+    pub(super) fn forget_standing(&mut self, ix: ChannelIx) {
+        let Some(channel) = self.all.get_mut(ix.0) else { return };
         let tokens: BTreeSet<Token> = channel
             .providers
             .values()

@@ -343,10 +343,11 @@ impl Client {
     /// Who owns a channel that has been opened. One that comes back may have another owner since it was lost; where the hub
     /// does not say, or we are about to tell it that we do, what was known before still counts.
     fn found_owner(&mut self, ix: ChannelIx, returns: bool, owner: Option<Option<ClientId>>) {
+        let own = self.id.clone();
         let Some(channel) = self.channels.get_mut(ix) else { return };
         match owner {
             owner if !returns => channel.guarded.owned_by = owner.flatten(),
-            Some(None) if channel.guarded.was_owner => {}
+            Some(None) if channel.guarded.was_owner && channel.guarded.is_owned_by(&own) => {}
             Some(owner) => self.owner_is(ix, owner),
             None => {}
         }

@@ -73,9 +73,10 @@ impl Client {
             // The hub knows nothing of it, or hears of it when it has answered.
             State::Lost { times, .. } | State::Opening { times, .. } if *times > 0 => {
                 *times -= 1;
-                let forgotten = matches!(&channel.state, State::Lost { times: 0, waiting } if waiting.is_empty());
-                if forgotten {
-                    self.forget_lost(ix);
+                match &channel.state {
+                    State::Lost { times: 0, waiting } if waiting.is_empty() => self.forget_lost(ix),
+                    State::Opening { times: 0, waiting, .. } if waiting.is_empty() => self.left_opening(ix),
+                    _ => {}
                 }
                 return self.done(token, Ok(()));
             }
@@ -385,6 +386,21 @@ impl Client {
         }
     }
 
+    /// The last one leaves a channel that comes back: whoever opens it before it is back finds nothing of theirs there.
+    fn left_opening(&mut self, ix: ChannelIx) {
+        let Some(channel) = self.channels.get_mut(ix) else { return };
+        channel.guarded.was_owner = false;
+        let asked = core::mem::take(&mut channel.coming_back.asked);
+        self.channels.forget_standing(ix);
+        self.refuse_asked(asked);
+    }
+
+    fn refuse_asked(&mut self, asked: alloc::vec::Vec<(Token, Standing)>) {
+        for (token, _) in asked {
+            self.done(token, Err(Failure::Refused(Refusal::NotMember)));
+        }
+    }
+
     /// Closes a channel; nobody is left who could miss what we said there.
     pub(super) fn close_channel(&mut self, ix: ChannelIx) {
         let Some(channel) = self.channels.get_mut(ix) else { return };
@@ -393,9 +409,7 @@ impl Client {
         for timer in [beacon, retry].into_iter().flatten() {
             self.timers.cancel(timer);
         }
-        for (token, _) in asked {
-            self.done(token, Err(Failure::Refused(Refusal::NotMember)));
-        }
+        self.refuse_asked(asked);
         self.channels.clear(ix);
     }
 

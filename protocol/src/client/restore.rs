@@ -197,14 +197,16 @@ impl Client {
             channel.guarded.set_owns(result.is_ok());
             let name = channel.name.clone();
             let anew = core::mem::take(&mut channel.guarded.anew);
-            let forgets = result.is_err() && channel.guarded.is_owned_by(&own);
+            let owner = result.is_ok().then(|| own.clone());
+            // Another one may have been heard of meanwhile.
+            let news = result.is_ok() || channel.guarded.is_owned_by(&own);
             if let Err(why) = result
                 && !anew
             {
                 self.event(Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Ownership(name), why }));
             }
-            if forgets {
-                self.owner_is(ix, None);
+            if news {
+                self.owner_is(ix, owner);
             }
         }
         self.restore_standing(ix);

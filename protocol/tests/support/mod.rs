@@ -69,6 +69,8 @@ pub struct World {
     /// While it is true nobody reaches the hub: dials wait in `held_dials`.
     pub hold_dials: bool,
     held_dials: Vec<(usize, LinkId)>,
+    /// A client that loses its link when it tells this, and cannot dial then.
+    pub cut_on: Option<(usize, fn(&Event) -> bool)>,
     /// What clients gave and nobody has carried out yet.
     kept: Vec<(usize, Output<Event>)>,
     accepted: u32,
@@ -159,6 +161,7 @@ impl World {
             mute: None,
             hold_dials: false,
             held_dials: Vec::new(),
+            cut_on: None,
             kept: Vec::new(),
             accepted: 0,
             disk: None,
@@ -254,9 +257,14 @@ impl World {
     }
 
     fn hear(&mut self, client: usize, event: Event) {
+        let cut = self.cut_on.take_if(|(whose, on)| *whose == client && on(&event)).is_some();
         match event {
             Event::PasswordChanged { channel, salt } => self.passwords.push((client, channel, salt)),
             event => self.events[client].push_back(event),
+        }
+        if cut {
+            self.hold_dials = true;
+            self.cut(client);
         }
     }
 
