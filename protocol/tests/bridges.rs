@@ -390,8 +390,8 @@ fn a_bridge_announces_only_so_much_and_the_hub_says_so_once() {
     limits.bridge_routes = 3;
     let mut net = Net::with(12, 2, &[("a", 0), ("b", 1)], limits);
     net.open(1, "math");
-    for event in ["one", "two", "three", "four"] {
-        net.provide(1, 5, "math", event);
+    for (token, event) in [(5, "one"), (6, "two"), (7, "three"), (8, "four")] {
+        net.provide(1, token, "math", event);
     }
     net.bridge(0, 1);
     net.run();
@@ -420,11 +420,22 @@ fn a_bridge_announces_only_so_much_and_the_hub_says_so_once() {
         net.forge(0, Side::A, FrameType::Announce.number(), &body);
     }
     assert_eq!(full(&net, 0), (1, 2));
-    // What is forgotten makes room.
+    // What is forgotten makes room for what could not be told before.
+    net.call(0, 1, "math", "two", b"");
+    assert_eq!(net.expect_refused(0), Refusal::NoProvider);
+    net.command(1, Command::Withdraw { token: Token(9), provider: Token(5) });
+    net.expect_done(1, 9);
+    net.run();
+    for (token, event) in [(2, "two"), (3, "three"), (4, "four")] {
+        net.call(0, token, "math", event, b"");
+        answer(&mut net, 1, b"");
+        net.expect_answered(0).unwrap();
+    }
+    net.call(0, 5, "math", "one", b"");
+    assert_eq!(net.expect_refused(0), Refusal::NoProvider);
     net.command(1, Command::Close);
     net.run();
-    net.forge(0, Side::A, FrameType::Announce.number(), &body);
-    assert_eq!(full(&net, 0), (1, 2));
+    assert_eq!([0, 1].map(|hub| net.hubs[hub].as_ref().unwrap().load().announced), [0, 0]);
 }
 
 #[test]

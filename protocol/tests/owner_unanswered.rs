@@ -9,9 +9,9 @@ use commipc_protocol::client::{
     Access, ChannelSalt, Command, Event, Failure, Outgoing, Reconnect, ReconnectEvent, Token,
 };
 use commipc_protocol::wire::{Control as _, Done, FrameType, Open, Protect, Unprotect};
-use commipc_protocol::{AfterGrace, Limits, Misuse, OwnerPolicy, Refusal};
+use commipc_protocol::{AfterGrace, Input, Limits, Misuse, OwnerPolicy, Refusal};
 use core::time::Duration;
-use support::{World, hub, lasting, name, outgoing, payload};
+use support::{Disk, Works, World, hub, lasting, name, outgoing, payload};
 
 fn key(number: u8) -> Secret {
     Secret::key([number; 32])
@@ -246,4 +246,34 @@ fn s29_v28_who_opens_a_channel_while_away_is_not_let_in_by_anothers_words() {
         let opened: Vec<_> = told.iter().filter_map(opened).chain(world.events[0].iter().filter_map(opened)).collect();
         assert_eq!(opened, [expected]);
     }
+}
+
+/// Who has left keeps nothing of it, and owns the next channel of that name as the first one.
+#[test]
+fn s72_a_password_that_is_in_force_after_its_owner_has_left_is_none_of_the_channel_that_it_opens_next() {
+    let clients = ["owner", "other"].map(|name| lasting(name, Reconnect::default())).into();
+    let mut world = World::with(hub(Limits::default()), clients);
+    world.disk = Some(Disk::default());
+    world.feed_hub(Input::Command(commipc_protocol::hub::Command::Restore(Vec::new())));
+    world.connect_all();
+    world.open(0, "ch");
+    world.disk().works = Works::Later;
+    world.try_to_protect(0, 5, "ch", &key(1), 1);
+    world.command(0, Command::Leave { token: Token(6), channel: name("ch") });
+    world.catch_up();
+    world.disk().works = Works::AtOnce;
+    world.expect_done(0, 5);
+    world.expect_done(0, 6);
+    let policy = Some(OwnerPolicy::Hold { grace: Duration::from_secs(60), then: AfterGrace::Terminate });
+    let access = Access { policy, ..Access::default() };
+    world.command(0, Command::Open { token: Token(7), channel: name("ch"), access });
+    world.expect_done(0, 7);
+    world.cut(0);
+    world.pass(Duration::from_secs(5));
+    let told: Vec<Event> = world.events[0].drain(..).collect();
+    let restored = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { channels: 1 }));
+    assert!(told.iter().any(restored), "{told:?}");
+    assert!(!told.iter().any(|event| matches!(event, Event::ChannelClosed { .. })), "{told:?}");
+    world.open(1, "ch");
+    world.protect(0, "ch", &key(2), 2);
 }

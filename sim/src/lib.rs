@@ -69,8 +69,3 @@ pub use trace::{Trace, TraceHash};
 pub use twin::Twins;
 pub use weather::{Chunks, Weather};
 pub use world::{Failure, Moment, World};
-
-/// The guide's programs compile and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/simulating.md")]
-struct Guide;

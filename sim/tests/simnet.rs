@@ -143,6 +143,32 @@ fn whatever_befalls_a_network_it_recovers() {
     assert_eq!(report.seeds, 20);
 }
 
+/// Two hubs and the bridge between them, which is a program as any.
+#[test]
+fn programs_at_bridged_hubs_find_each_other_again() {
+    let bridged = network().hub("b").program("link", async |net: SimNet| {
+        let bridge = net.bridge("link", "a", "b").await.expect("both hubs take it");
+        bridge.closed().await;
+    });
+    bridged.seeds(0..20).run(async |net| {
+        let client = net.client("till", "b").connect().await.expect("a hub");
+        net.sleep(SECOND).await;
+        assert_eq!(sum(&client, SECOND).await, Ok(40), "over the bridge");
+        net.cut("link", "a");
+        net.sleep(MINUTE).await;
+        assert_eq!(sum(&client, SECOND).await, Ok(40), "its connection came back");
+        net.crash("link");
+        net.sleep(SECOND).await;
+        assert!(sum(&client, SECOND).await.is_err(), "there is no way");
+        net.restart("link").await;
+        net.sleep(SECOND).await;
+        assert_eq!(sum(&client, SECOND).await, Ok(40), "the bridge was started again");
+        net.restart("a").await;
+        net.sleep(3 * MINUTE).await;
+        assert_eq!(sum(&client, SECOND).await, Ok(40), "the other hub was replaced");
+    });
+}
+
 #[test]
 fn the_same_seed_makes_the_same_run_and_another_does_not() {
     let trace = |seed| {
@@ -165,6 +191,13 @@ fn the_bug_of_the_example_is_found_replayed_and_gone_when_mended() {
     assert!(found.replay.contains("cargo test -p commipc-sim --test simnet -- --exact"), "{}", found.replay);
     let replayed = till::search(false, found.seed..found.seed + 1).expect_err("the same again");
     assert_eq!((replayed.trace, &replayed.why), (found.trace, &found.why));
+    // What the guide shows of it is what is found.
+    let guide = include_str!("../../docs/simulating.md");
+    let (_, shown) = guide.split_once("breaks\n    …\n").expect("the guide shows how a seed fails");
+    let (shown, _) = shown.split_once("; replay it with:").expect("the guide shows the trace");
+    let unnumbered = |text: &str| text.replace(|it: char| it.is_ascii_hexdigit() || it == '.', "");
+    let told = unnumbered(&found.to_string());
+    assert!(told.contains(&unnumbered(shown)), "the guide shows:\n{shown}\nand found is:\n{found}");
     let mended = till::search(true, 0..100).expect("a receipt is booked once");
     assert_eq!(mended.seeds, 100);
 }

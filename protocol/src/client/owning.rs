@@ -216,9 +216,9 @@ impl Client {
         }
         (guarded.last_epoch, guarded.attempts) = (epoch, Attempts::default());
         if let Owned::Protect { epoch, salt, keys } = owned {
-            guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
             guarded.proved = Some((epoch, salt));
             if is_open {
+                guarded.record = Some(OwnRecord::of(epoch, salt, keys.join()));
                 guarded.enter(Seal::new(epoch, *keys, (&own.0, &own.1), hash));
             }
         } else {

@@ -270,6 +270,11 @@ impl Client {
     ) {
         let lies = Canary::Unprovided.sings() && matches!(standing, Standing::Provider(..));
         let result = if lies { Err(Failure::Refused(Refusal::ProviderExists)) } else { result };
+        // The membership ended meanwhile, and the channel comes back once more, with all that stood there.
+        let again = self.channels.get(ix).is_some_and(|channel| matches!(channel.state, State::Opening { .. }));
+        if again && result == Err(Failure::Refused(Refusal::NotMember)) {
+            return;
+        }
         for token in tokens {
             let Some(channel) = self.channels.get_mut(ix) else { return };
             let place = channel.coming_back.asked.iter().position(|(asked, _)| *asked == token);

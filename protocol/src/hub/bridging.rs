@@ -62,6 +62,8 @@ pub(super) struct Port {
     full: bool,
     /// What it was told of.
     told: BTreeSet<Place>,
+    /// What it is told of when something that it was told of is gone.
+    waits: BTreeSet<Place>,
     /// Since when messages without an answer wait for it.
     pub(super) marks: Marks,
 }
@@ -109,7 +111,9 @@ impl Bridges {
 
     /// What bridges have told, and what they were told or are to be.
     pub(super) fn announced(&self) -> usize {
-        self.routes.len() + self.ports.values().map(|port| port.told.len()).sum::<usize>() + self.owned
+        self.routes.len()
+            + self.ports.values().map(|port| port.told.len() + port.waits.len()).sum::<usize>()
+            + self.owned
     }
 
     /// An estimate of the memory that everything here takes, in bytes.
@@ -190,6 +194,7 @@ impl Hub {
             serial: self.bridges.serial,
             full: false,
             told: BTreeSet::new(),
+            waits: BTreeSet::new(),
             marks: Marks::default(),
         };
         self.bridges.ports.insert(ix, port);
@@ -209,6 +214,7 @@ impl Hub {
     /// Nothing comes over this link from another hub any more: what it led to is gone.
     pub(super) fn detach(&mut self, ix: LinkIx, client: &ClientId) {
         let Some(port) = self.bridges.ports.remove(&ix) else { return };
+        self.bridges.doubles.leave(port.serial, self.limits.bridge_doubles);
         for place in self.bridges.routes.of(ix) {
             self.unlearn(ix, &place);
         }
@@ -329,10 +335,26 @@ impl Hub {
                     self.announce_to(ix, place, way);
                 }
             }
-            (true | false, _) => {
-                if port.told.remove(place) {
-                    self.say_forgotten(ix, place);
-                }
+            (true | false, _) => self.untell(ix, place),
+        }
+    }
+
+    /// Takes back what a bridge was told. What there was no room for is told instead.
+    fn untell(&mut self, ix: LinkIx, place: &Place) {
+        let Some(port) = self.bridges.ports.get_mut(&ix) else { return };
+        port.waits.remove(place);
+        if !port.told.remove(place) {
+            return;
+        }
+        self.say_forgotten(ix, place);
+        let most = self.limits.bridge_routes;
+        while let Some(port) = self.bridges.ports.get_mut(&ix).filter(|port| port.told.len() < most)
+            && let Some(place) = port.waits.pop_first()
+        {
+            let own = self.bridges.own.get(&place.channel).and_then(|goals| goals.get(&place.goal));
+            match own.filter(|own| own.realm == place.realm).map(Own::way) {
+                Some(way) => self.announce_to(ix, &place, &way),
+                None => self.tell_bridge(ix, &place, &self.bridges.routes.best(&place).cloned(), true),
             }
         }
     }
@@ -345,6 +367,7 @@ impl Hub {
         let most = self.limits.bridge_routes;
         let Some(port) = self.bridges.ports.get_mut(&ix) else { return };
         if port.told.len() >= most && !port.told.contains(place) {
+            port.waits.insert(place.clone());
             self.counters.unlearned += 1;
             return self.tell_full(ix);
         }
@@ -487,9 +510,7 @@ impl Hub {
         let Some(place) = own.map(|own| own.placed(&channel, &goal)) else { return };
         self.bridges.owned -= 1;
         for ix in self.ports() {
-            if self.bridges.ports.get_mut(&ix).is_some_and(|port| port.told.remove(&place)) {
-                self.say_forgotten(ix, &place);
-            }
+            self.untell(ix, &place);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Messages that came over bridges lately, so that nobody gets one twice however many ways lead to it.
 //!
 //! What is remembered is told by the whole message, its tag included: a copy that somebody has changed is another message,
-//! and cannot keep the honest one from anybody. Each link has places of its own; one that fills them hurts itself alone.
+//! and cannot keep the honest one from anybody. Each bridge has places of its own; one that fills them hurts itself alone. Those
+//! that are gone have as many as one together: who comes and goes finds no more room.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -34,13 +35,15 @@ pub(crate) struct Doubles {
     seen: Map<Digest, Seen>,
     /// In the order of coming, with the bridge that brought each first.
     order: VecDeque<(Instant, u64, Digest)>,
-    /// How many each bridge has brought first.
+    /// How many each bridge that is there has brought first.
     held: BTreeMap<u64, usize>,
+    /// How many those brought that are gone.
+    gone: usize,
 }
 
 impl Doubles {
     pub(crate) fn new(hash: Keyed) -> Self {
-        Self { seen: hash.map(), order: VecDeque::new(), held: BTreeMap::new() }
+        Self { seen: hash.map(), order: VecDeque::new(), held: BTreeMap::new(), gone: 0 }
     }
 
     /// Who has got a message so far; `None` if the bridge that brings it for the first time has no place for it.
@@ -72,13 +75,32 @@ impl Doubles {
         {
             self.order.pop_front();
             self.seen.remove(&digest);
-            if let Some(held) = self.held.get_mut(&bridge) {
-                *held -= 1;
-                if *held == 0 {
+            match self.held.get_mut(&bridge) {
+                Some(1) => {
                     self.held.remove(&bridge);
                 }
+                Some(held) => *held -= 1,
+                None => self.gone -= 1,
             }
         }
+    }
+
+    /// A bridge is gone. What it brought is remembered as long as there are places for all that are gone; then the older half
+    /// of those is forgotten.
+    pub(crate) fn leave(&mut self, bridge: u64, most: usize) {
+        self.gone += self.held.remove(&bridge).unwrap_or(0);
+        if self.gone <= most {
+            return;
+        }
+        let Self { seen, order, held, gone } = self;
+        order.retain(|(_, bridge, digest)| {
+            let kept = *gone <= most / 2 || held.contains_key(bridge);
+            if !kept {
+                seen.remove(digest);
+                *gone -= 1;
+            }
+            kept
+        });
     }
 
     /// When the next one is old.
@@ -117,5 +139,24 @@ mod tests {
         doubles.forget(start + REMEMBERED);
         assert_eq!((doubles.size(), doubles.due()), (0, None));
         assert!(doubles.of([9; 16], 1, start, 3).is_some());
+    }
+
+    #[test]
+    fn d15_v31_a7_whoever_comes_and_goes_fills_no_more_places_than_one_who_stays() {
+        let mut doubles = doubles();
+        let (start, most) = (Instant::from_nanos(5), 8);
+        let digest = |bridge: u64, number: u8| [[bridge as u8; 8], [number; 8]].concat().try_into().unwrap();
+        doubles.of(digest(1, 0), 1, start, most).unwrap().here = true;
+        for bridge in 2..50 {
+            for number in 0..9 {
+                assert_eq!(doubles.of(digest(bridge, number), bridge, start, most).is_some(), number < 8);
+            }
+            doubles.leave(bridge, most);
+            assert!(doubles.size() <= (most + 1) * DIGEST_SIZE, "{}", doubles.size());
+        }
+        assert!(doubles.of(digest(1, 0), 3, start, most).unwrap().here, "who stays loses nothing");
+        assert!(doubles.of(digest(49, 7), 1, start, most).unwrap().bridges.contains(&49), "the latest are remembered");
+        doubles.forget(start + REMEMBERED);
+        assert_eq!((doubles.size(), doubles.gone, doubles.held.len()), (0, 0, 0));
     }
 }

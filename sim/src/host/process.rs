@@ -34,8 +34,9 @@ impl Process {
     /// A hub that listens at `memory:` and this process's name, and is called the same.
     pub fn hub(&self) -> HubBuilder {
         let name = self.name();
-        let secret = Secret::key(KEY);
-        HubBuilder::new(self.runtime()).listen(&format!("memory:{name}")).id(&name).secret(secret)
+        let secret = || Secret::key(KEY);
+        let hub = HubBuilder::new(self.runtime()).listen(&format!("memory:{name}")).id(&name);
+        hub.secret(secret()).bridge_secret(secret())
     }
 
     /// A client of the hub that a process runs, with this process's name as its id.

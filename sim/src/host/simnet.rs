@@ -6,7 +6,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
 
-use commipc_runtime::{BoxFuture, ClientBuilder, HubBuilder, Secret};
+use commipc_runtime::{BoxFuture, BridgeBuilder, ClientBuilder, HubBuilder, Secret, Side};
 use core::time::Duration;
 
 use super::process::{KEY, Process};
@@ -178,7 +178,15 @@ impl SimNet {
         ClientBuilder::new(self.node(node).runtime(), &url).id(node).secret(Self::secret())
     }
 
-    /// What clients prove to the network's hubs.
+    /// A bridge between two hubs, at a node, with the node's name as its id and what both hubs ask for. It is there as long
+    /// as what it starts is held.
+    pub fn bridge(&self, node: &str, a: &str, b: &str) -> BridgeBuilder {
+        let [a, b] = [a, b].map(|hub| format!("memory:{hub}"));
+        let bridge = BridgeBuilder::new(self.node(node).runtime(), &a, &b).id(node);
+        bridge.secret(Side::A, Self::secret()).secret(Side::B, Self::secret())
+    }
+
+    /// What clients and bridges prove to the network's hubs.
     #[must_use]
     pub fn secret() -> Secret {
         Secret::key(KEY)

@@ -22,6 +22,24 @@ fn the_program_of_the_readme_runs() {
     assert!(output.status.success() && told.starts_with("15 + 25 = 40"), "{output:?}");
 }
 
+/// It is compiled and run as it stands, with the crates that the guide names.
+#[test]
+fn the_program_of_the_guide_to_simulating_runs() {
+    let guide = workspace::read("docs/simulating.md", PURPOSE);
+    let run = workspace::read("tests/tests/suite/guide.rs", "it is the program of the guide");
+    let (_, run) = run.split_once("\n\n").expect("a head of its own, then the program");
+    assert_eq!(program(&guide), Some(run), "docs/simulating.md (left) shows tests/tests/suite/guide.rs (right)");
+    let (_, manifest) = guide.split_once("```toml\n").expect("the guide says what a program takes");
+    let (manifest, _) = manifest.split_once("```").expect("a block ends");
+    let taken: Vec<_> = manifest.lines().filter_map(|line| line.split_once(" = { path = \"commipc/")).collect();
+    assert_eq!(taken.len(), 2, "{manifest}");
+    for (package, path) in taken {
+        let there = workspace::read(&format!("{}/Cargo.toml", path.trim_end_matches("\" }")), "the guide names it");
+        assert!(there.contains(&format!("name = \"{package}\"")), "{package} is not at {path}");
+        assert!(run.contains(&package.replace('-', "_")), "the program does without {package}");
+    }
+}
+
 #[test]
 fn s84_the_streams_of_the_readme_are_tested() {
     let readme = workspace::read("README.md", PURPOSE);
