@@ -15,7 +15,7 @@ fn amount(of: &str, otherwise: u64) -> u64 {
 
 /// What must befall connections again and again, and what must come of it, or nothing is shown: in how many of a hundred
 /// worlds' counts at least.
-const MARKS: [(&str, u64); 24] = [
+const MARKS: [(&str, u64); 28] = [
     ("fault: a link is cut", 20),
     ("fault: all links are cut", 5),
     ("fault: a link is half-open", 15),
@@ -29,6 +29,8 @@ const MARKS: [(&str, u64); 24] = [
     ("fault: a monotonic clock jumps ahead", 5),
     ("fault: a monotonic clock runs backwards", 5),
     ("fault: somebody else wants an id", 2),
+    ("fault: a client has two connections", 10),
+    ("the password of a channel is looked at", 20),
     ("a client gives up a silent link", 10),
     ("a hub gives up a silent link", 3),
     ("a hub is not reached", 30),
@@ -40,6 +42,8 @@ const MARKS: [(&str, u64); 24] = [
     ("a call is answered", 50),
     ("a call ends with its link", 5),
     ("a link is lost", 50),
+    ("a channel is told to be missing", 1),
+    ("a channel is told not to come back without its owner", 1),
 ];
 
 #[test]
@@ -107,7 +111,7 @@ const fn is_missing(event: &Event) -> bool {
     match event {
         ReconnectEvent::Unrestored { .. } => true,
         ReconnectEvent::Restored { channels } => *channels != 1,
-        ReconnectEvent::Lost { .. } | ReconnectEvent::Restoring { .. } => false,
+        ReconnectEvent::Lost { .. } | ReconnectEvent::Restoring { .. } | ReconnectEvent::Returned { .. } => false,
     }
 }
 

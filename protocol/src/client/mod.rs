@@ -136,6 +136,8 @@ pub struct Client {
     redial: Option<TimerId>,
     /// How many of the channels that were lost are back.
     progress: Option<Progress>,
+    /// Until when they are waited for.
+    settles: Option<TimerId>,
     /// Messages that wait for the connection.
     parked: VecDeque<Parked>,
     parks: u64,
@@ -164,6 +166,8 @@ enum Due {
     Heartbeat,
     Redial,
     Restore(ChannelIx),
+    /// What is not back by then is missing.
+    Settled,
     Parked(u64),
     /// Of one provider, or of all.
     Drain(Option<Token>),
@@ -220,6 +224,7 @@ impl Client {
             tries: Tries::default(),
             redial: None,
             progress: None,
+            settles: None,
             parked: VecDeque::new(),
             parks: 0,
             drains: Drains::default(),
@@ -430,6 +435,7 @@ impl Client {
                     self.handle_connect();
                 }
                 Due::Restore(channel) => self.restore_channel(channel),
+                Due::Settled => self.settled(),
                 Due::Parked(serial) => self.parked_expired(serial),
                 Due::Drain(provider) => self.drain_due(provider),
                 Due::Serving(request) => self.request_expired(request),
