@@ -239,9 +239,7 @@ fn a_hub_is_replaced(down: Duration, remembers: bool, in_step: bool) -> Crowd {
     let (mut first, up) = (BTreeSet::new(), gone + down);
     let tries = world.dials()[before..].iter().filter(|(at, node)| !first.insert(*node) && *at >= up);
     let tries: Vec<Duration> = tries.map(|(at, _)| at.saturating_since(up)).collect();
-    let all = tries.len();
     let crowd = Crowd { p99, last, peak: busiest(tries, p99) };
-    println!("down {down:?}, remembers {remembers}, in step {in_step}: {all} tries, {crowd:?}");
     assert!(world.census(hub).0.contains(&("clients", CLIENTS)));
     all_is_as_it_was(&mut world);
     crowd

@@ -136,8 +136,6 @@ pub struct Client {
     redial: Option<TimerId>,
     /// How many of the channels that were lost are back.
     progress: Option<Progress>,
-    /// Until when they are waited for.
-    settles: Option<TimerId>,
     /// Messages that wait for the connection.
     parked: VecDeque<Parked>,
     parks: u64,
@@ -224,7 +222,6 @@ impl Client {
             tries: Tries::default(),
             redial: None,
             progress: None,
-            settles: None,
             parked: VecDeque::new(),
             parks: 0,
             drains: Drains::default(),

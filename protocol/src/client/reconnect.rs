@@ -12,6 +12,7 @@ use super::{Client, Due, Event, Failure, Phase, Token};
 use crate::error::{CloseReason, Refusal};
 use crate::names::{ChannelName, EventName};
 use crate::time::TimerReason;
+use crate::timers::TimerId;
 
 /// How a lost connection is made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,8 @@ pub(super) struct Tries {
     /// The application knows that it is away.
     told: bool,
     since: Option<crate::time::Instant>,
+    /// Until when channels that come back are waited for.
+    pub(super) settles: Option<TimerId>,
 }
 
 impl Client {

@@ -412,22 +412,22 @@ impl Client {
 
     /// What comes back is waited for, and not for ever.
     fn settling(&mut self) {
-        if self.settles.is_none() {
+        if self.tries.settles.is_none() {
             let settle = self.config.reconnect.unwrap_or_default().settle.min(crate::TIME_LEFT_MAX);
-            self.settles = Some(self.timers.insert(self.now.mono + settle, TimerReason::Reconnect, Due::Settled));
+            self.tries.settles = Some(self.timers.insert(self.now.mono + settle, TimerReason::Reconnect, Due::Settled));
         }
     }
 
     /// Nothing is waited for any more.
     fn settles(&mut self) {
-        if let Some(timer) = self.settles.take() {
+        if let Some(timer) = self.tries.settles.take() {
             self.timers.cancel(timer);
         }
     }
 
     /// Everything has had its time to come back.
     pub(super) fn settled(&mut self) {
-        self.settles = None;
+        self.tries.settles = None;
         let mut missing: Vec<ChannelIx> = self.channels.indices().collect();
         missing.retain(|ix| self.channels.is_coming_back(*ix));
         missing.sort_by_key(|ix| self.channels.get(*ix).map(|channel| channel.opening));

@@ -303,25 +303,11 @@ impl Seals {
                     self.waits_under(node, channel, salt.salt);
                 }
             }
-            Event::ChannelClosed { channel, .. } => {
-                self.late.remove(&(node, channel.clone()));
-                self.seal(node, channel, None);
-            }
+            Event::ChannelClosed { channel, .. } => self.closed_channel(node, channel),
             Event::PasswordChanged { channel, salt: None } => return self.is_bare(node, channel),
             Event::PasswordChanged { channel, salt: Some(salt) } => return self.proved(node, channel, salt.salt),
             Event::Closed(_) => self.closed(node),
-            Event::Reconnect(ReconnectEvent::Lost { .. }) => {
-                self.away.insert(node);
-                self.late.retain(|(who, _)| *who != node);
-            }
-            Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Channel(channel), .. }) => {
-                self.late.insert((node, channel.clone()));
-            }
-            Event::Reconnect(ReconnectEvent::Returned { channel }) => {
-                self.late.remove(&(node, channel.clone()));
-                self.restored(node);
-            }
-            Event::Reconnect(ReconnectEvent::Restored { .. }) => self.restored(node),
+            Event::Reconnect(event) => self.comes_back(node, event),
             Event::Done { token, result } => return self.done(node, *token, *result),
             Event::Sent { token, result } => {
                 let unsigned = self.unsigned.remove(&(node, *token));
@@ -349,13 +335,30 @@ impl Seals {
             Event::DeriveKey { .. }
             | Event::Draining { .. }
             | Event::Stream(_)
-            | Event::Reconnect(_)
             | Event::OwnerChanged { .. }
             | Event::RequestEnded { .. }
             | Event::Violation(_)
             | Event::Dropped(_) => {}
         }
         Ok(())
+    }
+
+    fn comes_back(&mut self, node: NodeId, event: &ReconnectEvent) {
+        match event {
+            ReconnectEvent::Lost { .. } => {
+                self.away.insert(node);
+                self.late.retain(|(who, _)| *who != node);
+            }
+            ReconnectEvent::Unrestored { what: Unrestored::Channel(channel), .. } => {
+                self.late.insert((node, channel.clone()));
+            }
+            ReconnectEvent::Returned { channel } => {
+                self.late.remove(&(node, channel.clone()));
+                self.restored(node);
+            }
+            ReconnectEvent::Restored { .. } => self.restored(node),
+            ReconnectEvent::Restoring { .. } | ReconnectEvent::Unrestored { .. } => {}
+        }
     }
 
     /// What came back is under what it was asked to derive with.
@@ -370,6 +373,11 @@ impl Seals {
             // It was asked for this, and for nothing that is opened later.
             self.handles.entry((node, channel)).or_default().challenged = None;
         }
+    }
+
+    fn closed_channel(&mut self, node: NodeId, channel: &ChannelName) {
+        self.late.remove(&(node, channel.clone()));
+        self.seal(node, channel, None);
     }
 
     fn closed(&mut self, node: NodeId) {

@@ -153,18 +153,17 @@ impl Returning {
         let faults = Faults::drawn(&mut world);
         let impostor = world.clients().get(beliefs.len()).copied();
         world = world.client("probe");
-        let probe = world.clients().last().copied();
         let kinds = |number| ["work", "mind"].map(|kind| format!("{kind}/c{number}"));
         let mut stream = |name: String| world.engine().decisions().stream(&name);
         let streams = (0..count).map(|number| kinds(number).map(&mut stream)).collect();
-        let (claims, marks, said, waits, phase) = (Claims::default(), Marks::default(), 0, 0, Phase::Warm);
+        let (claims, marks) = (Claims::default(), Marks::default());
         let returning = Self {
             work,
             streams,
             resting: 0,
             beliefs,
             impostor,
-            probe,
+            probe: world.clients().last().copied(),
             hub,
             claims,
             past,
@@ -175,9 +174,9 @@ impl Returning {
             policy,
             operations,
             longest_pause,
-            said,
-            waits,
-            phase,
+            said: 0,
+            waits: 0,
+            phase: Phase::Warm,
         };
         (world, returning)
     }

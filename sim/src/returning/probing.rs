@@ -62,9 +62,9 @@ impl Returning {
             }
         }
         for (channel, salt) in &protected {
-            let asks = told.iter().find_map(|event| match event {
-                Event::DeriveChannelKey { channel: of, salt } if of == channel => Some(salt.salt),
-                _ => None,
+            let asks = told.iter().find_map(|event| {
+                let Event::DeriveChannelKey { channel: of, salt } = event else { return None };
+                (of == channel).then_some(salt.salt)
             });
             if asks.is_none() || salt.is_some() && *salt != asks {
                 wrong.push(format!("{channel} is protected by {asks:?}, and its owner gave it {salt:?}"));
