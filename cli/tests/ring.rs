@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use commipc_tokio::{Away, Channel, Client, Fault, Listener, Reconnect, Request};
 use rustix::process::Signal;
 use support::PATIENCE;
-use support::history::{History, keep_calling};
+use support::history::{History, Outcomes, keep_calling};
 use support::ring::{BRIDGES, Ring};
 
 const HUBS: usize = 4;
@@ -170,7 +170,9 @@ fn d15_d16_s74_s80_v31_v34_a_ring_that_is_killed_at_random_loses_no_answer_once_
         for (hub, member) in members.iter().enumerate() {
             for far in (0..HUBS).filter(|far| *far != hub) {
                 let (channel, history) = (member.channel.clone(), Arc::clone(&history));
-                tasks.push(tokio::spawn(async move { keep_calling(channel, &provided(far), history).await }));
+                tasks.push(tokio::spawn(
+                    async move { keep_calling(channel, &provided(far), Away::Wait, history).await },
+                ));
             }
             tasks.push(tokio::spawn(keep_saying(member.channel.clone(), Arc::clone(&history), Arc::clone(&said))));
         }
@@ -181,7 +183,7 @@ fn d15_d16_s74_s80_v31_v34_a_ring_that_is_killed_at_random_loses_no_answer_once_
         }
         let quiet = settle(&members, &history, &said, &heard).await;
         check_settled(&members, &history, &said, &heard).await;
-        let (calls, answered) = history.check();
+        let Outcomes { calls, answered, .. } = history.check();
         let heard = heard.lock().unwrap();
         let doubled: Vec<_> = heard.iter().filter(|(_, times)| **times != 1).collect();
         assert!(doubled.is_empty(), "heard more than once: {doubled:?}");

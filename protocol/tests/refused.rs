@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, Secret, Verifier};
 use commipc_protocol::client::{
-    self, Access, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+    Access, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
 };
 use commipc_protocol::{CloseReason, CredentialId, Input, Limits, Misuse, Refusal, hub};
 use support::{World, lasting, name, payload};
@@ -80,8 +80,11 @@ type Turn<'a> = &'a dyn Fn(&mut World);
 
 /// A provider that has lost its connection, another that wants its id, and a caller.
 fn zombie() -> World {
-    let clients =
-        vec![lasting("zombie", Reconnect::default()), impostor("zombie"), lasting("caller", Reconnect::default())];
+    let clients = vec![
+        lasting("zombie", Reconnect::default()),
+        support::stranger_to("zombie"),
+        lasting("caller", Reconnect::default()),
+    ];
     let mut world = World::with(support::hub(Limits::default()), clients);
     for client in [0, 2] {
         world.command(client, Command::Connect);
@@ -94,19 +97,6 @@ fn zombie() -> World {
     world.refuse_dials();
     world.hold_dials = false;
     world
-}
-
-/// Another client with this id, which cannot take it over.
-fn impostor(id: &str) -> client::Client {
-    let config = client::ClientConfig {
-        hub: "memory:".into(),
-        id: Some(commipc_protocol::ClientId::new(id).unwrap()),
-        credential: commipc_protocol::CredentialId::shared(),
-        secret: Secret::key([7; 32]),
-        limits: Limits::default(),
-        reconnect: None,
-    };
-    client::Client::new(config, &commipc_protocol::Seed::new([9; 32]))
 }
 
 const fn lost_for(event: &Event) -> Option<CloseReason> {

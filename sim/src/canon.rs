@@ -440,6 +440,7 @@ impl Canon for ReconnectEvent {
                 number(out, *of as u64);
             }
             Self::Restored { channels } => head(out, 42, *channels as u64),
+            Self::Returned { channel } => named(out, 44, channel),
             Self::Unrestored { what, why } => {
                 named(out, 43, what);
                 outcome(out, 0, Err(*why));

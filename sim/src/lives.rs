@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 
+use commipc_protocol::client::Reconnect;
 use commipc_protocol::hub::{self, StoredChannel};
 use commipc_protocol::{ChannelName, Instant, Seed};
 use core::time::Duration;
 
 use crate::decisions::Stream;
 use crate::node::NodeId;
+use crate::oracles;
 use crate::world::{Plan, World};
 
 /// What a hub's process leaves behind when it dies.
@@ -54,6 +56,30 @@ pub(crate) struct Writing {
 }
 
 impl World {
+    /// From now on only those oracles judge that hold when a hub dies and has stored nothing.
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        self.watch.oracles = oracles::of_returning();
+        self
+    }
+
+    /// Lets connections of clients added from now on come back by themselves. From now on only those oracles judge that
+    /// need not know what clients ask without their applications.
+    #[must_use]
+    pub fn reconnecting(mut self, policy: Reconnect) -> Self {
+        self.watch.oracles = oracles::of_returning();
+        self.reconnect = Some(policy);
+        self
+    }
+
+    /// Lets all clients added from now on draw the same numbers, as if nothing were left to chance: to show what chance is
+    /// good for.
+    #[must_use]
+    pub const fn in_step(mut self) -> Self {
+        self.in_step = true;
+        self
+    }
+
     /// Lets the hub added last store what it confirms.
     ///
     /// # Panics

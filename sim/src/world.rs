@@ -141,6 +141,8 @@ pub struct World {
     pub(crate) ended: bool,
     /// How clients added from now on come back.
     pub(crate) reconnect: Option<Reconnect>,
+    /// All clients added from now on draw the same numbers.
+    pub(crate) in_step: bool,
     /// How each node's machine is made, again and again.
     pub(crate) builds: BTreeMap<NodeId, Build>,
     /// What hubs store, where they do.
@@ -211,6 +213,7 @@ impl World {
             twins: false,
             ended: false,
             reconnect: None,
+            in_step: false,
             builds: BTreeMap::new(),
             disks: BTreeMap::new(),
         }
@@ -234,22 +237,6 @@ impl World {
     #[must_use]
     pub const fn with_twins(mut self) -> Self {
         self.twins = true;
-        self
-    }
-
-    /// From now on only those oracles judge that hold when a hub dies and has stored nothing.
-    #[must_use]
-    pub fn forgetful(mut self) -> Self {
-        self.watch.oracles = oracles::of_returning();
-        self
-    }
-
-    /// Lets connections of clients added from now on come back by themselves. From now on only those oracles judge that
-    /// need not know what clients ask without their applications.
-    #[must_use]
-    pub fn reconnecting(mut self, policy: Reconnect) -> Self {
-        self.watch.oracles = oracles::of_returning();
-        self.reconnect = Some(policy);
         self
     }
 
@@ -384,7 +371,8 @@ impl World {
             limits: limits.clone(),
             reconnect,
         };
-        self.add(name, resident, move |seed| station(Client::new(config(), seed)));
+        let same = self.in_step.then(|| Seed::new([7; 32]));
+        self.add(name, resident, move |seed| station(Client::new(config(), same.as_ref().unwrap_or(seed))));
         self
     }
 

@@ -164,6 +164,8 @@ enum Due {
     Heartbeat,
     Redial,
     Restore(ChannelIx),
+    /// What is not back by then is missing.
+    Settled,
     Parked(u64),
     /// Of one provider, or of all.
     Drain(Option<Token>),
@@ -430,6 +432,7 @@ impl Client {
                     self.handle_connect();
                 }
                 Due::Restore(channel) => self.restore_channel(channel),
+                Due::Settled => self.settled(),
                 Due::Parked(serial) => self.parked_expired(serial),
                 Due::Drain(provider) => self.drain_due(provider),
                 Due::Serving(request) => self.request_expired(request),

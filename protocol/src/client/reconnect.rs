@@ -12,6 +12,7 @@ use super::{Client, Due, Event, Failure, Phase, Token};
 use crate::error::{CloseReason, Refusal};
 use crate::names::{ChannelName, EventName};
 use crate::time::TimerReason;
+use crate::timers::TimerId;
 
 /// How a lost connection is made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +27,24 @@ pub struct Reconnect {
     pub tries: u32,
     /// Whether a connection that never stood is tried again, too.
     pub initial: bool,
+    /// How long a connection that stands again waits for what the hub does not open yet, a day at most: a channel whose owner
+    /// is not back, or for which there is no room. What is missing then is told by [`Unrestored::Channel`], and everything
+    /// else is as it was; it is tried on.
+    pub settle: Duration,
+    /// How long in all, connected, such a channel is tried on: then [`Event::ChannelClosed`] has the hub's last word.
+    pub missing: Duration,
 }
 
 impl Default for Reconnect {
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), longest: Duration::from_secs(60), tries: 0, initial: false }
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(60),
+            tries: 0,
+            initial: false,
+            settle: Duration::from_secs(30),
+            missing: Duration::from_secs(600),
+        }
     }
 }
 
@@ -56,7 +70,13 @@ pub enum ReconnectEvent {
         /// How many channels.
         channels: usize,
     },
-    /// Something that was there before the connection went is not any more. For a channel: [`Event::ChannelClosed`].
+    /// A channel that was told to be missing is as it was.
+    Returned {
+        /// Which.
+        channel: ChannelName,
+    },
+    /// Something that was there before the connection went is not any more, or a channel not yet. For a channel that is over:
+    /// [`Event::ChannelClosed`].
     Unrestored {
         /// What.
         what: Unrestored,
@@ -68,6 +88,10 @@ pub enum ReconnectEvent {
 /// What did not come back with a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unrestored {
+    /// A channel that the hub does not open yet. It is tried on: [`ReconnectEvent::Returned`] tells that it is as it was, or
+    /// [`Event::ChannelClosed`] that it will not be.
+    #[error("the channel {0}, so far")]
+    Channel(ChannelName),
     /// A provider.
     #[error("the provider of {event} in {channel}")]
     Provider {
@@ -108,6 +132,8 @@ pub(super) struct Tries {
     /// The application knows that it is away.
     told: bool,
     since: Option<crate::time::Instant>,
+    /// Until when channels that come back are waited for.
+    pub(super) settles: Option<TimerId>,
 }
 
 impl Client {

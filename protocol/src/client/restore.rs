@@ -4,19 +4,22 @@
 //!  Lost ──OPEN, with key and password──► Open ──RECLAIM──► owned again ──PROVIDE, LISTEN──► as it was
 //!   ▲                 │ not protected (yet), the hub is full, or cannot store it just now: later
 //!   └─────────────────┤
-//!                     └ another password, a name that is taken: ChannelClosed
+//!                     └ another password, a name that is taken, or later for too long: ChannelClosed
 //! ```
+//! The connection does not wait for ever: what is missing after a while is told, and comes after everything else.
+//!
 //! A member with a password never joins without it. An owner whose hub has forgotten everything claims the channel and
 //! protects it as it was, in one step.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::channels::{ChannelIx, Control, Standing, State};
 use super::{Client, Due, Event, Failure, ReconnectEvent, Token, Unrestored};
 use crate::canary::Canary;
 use crate::error::{Misuse, Refusal};
 use crate::names::{ChannelName, EventName};
-use crate::time::TimerReason;
+use crate::time::{Instant, TimerReason};
 use crate::timers::TimerId;
 use crate::wire::{self, Control as _, FrameType};
 
@@ -34,6 +37,12 @@ pub(super) struct Return {
     /// How often in a row the hub could not store what our opening changes.
     unstored: u32,
     timer: Option<TimerId>,
+    /// The hub's last word, where it will not open the channel yet, and since when it says so on this connection.
+    refused: Option<(Failure, Instant)>,
+    /// How long it said so on earlier ones.
+    waited: Duration,
+    /// It is told to be missing.
+    late: bool,
 }
 
 /// How often in a row a hub may fail to store that a channel comes back, until it is over: with waits that double from a
@@ -51,7 +60,24 @@ impl Return {
     /// Nothing comes back any more.
     pub(super) const fn stop(&mut self) -> Option<TimerId> {
         (self.pending, self.running, self.tries, self.unstored) = (0, false, 0, 0);
+        (self.refused, self.waited, self.late) = (None, Duration::ZERO, false);
         self.timer.take()
+    }
+
+    /// The link is gone. What is missing will be told anew.
+    fn suspend(&mut self, now: Instant) -> Option<TimerId> {
+        (self.pending, self.running, self.late) = (0, false, false);
+        if let Some((_, since)) = self.refused.take() {
+            self.waited += now.saturating_since(since);
+        }
+        self.timer.take()
+    }
+
+    /// The hub will not open the channel yet; gives how long it has said so.
+    fn is_refused(&mut self, why: Failure, now: Instant) -> Duration {
+        let since = self.refused.map_or(now, |(_, since)| since);
+        self.refused = Some((why, since));
+        self.waited + now.saturating_since(since)
     }
 
     /// Whether a refusal to open the channel may be another answer soon.
@@ -75,6 +101,7 @@ impl Client {
     /// refused.
     pub(super) fn lose_controls(&mut self, gone: Misuse) {
         self.progress = None;
+        self.settles();
         for (control, timer) in core::mem::take(&mut self.controls).into_values() {
             if let Some(timer) = timer {
                 self.timers.cancel(timer);
@@ -98,9 +125,7 @@ impl Client {
     fn suspend_channel(&mut self, ix: ChannelIx) {
         let Some(channel) = self.channels.get_mut(ix) else { return };
         let beacon = channel.said.forget();
-        let retry = channel.coming_back.timer.take();
-        channel.coming_back.pending = 0;
-        channel.coming_back.running = false;
+        let retry = channel.coming_back.suspend(self.now.mono);
         channel.guarded.suspend();
         match core::mem::replace(&mut channel.state, State::Closed) {
             State::Open(times) => channel.state = State::Lost { times, waiting: Vec::new() },
@@ -119,6 +144,7 @@ impl Client {
     pub(super) fn rejoin(&mut self, ix: ChannelIx) {
         self.suspend_channel(ix);
         self.restore_channel(ix);
+        self.settling();
     }
 
     fn lose_waiting(&mut self, ix: ChannelIx, gone: Misuse) {
@@ -134,6 +160,9 @@ impl Client {
     pub(super) fn restore_channels(&mut self, again: bool) {
         let lost = self.channels.lost();
         self.progress = again.then_some(Progress { done: 0, of: lost.len() });
+        if again {
+            self.settling();
+        }
         self.progressed(0);
         for ix in lost {
             self.restore_channel(ix);
@@ -172,6 +201,7 @@ impl Client {
         let given = self.is_given_here(ix);
         let Some(channel) = self.channels.get_mut(ix) else { return };
         (channel.coming_back.tries, channel.coming_back.unstored) = (0, 0);
+        (channel.coming_back.refused, channel.coming_back.waited) = (None, Duration::ZERO);
         let lacks_owner = (channel.guarded.was_owner || given) && !channel.guarded.owns();
         // What was not confirmed when a link goes is asked for on the next one.
         channel.guarded.was_owner = lacks_owner;
@@ -320,20 +350,27 @@ impl Client {
         if channel.coming_back.pending > 0 || !core::mem::take(&mut channel.coming_back.running) {
             return;
         }
-        self.progressed(1);
+        if core::mem::take(&mut channel.coming_back.late) {
+            let channel = channel.name.clone();
+            self.event(Event::Reconnect(ReconnectEvent::Returned { channel }));
+        } else {
+            self.progressed(1);
+        }
         self.unpark();
     }
 
     /// A channel could not be opened again: it is tried later, or it is over. `challenged` is whether its password was asked.
     pub(super) fn not_reopened(&mut self, ix: ChannelIx, times: usize, why: Failure, challenged: bool) {
-        let most = self.config.reconnect.unwrap_or_default();
+        let (most, now) = (self.config.reconnect.unwrap_or_default(), self.now.mono);
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.coming_back.running = false;
-        if channel.coming_back.may_change(why, challenged) {
+        let may_change = channel.coming_back.may_change(why, challenged);
+        let left = most.missing.saturating_sub(channel.coming_back.is_refused(why, now));
+        if may_change && !left.is_zero() {
             channel.state = State::Lost { times, waiting: Vec::new() };
             channel.coming_back.tries = channel.coming_back.tries.saturating_add(1);
             let doublings = channel.coming_back.tries.min(20) - 1;
-            let wait = self.jitter(most.first.saturating_mul(1 << doublings).min(most.longest));
+            let wait = self.jitter(most.first.saturating_mul(1 << doublings).min(most.longest)).min(left);
             let timer = self.timers.insert(self.now.mono + wait, TimerReason::Reconnect, Due::Restore(ix));
             if let Some(channel) = self.channels.get_mut(ix) {
                 channel.coming_back.timer = Some(timer);
@@ -376,7 +413,52 @@ impl Client {
             return self.event(Event::Reconnect(ReconnectEvent::Restoring { done, of }));
         }
         self.progress = None;
+        self.settles();
         self.event(Event::Reconnect(ReconnectEvent::Restored { channels: of }));
+    }
+
+    /// What comes back is waited for, and not for ever.
+    fn settling(&mut self) {
+        if self.tries.settles.is_none() {
+            let settle = self.config.reconnect.unwrap_or_default().settle.min(crate::TIME_LEFT_MAX);
+            self.tries.settles = Some(self.timers.insert(self.now.mono + settle, TimerReason::Reconnect, Due::Settled));
+        }
+    }
+
+    /// Nothing is waited for any more.
+    fn settles(&mut self) {
+        if let Some(timer) = self.tries.settles.take() {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// Everything has had its time to come back.
+    pub(super) fn settled(&mut self) {
+        self.tries.settles = None;
+        let mut missing: Vec<ChannelIx> = self.channels.indices().collect();
+        missing.retain(|ix| self.channels.is_coming_back(*ix));
+        missing.sort_by_key(|ix| self.channels.get(*ix).map(|channel| channel.opening));
+        for ix in missing {
+            self.is_late(ix);
+        }
+        if let Some(Progress { of, .. }) = self.progress.take() {
+            self.event(Event::Reconnect(ReconnectEvent::Restored { channels: of }));
+        }
+    }
+
+    /// Tells that a channel is missing, if it was open before the connection went and nobody has told so.
+    fn is_late(&mut self, ix: ChannelIx) {
+        let Some(channel) = self.channels.get_mut(ix) else { return };
+        let was_open = match &channel.state {
+            State::Lost { times, .. } | State::Opening { times, .. } | State::Open(times) => *times > 0,
+            State::Closed => false,
+        };
+        if !was_open || core::mem::replace(&mut channel.coming_back.late, true) {
+            return;
+        }
+        let why = channel.coming_back.refused.map_or(Failure::Local(Misuse::Deadline), |(why, _)| why);
+        let what = Unrestored::Channel(channel.name.clone());
+        self.event(Event::Reconnect(ReconnectEvent::Unrestored { what, why }));
     }
 }
 

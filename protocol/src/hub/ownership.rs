@@ -93,15 +93,10 @@ impl Hub {
             return Ok(());
         }
         let result = self.owner_operation(ix, frame, &Operation { channel, stored, n, proof }).map(|channel| {
-            let mut timer = None;
-            if let Some(guard) = self.guard_mut(channel)
-                && let Owner::Away { key, .. } | Owner::Present { key, .. } = &guard.owner
-            {
-                guard.owner = Owner::Present { key: key.clone(), link: ix };
-                timer = guard.timer.take();
-            }
-            if let Some(timer) = timer {
-                self.timers.cancel(timer);
+            let owner = self.guard_mut(channel).map(|guard| &guard.owner);
+            if let Some(Owner::Away { key, .. } | Owner::Present { key, .. }) = owner {
+                let key = key.clone();
+                self.set_owner(channel, Owner::Present { key, link: ix }, None);
             }
             self.waits_no_more(channel);
             self.owner_changed(channel);
@@ -294,7 +289,6 @@ impl Hub {
         if guard.protection.is_none() {
             return self.change(channel, Change::Disown { then: AfterGrace::Terminate, asked: None });
         }
-        guard.restarted = false;
         if let Owner::Away { held, heir, .. } = &mut guard.owner {
             (*held, *heir) = (None, None);
         }

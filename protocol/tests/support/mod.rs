@@ -71,6 +71,8 @@ pub struct World {
     held_dials: Vec<(usize, LinkId)>,
     /// A client that loses its link when it tells this, and cannot dial then.
     pub cut_on: Option<(usize, fn(&Event) -> bool)>,
+    /// Who does not reach the hub.
+    pub absent: Vec<usize>,
     /// What clients gave and nobody has carried out yet.
     kept: Vec<(usize, Output<Event>)>,
     accepted: u32,
@@ -120,6 +122,13 @@ pub fn lasting_with(name: &str, reconnect: client::Reconnect, limits: Limits) ->
     client_of(name, CredentialId::shared(), Secret::key(KEY), limits, Some(reconnect))
 }
 
+/// Another client with this id, which cannot take it over and does not come back.
+pub fn stranger_to(id: &str) -> Client {
+    let (hub, id) = (Arc::from("memory:"), Some(ClientId::new(id).unwrap()));
+    let (credential, secret, limits) = (CredentialId::shared(), Secret::key(KEY), Limits::default());
+    Client::new(ClientConfig { hub, id, credential, secret, limits, reconnect: None }, &Seed::new([9; 32]))
+}
+
 fn client_of(
     name: &str,
     credential: CredentialId,
@@ -160,6 +169,7 @@ impl World {
             deceived: None,
             mute: None,
             hold_dials: false,
+            absent: Vec::new(),
             held_dials: Vec::new(),
             cut_on: None,
             kept: Vec::new(),
@@ -340,6 +350,9 @@ impl World {
         match output {
             Output::Event(event) => self.hear(client, event),
             Output::Dial { link, .. } if self.hold_dials => self.held_dials.push((client, link)),
+            Output::Dial { link, .. } if self.absent.contains(&client) => {
+                self.clients[client].handle_input(self.now, Input::Closed { link, how: LinkEnd::Refused });
+            }
             Output::Dial { link: dialled, .. } => {
                 let link = LinkId::accepted(self.accepted, self.accepted + 1);
                 self.accepted += 1;

@@ -262,6 +262,7 @@ impl Desk {
             ReconnectEvent::Lost { reason, retry } => Self::lost(driver, reason, retry),
             ReconnectEvent::Restoring { done, of } => Self::restored(driver, Some((done, of))),
             ReconnectEvent::Restored { .. } => Self::restored(driver, None),
+            ReconnectEvent::Returned { channel } => tracing::debug!(%channel, "restored"),
             ReconnectEvent::Unrestored { what, why } => Self::unrestored(driver, &what, why),
         }
     }

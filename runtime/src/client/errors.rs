@@ -60,7 +60,8 @@ pub enum ClientError {
     /// The connection is away, and is tried again.
     #[error("the connection is lost and tried again: {0}")]
     Lost(CloseReason),
-    /// Something that was there before the connection went did not come back with it.
+    /// Something that was there before the connection went did not come back with it, or a channel not yet: messages that
+    /// may wait ([`Away::Wait`](crate::Away::Wait)) wait for it, and it comes, or [`ClientError::Channel`] says that it is over.
     #[error("not restored: {what}: {why}")]
     Unrestored {
         /// What.
@@ -216,7 +217,7 @@ impl Troubles {
             | Event::DeriveKey { .. }
             | Event::DeriveChannelKey { .. }
             | Event::Ready(_)
-            | Event::Reconnect(ReconnectEvent::Restoring { .. } | ReconnectEvent::Restored { .. })
+            | Event::Reconnect(ReconnectEvent::Restoring { .. } | ReconnectEvent::Restored { .. } | ReconnectEvent::Returned { .. })
             // What follows from it is the end of the connection, which tells of it.
             | Event::Violation(_)
             | Event::Dropped(_) => None,

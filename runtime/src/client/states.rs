@@ -19,7 +19,7 @@ use super::{Client, ClientHandle};
 pub enum ConnectionState {
     /// It is made for the first time.
     Connecting,
-    /// It stands, and everything is as it should be.
+    /// It stands, and everything is as it should be, but for what [`ClientError::Unrestored`](crate::ClientError::Unrestored) said.
     Ready,
     /// It was lost, or could not be made again, and is tried again.
     Lost {

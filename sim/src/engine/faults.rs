@@ -2,7 +2,7 @@
 
 use commipc_protocol::{LinkEnd, Machine};
 
-use super::Engine;
+use super::{Engine, Happening};
 use crate::node::NodeId;
 use crate::wire::Pipe;
 
@@ -38,6 +38,17 @@ impl<M: Machine> Engine<M> {
             }
         }
         stranded.len()
+    }
+
+    /// Lets a node lose every connection, and no peer notice: with whom it dials again there are two. Gives how many there
+    /// were.
+    pub fn sever(&mut self, node: NodeId) -> usize {
+        let (severed, now) = (self.wires_of(node), self.now());
+        for (wire, side) in &severed {
+            self.wires[*wire].pipes.iter_mut().for_each(Pipe::leads_nowhere);
+            self.agenda.plan(now, Happening::Over { wire: *wire, side: *side, how: LinkEnd::Reset });
+        }
+        severed.len()
     }
 
     /// A node's process dies, and another machine is to take its place, which nobody can dial until [`Engine::start`]. Its

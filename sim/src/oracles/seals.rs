@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use commipc_protocol::client::{
-    Away, Command, Event, Failure, Message, Outgoing, Payload, ReconnectEvent, StreamCommand, Token,
+    Away, Command, Event, Failure, Message, Outgoing, Payload, ReconnectEvent, StreamCommand, Token, Unrestored,
 };
 use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
 
@@ -42,6 +42,8 @@ pub struct Seals {
     unsigned: BTreeSet<(NodeId, Token)>,
     /// Whose connection is away, or not yet as it was: what they leave is left at once.
     away: BTreeSet<NodeId>,
+    /// Channels that are not as they were on a connection that is.
+    late: BTreeSet<(NodeId, ChannelName)>,
     withheld: BTreeSet<(ClientId, Withheld)>,
     exchanges: Exchanges,
     flows: Flows,
@@ -153,7 +155,7 @@ impl Seals {
             Command::Call { token, outgoing, .. } => {
                 let sealed = self.sealed(node, &outgoing.channel);
                 self.exchanges.called(node, *token, Content::said(outgoing), sealed);
-                if outgoing.away != Away::Fail || self.away.contains(&node) {
+                if outgoing.away != Away::Fail || self.is_away(node, &outgoing.channel) {
                     self.exchanges.waits(node, *token);
                 }
                 for salt in self.perhaps(node, &outgoing.channel) {
@@ -190,7 +192,11 @@ impl Seals {
 
     fn leaves(&mut self, node: NodeId, channel: &ChannelName) -> What {
         self.forgets_keys(node, channel);
-        What::Leave { away: self.away.contains(&node) }
+        What::Leave { away: self.is_away(node, channel) }
+    }
+
+    fn is_away(&self, node: NodeId, channel: &ChannelName) -> bool {
+        self.away.contains(&node) || self.late.contains(&(node, channel.clone()))
     }
 
     fn unprotects(&mut self, node: NodeId, channel: &ChannelName) -> What {
@@ -297,14 +303,11 @@ impl Seals {
                     self.waits_under(node, channel, salt.salt);
                 }
             }
-            Event::ChannelClosed { channel, .. } => self.seal(node, channel, None),
+            Event::ChannelClosed { channel, .. } => self.closed_channel(node, channel),
             Event::PasswordChanged { channel, salt: None } => return self.is_bare(node, channel),
             Event::PasswordChanged { channel, salt: Some(salt) } => return self.proved(node, channel, salt.salt),
             Event::Closed(_) => self.closed(node),
-            Event::Reconnect(ReconnectEvent::Lost { .. }) => {
-                self.away.insert(node);
-            }
-            Event::Reconnect(ReconnectEvent::Restored { .. }) => self.restored(node),
+            Event::Reconnect(event) => self.comes_back(node, event),
             Event::Done { token, result } => return self.done(node, *token, *result),
             Event::Sent { token, result } => {
                 let unsigned = self.unsigned.remove(&(node, *token));
@@ -332,7 +335,6 @@ impl Seals {
             Event::DeriveKey { .. }
             | Event::Draining { .. }
             | Event::Stream(_)
-            | Event::Reconnect(_)
             | Event::OwnerChanged { .. }
             | Event::RequestEnded { .. }
             | Event::Violation(_)
@@ -341,10 +343,29 @@ impl Seals {
         Ok(())
     }
 
+    fn comes_back(&mut self, node: NodeId, event: &ReconnectEvent) {
+        match event {
+            ReconnectEvent::Lost { .. } => {
+                self.away.insert(node);
+                self.late.retain(|(who, _)| *who != node);
+            }
+            ReconnectEvent::Unrestored { what: Unrestored::Channel(channel), .. } => {
+                self.late.insert((node, channel.clone()));
+            }
+            ReconnectEvent::Returned { channel } => {
+                self.late.remove(&(node, channel.clone()));
+                self.restored(node);
+            }
+            ReconnectEvent::Restored { .. } => self.restored(node),
+            ReconnectEvent::Restoring { .. } | ReconnectEvent::Unrestored { .. } => {}
+        }
+    }
+
     /// What came back is under what it was asked to derive with.
     fn restored(&mut self, node: NodeId) {
         self.away.remove(&node);
-        let returned = self.handles.iter().filter(|((who, _), _)| *who == node);
+        let late = |of: &ChannelName| self.late.contains(&(node, of.clone()));
+        let returned = self.handles.iter().filter(|((who, of), _)| *who == node && !late(of));
         let returned = returned.filter_map(|((_, channel), handle)| Some((channel.clone(), handle.returns?)));
         let returned: Vec<(ChannelName, Salt)> = returned.collect();
         for (channel, salt) in returned {
@@ -354,8 +375,14 @@ impl Seals {
         }
     }
 
+    fn closed_channel(&mut self, node: NodeId, channel: &ChannelName) {
+        self.late.remove(&(node, channel.clone()));
+        self.seal(node, channel, None);
+    }
+
     fn closed(&mut self, node: NodeId) {
         self.away.remove(&node);
+        self.late.retain(|(who, _)| *who != node);
         let open = self.handles.iter().filter(|((who, _), handle)| *who == node && handle.sealed.is_some());
         let open: Vec<ChannelName> = open.map(|((_, channel), _)| channel.clone()).collect();
         open.iter().for_each(|channel| self.seal(node, channel, None));

@@ -63,6 +63,10 @@ pub(crate) struct Room {
     pub(crate) guarded: bool,
     /// When the hub was asked for what it is known to have granted.
     pub(crate) since: Instant,
+    /// How the password is derived that it has got since.
+    pub(crate) salt: Option<[u8; 16]>,
+    /// It is told to be missing, and not to be over.
+    pub(crate) late: bool,
 }
 
 /// What was asked for and has no answer.
@@ -208,7 +212,7 @@ impl Belief {
             }
             Event::PasswordChanged { channel, salt } => {
                 if let Some(room) = self.rooms.get_mut(channel) {
-                    room.guarded = salt.is_some();
+                    (room.guarded, room.salt) = (salt.is_some(), salt.map(|salt| salt.salt));
                 }
             }
             Event::Done { token, result } => {
@@ -240,11 +244,25 @@ impl Belief {
 
     fn returns(&mut self, event: &ReconnectEvent) {
         match event {
-            ReconnectEvent::Lost { .. } => self.link = Link::Away { lost: true },
+            ReconnectEvent::Lost { .. } => {
+                self.link = Link::Away { lost: true };
+                self.rooms.values_mut().for_each(|room| room.late = false);
+            }
             ReconnectEvent::Restoring { .. } => {}
             ReconnectEvent::Restored { .. } => {
                 self.link = Link::Whole;
-                self.rooms.values_mut().for_each(|room| room.since = self.ready);
+                let there = self.rooms.values_mut().filter(|room| !room.late);
+                there.for_each(|room| room.since = room.since.max(self.ready));
+            }
+            ReconnectEvent::Returned { channel } => {
+                if let Some(room) = self.rooms.get_mut(channel) {
+                    (room.late, room.since) = (false, self.ready);
+                }
+            }
+            ReconnectEvent::Unrestored { what: Unrestored::Channel(channel), .. } => {
+                if let Some(room) = self.rooms.get_mut(channel) {
+                    room.late = true;
+                }
             }
             ReconnectEvent::Unrestored { what: Unrestored::Provider { token, .. }, .. } => {
                 self.provided.retain(|_, provider| provider != token);
@@ -267,7 +285,10 @@ impl Belief {
                 self.openings += 1;
                 let opening = self.openings;
                 let since = at.max(self.ready);
-                self.rooms.insert(channel.clone(), Room { opening, owns: false, owner: None, guarded, since });
+                self.rooms.insert(
+                    channel.clone(),
+                    Room { opening, owns: false, owner: None, guarded, since, salt: None, late: false },
+                );
                 return Some(channel);
             }
             Asked::Provide { place, opening } => {

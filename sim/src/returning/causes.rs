@@ -96,6 +96,9 @@ impl Past {
         match event {
             Event::ChannelClosed { channel, why } => self.explains_closed(heard.since, channel, *why),
             Event::Reconnect(ReconnectEvent::Unrestored { what, why }) => match what {
+                Unrestored::Channel(channel) => {
+                    self.explains_closed(heard.since, channel, *why) || self.is_late(heard.since, *why)
+                }
                 Unrestored::Provider { channel, event, .. } => {
                     let taken = |_, what: &What| matches!(what, What::Provided((of, which), by) if of == channel && which == event && by != heard.by);
                     *why == Failure::Refused(Refusal::ProviderExists) && self.any(heard.since, taken)
@@ -156,6 +159,8 @@ impl Past {
                 self.any(since, ended)
                     || self.has_forgotten(since) && self.any(since, |_, what| is_owned(what, channel))
             }
+            // Its owner has not come back to a hub that has forgotten its password; or somebody else has made it anew.
+            Refusal::NotProtected => self.has_forgotten(since) || self.any(since, ended) || rekeyed(),
             Refusal::RolledBack => self.has_forgotten(since),
             Refusal::StorageFailed => self.refuses,
             _ => false,

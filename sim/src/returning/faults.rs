@@ -10,7 +10,7 @@ use crate::node::NodeId;
 use crate::world::World;
 
 /// In the order of the weights.
-const FAULTS: [fn(&mut Returning, &mut World); 11] = [
+const FAULTS: [fn(&mut Returning, &mut World); 12] = [
     Returning::cut_one,
     Returning::cut_all,
     Returning::strand_both_ways,
@@ -22,10 +22,12 @@ const FAULTS: [fn(&mut Returning, &mut World); 11] = [
     Returning::jump_ahead,
     Returning::jump_back,
     Returning::impose,
+    Returning::double,
 ];
 
 /// The most each may weigh.
-const HEAVIEST: [u64; FAULTS.len()] = [8, 2, 6, 4, 4, 3, 3, 3, 3, 3, 6];
+const HEAVIEST: [u64; FAULTS.len() - 1] = [8, 2, 6, 4, 4, 3, 3, 3, 3, 3, 6];
+const HEAVIEST_DOUBLE: u64 = 6;
 
 /// The longest from one fault to the next, and the longest that a hub is down, in nanoseconds.
 const LONGEST_PAUSE: u64 = 60_000_000_000;
@@ -58,7 +60,11 @@ impl Faults {
         let stream = world.engine().decisions().stream("faults");
         let mut choose = world.engine().decisions().on(stream);
         let weights = HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 });
-        let (weights, left) = (weights.collect(), choose.log_uniform(1, 24));
+        let (mut weights, left): (Vec<u64>, u64) = (weights.collect(), choose.log_uniform(1, 24));
+        // From a stream of its own: worlds without it are what they were before there was such a fault.
+        let doubles = world.engine().decisions().stream("doubles");
+        let mut choose = world.engine().decisions().on(doubles);
+        weights.push(if choose.chance(1, 2) { 1 + choose.below(HEAVIEST_DOUBLE) } else { 0 });
         Self { stream, weights, left, down: false, ending: false, turned_back: Duration::ZERO, walls: Vec::new() }
     }
 }
@@ -135,6 +141,14 @@ impl Returning {
     fn cut_all(&mut self, world: &mut World) {
         world.engine().cut(self.hub);
         self.marks.met("fault: all links are cut");
+    }
+
+    /// A client dials again, and its hub still has the connection that it has lost.
+    fn double(&mut self, world: &mut World) {
+        let node = self.one(world);
+        if world.engine().sever(node) > 0 {
+            self.marks.met("fault: a client has two connections");
+        }
     }
 
     fn strand_both_ways(&mut self, world: &mut World) {

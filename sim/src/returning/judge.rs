@@ -36,19 +36,13 @@ pub(crate) fn back_within(limits: &Limits, policy: &Reconnect) -> Duration {
     connected + owners + policy.longest + 2 * limits.registration + derives + SLACK
 }
 
-/// How often a client dials in such a time at most. A try is followed by a wait drawn between nothing and the longest; that
-/// so many in a row come to so little is less likely than one in a thousand million.
+/// How often a client dials in such a time at most: at once, after waits that double, and then after half the longest wait or
+/// more each time; and that anew, if the link that it had leads nowhere.
 pub(super) fn dials_within(time: Duration, policy: &Reconnect) -> usize {
     let doublings =
         (policy.longest.as_secs() / policy.first.as_secs().max(1)).checked_ilog2().unwrap_or(0) as usize + 1;
-    let fits = time.as_secs_f64() / policy.longest.as_secs_f64();
-    // (time / longest)ⁿ / n!
-    let (mut waits, mut chance) = (0, 1.0);
-    while chance > 1e-9 {
-        waits += 1;
-        chance *= fits / f64::from(waits);
-    }
-    1 + doublings + waits as usize
+    let waits = time.as_nanos().div_ceil((policy.longest / 2).as_nanos().max(1));
+    2 * (1 + doublings) + usize::try_from(waits).unwrap_or(usize::MAX)
 }
 
 impl Returning {
@@ -63,7 +57,14 @@ impl Returning {
         }
         self.judge_beliefs(world);
         self.judge_dials(world, healed, dials_within(bound, &self.policy));
-        let rest = [Self::judge_words, Self::judge_calls, Self::judge_quiet, Self::judge_owners];
+        let rest = [
+            Self::judge_protection,
+            Self::judge_words,
+            Self::judge_calls,
+            Self::judge_quiet,
+            Self::judge_missing,
+            Self::judge_owners,
+        ];
         for judge in rest {
             // What comes after a failure follows from it.
             if world.has_failed() {
@@ -87,24 +88,19 @@ impl Returning {
         !self.beliefs.iter().any(owned)
     }
 
-    fn is_member(&self, actor: usize, channel: &ChannelName) -> bool {
-        self.claims.members.get(channel).is_some_and(|members| members.contains(&self.beliefs[actor].id))
-    }
-
-    /// The channels that an application believes to be open and cannot have.
+    /// The channels that an application was told to be missing.
     fn missing(&self, actor: usize) -> BTreeSet<ChannelName> {
         let rooms = self.beliefs[actor].rooms.iter();
-        let missing = rooms
-            .filter(|(channel, room)| room.guarded && self.is_orphaned(channel) && !self.is_member(actor, channel));
-        missing.map(|(channel, _)| channel.clone()).collect()
+        rooms.filter(|(_, room)| room.late).map(|(channel, _)| channel.clone()).collect()
     }
 
     fn judge_links(&mut self, world: &mut World) {
         for actor in 0..self.beliefs.len() {
             let missing = self.missing(actor);
             let belief = &self.beliefs[actor];
-            let fine = belief.link == Link::Whole || belief.link == Link::Restoring && !missing.is_empty();
-            if !fine {
+            // What is missing nobody can give it.
+            let cannot = |channel: &ChannelName| belief.rooms[channel].guarded && self.is_orphaned(channel);
+            if belief.link != Link::Whole || !missing.iter().all(cannot) {
                 let what = format!("it is {:?}, and misses {missing:?}: {:?}", belief.link, belief.rooms);
                 world.fails("returning", belief.node, what);
             }
@@ -249,6 +245,24 @@ impl Returning {
                 let what = format!("its call to {place:?} of {by} ended with {answer:?}");
                 world.fails("returning", self.beliefs[caller].node, what);
             }
+        }
+    }
+
+    /// Nothing is missing for ever.
+    fn judge_missing(&mut self, world: &mut World) {
+        let misses = |actor: &usize| !self.missing(*actor).is_empty();
+        if !(0..self.beliefs.len()).any(|actor| misses(&actor)) {
+            return;
+        }
+        self.pass(world, self.policy.missing + 2 * self.limits.registration);
+        for actor in 0..self.beliefs.len() {
+            let missing = self.missing(actor);
+            if !missing.is_empty() {
+                world.fails("returning", self.beliefs[actor].node, format!("it still waits for {missing:?}"));
+            }
+        }
+        if let Err(what) = self.is_consistent(world) {
+            world.fails("returning", self.hub, what);
         }
     }
 

@@ -16,6 +16,7 @@ mod faults;
 mod hub;
 pub(crate) mod judge;
 pub(crate) mod marks;
+mod probing;
 pub(crate) mod work;
 
 use bytes::Bytes;
@@ -69,6 +70,8 @@ pub(crate) struct Returning {
     beliefs: Vec<Belief>,
     /// Somebody else who wants the first one's id, until the storm is over.
     impostor: Option<NodeId>,
+    /// Somebody who knows no password and looks what is protected, when everything is repaired.
+    probe: Option<NodeId>,
     hub: NodeId,
     claims: Claims,
     past: Past,
@@ -149,16 +152,18 @@ impl Returning {
         }
         let faults = Faults::drawn(&mut world);
         let impostor = world.clients().get(beliefs.len()).copied();
+        world = world.client("probe");
         let kinds = |number| ["work", "mind"].map(|kind| format!("{kind}/c{number}"));
         let mut stream = |name: String| world.engine().decisions().stream(&name);
         let streams = (0..count).map(|number| kinds(number).map(&mut stream)).collect();
-        let (claims, marks, said, waits, phase) = (Claims::default(), Marks::default(), 0, 0, Phase::Warm);
+        let (claims, marks) = (Claims::default(), Marks::default());
         let returning = Self {
             work,
             streams,
             resting: 0,
             beliefs,
             impostor,
+            probe: world.clients().last().copied(),
             hub,
             claims,
             past,
@@ -169,9 +174,9 @@ impl Returning {
             policy,
             operations,
             longest_pause,
-            said,
-            waits,
-            phase,
+            said: 0,
+            waits: 0,
+            phase: Phase::Warm,
         };
         (world, returning)
     }
@@ -422,8 +427,15 @@ impl Returning {
                 CloseReason::Refused(_) | CloseReason::Violation(_) | CloseReason::Local | _ => "a link ends otherwise",
             }),
             Event::Reconnect(ReconnectEvent::Restored { channels: 1.. }) => self.marks.met("channels are restored"),
+            Event::Reconnect(ReconnectEvent::Returned { .. }) => self.marks.met("a channel returns late"),
+            Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Channel(_), .. }) => {
+                self.marks.met("a channel is told to be missing")
+            }
             Event::Reconnect(ReconnectEvent::Unrestored { .. }) => {
                 self.marks.met("something is told not to be restored")
+            }
+            Event::ChannelClosed { why: Failure::Refused(Refusal::NotProtected), .. } => {
+                self.marks.met("a channel is told not to come back without its owner")
             }
             Event::ChannelClosed { .. } => self.marks.met("a channel is told to be closed"),
             Event::Answered { result: Ok(_), .. } => self.marks.met("a call is answered"),
@@ -442,8 +454,10 @@ const fn ended(event: &Event) -> Option<&ChannelName> {
         return Some(channel);
     }
     let Event::Reconnect(ReconnectEvent::Unrestored { what, .. }) = event else { return None };
-    let (Unrestored::Provider { channel, .. } | Unrestored::Listener { channel, .. } | Unrestored::Ownership(channel)) =
-        what;
+    let (Unrestored::Channel(channel)
+    | Unrestored::Provider { channel, .. }
+    | Unrestored::Listener { channel, .. }
+    | Unrestored::Ownership(channel)) = what;
     Some(channel)
 }
 

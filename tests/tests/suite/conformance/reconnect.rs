@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use commipc_runtime::{
-    Away, CallError, Client, ConnectionState, Failure, Fault, Hub, Misuse, Reconnect, Request, States,
+    Away, CallError, ChannelName, Client, ClientError, ConnectionState, Failure, Fault, Hub, Misuse, Reconnect,
+    Refusal, Request, States, Unrestored,
 };
 
 use crate::scene::{Scene, over_all};
@@ -13,6 +14,7 @@ over_all! {
     s72_d14_a_protected_channel_is_protected_by_its_owner_again,
     s73_calls_made_while_away_wait_or_fail_as_wanted,
     the_states_of_a_connection_are_told,
+    s71_s72_v28_what_does_not_come_back_is_told_and_everything_else_is_ready,
     a_connection_that_must_not_come_back_is_over,
 }
 
@@ -128,6 +130,42 @@ async fn the_states_of_a_connection_are_told(scene: Scene) {
     client.close().await;
     assert_eq!(states.next().await, Some(ConnectionState::Closed(commipc_runtime::CloseReason::Local)));
     assert_eq!(states.next().await, None);
+}
+
+/// A member of two channels, one of which has a password that its hub has forgotten, and an owner who is gone for good.
+async fn s71_s72_v28_what_does_not_come_back_is_told_and_everything_else_is_ready(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let owner = scene.client(&hub, "owner").await.unwrap();
+    let owned = owner.open("vault").await.unwrap();
+    owned.protect("correct horse").await.unwrap();
+    let mut policy = soon();
+    (policy.settle, policy.missing) = (Duration::from_secs(1), Duration::from_secs(3));
+    let member = scene.client(&hub, "member").reconnect(policy).await.unwrap();
+    let (news, vault) =
+        (member.open("news").await.unwrap(), member.open("vault").password("correct horse").await.unwrap());
+    let _double = news.provide("double", async |r: Request<u32>| Ok::<_, Fault>(2 * *r)).await.unwrap();
+    let (mut states, mut errors) = (states([&member]).await, member.errors());
+    let hub = replace(&scene, hub).await;
+    let mut told = Vec::new();
+    while told.last() != Some(&ConnectionState::Ready) {
+        told.extend(states[0].next().await);
+    }
+    let [.., ConnectionState::Restoring { done: 1, of: 2 }, ConnectionState::Ready] = told[..] else {
+        panic!("{told:?}");
+    };
+    let mut error = errors.next().await.unwrap();
+    while let ClientError::Lost(_) = error {
+        error = errors.next().await.unwrap();
+    }
+    let (channel, why) = (ChannelName::new("vault").unwrap(), Failure::Refused(Refusal::NotProtected));
+    assert_eq!(error, ClientError::Unrestored { what: Unrestored::Channel(channel.clone()), why });
+    assert_eq!(error.code().0, Refusal::NotProtected.code());
+    assert_eq!(error.to_string(), format!("not restored: the channel vault, so far: {why}"));
+    assert_eq!(news.call::<u32>("double", &3).await.unwrap(), 6, "everything else is as it was");
+    assert_eq!(errors.next().await, Some(ClientError::Channel { channel, why }), "and in the end it is over");
+    assert_eq!(vault.closed().await, why);
+    assert_eq!(member.state(), ConnectionState::Ready);
+    drop(hub);
 }
 
 async fn a_connection_that_must_not_come_back_is_over(scene: Scene) {
