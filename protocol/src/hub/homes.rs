@@ -22,10 +22,11 @@ use super::routes::{Goal, Place, Realm, Terms, Way};
 use super::session::Session;
 use super::throttle::Guesser;
 use super::{DisconnectReason, Due, Hub};
-use crate::auth::{JoinTranscript, TranscriptHash};
+use crate::auth::{JoinTranscript, Kdf, TranscriptHash};
 use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::names::{Address, ChannelName, ClientId, HubId, Name};
+use crate::policy::EPOCH_MAX;
 use crate::time::TimerReason;
 use crate::timers::TimerId;
 use crate::wire::{Control as _, Frame, FrameType, Join, JoinChallenge, Open, Remote, Told};
@@ -60,11 +61,24 @@ pub(super) struct Errand {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The next hub on the way was asked, over this link.
-    Sent(LinkIx),
+    Sent(LinkIx, Leg),
     /// The home is here, and has given this nonce.
     Challenged([u8; 32]),
     /// The home is here, and says no when the time comes.
     Failing(Refusal),
+    /// A client of this hub was told no, and its answer to a challenge may be on its way.
+    Ended,
+}
+
+/// What has passed between who asks and the home. Each comes once: whoever says it again is no home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// A challenge is asked for.
+    Asked,
+    /// It was given.
+    Challenged,
+    /// It was met, or so somebody says.
+    Proved,
 }
 
 /// What is asked of a home.
@@ -163,14 +177,19 @@ impl Hub {
     /// A client's proof for a channel elsewhere; `false` if it is for one of this hub's.
     pub(super) fn join_elsewhere(&mut self, ix: LinkIx, join: &Join<'_>) -> bool {
         let Some(number) = self.bridges.errands.of(ix, join.id) else { return false };
-        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return false };
+        let Some(errand) = self.bridges.errands.by_number.get_mut(&number) else { return false };
         let same = errand.channel.as_name() == join.channel && errand.realm.epoch == join.epoch;
         let same = same && matches!(errand.aim, Aim::Join);
-        let (Stage::Sent(link), true) = (&errand.stage, same) else {
-            self.end_errand(number, Err(Refusal::EpochMismatch));
+        let (&Stage::Sent(link, Leg::Challenged), true) = (&errand.stage, same) else {
+            let told = matches!(errand.stage, Stage::Ended);
+            self.drop_errand(number);
+            if !told {
+                self.done(ix, join.id, Err(Refusal::EpochMismatch));
+            }
             return true;
         };
-        let (link, realm, member) = (*link, errand.realm.clone(), errand.member.clone());
+        errand.stage = Stage::Sent(link, Leg::Proved);
+        let (realm, member) = (errand.realm.clone(), errand.member.clone());
         let Some(home) = &realm.home else { return true };
         let remote = Remote {
             id: number,
@@ -204,7 +223,7 @@ impl Hub {
         let place = Place { channel: channel.clone(), realm: realm.clone(), goal: Goal::Home(home) };
         let best = self.bridges.routes.best(&place).filter(|(link, _)| *link != from);
         let link = best.map(|(link, _)| *link).ok_or(Refusal::HomeGone)?;
-        let number = self.keep_errand(from, remote.id, (channel, realm, member), (aim, Stage::Sent(link)));
+        let number = self.keep_errand(from, remote.id, (channel, realm, member), (aim, Stage::Sent(link, Leg::Asked)));
         self.say_remote(link, &Remote { id: number, ..remote.clone() });
         Ok(())
     }
@@ -303,10 +322,13 @@ impl Hub {
 
     /// A proof goes on to the home, or is judged here.
     fn proved_from_afar(&mut self, number: u64, remote: &Remote<'_>) {
-        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
+        let Some(errand) = self.bridges.errands.by_number.get_mut(&number) else { return };
         let nonce = match errand.stage {
-            Stage::Sent(link) => return self.say_remote(link, &Remote { id: number, ..remote.clone() }),
-            Stage::Failing(_) => return,
+            Stage::Sent(link, Leg::Challenged) => {
+                errand.stage = Stage::Sent(link, Leg::Proved);
+                return self.say_remote(link, &Remote { id: number, ..remote.clone() });
+            }
+            Stage::Sent(_, Leg::Asked | Leg::Proved) | Stage::Failing(_) | Stage::Ended => return,
             Stage::Challenged(nonce) => nonce,
         };
         let (from, id) = (errand.from, errand.id);
@@ -359,41 +381,68 @@ impl Hub {
     }
 }
 
+/// A challenge as homes give it.
+struct Given<'a> {
+    epoch: u64,
+    kdf: u64,
+    salt: &'a [u8; 16],
+    iterations: u64,
+    nonce: &'a [u8; 32],
+    boot: &'a [u8; 16],
+}
+
+impl<'a> Given<'a> {
+    fn read(told: &Told<'a>) -> Option<Self> {
+        let (epoch, kdf, iterations) = (told.epoch?, told.kdf?, told.iterations?);
+        let protects = Kdf::from_id(kdf).filter(|kdf| *kdf != Kdf::Insecure)?;
+        let possible = (1..=EPOCH_MAX).contains(&epoch) && protects.allows(u32::try_from(iterations).ok()?);
+        let nonce = told.nonce.filter(|nonce| possible && **nonce != [0; 32])?;
+        Some(Self { epoch, kdf, salt: told.salt?, iterations, nonce, boot: told.boot? })
+    }
+}
+
 /// What homes say.
 impl Hub {
     pub(super) fn handle_told(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let told = super::conversation::parse::<Told<'_>>(frame)?;
-        let errand = self.bridges.errands.by_number.get(&told.id);
-        let Some(errand) = errand.filter(|errand| matches!(errand.stage, Stage::Sent(link) if link == ix)) else {
+        let Some(errand) = self.bridges.errands.by_number.get(&told.id) else { return Ok(()) };
+        let Stage::Sent(link, leg) = errand.stage else { return Ok(()) };
+        if link != ix {
             return Ok(());
-        };
+        }
         let (number, from, id, aim) = (told.id, errand.from, errand.id, errand.aim);
         let local = !self.bridges.is_port(from);
-        match (told.code, told.nonce) {
-            (0, Some(_)) if local => self.challenge_from_afar(number, &told),
-            (0, Some(_)) => self.tell_afar(from, &Told { id, ..told }),
-            (0, None) if local => match aim {
+        match (told.code, told.nonce, leg) {
+            (0, Some(_), Leg::Asked) => {
+                if let Some(errand) = self.bridges.errands.get_mut(number) {
+                    errand.stage = Stage::Sent(link, Leg::Challenged);
+                }
+                if local {
+                    self.challenge_from_afar(number, &told);
+                } else {
+                    self.tell_afar(from, &Told { id, ..told });
+                }
+            }
+            (0, None, Leg::Proved) if local => match aim {
                 Aim::Join => self.join_mirror(number, told.proof),
                 Aim::Own(step) => self.operated(number, step, told.proof),
             },
-            (0, None) => {
+            (0, None, Leg::Proved) => {
                 self.drop_errand(number);
                 self.tell_afar(from, &Told { id, ..told });
             }
-            (code, _) => self.end_errand(number, Err(Refusal::from_code(code).unwrap_or(Refusal::NotAllowed))),
+            // Not the home's words: that says each once, and yes to nothing but a proof.
+            (0, _, _) => self.end_errand(number, Err(Refusal::HomeGone)),
+            (code, _, _) => self.end_errand(number, Err(Refusal::from_code(code).unwrap_or(Refusal::NotAllowed))),
         }
         Ok(())
     }
 
-    /// The home's challenge, for a client of this hub.
+    /// The home's challenge, for a client of this hub. One that no home gives ends here: the client would take it for this
+    /// hub's own.
     fn challenge_from_afar(&mut self, number: u64, told: &Told<'_>) {
-        let Told { epoch: Some(epoch), kdf: Some(kdf), salt: Some(salt), iterations: Some(iterations), .. } = *told
-        else {
-            return self.end_errand(number, Err(Refusal::NotAllowed));
-        };
-        let (Some(nonce), Some(boot)) = (told.nonce, told.boot) else {
-            return self.end_errand(number, Err(Refusal::NotAllowed));
-        };
+        let Some(given) = Given::read(told) else { return self.end_errand(number, Err(Refusal::HomeGone)) };
+        let Given { epoch, kdf, salt, iterations, nonce, boot } = given;
         let Some(errand) = self.bridges.errands.by_number.get_mut(&number) else { return };
         // Another password by now; word of it may still be on its way here.
         errand.realm.epoch = epoch;
@@ -438,27 +487,36 @@ impl Hub {
 
     /// Ends an errand with a refusal for whoever asked.
     pub(super) fn end_errand(&mut self, number: u64, result: Result<(), Refusal>) {
-        let Some(errand) = self.drop_errand(number) else { return };
-        let Err(refusal) = result else { return };
-        if self.bridges.is_port(errand.from) {
-            self.tell_afar(errand.from, &Told::bare(errand.id, refusal.code()));
-        } else {
-            self.done(errand.from, errand.id, Err(refusal));
+        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
+        let (from, id) = (errand.from, errand.id);
+        let answered = !matches!(errand.stage, Stage::Sent(_, Leg::Challenged)) || self.bridges.is_port(from);
+        if answered || result.is_ok() {
+            self.drop_errand(number);
+        } else if let Some(errand) = self.bridges.errands.get_mut(number) {
+            errand.stage = Stage::Ended;
+            let timer = self.timers.insert(self.now.mono + self.limits.join, TimerReason::Join, Due::Errand(number));
+            self.timers.cancel(core::mem::replace(&mut errand.timer, timer));
+        }
+        match result {
+            Ok(()) => {}
+            Err(refusal) if self.bridges.is_port(from) => self.tell_afar(from, &Told::bare(id, refusal.code())),
+            Err(refusal) => self.done(from, id, Err(refusal)),
         }
     }
 
     /// It was not decided in time, or its refusal has waited long enough.
     pub(super) fn errand_due(&mut self, number: u64) {
-        let why = self.bridges.errands.by_number.get(&number).map(|errand| match errand.stage {
-            Stage::Failing(refusal) => refusal,
-            Stage::Sent(_) | Stage::Challenged(_) => Refusal::Deadline,
-        });
-        self.end_errand(number, why.map_or(Ok(()), Err));
+        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
+        match errand.stage {
+            Stage::Failing(refusal) => self.end_errand(number, Err(refusal)),
+            Stage::Sent(..) | Stage::Challenged(_) => self.end_errand(number, Err(Refusal::Deadline)),
+            Stage::Ended => drop(self.drop_errand(number)),
+        }
     }
 
     /// Ends the errands that came over a link or went over it.
     pub(super) fn end_errands(&mut self, ix: LinkIx) {
-        let of = |errand: &Errand| errand.from == ix || matches!(errand.stage, Stage::Sent(link) if link == ix);
+        let of = |errand: &Errand| errand.from == ix || matches!(errand.stage, Stage::Sent(link, _) if link == ix);
         let errands = self.bridges.errands.by_number.iter().filter(|(_, errand)| of(errand));
         let numbers: Vec<u64> = errands.map(|(number, _)| *number).collect();
         for number in numbers {

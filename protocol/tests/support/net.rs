@@ -274,6 +274,12 @@ impl Net {
         true
     }
 
+    /// Whether something that a client says is under way.
+    pub fn is_speaking(&self, client: usize) -> bool {
+        let says = |pipe: &Pipe| pipe.ends[0].0 == Node::Client(client) && !pipe.moving[0].is_empty();
+        self.pipes.values().any(says)
+    }
+
     /// Everything that can happen without time passing.
     pub fn run(&mut self) {
         while self.step() {}

@@ -126,6 +126,8 @@ const BRIDGE_BOUNDED: &[&str] = &[
     "v25_a_bridge_for_which_a_broadcast_waits_too_long_is_ended_and_nobody_waits_for_it",
     "a_bridge_announces_only_so_much_and_the_hub_says_so_once",
     "calls_that_come_over_one_bridge_are_so_many",
+    "s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_who_joins",
+    "s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_an_owner",
 ];
 
 /// One property, from A1 to A8.
