@@ -11,8 +11,8 @@ use commipc_protocol::auth::Secret;
 use commipc_protocol::bridge::Side;
 use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub;
-use commipc_protocol::wire::{Control as _, FrameType, Told};
-use commipc_protocol::{Limits, Misuse, Refusal};
+use commipc_protocol::wire::{Announce, Control as _, FrameType, Told};
+use commipc_protocol::{Limits, Misuse, Name, Refusal};
 use support::name;
 use support::net::{Evil, Net, Node};
 
@@ -199,4 +199,39 @@ fn s82_who_answers_a_homes_challenge_while_the_way_there_is_lost_is_told_once_an
             net.open(NEAR, "another");
         }
     }
+}
+
+#[test]
+fn s26_s82_a7_listeners_of_an_epoch_that_no_home_announces_hide_no_new_password() {
+    let mut net = Net::new(8, 2, &[("owner", 0), ("far", 1)]);
+    let old = net.bridge(0, 1);
+    net.run();
+    net.open(0, "vault");
+    net.protect(0, "vault", &password(1), 1);
+    net.join(1, "vault", &password(1));
+    // The way to the home says nothing any more, and the next one says the new password, and something that cannot be.
+    net.held.push(Node::Bridge(old));
+    net.protect(0, "vault", &password(2), 2);
+    let next = net.bridge(0, 1);
+    net.run();
+    let named = |text| Name::new(text).unwrap();
+    let listens = Announce {
+        goal: 1,
+        channel: named("vault"),
+        event: None,
+        path: vec![named("hub-a")],
+        client: None,
+        kind: None,
+        epoch: Some(9),
+        home: Some(named("hub-a")),
+        terms: None,
+        ended: None,
+    };
+    let mut body = BytesMut::new();
+    listens.encode(&mut body);
+    net.forge(next, Side::B, FrameType::Announce.number(), &body);
+    net.pass(Duration::from_secs(120));
+    let rekeyed = Failure::Refused(Refusal::Rekeyed);
+    let told = |event: &Event| matches!(event, Event::ChannelClosed { why, .. } if *why == rekeyed);
+    assert!(net.events[1].iter().any(told), "{:?}", net.events[1]);
 }

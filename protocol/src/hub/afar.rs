@@ -169,16 +169,6 @@ impl Hub {
         }
         self.check_outbox(from);
     }
-
-    /// A channel elsewhere has a new password, or none any more, and its owner may be here.
-    pub(super) fn move_mirror(&mut self, place: ChannelIx, epoch: u64, owner: Option<LinkIx>) {
-        self.registry.note(place);
-        if let Some(mirror) = self.guard_mut(place).and_then(|guard| guard.mirror.as_mut()) {
-            mirror.epoch = epoch;
-        }
-        self.evict(place, owner, Refusal::Rekeyed);
-        self.forget_or_keep(place);
-    }
 }
 
 /// What a home makes of it.

@@ -15,15 +15,12 @@ use alloc::vec::Vec;
 use core::hash::BuildHasher as _;
 
 use super::afar::Aim;
-use super::bridging::Own;
-use super::guard::{Guard, Owner};
-use super::registry::{ChannelIx, LinkIx};
-use super::routes::{Goal, Place, Realm, Terms, Way};
+use super::registry::LinkIx;
+use super::routes::{Goal, Place, Realm};
 use super::session::Session;
 use super::throttle::Guesser;
 use super::{DisconnectReason, Due, Hub};
 use crate::auth::{JoinTranscript, Kdf, TranscriptHash};
-use crate::client::EventKind;
 use crate::error::{Refusal, Violation};
 use crate::names::{Address, ChannelName, ClientId, HubId, Name};
 use crate::policy::EPOCH_MAX;
@@ -314,6 +311,7 @@ impl Hub {
             iterations: Some(iterations),
             nonce: Some(&nonce),
             boot: Some(&boot),
+            ended: None,
             proof: None,
         };
         self.tell_afar(ix, &told);
@@ -344,10 +342,11 @@ impl Hub {
             return self.end_errand(number, Err(Refusal::EpochMismatch));
         };
         let guesser = self.far_guesser(from, &member, &channel, "join");
+        let ended = guard.and_then(|guard| guard.ended);
         if let Some(proven) = protection.verifier.verify(&transcript, proof) {
             self.throttle.succeeded(guesser);
             self.drop_errand(number);
-            self.tell_afar(from, &Told { proof: Some(proven.hub_proof()), ..Told::bare(id, 0) });
+            self.tell_afar(from, &Told { ended, proof: Some(proven.hub_proof()), ..Told::bare(id, 0) });
             return;
         }
         self.fail_errand(number, guesser, Refusal::PasswordWrong);
@@ -424,7 +423,7 @@ impl Hub {
                 }
             }
             (0, None, Leg::Proved) if local => match aim {
-                Aim::Join => self.join_mirror(number, told.proof),
+                Aim::Join => self.join_mirror(number, told.ended, told.proof),
                 Aim::Own(step) => self.operated(number, step, told.proof),
             },
             (0, None, Leg::Proved) => {
@@ -453,30 +452,6 @@ impl Hub {
             session.outbox.push(&mut self.pool, FrameType::JoinChallenge, |out| challenge.encode(out));
         }
         self.check_outbox(from);
-    }
-
-    /// The home has let a client of this hub in.
-    fn join_mirror(&mut self, number: u64, proof: Option<&[u8; 32]>) {
-        let Some(Errand { from, id, channel, realm, .. }) = self.drop_errand(number) else { return };
-        let place = match self.registry.by_name(channel.as_name()) {
-            Some((place, here)) if here.guard.mirror.as_ref() == Some(&realm) => place,
-            Some(_) => return self.done(from, id, Err(Refusal::EpochMismatch)),
-            None => {
-                let mut guard = Guard::new(Owner::Nobody, self.owner_policy);
-                guard.mirror = Some(realm);
-                match self.registry.create(channel.as_name(), guard) {
-                    Ok(place) => place,
-                    Err(refusal) => return self.done(from, id, Err(refusal)),
-                }
-            }
-        };
-        let Some(member) = self.links.get(from).and_then(Session::member) else { return };
-        if let Err(refusal) = self.registry.has_room(&member.memberships, Some(place), &self.limits) {
-            self.done(from, id, Err(refusal));
-            return self.forget_or_keep(place);
-        }
-        self.join(from, place);
-        self.opened(from, id, place, proof);
     }
 
     pub(super) fn drop_errand(&mut self, number: u64) -> Option<Errand> {
@@ -527,68 +502,5 @@ impl Hub {
                 self.end_errand(number, Err(Refusal::HomeGone));
             }
         }
-    }
-}
-
-/// What becomes of channels as they change here and elsewhere.
-impl Hub {
-    /// A home announces a channel: members here of an earlier epoch have to join again, if it is the way to the home that
-    /// says so.
-    pub(super) fn home_announced(&mut self, ix: LinkIx, place: &Place, way: &Way) {
-        let Goal::Home(home) = &place.goal else { return };
-        let Some((channel, here)) = self.registry.by_name(place.channel.as_name()) else { return };
-        let Some(mirror) = here.guard.mirror.clone().filter(|mirror| mirror.home.as_ref() == Some(home)) else {
-            return;
-        };
-        let before = Place { realm: mirror.clone(), ..place.clone() };
-        let known = self.bridges.routes.best(&before).map(|(link, _)| *link);
-        if known.is_some_and(|link| link != ix) {
-            return;
-        }
-        if place.realm.epoch > mirror.epoch {
-            self.move_mirror(channel, place.realm.epoch, None);
-        } else if place.realm == mirror && way.terms.is_none() {
-            self.evict_mirror(channel, Refusal::Terminated);
-        }
-    }
-
-    /// A way to a home is gone: what is announced on the next one counts from now on, also if that came before.
-    pub(super) fn home_forgotten(&mut self, place: &Place) {
-        let Goal::Home(home) = &place.goal else { return };
-        let known = self.bridges.routes.realms(place.channel.as_name());
-        let Some(realm) = known.filter(|realm| realm.home.as_ref() == Some(home)).max().cloned() else { return };
-        let latest = Place { realm, ..place.clone() };
-        if let Some((link, way)) = self.bridges.routes.best(&latest).cloned() {
-            self.home_announced(link, &latest, &way);
-        }
-    }
-
-    pub(super) fn evict_mirror(&mut self, channel: ChannelIx, why: Refusal) {
-        self.evict(channel, None, why);
-        self.forget_or_keep(channel);
-    }
-
-    /// A channel has ended for its members here: those elsewhere are told by an epoch that has no password for a moment.
-    pub(super) fn home_ended(&mut self, channel: &ChannelName) {
-        let Some((realm, terms @ Some(_))) = self.terms_of(channel) else { return };
-        for terms in [None, terms] {
-            let own = Own { realm: realm.clone(), kind: EventKind::Call, terms };
-            self.have_as(channel.clone(), Goal::Home(self.id.clone()), own);
-        }
-    }
-
-    /// How a channel of this hub is protected, for those who want to join from elsewhere; nothing if it never was.
-    pub(super) fn terms_of(&self, channel: &str) -> Option<(Realm, Option<Terms>)> {
-        let (_, here) = self.registry.by_name(Name::new(channel).ok()?)?;
-        let guard = &here.guard;
-        if guard.mirror.is_some() || guard.last_epoch == 0 {
-            return None;
-        }
-        let terms = guard.protection.as_ref().map(|protection| Terms {
-            kdf: protection.kdf.id(),
-            salt: protection.salt,
-            iterations: u64::from(protection.iterations),
-        });
-        Some((Realm { home: Some(self.id.clone()), epoch: guard.last_epoch }, terms))
     }
 }
