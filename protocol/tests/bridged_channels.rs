@@ -263,7 +263,7 @@ fn s20_s82_a_channel_ends_with_its_owner_for_its_members_at_every_hub() {
 const ENDS: [(&str, fn(&mut Net)); 3] = [
     ("its owner ends it", |net| net.command(0, Command::Terminate { token: Token(3), channel: name("vault") })),
     ("its owner leaves", |net| net.command(0, Command::Leave { token: Token(3), channel: name("vault") })),
-    ("its owner's link is lost, and that is its end", |net| net.cut_client(0)),
+    ("its owner's link is lost, and that is its end", |net| net.cut_all(Node::Client(0))),
 ];
 
 #[test]
@@ -303,7 +303,7 @@ fn s20_s82_who_was_cut_off_when_a_channel_ended_learns_it_when_its_hub_hears_of_
 #[test]
 fn s20_s82_a_channel_that_ended_before_somebody_joined_has_not_ended_for_them_when_bridges_come_and_go() {
     let mut net = vault(30);
-    net.cut_client(0);
+    net.cut_all(Node::Client(0));
     net.pass(Duration::from_millis(10));
     for round in 0..3 {
         net.events.iter_mut().for_each(std::collections::VecDeque::clear);

@@ -135,7 +135,7 @@ fn s24_a_listener_that_is_undone_and_a_channel_that_is_left_are_heard_no_more_wh
     world.listen(1, 5, "ch", Some("ev"));
     world.listen(1, 6, "ch", None);
     world.listen(2, 5, "ch", Some("ev"));
-    let mut says = |world: &mut World| {
+    let says = |world: &mut World| {
         world.say(0, "ch", "ev", b"heard");
         [1, 2].map(|client| world.events[client].drain(..).filter(|it| matches!(it, Event::Message(_))).count())
     };

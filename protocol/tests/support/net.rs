@@ -214,12 +214,7 @@ impl Net {
         }
     }
 
-    /// Breaks a client's link without a word.
-    pub fn cut_client(&mut self, client: usize) {
-        self.cut_all(Node::Client(client));
-    }
-
-    fn cut_all(&mut self, node: Node) {
+    pub fn cut_all(&mut self, node: Node) {
         let of = |pipe: &Pipe| pipe.ends.iter().any(|(end, _)| *end == node);
         let serials: Vec<u32> = self.pipes.iter().filter(|(_, pipe)| of(pipe)).map(|(serial, _)| *serial).collect();
         serials.into_iter().for_each(|serial| self.break_pipe(serial));
