@@ -5,6 +5,7 @@
 mod conformance;
 mod corpus;
 mod cose;
+mod derivations;
 mod hostile;
 mod local;
 mod loopback;
