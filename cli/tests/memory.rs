@@ -78,7 +78,7 @@ fn s27_v18_d3_the_memory_of_a_hub_holds_no_password_and_no_key_that_signs() {
     let (salt, rounds, stored_key) = stored(&state);
     let mut master = [0; 32];
     pbkdf2::pbkdf2_hmac::<Sha256>(PASSWORD.as_bytes(), &salt, rounds, &mut master);
-    let keys = MemberKeys::of(&master, CHANNEL, &salt);
+    let keys = MemberKeys::of(&master, CHANNEL, &salt, 1);
 
     let made = key_in(&fs::read_to_string(scene.path("hub.sock.key")).unwrap());
     let memory = Memory::of(hub.child.id());
@@ -247,7 +247,7 @@ fn v18_v35_the_memory_of_a_hub_holds_no_key_that_it_was_given_at_its_start_and_w
     }
     let salt = salt(&state, b"\0system");
     let (master, _) = extract(&salt, &system.0);
-    let keys = MemberKeys::of(&master, "__comm_ipc_system", &salt);
+    let keys = MemberKeys::of(&master, "__comm_ipc_system", &salt, 1);
     let proves = expand(&Hkdf::from_prk(&keys.join).unwrap(), b"client key");
     assert!(memory.holds(&Sha256::digest(proves)), "what checks who joins the system channels");
     lacks(&memory, "the system password", &system.0);

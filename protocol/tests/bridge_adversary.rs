@@ -197,6 +197,7 @@ fn impossible() -> Vec<(&'static str, Announce<'static>)> {
                 home: Some(b),
                 path: vec![a, b],
                 terms: Some(terms),
+                ended: None,
                 channel: name("open"),
             },
         ),
@@ -214,6 +215,7 @@ fn provider(path: Vec<Name<'static>>, client: &'static str) -> Announce<'static>
         epoch: None,
         home: None,
         terms: None,
+        ended: None,
     }
 }
 
@@ -253,6 +255,7 @@ fn s82_a7_a_made_up_protection_opens_nothing_and_closes_nothing_but_new_names() 
         epoch: Some(epoch),
         home: Some(name(home)),
         terms: Some(terms),
+        ended: None,
     };
     // Another home for a name whose members are here: they stay, and are told nothing.
     announce(&mut net, &record("vault", 9, "hub-x"));

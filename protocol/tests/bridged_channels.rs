@@ -259,6 +259,70 @@ fn s20_s82_a_channel_ends_with_its_owner_for_its_members_at_every_hub() {
     net.join(4, "vault", &password(1));
 }
 
+/// What ends a channel with a password.
+const ENDS: [(&str, fn(&mut Net)); 3] = [
+    ("its owner ends it", |net| net.command(0, Command::Terminate { token: Token(3), channel: name("vault") })),
+    ("its owner leaves", |net| net.command(0, Command::Leave { token: Token(3), channel: name("vault") })),
+    ("its owner's link is lost, and that is its end", |net| net.cut_all(Node::Client(0))),
+];
+
+#[test]
+fn s20_s82_who_was_cut_off_when_a_channel_ended_learns_it_when_its_hub_hears_of_the_home_again() {
+    for (seed, (what, ends)) in (20..).zip(ENDS) {
+        // From the home itself, or from a hub between; with somebody there who has joined since, or not.
+        for (cut, back) in [(0, false), (1, false), (0, true), (1, true)] {
+            let mut net = vault(seed);
+            for client in [2, 3, 4] {
+                net.join(client, "vault", &password(1));
+            }
+            net.cut(cut, Side::A);
+            net.held.push(Node::Bridge(cut));
+            net.events.iter_mut().for_each(std::collections::VecDeque::clear);
+            ends(&mut net);
+            net.run();
+            if back {
+                net.pass(Duration::from_secs(5));
+            }
+            let between = net.events[2].iter().any(|event| matches!(event, Event::ChannelClosed { .. }));
+            assert_eq!(between, cut == 1, "{what}");
+            assert!(net.events[3].is_empty(), "{what}: {:?}", net.events[3]);
+            net.held.clear();
+            net.pass(Duration::from_secs(60));
+            let told = |event: &&Event| {
+                let ended = Failure::Refused(Refusal::Terminated);
+                matches!(event, Event::ChannelClosed { channel, why } if **channel == *"vault" && *why == ended)
+            };
+            for client in [2, 3, 4] {
+                let count = net.events[client].iter().filter(told).count();
+                assert_eq!(count, 1, "{what}, {cut}: client {client} was told {:?}", net.events[client]);
+            }
+        }
+    }
+}
+
+#[test]
+fn s20_s82_a_channel_that_ended_before_somebody_joined_has_not_ended_for_them_when_bridges_come_and_go() {
+    let mut net = vault(30);
+    net.cut_all(Node::Client(0));
+    net.pass(Duration::from_millis(10));
+    for round in 0..3 {
+        net.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        for client in [2, 3] {
+            if round == 0 {
+                net.join(client, "vault", &password(1));
+            }
+        }
+        for bridge in [0, 1] {
+            net.cut(bridge, Side::B);
+            net.pass(Duration::from_secs(60));
+        }
+        for client in [2, 3] {
+            let closed = net.events[client].iter().any(|event| matches!(event, Event::ChannelClosed { .. }));
+            assert!(!closed, "{round}: {:?}", net.events[client]);
+        }
+    }
+}
+
 #[test]
 fn s82_when_the_way_to_a_home_is_lost_in_the_middle_of_a_join_that_is_told() {
     let mut net = vault(5);

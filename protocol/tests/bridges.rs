@@ -414,6 +414,7 @@ fn a_bridge_announces_only_so_much_and_the_hub_says_so_once() {
         epoch: None,
         home: None,
         terms: None,
+        ended: None,
     };
     announce.encode(&mut body);
     for _ in 0..2 {

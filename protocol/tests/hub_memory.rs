@@ -35,7 +35,8 @@ use support::{World, name};
 /// Tells this program that it is the process with the hub.
 const IS_HUB: &str = "COMMIPC_TEST_HUB_MEMORY";
 const FED: &str = "the hub was fed";
-const SALT: [u8; 16] = [3; 16];
+/// Of the first password and of the next.
+const SALTS: [[u8; 16]; 2] = [[3; 16], [4; 16]];
 const CHANNEL: &str = "cellar-6d1be0aa";
 
 /// One that stands in no program.
@@ -45,15 +46,16 @@ fn password() -> [u8; 32] {
     random
 }
 
-/// What a hub is fed by an owner and a member that prove a password and talk under it, and by one that guesses it.
-fn recorded(secret: &Secret) -> Vec<Input<hub::Command>> {
+/// What a hub is fed by an owner and a member that prove a password and talk under it, and by one that guesses it; and then by
+/// the same under a new password.
+fn recorded([secret, next]: [&Secret; 2]) -> Vec<Input<hub::Command>> {
     let mut world = World::new(&["owner", "member", "guesser"]);
     // Frames are tagged and keys masked: what the hub knows it has from taking that off.
     world.transport = Transport::Tcp;
     world.record = Some(Vec::new());
     world.connect_all();
     world.open(0, CHANNEL);
-    world.protect(0, CHANNEL, secret, SALT[0]);
+    world.protect(0, CHANNEL, secret, SALTS[0][0]);
     world.join(1, CHANNEL, secret);
     world.try_to_join(2, 3, CHANNEL, &Secret::key([2; 32]));
     world.expect_refused(2);
@@ -63,6 +65,15 @@ fn recorded(secret: &Secret) -> Vec<Input<hub::Command>> {
     world.expect_message(1);
     world.call(1, 7, CHANNEL, "ev", b"is anybody there?");
     world.expect_request(0);
+    world.try_to_protect(0, 8, CHANNEL, next, SALTS[1][0]);
+    world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+    world.join(1, CHANNEL, next);
+    world.listen(1, 8, CHANNEL, None);
+    world.say(0, CHANNEL, "news", b"in the attic");
+    world.expect_message(1);
+    // Who knows the old one alone is out.
+    world.try_to_join(2, 4, CHANNEL, secret);
+    world.expect_refused(2);
     assert_eq!(world.hub.load().channels, 1);
     world.record.unwrap()
 }
@@ -155,34 +166,34 @@ fn s27_v18_d3_in_the_memory_of_a_hub_that_was_fed_lies_no_password_and_no_key_th
     if std::env::var_os(IS_HUB).is_some() {
         return be_the_hub();
     }
-    let password = password();
-    let secret = Secret::key(password);
+    let passwords = [password(), password()];
+    let [old, new] = passwords.map(Secret::key);
     let file = std::env::temp_dir().join(format!("commipc-fed-{}", std::process::id()));
-    let hub = HubProcess::fed(&recorded(&secret), file.to_str().unwrap());
-
-    let (master, _) = Hkdf::<Sha256>::extract(Some(&SALT), &password);
-    let keys = MemberKeys::of(&master, CHANNEL, &SALT);
-    let mut client_key = [0; 32];
-    Hkdf::<Sha256>::from_prk(&keys.join).unwrap().expand(b"client key", &mut client_key).unwrap();
-    let stored: [u8; 32] = Sha256::digest(client_key).into();
-    let told = support::master(&secret, ChannelSalt { kdf: Kdf::Key, salt: SALT, iterations: 0 });
-    assert_eq!(
-        *told.keys(&name(CHANNEL), &SALT, 1).join().verifier().stored_key(),
-        stored,
-        "they are those of members"
-    );
-
+    let hub = HubProcess::fed(&recorded([&old, &new]), file.to_str().unwrap());
     let memory = Memory::of(hub.child.id());
+
     // The search finds what is there, or it would prove nothing: a name, and the key that checks joins.
-    assert!(memory.holds(CHANNEL.as_bytes()) && memory.holds(&stored));
-    for (what, secret) in [
-        ("password", password),
-        ("master", master.into()),
-        ("key of all keys", keys.all),
-        ("key of joins", keys.join),
-        ("end-to-end key", keys.end_to_end),
-    ] {
-        // Half of it is enough.
-        assert!(!memory.holds(&secret[..16]) && !memory.holds(&secret[16..]), "the hub holds the {what}");
+    assert!(memory.holds(CHANNEL.as_bytes()));
+    for (((password, secret), salt), epoch) in passwords.iter().zip([&old, &new]).zip(&SALTS).zip(1..) {
+        let (master, _) = Hkdf::<Sha256>::extract(Some(salt), password);
+        let keys = MemberKeys::of(&master, CHANNEL, salt, epoch);
+        let mut client_key = [0; 32];
+        Hkdf::<Sha256>::from_prk(&keys.join).unwrap().expand(b"client key", &mut client_key).unwrap();
+        let stored: [u8; 32] = Sha256::digest(client_key).into();
+        let told = support::master(secret, ChannelSalt { kdf: Kdf::Key, salt: *salt, iterations: 0 });
+        let verifier = told.keys(&name(CHANNEL), salt, epoch).join().verifier();
+        assert_eq!(*verifier.stored_key(), stored, "they are those of members");
+        assert!(memory.holds(&stored) || epoch == 1, "it checks joins under the password of now");
+        for (what, secret) in [
+            ("password", *password),
+            ("master", master.into()),
+            ("key of all keys", keys.all),
+            ("key of joins", keys.join),
+            ("end-to-end key", keys.end_to_end),
+        ] {
+            // Half of it is enough.
+            let holds = memory.holds(&secret[..16]) || memory.holds(&secret[16..]);
+            assert!(!holds, "the hub holds the {what} of epoch {epoch}");
+        }
     }
 }

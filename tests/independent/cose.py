@@ -5,10 +5,11 @@
 
 CAPTURE is JSON: a list of {"to_client": bool, "frame": hex}, one member's line in the order of the wire, on which it
 joined a channel with PASSWORD. The keys are derived from the password and what the hub said in the challenge of the join;
-every message is read as COSE_Mac0 (RFC 9052) with CBOR (RFC 8949) and its tag is computed anew; what answers a call
-must name that call. Standard library only: hashlib and hmac.
+every message is read as COSE_Mac0 (RFC 9052) with CBOR (RFC 8949) and its tag is computed anew, here with the standard
+library alone, hashlib and hmac, and once more by pycose, a COSE library that others have written, where that is installed (`pip install
+-r tests/independent/requirements.txt`). What answers a call must name that call.
 
-Prints how many messages of each kind were right. Exit status 1 with a reason when one is not.
+Prints how many messages of each kind were right, and by which library, or why by none. Exit status 1 with a reason when one is not.
 """
 
 import hashlib
@@ -16,10 +17,22 @@ import hmac
 import json
 import sys
 
+try:
+    from importlib.metadata import version
+
+    from pycose.keys import SymmetricKey
+    from pycose.messages import CoseMessage
+
+    LIBRARY, WITHOUT = f"pycose {version('pycose')}", None
+except ImportError as error:
+    LIBRARY, WITHOUT = None, str(error)
+
 JOIN_CHALLENGE = 17
 MESSAGES = {33: 1, 34: 2, 35: 3, 36: 4, 37: 5, 38: 6, 39: 7, 40: 8, 41: 9}
 KINDS = [None, "broadcast", "send", "call", "answer", "fault", "item", "end", "cancel", "beacon"]
 COSE_ALG, COSE_FIELDS, HMAC_256 = 1, -65537, 5
+# The tag of a COSE_Mac0, which messages here go without.
+TAGGED = b"\xd1"
 
 
 class Wrong(Exception):
@@ -141,6 +154,16 @@ def tag_is_right(channel, message):
     return hmac.compare_digest(mac(key, structure), tag)
 
 
+def library_agrees(channel, message):
+    """Whether another library finds the tag right as well."""
+    fields = mac0(message)[1]
+    read = CoseMessage.decode(TAGGED + message)
+    need(type(read).__name__ == "Mac0Message", "no COSE_Mac0 to the library")
+    read.external_aad = b"commipc/1 message"
+    read.key = SymmetricKey(k=channel.sender_key(fields[6], fields[8]))
+    return read.verify_tag()
+
+
 def message_of(body):
     """The route, and what is behind the hop header."""
     route, visited, at = int.from_bytes(body[:4], "big"), body[5], 6
@@ -158,6 +181,9 @@ def check(channel, frame, calls):
         return None
     need(fields[5] == channel.epoch, "another epoch")
     need(tag_is_right(channel, message), f"the tag of this {KINDS[fields[1]]} is wrong")
+    if LIBRARY:
+        need(library_agrees(channel, message), f"the tag of this {KINDS[fields[1]]} is wrong to {LIBRARY}")
+        need(not library_agrees(channel, message[:-1] + bytes([message[-1] ^ 1])), f"{LIBRARY} accepts any tag")
     for place in (0, len(message) // 2, len(message) - 1):
         changed = bytearray(message)
         changed[place] ^= 1
@@ -186,7 +212,7 @@ def main(capture, password):
         kind = check(channel, frame, calls)
         if kind:
             counts[kind] = counts.get(kind, 0) + 1
-    print(json.dumps(counts))
+    print(json.dumps({"counts": counts, "library": LIBRARY, "without": WITHOUT}))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> bool {
     false
 }
 
-/// What is derived of a channel's master for its first epoch, and only members may know.
+/// What is derived of a channel's master for an epoch, and only members may know.
 pub(crate) struct MemberKeys {
     pub(crate) all: [u8; 32],
     pub(crate) join: [u8; 32],
@@ -64,10 +64,10 @@ pub(crate) struct MemberKeys {
 }
 
 impl MemberKeys {
-    pub(crate) fn of(master: &[u8], channel: &str, salt: &[u8; 16]) -> Self {
+    pub(crate) fn of(master: &[u8], channel: &str, salt: &[u8; 16], epoch: u64) -> Self {
         let (all, keys) = Hkdf::<Sha256>::extract(Some(b"commipc/1 channel"), master);
         let length = u32::try_from(channel.len()).unwrap().to_be_bytes();
-        let context = [&length[..], channel.as_bytes(), salt, &1_u64.to_be_bytes()].concat();
+        let context = [&length[..], channel.as_bytes(), salt, &epoch.to_be_bytes()].concat();
         let key = |label: &[u8]| {
             let mut key = [0; 32];
             keys.expand(&[label, &context].concat(), &mut key).unwrap();

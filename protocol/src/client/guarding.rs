@@ -309,8 +309,11 @@ impl Client {
             (Some(Joining::Proving(proving)), _) => {
                 let Proving { epoch: asked, salt, join, keys, transcript, proof, home } = *proving;
                 let proved = done.proof.is_some_and(|hub| join.verify_hub(&transcript, &proof, hub));
-                if !proved || asked != epoch {
-                    return Err(Violation::BadServerProof);
+                match (proved && asked == epoch, &home) {
+                    (true, _) => {}
+                    (false, None) => return Err(Violation::BadServerProof),
+                    // Our hub passes on what it is told: somebody on the way to the home is not honest.
+                    (false, Some(_)) => return Ok(Err(Refusal::HomeGone)),
                 }
                 let guarded = &mut channel.guarded;
                 ours = guarded.attempts.keys(epoch, salt).map(|_| salt);

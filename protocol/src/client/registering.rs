@@ -222,9 +222,9 @@ impl Client {
                     return Err(violation);
                 }
             },
+            // Our hub passes on what it is told: somebody on the way to the home is not honest.
             (Control::Afar(_, _, afar) | Control::Late(Some(Late::Afar(_, afar))), Ok(())) if !afar.is_done(&done) => {
-                self.controls.insert(id, (control, None));
-                return Err(Violation::BadServerProof);
+                Err(Failure::Refused(Refusal::HomeGone))
             }
             (_, result) => result,
         };

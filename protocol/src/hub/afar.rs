@@ -13,7 +13,7 @@ use bytes::BytesMut;
 
 use super::changes::{Asked, Change, Postponed, Wanted};
 use super::guard::{Owner, Protection};
-use super::homes::{Errand, OPERATE, Stage};
+use super::homes::{Errand, Leg, OPERATE, Stage};
 use super::ownership::Operation;
 use super::registry::{ChannelIx, LinkIx};
 use super::session::Session;
@@ -115,17 +115,22 @@ impl Hub {
     ) -> Result<(), Refusal> {
         let number = self.bridges.errands.of(ix, operate.id).ok_or(Refusal::Deadline)?;
         let errand = self.bridges.errands.get_mut(number).ok_or(Refusal::Deadline)?;
+        if matches!(errand.stage, Stage::Ended) {
+            self.drop_errand(number);
+            return Ok(());
+        }
         let fits = errand.channel.as_name() == operate.channel && matches!(errand.aim, Aim::Own(None));
-        let (Stage::Sent(link), true) = (&errand.stage, fits) else {
+        let (&Stage::Sent(link, Leg::Challenged), true) = (&errand.stage, fits) else {
             self.drop_errand(number);
             return Err(Refusal::EpochMismatch);
         };
+        errand.stage = Stage::Sent(link, Leg::Proved);
         errand.aim = Aim::Own(Some(match does {
             Does::Protect(record) => Step::Protect { epoch: record.epoch },
             Does::Unprotect { .. } => Step::Unprotect,
             Does::Terminate => Step::Terminate,
         }));
-        let (link, realm, member) = (*link, errand.realm.clone(), errand.member.clone());
+        let (realm, member) = (errand.realm.clone(), errand.member.clone());
         let remote = Remote {
             id: number,
             home: realm.home.as_ref().ok_or(Refusal::HomeGone)?.as_name(),
@@ -164,16 +169,6 @@ impl Hub {
         }
         self.check_outbox(from);
     }
-
-    /// A channel elsewhere has a new password, or none any more, and its owner may be here.
-    pub(super) fn move_mirror(&mut self, place: ChannelIx, epoch: u64, owner: Option<LinkIx>) {
-        self.registry.note(place);
-        if let Some(mirror) = self.guard_mut(place).and_then(|guard| guard.mirror.as_mut()) {
-            mirror.epoch = epoch;
-        }
-        self.evict(place, owner, Refusal::Rekeyed);
-        self.forget_or_keep(place);
-    }
 }
 
 /// What a home makes of it.
@@ -181,8 +176,11 @@ impl Hub {
     pub(super) fn operated_from_afar(&mut self, ix: LinkIx, number: u64, remote: &Remote<'_>, frame: &Frame) {
         let Some(errand) = self.bridges.errands.get_mut(number) else { return };
         let nonce = match errand.stage {
-            Stage::Sent(link) => return self.say_remote(link, &Remote { id: number, ..remote.clone() }),
-            Stage::Failing(_) => return,
+            Stage::Sent(link, Leg::Challenged) => {
+                errand.stage = Stage::Sent(link, Leg::Proved);
+                return self.say_remote(link, &Remote { id: number, ..remote.clone() });
+            }
+            Stage::Sent(_, Leg::Asked | Leg::Proved) | Stage::Failing(_) | Stage::Ended => return,
             Stage::Challenged(nonce) => nonce,
         };
         let (channel, member) = (errand.channel.clone(), errand.member.clone());

@@ -55,7 +55,7 @@ pub(super) fn read_place(
 
 /// What is announced, and on which way it is reached; nothing if that makes no sense.
 pub(super) fn read_announced(announced: &Announce<'_>) -> Option<(Place, Way)> {
-    let Announce { goal, channel, event, path, client, kind, epoch, home, terms } = announced;
+    let Announce { goal, channel, event, path, client, kind, epoch, home, terms, ended } = announced;
     let place = read_place((*goal, *channel, *event), *path.last()?, *client, (*epoch, *home))?;
     let kind = match (&place.goal, kind) {
         (Goal::Provider(..), Some(kind)) => EventKind::from_number(*kind)?,
@@ -65,13 +65,13 @@ pub(super) fn read_announced(announced: &Announce<'_>) -> Option<(Place, Way)> {
     let terms = terms.map(|terms| Terms { kdf: terms.kdf, salt: *terms.salt, iterations: terms.iterations });
     let fits = match &place.goal {
         Goal::Home(hub) => place.realm.home.as_ref() == Some(hub),
-        Goal::Provider(..) | Goal::Listener(..) | Goal::Member(_) => terms.is_none(),
+        Goal::Provider(..) | Goal::Listener(..) | Goal::Member(_) => terms.is_none() && ended.is_none(),
     };
     if !fits {
         return None;
     }
     let path = path.iter().map(|hub| HubId::new(hub.as_str())).collect::<Result<Vec<_>, _>>().ok()?;
-    Some((place, Way { path: Arc::from(path), kind, terms }))
+    Some((place, Way { path: Arc::from(path), kind, terms, ended: *ended }))
 }
 
 /// Whether no hub is on a path twice.
@@ -99,6 +99,7 @@ impl Hub {
                 salt: &terms.salt,
                 iterations: terms.iterations,
             }),
+            ended: way.ended,
         };
         if let Some(session) = self.links.get_mut(port) {
             session.outbox.push(&mut self.pool, FrameType::Announce, |out| announce.encode(out));

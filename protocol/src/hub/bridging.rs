@@ -74,6 +74,7 @@ pub(super) struct Own {
     pub(super) realm: Realm,
     pub(super) kind: EventKind,
     pub(super) terms: Option<Terms>,
+    pub(super) ended: Option<u64>,
 }
 
 impl Bridges {
@@ -378,10 +379,13 @@ impl Hub {
     /// A channel of this hub has come to be, is protected in another way, or is gone: what is announced of it follows.
     fn channel_changed(&mut self, channel: &ChannelName) {
         let home = Goal::Home(self.id.clone());
-        let terms = self.terms_of(channel).map(|(realm, terms)| Own { realm, kind: EventKind::Call, terms });
+        let terms = self.home_of(channel);
         let had = self.bridges.own.get(channel).and_then(|goals| goals.get(&home)).cloned();
         if had != terms {
-            self.have_not(channel.clone(), home.clone());
+            // The same place in another state is never gone in between.
+            if had.map(|had| had.realm) != terms.as_ref().map(|own| own.realm.clone()) {
+                self.have_not(channel.clone(), home.clone());
+            }
             if let Some(own) = terms {
                 self.have_as(channel.clone(), home.clone(), own);
             }
@@ -488,7 +492,7 @@ impl Hub {
             return;
         }
         let realm = self.registry.by_name(channel.as_name()).map(|(_, channel)| self.realm_of(channel));
-        self.have_as(channel, goal, Own { realm: realm.unwrap_or_default(), kind, terms: None });
+        self.have_as(channel, goal, Own { realm: realm.unwrap_or_default(), kind, terms: None, ended: None });
     }
 
     pub(super) fn have_as(&mut self, channel: ChannelName, goal: Goal, own: Own) {
@@ -530,8 +534,8 @@ impl Hub {
             Event::Withdrawn { channel, event, client } => {
                 self.have_not(channel.clone(), Goal::Provider(event.clone(), self.address(client)));
             }
-            Event::Terminated { channel } => self.home_ended(channel),
             Event::Connected { .. }
+            | Event::Terminated { .. }
             | Event::Disconnected { .. }
             | Event::Rejected { .. }
             | Event::OwnerChanged { .. }
@@ -575,6 +579,6 @@ impl Own {
     }
 
     fn way(&self) -> Way {
-        Way { path: Arc::from([]), kind: self.kind, terms: self.terms }
+        Way { path: Arc::from([]), kind: self.kind, terms: self.terms, ended: self.ended }
     }
 }

@@ -36,6 +36,9 @@ pub(crate) struct Guard {
     pub(crate) pending: Option<u64>,
     /// Which channel of another hub it is, whose members prove themselves there.
     pub(crate) mirror: Option<Realm>,
+    /// When it ended last for all who were members, in unix ms, since this hub began; of a channel of another hub, what its
+    /// home said of that to those who are members here.
+    pub(crate) ended: Option<u64>,
     /// The hub has started again, and the owner has had no time yet to come back: members believe that it is there.
     pub(crate) restarted: bool,
 }
@@ -88,6 +91,7 @@ impl Guard {
             timer: None,
             pending: None,
             mirror: None,
+            ended: None,
             restarted: false,
         }
     }

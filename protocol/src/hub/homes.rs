@@ -15,17 +15,15 @@ use alloc::vec::Vec;
 use core::hash::BuildHasher as _;
 
 use super::afar::Aim;
-use super::bridging::Own;
-use super::guard::{Guard, Owner};
-use super::registry::{ChannelIx, LinkIx};
-use super::routes::{Goal, Place, Realm, Terms, Way};
+use super::registry::LinkIx;
+use super::routes::{Goal, Place, Realm};
 use super::session::Session;
 use super::throttle::Guesser;
 use super::{DisconnectReason, Due, Hub};
-use crate::auth::{JoinTranscript, TranscriptHash};
-use crate::client::EventKind;
+use crate::auth::{JoinTranscript, Kdf, TranscriptHash};
 use crate::error::{Refusal, Violation};
 use crate::names::{Address, ChannelName, ClientId, HubId, Name};
+use crate::policy::EPOCH_MAX;
 use crate::time::TimerReason;
 use crate::timers::TimerId;
 use crate::wire::{Control as _, Frame, FrameType, Join, JoinChallenge, Open, Remote, Told};
@@ -60,11 +58,24 @@ pub(super) struct Errand {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The next hub on the way was asked, over this link.
-    Sent(LinkIx),
+    Sent(LinkIx, Leg),
     /// The home is here, and has given this nonce.
     Challenged([u8; 32]),
     /// The home is here, and says no when the time comes.
     Failing(Refusal),
+    /// A client of this hub was told no, and its answer to a challenge may be on its way.
+    Ended,
+}
+
+/// What has passed between who asks and the home. Each comes once: whoever says it again is no home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// A challenge is asked for.
+    Asked,
+    /// It was given.
+    Challenged,
+    /// It was met, or so somebody says.
+    Proved,
 }
 
 /// What is asked of a home.
@@ -163,14 +174,19 @@ impl Hub {
     /// A client's proof for a channel elsewhere; `false` if it is for one of this hub's.
     pub(super) fn join_elsewhere(&mut self, ix: LinkIx, join: &Join<'_>) -> bool {
         let Some(number) = self.bridges.errands.of(ix, join.id) else { return false };
-        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return false };
+        let Some(errand) = self.bridges.errands.by_number.get_mut(&number) else { return false };
         let same = errand.channel.as_name() == join.channel && errand.realm.epoch == join.epoch;
         let same = same && matches!(errand.aim, Aim::Join);
-        let (Stage::Sent(link), true) = (&errand.stage, same) else {
-            self.end_errand(number, Err(Refusal::EpochMismatch));
+        let (&Stage::Sent(link, Leg::Challenged), true) = (&errand.stage, same) else {
+            let told = matches!(errand.stage, Stage::Ended);
+            self.drop_errand(number);
+            if !told {
+                self.done(ix, join.id, Err(Refusal::EpochMismatch));
+            }
             return true;
         };
-        let (link, realm, member) = (*link, errand.realm.clone(), errand.member.clone());
+        errand.stage = Stage::Sent(link, Leg::Proved);
+        let (realm, member) = (errand.realm.clone(), errand.member.clone());
         let Some(home) = &realm.home else { return true };
         let remote = Remote {
             id: number,
@@ -204,7 +220,7 @@ impl Hub {
         let place = Place { channel: channel.clone(), realm: realm.clone(), goal: Goal::Home(home) };
         let best = self.bridges.routes.best(&place).filter(|(link, _)| *link != from);
         let link = best.map(|(link, _)| *link).ok_or(Refusal::HomeGone)?;
-        let number = self.keep_errand(from, remote.id, (channel, realm, member), (aim, Stage::Sent(link)));
+        let number = self.keep_errand(from, remote.id, (channel, realm, member), (aim, Stage::Sent(link, Leg::Asked)));
         self.say_remote(link, &Remote { id: number, ..remote.clone() });
         Ok(())
     }
@@ -295,6 +311,7 @@ impl Hub {
             iterations: Some(iterations),
             nonce: Some(&nonce),
             boot: Some(&boot),
+            ended: None,
             proof: None,
         };
         self.tell_afar(ix, &told);
@@ -303,10 +320,13 @@ impl Hub {
 
     /// A proof goes on to the home, or is judged here.
     fn proved_from_afar(&mut self, number: u64, remote: &Remote<'_>) {
-        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
+        let Some(errand) = self.bridges.errands.by_number.get_mut(&number) else { return };
         let nonce = match errand.stage {
-            Stage::Sent(link) => return self.say_remote(link, &Remote { id: number, ..remote.clone() }),
-            Stage::Failing(_) => return,
+            Stage::Sent(link, Leg::Challenged) => {
+                errand.stage = Stage::Sent(link, Leg::Proved);
+                return self.say_remote(link, &Remote { id: number, ..remote.clone() });
+            }
+            Stage::Sent(_, Leg::Asked | Leg::Proved) | Stage::Failing(_) | Stage::Ended => return,
             Stage::Challenged(nonce) => nonce,
         };
         let (from, id) = (errand.from, errand.id);
@@ -322,10 +342,11 @@ impl Hub {
             return self.end_errand(number, Err(Refusal::EpochMismatch));
         };
         let guesser = self.far_guesser(from, &member, &channel, "join");
+        let ended = guard.and_then(|guard| guard.ended);
         if let Some(proven) = protection.verifier.verify(&transcript, proof) {
             self.throttle.succeeded(guesser);
             self.drop_errand(number);
-            self.tell_afar(from, &Told { proof: Some(proven.hub_proof()), ..Told::bare(id, 0) });
+            self.tell_afar(from, &Told { ended, proof: Some(proven.hub_proof()), ..Told::bare(id, 0) });
             return;
         }
         self.fail_errand(number, guesser, Refusal::PasswordWrong);
@@ -359,41 +380,68 @@ impl Hub {
     }
 }
 
+/// A challenge as homes give it.
+struct Given<'a> {
+    epoch: u64,
+    kdf: u64,
+    salt: &'a [u8; 16],
+    iterations: u64,
+    nonce: &'a [u8; 32],
+    boot: &'a [u8; 16],
+}
+
+impl<'a> Given<'a> {
+    fn read(told: &Told<'a>) -> Option<Self> {
+        let (epoch, kdf, iterations) = (told.epoch?, told.kdf?, told.iterations?);
+        let protects = Kdf::from_id(kdf).filter(|kdf| *kdf != Kdf::Insecure)?;
+        let possible = (1..=EPOCH_MAX).contains(&epoch) && protects.allows(u32::try_from(iterations).ok()?);
+        let nonce = told.nonce.filter(|nonce| possible && **nonce != [0; 32])?;
+        Some(Self { epoch, kdf, salt: told.salt?, iterations, nonce, boot: told.boot? })
+    }
+}
+
 /// What homes say.
 impl Hub {
     pub(super) fn handle_told(&mut self, ix: LinkIx, frame: &Frame) -> Result<(), DisconnectReason> {
         let told = super::conversation::parse::<Told<'_>>(frame)?;
-        let errand = self.bridges.errands.by_number.get(&told.id);
-        let Some(errand) = errand.filter(|errand| matches!(errand.stage, Stage::Sent(link) if link == ix)) else {
+        let Some(errand) = self.bridges.errands.by_number.get(&told.id) else { return Ok(()) };
+        let Stage::Sent(link, leg) = errand.stage else { return Ok(()) };
+        if link != ix {
             return Ok(());
-        };
+        }
         let (number, from, id, aim) = (told.id, errand.from, errand.id, errand.aim);
         let local = !self.bridges.is_port(from);
-        match (told.code, told.nonce) {
-            (0, Some(_)) if local => self.challenge_from_afar(number, &told),
-            (0, Some(_)) => self.tell_afar(from, &Told { id, ..told }),
-            (0, None) if local => match aim {
-                Aim::Join => self.join_mirror(number, told.proof),
+        match (told.code, told.nonce, leg) {
+            (0, Some(_), Leg::Asked) => {
+                if let Some(errand) = self.bridges.errands.get_mut(number) {
+                    errand.stage = Stage::Sent(link, Leg::Challenged);
+                }
+                if local {
+                    self.challenge_from_afar(number, &told);
+                } else {
+                    self.tell_afar(from, &Told { id, ..told });
+                }
+            }
+            (0, None, Leg::Proved) if local => match aim {
+                Aim::Join => self.join_mirror(number, told.ended, told.proof),
                 Aim::Own(step) => self.operated(number, step, told.proof),
             },
-            (0, None) => {
+            (0, None, Leg::Proved) => {
                 self.drop_errand(number);
                 self.tell_afar(from, &Told { id, ..told });
             }
-            (code, _) => self.end_errand(number, Err(Refusal::from_code(code).unwrap_or(Refusal::NotAllowed))),
+            // Not the home's words: that says each once, and yes to nothing but a proof.
+            (0, _, _) => self.end_errand(number, Err(Refusal::HomeGone)),
+            (code, _, _) => self.end_errand(number, Err(Refusal::from_code(code).unwrap_or(Refusal::NotAllowed))),
         }
         Ok(())
     }
 
-    /// The home's challenge, for a client of this hub.
+    /// The home's challenge, for a client of this hub. One that no home gives ends here: the client would take it for this
+    /// hub's own.
     fn challenge_from_afar(&mut self, number: u64, told: &Told<'_>) {
-        let Told { epoch: Some(epoch), kdf: Some(kdf), salt: Some(salt), iterations: Some(iterations), .. } = *told
-        else {
-            return self.end_errand(number, Err(Refusal::NotAllowed));
-        };
-        let (Some(nonce), Some(boot)) = (told.nonce, told.boot) else {
-            return self.end_errand(number, Err(Refusal::NotAllowed));
-        };
+        let Some(given) = Given::read(told) else { return self.end_errand(number, Err(Refusal::HomeGone)) };
+        let Given { epoch, kdf, salt, iterations, nonce, boot } = given;
         let Some(errand) = self.bridges.errands.by_number.get_mut(&number) else { return };
         // Another password by now; word of it may still be on its way here.
         errand.realm.epoch = epoch;
@@ -406,30 +454,6 @@ impl Hub {
         self.check_outbox(from);
     }
 
-    /// The home has let a client of this hub in.
-    fn join_mirror(&mut self, number: u64, proof: Option<&[u8; 32]>) {
-        let Some(Errand { from, id, channel, realm, .. }) = self.drop_errand(number) else { return };
-        let place = match self.registry.by_name(channel.as_name()) {
-            Some((place, here)) if here.guard.mirror.as_ref() == Some(&realm) => place,
-            Some(_) => return self.done(from, id, Err(Refusal::EpochMismatch)),
-            None => {
-                let mut guard = Guard::new(Owner::Nobody, self.owner_policy);
-                guard.mirror = Some(realm);
-                match self.registry.create(channel.as_name(), guard) {
-                    Ok(place) => place,
-                    Err(refusal) => return self.done(from, id, Err(refusal)),
-                }
-            }
-        };
-        let Some(member) = self.links.get(from).and_then(Session::member) else { return };
-        if let Err(refusal) = self.registry.has_room(&member.memberships, Some(place), &self.limits) {
-            self.done(from, id, Err(refusal));
-            return self.forget_or_keep(place);
-        }
-        self.join(from, place);
-        self.opened(from, id, place, proof);
-    }
-
     pub(super) fn drop_errand(&mut self, number: u64) -> Option<Errand> {
         let errand = self.bridges.errands.remove(number)?;
         self.timers.cancel(errand.timer);
@@ -438,27 +462,36 @@ impl Hub {
 
     /// Ends an errand with a refusal for whoever asked.
     pub(super) fn end_errand(&mut self, number: u64, result: Result<(), Refusal>) {
-        let Some(errand) = self.drop_errand(number) else { return };
-        let Err(refusal) = result else { return };
-        if self.bridges.is_port(errand.from) {
-            self.tell_afar(errand.from, &Told::bare(errand.id, refusal.code()));
-        } else {
-            self.done(errand.from, errand.id, Err(refusal));
+        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
+        let (from, id) = (errand.from, errand.id);
+        let answered = !matches!(errand.stage, Stage::Sent(_, Leg::Challenged)) || self.bridges.is_port(from);
+        if answered || result.is_ok() {
+            self.drop_errand(number);
+        } else if let Some(errand) = self.bridges.errands.get_mut(number) {
+            errand.stage = Stage::Ended;
+            let timer = self.timers.insert(self.now.mono + self.limits.join, TimerReason::Join, Due::Errand(number));
+            self.timers.cancel(core::mem::replace(&mut errand.timer, timer));
+        }
+        match result {
+            Ok(()) => {}
+            Err(refusal) if self.bridges.is_port(from) => self.tell_afar(from, &Told::bare(id, refusal.code())),
+            Err(refusal) => self.done(from, id, Err(refusal)),
         }
     }
 
     /// It was not decided in time, or its refusal has waited long enough.
     pub(super) fn errand_due(&mut self, number: u64) {
-        let why = self.bridges.errands.by_number.get(&number).map(|errand| match errand.stage {
-            Stage::Failing(refusal) => refusal,
-            Stage::Sent(_) | Stage::Challenged(_) => Refusal::Deadline,
-        });
-        self.end_errand(number, why.map_or(Ok(()), Err));
+        let Some(errand) = self.bridges.errands.by_number.get(&number) else { return };
+        match errand.stage {
+            Stage::Failing(refusal) => self.end_errand(number, Err(refusal)),
+            Stage::Sent(..) | Stage::Challenged(_) => self.end_errand(number, Err(Refusal::Deadline)),
+            Stage::Ended => drop(self.drop_errand(number)),
+        }
     }
 
     /// Ends the errands that came over a link or went over it.
     pub(super) fn end_errands(&mut self, ix: LinkIx) {
-        let of = |errand: &Errand| errand.from == ix || matches!(errand.stage, Stage::Sent(link) if link == ix);
+        let of = |errand: &Errand| errand.from == ix || matches!(errand.stage, Stage::Sent(link, _) if link == ix);
         let errands = self.bridges.errands.by_number.iter().filter(|(_, errand)| of(errand));
         let numbers: Vec<u64> = errands.map(|(number, _)| *number).collect();
         for number in numbers {
@@ -469,68 +502,5 @@ impl Hub {
                 self.end_errand(number, Err(Refusal::HomeGone));
             }
         }
-    }
-}
-
-/// What becomes of channels as they change here and elsewhere.
-impl Hub {
-    /// A home announces a channel: members here of an earlier epoch have to join again, if it is the way to the home that
-    /// says so.
-    pub(super) fn home_announced(&mut self, ix: LinkIx, place: &Place, way: &Way) {
-        let Goal::Home(home) = &place.goal else { return };
-        let Some((channel, here)) = self.registry.by_name(place.channel.as_name()) else { return };
-        let Some(mirror) = here.guard.mirror.clone().filter(|mirror| mirror.home.as_ref() == Some(home)) else {
-            return;
-        };
-        let before = Place { realm: mirror.clone(), ..place.clone() };
-        let known = self.bridges.routes.best(&before).map(|(link, _)| *link);
-        if known.is_some_and(|link| link != ix) {
-            return;
-        }
-        if place.realm.epoch > mirror.epoch {
-            self.move_mirror(channel, place.realm.epoch, None);
-        } else if place.realm == mirror && way.terms.is_none() {
-            self.evict_mirror(channel, Refusal::Terminated);
-        }
-    }
-
-    /// A way to a home is gone: what is announced on the next one counts from now on, also if that came before.
-    pub(super) fn home_forgotten(&mut self, place: &Place) {
-        let Goal::Home(home) = &place.goal else { return };
-        let known = self.bridges.routes.realms(place.channel.as_name());
-        let Some(realm) = known.filter(|realm| realm.home.as_ref() == Some(home)).max().cloned() else { return };
-        let latest = Place { realm, ..place.clone() };
-        if let Some((link, way)) = self.bridges.routes.best(&latest).cloned() {
-            self.home_announced(link, &latest, &way);
-        }
-    }
-
-    pub(super) fn evict_mirror(&mut self, channel: ChannelIx, why: Refusal) {
-        self.evict(channel, None, why);
-        self.forget_or_keep(channel);
-    }
-
-    /// A channel has ended for its members here: those elsewhere are told by an epoch that has no password for a moment.
-    pub(super) fn home_ended(&mut self, channel: &ChannelName) {
-        let Some((realm, terms @ Some(_))) = self.terms_of(channel) else { return };
-        for terms in [None, terms] {
-            let own = Own { realm: realm.clone(), kind: EventKind::Call, terms };
-            self.have_as(channel.clone(), Goal::Home(self.id.clone()), own);
-        }
-    }
-
-    /// How a channel of this hub is protected, for those who want to join from elsewhere; nothing if it never was.
-    pub(super) fn terms_of(&self, channel: &str) -> Option<(Realm, Option<Terms>)> {
-        let (_, here) = self.registry.by_name(Name::new(channel).ok()?)?;
-        let guard = &here.guard;
-        if guard.mirror.is_some() || guard.last_epoch == 0 {
-            return None;
-        }
-        let terms = guard.protection.as_ref().map(|protection| Terms {
-            kdf: protection.kdf.id(),
-            salt: protection.salt,
-            iterations: u64::from(protection.iterations),
-        });
-        Some((Realm { home: Some(self.id.clone()), epoch: guard.last_epoch }, terms))
     }
 }

@@ -28,6 +28,7 @@ mod joining;
 mod links;
 mod listing;
 mod loops;
+mod mirrors;
 mod ownership;
 mod questions;
 mod registry;

@@ -207,6 +207,11 @@ impl Hub {
 
     /// Ends a channel for all its members. What is to be remembered of it stays for a while.
     pub(super) fn terminate(&mut self, channel: ChannelIx) {
+        let now = self.now.wall.0;
+        if let Some(guard) = self.guard_mut(channel) {
+            guard.ended = Some(guard.ended.map_or(now, |last| now.max(last + 1)));
+        }
+        self.registry.note(channel);
         self.evict(channel, None, Refusal::Terminated);
         if let Some(channel) = name_of(self, channel) {
             self.event(Event::Terminated { channel });

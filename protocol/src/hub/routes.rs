@@ -53,6 +53,8 @@ pub(crate) struct Way {
     pub(crate) kind: EventKind,
     /// Of a home.
     pub(crate) terms: Option<Terms>,
+    /// When the channel ended last, by the home's word.
+    pub(crate) ended: Option<u64>,
 }
 
 impl Way {
@@ -223,6 +225,14 @@ impl Routes {
             (x.path.len(), &x.path, b.epoch, at).cmp(&(y.path.len(), &y.path, a.epoch, bt))
         });
         nearest.map(|(realm, _, _, terms)| (realm.clone(), terms))
+    }
+
+    /// The latest channel of a name that a hub is known to be the home of, and the best way there.
+    pub(crate) fn latest_home(&self, channel: Name<'_>, home: &HubId) -> Option<(&Realm, &(LinkIx, Way))> {
+        let realms = self.channels.get(channel.as_str())?.iter().rev();
+        let mut homes = realms.filter_map(|(realm, far)| Some((realm, far.home.get(home)?.best()?)));
+        // In the order of epochs, of each home.
+        homes.find(|(realm, _)| realm.home.as_ref() == Some(home))
     }
 
     /// The channels of a name that are known to be somewhere.

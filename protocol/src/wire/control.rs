@@ -408,6 +408,9 @@ controls! {
         7 home: Option<Name<'a>>,
         /// How its members derive, where that is what is announced.
         8 terms: Option<Terms<'a>>,
+        /// When the channel ended last for all who were members, in the home's unix ms; another one than before says that it
+        /// has ended since.
+        9 ended: Option<u64>,
     }
     /// Somebody at another hub wants to join a channel that is protected at its home, or owns it.
     Remote<'a> {
@@ -452,6 +455,8 @@ controls! {
         6 nonce: Option<&'a [u8; 32]>,
         /// The home's boot id.
         7 boot: Option<&'a [u8; 16]>,
+        /// Of what was proved: when the channel ended last, as it is announced.
+        8 ended: Option<u64>,
         /// Of what was proved: the home's own proof.
         23 proof: Option<&'a [u8; 32]>,
     }
@@ -479,7 +484,7 @@ impl Told<'_> {
     #[must_use]
     pub const fn bare(id: u64, code: u16) -> Self {
         let (epoch, kdf, salt, iterations) = (None, None, None, None);
-        Self { id, code, epoch, kdf, salt, iterations, nonce: None, boot: None, proof: None }
+        Self { id, code, epoch, kdf, salt, iterations, nonce: None, boot: None, ended: None, proof: None }
     }
 }
 

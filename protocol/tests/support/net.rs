@@ -214,7 +214,7 @@ impl Net {
         }
     }
 
-    fn cut_all(&mut self, node: Node) {
+    pub fn cut_all(&mut self, node: Node) {
         let of = |pipe: &Pipe| pipe.ends.iter().any(|(end, _)| *end == node);
         let serials: Vec<u32> = self.pipes.iter().filter(|(_, pipe)| of(pipe)).map(|(serial, _)| *serial).collect();
         serials.into_iter().for_each(|serial| self.break_pipe(serial));
@@ -272,6 +272,12 @@ impl Net {
             }
         }
         true
+    }
+
+    /// Whether something that a client says is under way.
+    pub fn is_speaking(&self, client: usize) -> bool {
+        let says = |pipe: &Pipe| pipe.ends[0].0 == Node::Client(client) && !pipe.moving[0].is_empty();
+        self.pipes.values().any(says)
     }
 
     /// Everything that can happen without time passing.

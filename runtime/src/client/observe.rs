@@ -66,7 +66,9 @@ impl Client {
     /// # Errors
     /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability
     /// `observer`, [`Refusal::PasswordRequired`](crate::Refusal::PasswordRequired) where the hub's own channels have a
-    /// password and [`SYSTEM_CHANNEL`] is not open with it.
+    /// password and [`SYSTEM_CHANNEL`] is not open with it, [`Refusal::TooLarge`](crate::Refusal::TooLarge) where a single
+    /// entry is longer than a frame may be, [`Refusal::Overloaded`](crate::Refusal::Overloaded) where the hub's memory is
+    /// full, [`CallError::Decode`] where its list is none, or has no end.
     ///
     /// # Cancel safety
     /// May be dropped at any time.
@@ -81,7 +83,9 @@ impl Client {
     /// # Errors
     /// As for any call; [`Refusal::NotAllowed`](crate::Refusal::NotAllowed) where the credential lacks the capability
     /// `observer`, [`Refusal::NoSuchChannel`](crate::Refusal::NoSuchChannel) where nobody has it open,
-    /// [`Refusal::PasswordRequired`](crate::Refusal::PasswordRequired) as for [`Client::channels`].
+    /// [`Refusal::PasswordRequired`](crate::Refusal::PasswordRequired),
+    /// [`Refusal::TooLarge`](crate::Refusal::TooLarge), [`Refusal::Overloaded`](crate::Refusal::Overloaded) and
+    /// [`CallError::Decode`] as for [`Client::channels`].
     ///
     /// # Cancel safety
     /// May be dropped at any time.

@@ -105,6 +105,14 @@ impl Disk for Dir {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::process::Command;
+    use std::sync::Arc;
+
+    use commipc_protocol::HubId;
+    use commipc_protocol::hub::StoredHub;
+    use zeroize::Zeroizing;
+
+    use crate::state::Store;
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -127,6 +135,53 @@ mod tests {
         assert!(error.to_string().contains("chmod 700"), "{error}");
         fs::write(parent.path().join("file"), "").unwrap();
         assert!(Dir::take(&parent.path().join("file")).is_err());
+    }
+
+    /// Tells this program that it is the process that stores, and where.
+    const STORES: &str = "COMMIPC_TEST_STORES";
+    const NAME: &str = "state::dir::tests::v28_a_file_is_made_safe_before_its_name_and_its_name_before_that_is_told";
+
+    /// Looked at from outside, in the calls to the system: nothing inside could tell.
+    #[test]
+    fn v28_a_file_is_made_safe_before_its_name_and_its_name_before_that_is_told() {
+        if let Some(path) = std::env::var_os(STORES) {
+            let store = Store::new(Arc::new(Dir::take(Path::new(&path)).unwrap()));
+            let id = HubId::new("hub").unwrap();
+            store.load(None, StoredHub { id, key: Zeroizing::new([1; 32]) }).unwrap();
+            return fs::write(Path::new(&path).with_extension("told"), "").unwrap();
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let (path, trace) = (parent.path().join("state"), parent.path().join("trace"));
+        let calls = "trace=fsync,fdatasync,?rename,renameat,renameat2,?open,openat";
+        let traced = Command::new("strace")
+            .args(["-f", "-y", "-e", calls, "-o"])
+            .args([trace.as_os_str(), std::env::current_exe().unwrap().as_os_str()])
+            .args(["--exact", NAME, "--test-threads=1"])
+            .env(STORES, &path)
+            .output();
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        if !text.contains("state.told") {
+            // Past the test harness, which shows nothing of a test that passes.
+            let why =
+                traced.map_or_else(|error| error.to_string(), |it| String::from_utf8_lossy(&it.stderr).into_owned());
+            let why =
+                format!("\n!! That state is made safe was not seen: strace cannot be used here: {}\n", why.trim());
+            return io::stderr().write_all(why.as_bytes()).unwrap();
+        }
+        let place = |call: &str, path: &str| {
+            let made = |line: &&str| line.contains(call) && line.contains(path);
+            let (at, _) =
+                text.lines().enumerate().find(|(_, line)| made(&line)).unwrap_or_else(|| panic!("{call}: {text}"));
+            at
+        };
+        let directory = format!("{}>)", path.display());
+        let order = [
+            place("sync(", "state/hub.new>)"),
+            place("rename", "state/hub.new"),
+            place("sync(", &directory),
+            place("open", "state.told"),
+        ];
+        assert!(order.is_sorted(), "{order:?}: {text}");
     }
 
     #[test]

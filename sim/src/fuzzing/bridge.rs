@@ -258,6 +258,7 @@ fn frames() -> Vec<(u8, &'static str, Vec<u8>)> {
         epoch: None,
         home: None,
         terms: None,
+        ended: None,
     };
     let listens = Announce { goal: 1, client: None, kind: None, path: vec![h1], ..announce.clone() };
     let terms = Terms { kdf: 1, salt: &[5; 16], iterations: 0 };

@@ -1,7 +1,7 @@
 //! A4, who is a member, and A5, who was one until the password changed.
 
 use bytes::Bytes;
-use commipc_protocol::auth::{SenderKey, message_ref};
+use commipc_protocol::auth::{ChannelKeys, SenderKey, message_ref};
 use commipc_protocol::client::{CallFailure, Dropped, Event, Failure};
 use commipc_protocol::wire::{Control as _, FrameType, Hop, Kind, Message, Open, Reclaim};
 use commipc_protocol::{Misuse, OwnerPolicy, Refusal, hub};
@@ -81,11 +81,52 @@ pub(crate) fn a4_a_member_speaks_for_nobody_else_past_an_honest_hub_and_owns_not
     }
 }
 
-/// A member sees a call, signs an answer to it and says that on every route that may be the call's.
+/// Who attacks what is under way between others: in which world, and with which keys.
+type Attacker = fn() -> (World, Option<ChannelKeys>);
+
+fn a_stranger() -> (World, Option<ChannelKeys>) {
+    (world(1, true), None)
+}
+
+fn a_member() -> (World, Option<ChannelKeys>) {
+    let world = world_with_a_member(1);
+    let (keys, _) = member_keys(&world, "x", ONE);
+    (world, Some(keys))
+}
+
+/// With the keys of before.
+fn a_former_member() -> (World, Option<ChannelKeys>) {
+    let world = world_after_a_rotation(1);
+    let (keys, _) = member_keys(&world, "x", ONE);
+    (world, Some(keys))
+}
+
+#[test]
+pub(crate) fn a3_a_stranger_answers_no_call_of_others_and_gives_and_ends_no_stream() {
+    answers_nothing(a_stranger);
+    gives_nothing(a_stranger);
+}
+
 #[test]
 pub(crate) fn a4_nobody_answers_a_call_but_who_was_called() {
+    answers_nothing(a_member);
+}
+
+#[test]
+pub(crate) fn a4_nobody_gives_or_ends_a_stream_but_its_two_ends() {
+    gives_nothing(a_member);
+}
+
+#[test]
+pub(crate) fn a5_a_former_member_answers_no_call_and_gives_and_ends_no_stream() {
+    answers_nothing(a_former_member);
+    gives_nothing(a_former_member);
+}
+
+/// Somebody sees a call, signs an answer to it as well as it can and says that on every route that may be the call's.
+fn answers_nothing(attacker: Attacker) {
     for channel in ["open", "ch"] {
-        let mut world = world_with_a_member(1);
+        let (mut world, keys) = attacker();
         world.serves("o", |_| Reply::text("yes").after(SOON / 2));
         let call = world.at("m").calls(channel, "ev", "is it?", SOON);
         world.run_for(MOMENT);
@@ -93,14 +134,13 @@ pub(crate) fn a4_nobody_answers_a_call_but_who_was_called() {
         let (route, message) = (Hop::split(parts(&said).1).unwrap().0.route, Hop::split(parts(&said).1).unwrap().1);
         let Message { header, protected, tag, .. } = Message::parse(message).unwrap();
         let reference = message_ref(protected, tag);
-        let (keys, _) = member_keys(&world, "x", ONE);
         let asked = world.rogue_called("o").heard().last().unwrap().clone();
         let handed_on = Hop::split(parts(&asked).1).unwrap().0.route;
         for sender in ["x", "o"] {
-            let key = keys.sender(&[0x77; 16], sender);
+            let key = keys.as_ref().map(|keys| keys.sender(&[0x77; 16], sender));
             for route in [1, 2, route, handed_on] {
                 let words = Words {
-                    key: Some(&key),
+                    key: key.as_ref(),
                     request: header.request,
                     route,
                     ..Words::of(sender, channel, header.epoch)
@@ -119,12 +159,11 @@ pub(crate) fn a4_nobody_answers_a_call_but_who_was_called() {
     }
 }
 
-/// A member sees that somebody asks for a stream, and says pieces of it, its end, a fault and that it is given up, as either
+/// Somebody sees that somebody asks for a stream, and says pieces of it, its end, a fault and that it is given up, as either
 /// end and signed as either end, on every route that may be the stream's.
-#[test]
-pub(crate) fn a4_nobody_gives_or_ends_a_stream_but_its_two_ends() {
+fn gives_nothing(attacker: Attacker) {
     for channel in ["open", "ch"] {
-        let mut world = world_with_a_member(1);
+        let (mut world, keys) = attacker();
         world.feeds("o", |_| Feed::of(["one"]).endless());
         let _ = world.at("o").provides_exchanges(channel, "both");
         let stream = world.at("m").exchanges(channel, "both", "", SOON, Feed::of(["up"]).endless());
@@ -137,16 +176,15 @@ pub(crate) fn a4_nobody_gives_or_ends_a_stream_but_its_two_ends() {
         let handed_on = Hop::split(parts(&asked).1).unwrap().0.route;
         let Message { header, protected, tag, .. } = Message::parse(message).unwrap();
         let reference = message_ref(protected, tag);
-        let (keys, _) = member_keys(&world, "x", ONE);
         let told = |world: &World| ["o", "m"].map(|name| world.told(name).len());
         let before = told(&world);
         let pieces = [(Kind::Item, false), (Kind::Item, true), (Kind::End, false), (Kind::End, true)];
         let kinds = pieces.into_iter().chain([(Kind::Fault, false), (Kind::Cancel, false)]);
         for sender in ["x", "o", "m"] {
-            let key = keys.sender(&[0x77; 16], sender);
+            let key = keys.as_ref().map(|keys| keys.sender(&[0x77; 16], sender));
             for route in [1, 2, hop.route, handed_on] {
                 for (kind, as_caller) in kinds.clone() {
-                    let (key, request, event, index) = (Some(&key), header.request, "both", 1);
+                    let (key, request, event, index) = (key.as_ref(), header.request, "both", 1);
                     let of = Words::of(sender, channel, header.epoch);
                     let words = Words { key, request, route, event, index, as_caller, ..of };
                     if !is_ready(&world, "x") {

@@ -5,6 +5,7 @@
 mod conformance;
 mod corpus;
 mod cose;
+mod derivations;
 mod guide;
 mod hostile;
 mod local;
