@@ -395,6 +395,7 @@ fn open_streams_are_limited_at_the_client_and_at_the_hub() {
                 token: Token(token),
                 outgoing,
                 time_left,
+                whole: None,
                 window: WINDOW,
                 exchange: false,
             });
@@ -431,7 +432,14 @@ fn a_thousand_streams_with_random_ends_leave_nothing() {
         let token = Token(1_000 + token);
         world.command(
             CALLER,
-            Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window: WINDOW, exchange: false }),
+            Command::Stream(StreamCommand::Ask {
+                token,
+                outgoing,
+                time_left,
+                whole: None,
+                window: WINDOW,
+                exchange: false,
+            }),
         );
         let request = world.expect_request(PROVIDER).id;
         world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));

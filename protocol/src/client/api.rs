@@ -400,8 +400,10 @@ pub struct Request {
     pub provider: Token,
     /// What is asked.
     pub message: Incoming,
-    /// When the caller will have given up; of a stream, unless it is accepted before.
+    /// When the caller will have given up.
     pub deadline: Instant,
+    /// Whether it will although a stream was accepted before: true for everything else.
+    pub whole: bool,
     /// Whether repeating it does no harm, as the caller says.
     pub idempotent: bool,
 }

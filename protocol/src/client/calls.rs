@@ -76,8 +76,11 @@ impl Client {
         if self.calls.len() >= self.config.limits.pending_calls {
             return Err(Misuse::TooMany);
         }
-        let time_left = time_left.min(TIME_LEFT_MAX);
-        let millis = time_left.as_micros().div_ceil(1_000);
+        let whole = stream.as_ref().and_then(|stream| stream.until).map(|until| until.saturating_since(self.now.mono));
+        let time_left = time_left.min(TIME_LEFT_MAX).min(whole.unwrap_or(TIME_LEFT_MAX));
+        // Until it is taken only we bound a stream that they bound as a whole.
+        let told = whole.unwrap_or(time_left);
+        let millis = if time_left.is_zero() { 0 } else { told.as_micros().div_ceil(1_000) };
         if millis == 0 {
             return Err(Misuse::Deadline);
         }
@@ -101,7 +104,8 @@ impl Client {
             flags: Flags::NONE
                 .with_if(Flags::IDEMPOTENT, outgoing.idempotent)
                 .with_if(Flags::STREAM, streams)
-                .with_if(Flags::RAW, outgoing.payload.raw),
+                .with_if(Flags::RAW, outgoing.payload.raw)
+                .with_if(Flags::WHOLE, whole.is_some()),
             channel: outgoing.channel.as_name(),
             event: outgoing.event.as_name(),
             epoch: 0,

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::calls::{lost, never_sent};
 use super::{Away, Client, Command, Due, Event, Failure, Outgoing, StreamCommand, StreamEvent, StreamId, Token};
+use crate::TIME_LEFT_MAX;
 use crate::error::Misuse;
 use crate::names::ChannelName;
 use crate::time::{Instant, TimerReason};
@@ -20,7 +21,7 @@ const PIECE: usize = crate::wire::PIECE_OVERHEAD as usize;
 pub(super) struct Parked {
     serial: u64,
     command: Command,
-    due: Instant,
+    since: Instant,
     timer: TimerId,
     /// It was sent on a link that is gone, and may have been executed.
     repeated: bool,
@@ -60,9 +61,9 @@ impl Client {
             return self.turn_down(command, Misuse::Busy, repeated);
         }
         self.parks += 1;
-        let (serial, due) = (self.parks, self.now.mono + time_left.min(crate::TIME_LEFT_MAX));
-        let timer = self.timers.insert(due, TimerReason::Call, Due::Parked(serial));
-        self.parked.push_back(Parked { serial, command, due, timer, repeated, given: Vec::new() });
+        let (serial, since) = (self.parks, self.now.mono);
+        let timer = self.timers.insert(since + time_left.min(TIME_LEFT_MAX), TimerReason::Call, Due::Parked(serial));
+        self.parked.push_back(Parked { serial, command, since, timer, repeated, given: Vec::new() });
     }
 
     /// The items of an exchange that waits to be asked for wait behind it. Gives the command back if it is about another one.
@@ -94,8 +95,7 @@ impl Client {
                 continue;
             }
             self.timers.cancel(parked.timer);
-            let left = parked.due.saturating_since(self.now.mono);
-            let command = with_time(parked.command, left);
+            let command = waited(parked.command, self.now.mono.saturating_since(parked.since));
             if let Command::Call { token, outgoing, time_left } = &command
                 && parked.repeated
             {
@@ -164,10 +164,10 @@ fn given_size(given: &StreamCommand) -> usize {
 
 /// What is said by a command, and how long it may take, if it says something.
 fn message(command: &Command) -> Option<(&Outgoing, Duration)> {
-    if let Command::Call { outgoing, time_left, .. } | Command::Stream(StreamCommand::Ask { outgoing, time_left, .. }) =
-        command
-    {
+    if let Command::Call { outgoing, time_left, .. } = command {
         Some((outgoing, *time_left))
+    } else if let Command::Stream(StreamCommand::Ask { outgoing, time_left, whole, .. }) = command {
+        Some((outgoing, whole.map_or(*time_left, |whole| whole.min(*time_left))))
     } else if let Command::Send { outgoing, .. } | Command::Broadcast { outgoing, .. } = command {
         Some((outgoing, PATIENCE))
     } else {
@@ -184,10 +184,13 @@ const fn asked(command: &Command) -> Option<Token> {
     }
 }
 
-/// The same with the time that is left.
-fn with_time(mut command: Command, left: Duration) -> Command {
-    if let Command::Call { time_left, .. } | Command::Stream(StreamCommand::Ask { time_left, .. }) = &mut command {
-        *time_left = left;
+/// The same after it has waited, with the time that is left.
+fn waited(mut command: Command, waited: Duration) -> Command {
+    if let Command::Call { time_left, .. } = &mut command {
+        *time_left = (*time_left).min(TIME_LEFT_MAX).saturating_sub(waited);
+    } else if let Command::Stream(StreamCommand::Ask { time_left, whole, .. }) = &mut command {
+        *time_left = (*time_left).min(TIME_LEFT_MAX).saturating_sub(waited);
+        *whole = whole.map(|whole| whole.min(TIME_LEFT_MAX).saturating_sub(waited));
     }
     command
 }

@@ -44,7 +44,7 @@ pub fn ask(world: &mut World, window: Credit, exchange: bool) {
     let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
     world.command(
         CALLER,
-        Command::Stream(StreamCommand::Ask { token: Token(9), outgoing, time_left, window, exchange }),
+        Command::Stream(StreamCommand::Ask { token: Token(9), outgoing, time_left, whole: None, window, exchange }),
     );
 }
 
