@@ -564,6 +564,8 @@ pub struct Load {
     pub sends: usize,
     /// Messages that wait for a connection that is away.
     pub parked: usize,
+    /// Their bytes, and those of what was given to exchanges among them.
+    pub parked_bytes: usize,
     /// Streams that we asked for.
     pub streams: usize,
     /// Bytes that may be on their way to us in them.
@@ -572,4 +574,6 @@ pub struct Load {
     pub flowing: usize,
     /// Bytes that wait for the link or are with its driver.
     pub unwritten: usize,
+    /// Deadlines of calls, of streams, of requests that our providers work on, and of what waits for a connection.
+    pub deadlines: usize,
 }

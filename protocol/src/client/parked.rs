@@ -51,9 +51,8 @@ impl Client {
     }
 
     /// Whether so many bytes more may wait.
-    fn may_keep(&self, bytes: usize) -> bool {
-        let waiting: usize = self.parked.iter().map(Parked::size).sum();
-        waiting.saturating_add(bytes) <= self.config.limits.outbox
+    const fn may_keep(&self, bytes: usize) -> bool {
+        self.parked_bytes.saturating_add(bytes) <= self.config.limits.outbox
     }
 
     fn keep(&mut self, command: Command, time_left: Duration, repeated: bool) {
@@ -63,6 +62,7 @@ impl Client {
         self.parks += 1;
         let (serial, since) = (self.parks, self.now.mono);
         let timer = self.timers.insert(since + time_left.min(TIME_LEFT_MAX), TimerReason::Call, Due::Parked(serial));
+        self.parked_bytes += size(&command);
         self.parked.push_back(Parked { serial, command, since, timer, repeated, given: Vec::new() });
     }
 
@@ -78,6 +78,7 @@ impl Client {
         if !self.may_keep(given_size(&command)) {
             self.drop_parked(place, Misuse::Busy);
         } else if let Some(parked) = self.parked.get_mut(place) {
+            self.parked_bytes += given_size(&command);
             parked.given.push(command);
         }
         None
@@ -94,6 +95,7 @@ impl Client {
                 self.parked.push_back(parked);
                 continue;
             }
+            self.parked_bytes -= parked.size();
             self.timers.cancel(parked.timer);
             let command = waited(parked.command, self.now.mono.saturating_since(parked.since));
             if let Command::Call { token, outgoing, time_left } = &command
@@ -110,6 +112,7 @@ impl Client {
     pub(super) fn parked_expired(&mut self, serial: u64) {
         let place = self.parked.iter().position(|parked| parked.serial == serial);
         if let Some(parked) = place.and_then(|place| self.parked.remove(place)) {
+            self.parked_bytes -= parked.size();
             self.turn_down(parked.command, Misuse::Deadline, parked.repeated);
         }
     }
@@ -122,6 +125,7 @@ impl Client {
 
     fn drop_parked(&mut self, place: usize, why: Misuse) {
         if let Some(parked) = self.parked.remove(place) {
+            self.parked_bytes -= parked.size();
             self.timers.cancel(parked.timer);
             self.turn_down(parked.command, why, parked.repeated);
         }
@@ -129,6 +133,7 @@ impl Client {
 
     /// The connection will not come back.
     pub(super) fn lose_parked(&mut self, gone: Misuse) {
+        self.parked_bytes = 0;
         for parked in core::mem::take(&mut self.parked) {
             self.timers.cancel(parked.timer);
             self.turn_down(parked.command, gone, parked.repeated);

@@ -69,7 +69,7 @@ impl Client {
         let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
         let reference = (header.epoch > 0).then(|| message_ref(message.protected, message.tag));
         let exchange = provided.is_ok_and(|(_, kind)| kind == EventKind::Exchange);
-        let whole = header.flags.has(Flags::WHOLE);
+        let whole = header.flags.has(Flags::WHOLE) || !streams;
         let stream = streams.then(|| Stream::served(exchange, whole.then_some(deadline)));
         let serving = Serving {
             serial: id.serial,
@@ -91,7 +91,6 @@ impl Client {
         match (provided, incoming) {
             (Ok((provider, _)), Some(message)) => {
                 let idempotent = header.flags.has(Flags::IDEMPOTENT);
-                let whole = whole || !streams;
                 self.event(Event::Request(Request { id, provider, message, deadline, whole, idempotent }));
             }
             // Withdrawn while the request was on its way.

@@ -194,8 +194,7 @@ async fn s37_what_a_handler_asks_in_turn_takes_no_longer_than_its_caller_waits(s
 async fn s37_all_that_a_handler_asks_for_a_request_inherits_its_deadline(scene: Scene) {
     const OUTER: Duration = Duration::from_secs(7);
     let cast = scene.cast().await;
-    let left = |r: &Request<()>| r.remaining().map(|left| left.as_millis() as u64);
-    let _left = cast.provided.provide("left", async move |r: Request<()>| Ok::<_, Fault>(left(&r))).await.unwrap();
+    let _left = cast.provided.provide("left", async |r: Request<()>| Ok::<_, Fault>(left(&r))).await.unwrap();
     let lefts = move |r: Request<()>| stream::iter([Ok::<_, Fault>(left(&r))]);
     let _lefts = cast.provided.provide_stream("lefts", lefts).await.unwrap();
     let trades = move |r: Request<()>, _: Items<u8>| stream::iter([Ok::<_, Fault>(left(&r))]);
@@ -222,6 +221,10 @@ async fn s37_all_that_a_handler_asks_for_a_request_inherits_its_deadline(scene: 
     let mut endless = cast.math.stream("streams", &()).deadline(OUTER).await.unwrap();
     let [call, stream, exchange]: [Option<u64>; 3] = endless.try_next().await.unwrap().unwrap();
     assert!(call.is_some_and(|left| left > 7_000) && stream.is_none() && exchange.is_none(), "{call:?}");
+}
+
+fn left(request: &Request<()>) -> Option<u64> {
+    request.remaining().map(|left| left.as_millis() as u64)
 }
 
 /// What is left for a call, a stream and an exchange that are asked for a request.
