@@ -94,8 +94,7 @@ fn answer(request: &Request<Incoming>, hub: &Hub) -> Response<Full<Bytes>> {
 
 /// One line for each number, below what it is.
 fn text(load: HubLoad, counters: HubCounters) -> String {
-    let HubLoad { links, clients, channels, calls, routes: _, streams, joins, errands, announced, buffered, memory } =
-        load;
+    let HubLoad { links, clients, channels, calls, streams, joins, errands, announced, buffered, memory, .. } = load;
     let HubCounters {
         forwarded,
         ended_route,

@@ -156,6 +156,7 @@ fn s50_a_command_is_read_no_faster_than_its_items_are_wanted() {
 #[test]
 fn s50_the_length_of_a_stream_costs_nobody_memory_and_nothing_of_it_is_lost() {
     const SLOW: u64 = 4;
+    const WARM: u64 = 100_000;
     let count: u64 = std::env::var("COMMIPC_ITEMS").map_or(1_000_000, |text| text.parse().unwrap());
     let scene = Scene::new();
     let hub = scene.hub();
@@ -168,20 +169,20 @@ fn s50_the_length_of_a_stream_costs_nobody_memory_and_nothing_of_it_is_lost() {
         .unwrap();
     let mut lines = stream.stdout.take().unwrap();
     let peaks = || [hub.child.id(), provider.child.id(), stream.id()].map(peak);
-    let mut before = [0; 3];
     for n in 1..=SLOW {
         // Byte by byte, or more than one line would be taken.
         let mut line = String::new();
         BufReader::with_capacity(1, &mut lines).read_line(&mut line).unwrap();
         assert_eq!(line.trim_end(), n.to_string());
-        if n == 1 {
-            before = peaks();
-        }
         std::thread::sleep(Duration::from_secs(1));
     }
-    let (mut next, mut after) = (SLOW + 1, before);
+    let (mut next, mut before, mut after) = (SLOW + 1, [0; 3], [0; 3]);
     for line in BufReader::new(lines).lines() {
         assert_eq!(line.unwrap(), next.to_string());
+        // What everybody needs at full speed.
+        if next == WARM {
+            before = peaks();
+        }
         // Before the end: what is in pipes then is less than these.
         if next == count - count / 10 {
             after = peaks();
@@ -190,7 +191,7 @@ fn s50_the_length_of_a_stream_costs_nobody_memory_and_nothing_of_it_is_lost() {
     }
     assert_eq!((next, stream.wait().unwrap().code()), (count + 1, Some(0)));
     for ((who, before), after) in ["hub", "provider", "consumer"].into_iter().zip(before).zip(after) {
-        assert!(after < before + (6 << 10), "the {who} grew from {before} to {after} KiB");
+        assert!(0 < before && after <= before + (2 << 10), "the {who} grew from {before} to {after} KiB");
     }
 }
 

@@ -117,6 +117,12 @@ impl<K: Copy> Timers<K> {
         self.release(index)
     }
 
+    /// How many are for this. Looks at all, so that nobody pays for it but who asks.
+    pub(crate) fn count(&self, reason: TimerReason) -> usize {
+        let waits = |entry: &&Entry<K>| !matches!(entry.place, Place::Free(_)) && entry.reason == reason;
+        self.entries.iter().filter(waits).count()
+    }
+
     /// Moves on to a tick, sorting every slot that begins until then.
     fn advance(&mut self, to: u64) {
         while self.tick < to {

@@ -253,7 +253,10 @@ fn ask(world: &mut World, away: Away, exchange: bool) {
     // That it may be repeated changes nothing: a call alone is.
     let outgoing = Outgoing { away, idempotent: true, ..outgoing("math", "feed", b"") };
     let (token, time_left, window) = (Token(9), Duration::from_secs(30), WINDOW);
-    world.command(SPEAKER, Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
+    world.command(
+        SPEAKER,
+        Command::Stream(StreamCommand::Ask { token, outgoing, time_left, whole: None, window, exchange }),
+    );
 }
 
 fn gives(world: &mut World, client: usize, stream: StreamId, items: &[&'static [u8]]) {

@@ -341,7 +341,7 @@ fn s82_when_the_way_to_a_home_is_lost_in_the_middle_of_a_join_that_is_told() {
 fn begun(net: &mut Net, (caller, provider): (usize, usize), guarded: bool) -> StreamId {
     let (mut outgoing, time_left) = (outgoing("vault", "ev", b""), Duration::from_secs(30));
     outgoing.guarded = guarded;
-    let ask = StreamCommand::Ask { token: Token(9), outgoing, time_left, window: WINDOW, exchange: false };
+    let ask = StreamCommand::Ask { token: Token(9), outgoing, time_left, whole: None, window: WINDOW, exchange: false };
     net.command(caller, Command::Stream(ask));
     let request = net.expect_request(provider).id;
     net.command(provider, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));

@@ -217,7 +217,7 @@ impl World {
     fn streaming(&mut self, token: u64) -> RequestId {
         let window = Credit { items: 4, bytes: 4_096 };
         let (outgoing, time_left) = (outgoing("math", "feed", b""), Duration::from_secs(30));
-        let ask = StreamCommand::Ask { token: Token(token), outgoing, time_left, window, exchange: false };
+        let ask = StreamCommand::Ask { token: Token(token), outgoing, time_left, whole: None, window, exchange: false };
         self.command(CALLER, Command::Stream(ask));
         let request = self.expect_request(PROVIDER).id;
         self.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window }));

@@ -22,13 +22,18 @@ const PROVIDED: Token = Token(5);
 const REQUEST: Token = Token(9);
 const WINDOW: Credit = Credit { items: 4, bytes: 4_096 };
 const DEADLINE: Duration = Duration::from_secs(30);
+const TOTAL: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// What ends no stream that was taken.
+const TAKEN: &str = "its deadline passes when it was taken";
+const KEPT_BACK: &str = "its end is kept back";
 
 /// Plays a case with a request of this kind.
 type Play = fn(EventKind) -> Scene;
 
 /// What happens to a request, by the name that the table gives it, and how.
-const CAUSES: [(&str, Play); 23] = [
+const CAUSES: [(&str, Play); 27] = [
     ("the caller gives it up", |kind| {
         let mut scene = Scene::running(kind, None);
         scene.world.command(CALLER, Command::Cancel { call: REQUEST });
@@ -38,6 +43,20 @@ const CAUSES: [(&str, Play); 23] = [
         let mut scene = Scene::asked(kind, None);
         scene.world.pass(DEADLINE);
         scene
+    }),
+    (TAKEN, |kind| {
+        let mut scene = Scene::running(kind, None);
+        scene.world.pass(DEADLINE);
+        scene
+    }),
+    ("its total deadline passes", |kind| {
+        let mut scene = Scene::running_for(kind, None, Some(TOTAL));
+        scene.world.pass(TOTAL);
+        scene
+    }),
+    (KEPT_BACK, |kind| Scene::running(kind, None).keeping_back_its_end(DEADLINE)),
+    ("its end is kept back until its total deadline", |kind| {
+        Scene::running_for(kind, None, Some(TOTAL)).keeping_back_its_end(TOTAL)
     }),
     ("the provider dies", |kind| {
         let mut scene = Scene::running(kind, None);
@@ -109,6 +128,7 @@ const EVENT: usize = usize::MAX - 1;
 struct Scene {
     world: World,
     kind: EventKind,
+    total: Option<Duration>,
     request: Option<RequestId>,
     watched: Token,
 }
@@ -116,6 +136,11 @@ struct Scene {
 impl Scene {
     /// The provider has got the request.
     fn asked(kind: EventKind, secret: Option<&Secret>) -> Self {
+        Self::asked_for(kind, secret, None)
+    }
+
+    /// The same, with a deadline for all of it.
+    fn asked_for(kind: EventKind, secret: Option<&Secret>, total: Option<Duration>) -> Self {
         let mut world = World::ready(&["provider", "caller", "owner"]);
         world.open(OWNER, "ch");
         match secret {
@@ -129,7 +154,7 @@ impl Scene {
         let (channel, event) = (name("ch"), EventName::new("ev").unwrap());
         world.command(PROVIDER, Command::Provide { token: PROVIDED, channel, event, kind });
         world.expect_done(PROVIDER, PROVIDED.0);
-        let mut scene = Self { world, kind, request: None, watched: REQUEST };
+        let mut scene = Self { world, kind, total, request: None, watched: REQUEST };
         scene.ask(REQUEST);
         scene.request = Some(scene.world.expect_request(PROVIDER).id);
         scene
@@ -137,7 +162,12 @@ impl Scene {
 
     /// The provider works on it; of a stream each side has sent an item that it may send.
     fn running(kind: EventKind, secret: Option<&Secret>) -> Self {
-        let mut scene = Self::asked(kind, secret);
+        Self::running_for(kind, secret, None)
+    }
+
+    /// The same, with a deadline for all of it.
+    fn running_for(kind: EventKind, secret: Option<&Secret>, total: Option<Duration>) -> Self {
+        let mut scene = Self::asked_for(kind, secret, total);
         let request = scene.request.unwrap();
         let mut ends = vec![];
         match kind {
@@ -156,14 +186,29 @@ impl Scene {
     }
 
     fn ask(&mut self, token: Token) {
-        let asks = ended::asks(self.kind, token, outgoing("ch", "ev", b""), DEADLINE, WINDOW);
+        let asks = ended::asks(self.kind, token, outgoing("ch", "ev", b""), (DEADLINE, self.total), WINDOW);
         self.world.command(CALLER, asks);
     }
 
     fn finish(&mut self) {
+        if self.kind == EventKind::Exchange {
+            self.world.command(CALLER, ended::caller_finishes(REQUEST));
+        }
         for command in ended::finishes(self.kind, self.request.unwrap()) {
             self.world.command(PROVIDER, command);
         }
+    }
+
+    /// The provider gives all, the hub keeps its last word to itself, and so much time passes.
+    fn keeping_back_its_end(mut self, time: Duration) -> Self {
+        let mut commands = ended::finishes(self.kind, self.request.unwrap());
+        let end = commands.pop().unwrap();
+        commands.into_iter().for_each(|command| self.world.command(PROVIDER, command));
+        self.world.deceived = Some(CALLER);
+        self.world.command(PROVIDER, end);
+        self.world.deceived = None;
+        self.world.pass(time);
+        self
     }
 
     fn drain(&mut self, who: usize) {
@@ -224,14 +269,21 @@ fn every_ending_is_as_the_document_says() {
     ended::is_in_the_document(0, &observed);
 }
 
-/// Nobody waits for ever: in each case the caller was told something, and so was a provider that works in vain.
+/// Nobody waits for ever: in each case the caller was told something, and so was a provider that works in vain. But for a
+/// stream that was taken, and has no deadline for all of it: it lasts for as long as its caller, and its link.
 #[test]
 fn d7_s42_s51_every_request_ends() {
     for (cause, happens) in CAUSES {
         for kind in KINDS {
-            let scene = happens(kind);
+            let mut scene = happens(kind);
+            if kind != EventKind::Call && [TAKEN, KEPT_BACK].contains(&cause) {
+                assert_eq!(scene.caller_sees(), "nothing", "{cause}, {kind:?}");
+                scene.world.pass(Duration::from_secs(3_600));
+                assert_eq!(scene.caller_sees(), "nothing", "{cause}, {kind:?}");
+                scene.world.command(CALLER, Command::Cancel { call: REQUEST });
+            }
             assert_ne!(scene.caller_sees(), "nothing", "{cause}, {kind:?}");
-            if !cause.contains("finished in time") && !cause.contains("asked while") {
+            if !cause.contains("kept back") && !cause.contains("finished in time") && !cause.contains("asked while") {
                 assert_ne!(scene.provider_sees(), "nothing", "{cause}, {kind:?}");
             }
         }

@@ -21,6 +21,7 @@ const REQUEST: Token = Token(9);
 const LATER: Token = Token(10);
 const WINDOW: Credit = Credit { items: 4, bytes: 4_096 };
 const DEADLINE: Duration = Duration::from_secs(30);
+const TOTAL: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// The hubs on the way, of which the caller is at the first and the provider at the last.
@@ -30,11 +31,12 @@ const LAST: usize = 2;
 
 type Play = fn(EventKind) -> Scene;
 
-const CAUSES: [(&str, Play); 16] = [
+const CAUSES: [(&str, Play); 17] = [
     ("the caller gives it up", |kind| {
         Scene::running(kind).with(|net| net.command(CALLER, Command::Cancel { call: REQUEST }))
     }),
     ("its deadline passes", |kind| Scene::asked(kind).with(|net| net.pass(DEADLINE))),
+    ("its total deadline passes", |kind| Scene::running_for(kind, Some(TOTAL)).with(|net| net.pass(TOTAL))),
     ("the provider closes its connection", |kind| {
         Scene::running(kind).with(|net| net.command(PROVIDER, Command::Close))
     }),
@@ -59,6 +61,7 @@ const CAUSES: [(&str, Play); 16] = [
 struct Scene {
     net: Net,
     kind: EventKind,
+    total: Option<Duration>,
     request: Option<RequestId>,
     watched: Token,
 }
@@ -66,26 +69,39 @@ struct Scene {
 impl Scene {
     /// The provider has got the request.
     fn asked(kind: EventKind) -> Self {
+        Self::asked_for(kind, None)
+    }
+
+    fn asked_for(kind: EventKind, total: Option<Duration>) -> Self {
         let mut net = Net::new(1, 3, &[("caller", FIRST), ("provider", LAST)]);
         net.bridge(FIRST, BETWEEN);
         net.bridge(BETWEEN, LAST);
         net.open(PROVIDER, "ch");
         net.provide_kind(PROVIDER, 5, ("ch", "ev"), kind);
-        let mut scene = Self { net, kind, request: None, watched: REQUEST };
+        let mut scene = Self { net, kind, total, request: None, watched: REQUEST };
         scene.ask(REQUEST);
         scene.request = Some(scene.net.expect_request(PROVIDER).id);
         scene
     }
 
-    /// The provider works on it; of a stream it has sent an item.
+    /// The provider works on it; of a stream each side has sent an item that it may send.
     fn running(kind: EventKind) -> Self {
-        let mut scene = Self::asked(kind);
+        Self::running_for(kind, None)
+    }
+
+    /// The same, with a deadline for all of it.
+    fn running_for(kind: EventKind, total: Option<Duration>) -> Self {
+        let mut scene = Self::asked_for(kind, total);
         let request = scene.request.unwrap();
         if kind != EventKind::Call {
             scene.net.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
             scene.net.command(PROVIDER, ended::gives(StreamId::Request(request)));
             let item = |event: &Event| matches!(event, Event::Stream(StreamEvent::Item { .. }));
             assert!(scene.net.events[CALLER].iter().any(item), "{:?}", scene.net.events);
+            if kind == EventKind::Exchange {
+                scene.net.command(CALLER, ended::gives(StreamId::Call(REQUEST)));
+                assert!(scene.net.events[PROVIDER].iter().any(item), "{:?}", scene.net.events);
+            }
         }
         scene.net.events.iter_mut().for_each(ended::forget);
         scene
@@ -98,16 +114,20 @@ impl Scene {
     }
 
     fn ask(&mut self, token: Token) {
-        let asks = ended::asks(self.kind, token, outgoing("ch", "ev", b""), DEADLINE, WINDOW);
+        let asks = ended::asks(self.kind, token, outgoing("ch", "ev", b""), (DEADLINE, self.total), WINDOW);
         self.net.command(CALLER, asks);
     }
 
     fn drained(self, hub: usize, in_time: bool) -> Self {
         let finish = ended::finishes(self.kind, self.request.unwrap());
+        let exchange = self.kind == EventKind::Exchange;
         self.with(|net| {
             net.feed_hub(hub, Input::Command(hub::Command::Drain { time: DRAIN }));
             net.run();
             if in_time {
+                if exchange {
+                    net.command(CALLER, ended::caller_finishes(REQUEST));
+                }
                 finish.into_iter().for_each(|command| net.command(PROVIDER, command));
             } else {
                 net.pass(DRAIN);

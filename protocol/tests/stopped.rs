@@ -155,3 +155,44 @@ fn s37_a_deadline_is_kept_by_the_hub_and_by_the_provider_alone() {
         }
     }
 }
+
+/// Between a quarter and half of its outbox nothing is news: who reads a little, and never catches up, is told of once.
+#[test]
+fn v25_a_reader_that_reads_a_little_is_told_of_once_and_not_with_every_message() {
+    let mut limits = Limits::default();
+    (limits.outbox, limits.in_flight) = (40_000, 1_000);
+    let clients = ["speaker", "slow"].map(|id| client(id, Secret::key(KEY)));
+    let mut world = World::with(hub(limits), clients.into());
+    world.connect_all();
+    world.open(1, "ch");
+    world.listen(1, 7, "ch", None);
+    let idle = world.hub.load().buffered;
+    world.stalled = Some(1);
+    let waits = |world: &World| world.hub.load().buffered - idle;
+    let fills = |world: &mut World, to: usize| {
+        while waits(world) < to {
+            world.say(0, "ch", "ev", &[0; 500]);
+        }
+    };
+    let reads = |world: &mut World, to: usize| while waits(world) > to && world.read_once() {};
+    let told = |world: &mut World| {
+        let events = std::mem::take(&mut world.hub_events);
+        events.iter().filter(|event| matches!(event, hub::Event::SlowConsumer { .. })).count()
+    };
+    world.hub_events.clear();
+    fills(&mut world, 25_000);
+    assert_eq!(told(&mut world), 1, "it has fallen behind");
+    for _ in 0..200 {
+        world.read_once();
+        fills(&mut world, 25_000);
+    }
+    for _ in 0..20 {
+        reads(&mut world, 13_000);
+        fills(&mut world, 25_000);
+    }
+    assert_eq!(told(&mut world), 0, "it never caught up");
+    reads(&mut world, 5_000);
+    fills(&mut world, 25_000);
+    assert_eq!(told(&mut world), 1, "once more, when it had");
+    assert!(world.is_linked(1));
+}

@@ -395,6 +395,7 @@ fn open_streams_are_limited_at_the_client_and_at_the_hub() {
                 token: Token(token),
                 outgoing,
                 time_left,
+                whole: None,
                 window: WINDOW,
                 exchange: false,
             });
@@ -427,12 +428,9 @@ fn a_thousand_streams_with_random_ends_leave_nothing() {
     let empty = world.hub.load();
     let mut streams = Vec::new();
     for token in 0..1_000 {
-        let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
-        let token = Token(1_000 + token);
-        world.command(
-            CALLER,
-            Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window: WINDOW, exchange: false }),
-        );
+        let (token, outgoing) = (Token(1_000 + token), outgoing("ch", "ev", b""));
+        let time = (Duration::from_secs(30), None);
+        world.command(CALLER, support::ended::asks(EventKind::Stream, token, outgoing, time, WINDOW));
         let request = world.expect_request(PROVIDER).id;
         world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window: WINDOW }));
         world.events[PROVIDER].clear();

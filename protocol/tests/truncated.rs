@@ -90,7 +90,7 @@ fn s51_a_stream_that_came_too_late_to_its_provider_begins_and_ends_for_nobody() 
     let stream = begun(&mut world, window, false);
     world.stalled = Some(PROVIDER);
     let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
-    let late = StreamCommand::Ask { token: Token(10), outgoing, time_left, window, exchange: false };
+    let late = StreamCommand::Ask { token: Token(10), outgoing, time_left, whole: None, window, exchange: false };
     world.command(CALLER, stream_command(late));
     world.command(CALLER, Command::Cancel { call: Token(10) });
     let long = Payload { bytes: vec![7; 4 << 20].into(), raw: true };

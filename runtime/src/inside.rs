@@ -34,8 +34,9 @@ impl Inside for Driver<Client, Desk> {
     }
 
     fn held(&self) -> Vec<(&'static str, usize)> {
-        let client::Load { calls, serving, controls, sends, streams, parked, windows, flowing, unwritten } =
-            self.look(Client::load);
+        let load = self.look(Client::load);
+        let client::Load { calls, serving, controls, sends, parked, parked_bytes, .. } = load;
+        let client::Load { streams, windows, flowing, unwritten, deadlines, .. } = load;
         let machine = [
             ("calls", calls),
             ("requests", serving),
@@ -43,9 +44,11 @@ impl Inside for Driver<Client, Desk> {
             ("sends", sends),
             ("streams", streams),
             ("parked", parked),
+            ("parked bytes", parked_bytes),
             ("windows", windows),
             ("flowing", flowing),
             ("unwritten bytes", unwritten),
+            ("deadlines", deadlines),
         ];
         machine.into_iter().chain(self.sink().held_here()).collect()
     }

@@ -256,11 +256,12 @@ impl Canon for client::Command {
 impl Canon for StreamCommand {
     fn canon(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Ask { token, outgoing: said, time_left, window, exchange } => {
+            Self::Ask { token, outgoing: said, time_left, whole, window, exchange } => {
                 head(out, 21, token.0);
                 number(out, u64::try_from(time_left.as_nanos()).unwrap_or(u64::MAX));
                 amount(out, *window);
                 out.push(u8::from(*exchange));
+                whole.iter().for_each(|whole| number(out, u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX)));
                 outgoing(out, said);
             }
             Self::Accept { request, window } => {

@@ -219,12 +219,17 @@ impl At<'_> {
 
     /// Asks for a stream, whose items are taken as they come.
     pub fn streams(self, channel: &str, event: &str, text: &str, time_left: Duration) -> Ticket {
-        self.asks_stream(channel, event, text, time_left, None)
+        self.asks_stream(channel, event, text, (time_left, None), None)
+    }
+
+    /// Asks for a stream that is to be over by then, or with items to give for an exchange.
+    pub fn streams_within(self, channel: &str, event: &str, text: &str, total: Duration, feed: Option<Feed>) -> Ticket {
+        self.asks_stream(channel, event, text, (total, Some(total)), feed)
     }
 
     /// Asks for an exchange and gives these items.
     pub fn exchanges(self, channel: &str, event: &str, text: &str, time_left: Duration, feed: Feed) -> Ticket {
-        self.asks_stream(channel, event, text, time_left, Some(feed))
+        self.asks_stream(channel, event, text, (time_left, None), Some(feed))
     }
 
     fn asks_stream(
@@ -232,7 +237,7 @@ impl At<'_> {
         channel: &str,
         event: &str,
         text: &str,
-        time_left: Duration,
+        (time_left, whole): (Duration, Option<Duration>),
         feed: Option<Feed>,
     ) -> Ticket {
         let (outgoing, window, exchange) = (outgoing(channel, event, text), WINDOW, feed.is_some());
@@ -240,7 +245,7 @@ impl At<'_> {
         let stream = StreamId::Call(token);
         self.world().feeding.takes(node, stream);
         self.world().feeding.gives.extend(feed.map(|feed| ((node, stream), feed)));
-        let ask = StreamCommand::Ask { token, outgoing, time_left, window, exchange };
+        let ask = StreamCommand::Ask { token, outgoing, time_left, whole, window, exchange };
         self.world().ask(node, Command::Stream(ask));
         Ticket { node, token }
     }

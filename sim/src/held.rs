@@ -21,19 +21,21 @@ fn held_by_bridge(bridge: &Bridge) -> Vec<(&'static str, usize)> {
 }
 
 fn held_of(load: client::Load) -> impl Iterator<Item = (&'static str, usize)> {
-    let client::Load { calls, serving, controls, sends, streams, parked, windows, flowing, unwritten } = load;
+    let client::Load { calls, serving, controls, sends, parked, parked_bytes, .. } = load;
+    let client::Load { streams, windows, flowing, unwritten, deadlines, .. } = load;
     let tables = [("calls", calls), ("serving", serving), ("controls", controls), ("sends", sends), ("parked", parked)];
     let streams = [("streams", streams), ("windows", windows), ("flowing", flowing), ("unwritten", unwritten)];
-    tables.into_iter().chain(streams)
+    tables.into_iter().chain(streams).chain([("parked bytes", parked_bytes), ("deadlines", deadlines)])
 }
 
 pub(crate) fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
-    let hub::Load { links, clients, channels, calls, routes, streams, joins, errands, announced, buffered, memory } =
-        hub.load();
+    let load = hub.load();
+    let hub::Load { links, clients, channels, calls, routes, streams, .. } = load;
+    let hub::Load { deadlines, joins, errands, announced, buffered, memory, .. } = load;
     let tables = [("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("routes", routes)];
     let others =
         [("streams", streams), ("joins", joins), ("errands", errands), ("buffered", buffered), ("memory", memory)];
-    let bridges = [("announced", announced)];
+    let bridges = [("announced", announced), ("deadlines", deadlines)];
     let timers = [("timers", usize::from(hub.poll_timeout().is_some()))];
     tables.into_iter().chain(others).chain(bridges).chain(timers).collect()
 }

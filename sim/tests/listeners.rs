@@ -2,10 +2,12 @@
 
 #![allow(missing_docs, reason = "a test binary")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_runtime::{BLOCK_MAX, Channel, Fault, Hub, Limits, ListenError, Listener, Overflow, Request};
+use commipc_sim::decisions::Decisions;
 use commipc_sim::{Sim, Weather};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,6 +59,65 @@ fn s58_v37_a_listener_that_takes_its_time_hears_each_sender_in_order() {
         for name in ["p", "q"] {
             let numbers = heard.iter().filter(|(sender, _)| sender == name).map(|(_, number)| *number);
             assert!(numbers.eq(0..EACH), "seed {seed}: {heard:?}");
+        }
+    }
+}
+
+/// ```text
+/// p, q ──up 0, down 1, down 2, up 3 …──► l   one listener to all, and one to each event
+/// ```
+#[test]
+fn s58_v37_a_listener_to_all_events_hears_each_sender_in_the_order_in_which_it_speaks() {
+    const EACH: u32 = 100;
+    for seed in 0..20 {
+        let sim = Sim::seeded(seed);
+        let (heard, apart) = sim.run(async {
+            let _hub = hub(&sim).await;
+            let listens = member(&sim, "l").await;
+            let mut all = listens.listen_all::<u32>().await.expect("a listener");
+            let mut each = [listens.listen::<u32>("up").await, listens.listen::<u32>("down").await]
+                .map(|listener| listener.expect("a listener"));
+            let (mut decisions, mut speaking) = (Decisions::seeded(seed), Vec::new());
+            for name in ["p", "q"] {
+                let speaker = member(&sim, name).await;
+                let draws = decisions.stream(name);
+                let ups: Vec<bool> = (0..EACH).map(|_| decisions.on(draws).chance(1, 2)).collect();
+                speaking.push(sim.process(name).spawn(async move {
+                    for (number, up) in (0..).zip(ups) {
+                        speaker.broadcast(if up { "up" } else { "down" }, &number).await.expect("it is said");
+                    }
+                }));
+            }
+            let mut heard = Vec::new();
+            while heard.len() < 2 * EACH as usize {
+                let message = all.next().await.expect("more comes");
+                sim.process("l").sleep(Duration::from_millis(u64::from(*message % 3))).await;
+                heard.push((message.sender().client.to_string(), message.event().to_string(), *message));
+            }
+            for speaks in speaking {
+                speaks.await.expect("it said all");
+            }
+            // The others have it all by now.
+            let mut apart = Vec::new();
+            for (listener, event) in each.iter_mut().zip(["up", "down"]) {
+                let of_it: Vec<_> = heard.iter().filter(|(_, of, _)| of == event).cloned().collect();
+                let mut alone = Vec::new();
+                while alone.len() < of_it.len() {
+                    let message = listener.next().await.expect("more comes");
+                    alone.push((message.sender().client.to_string(), message.event().to_string(), *message));
+                }
+                apart.push((of_it, alone));
+            }
+            (heard, apart)
+        });
+        for name in ["p", "q"] {
+            let said = heard.iter().filter(|(sender, ..)| sender == name);
+            assert!(said.clone().map(|(.., number)| *number).eq(0..EACH), "seed {seed}: {heard:?}");
+            let events: BTreeSet<&str> = said.map(|(_, event, _)| event.as_str()).collect();
+            assert_eq!(events.len(), 2, "seed {seed}: {name} speaks of two things");
+        }
+        for (of_it, alone) in apart {
+            assert_eq!(of_it, alone, "seed {seed}");
         }
     }
 }

@@ -230,7 +230,7 @@ impl Wires {
     fn stream(&mut self, count: u64, size: usize) {
         let item = payload(vec![1; size].leak());
         let (token, outgoing) = (Token(9), outgoing("channel", "event", b""));
-        let ask = StreamCommand::Ask { token, outgoing, time_left: DAY, window: WINDOW, exchange: false };
+        let ask = StreamCommand::Ask { token, outgoing, time_left: DAY, whole: None, window: WINDOW, exchange: false };
         self.command(RECEIVER, Command::Stream(ask));
         let mut told = self.run();
         let (mut items, mut taken, mut wanted) = (0, Credit::NONE, Credit::NONE);

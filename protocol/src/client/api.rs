@@ -400,8 +400,10 @@ pub struct Request {
     pub provider: Token,
     /// What is asked.
     pub message: Incoming,
-    /// When the caller will have given up; of a stream, unless it is accepted before.
+    /// When the caller will have given up.
     pub deadline: Instant,
+    /// Whether it will although a stream was accepted before: true for everything else.
+    pub whole: bool,
     /// Whether repeating it does no harm, as the caller says.
     pub idempotent: bool,
 }
@@ -562,6 +564,8 @@ pub struct Load {
     pub sends: usize,
     /// Messages that wait for a connection that is away.
     pub parked: usize,
+    /// Their bytes, and those of what was given to exchanges among them.
+    pub parked_bytes: usize,
     /// Streams that we asked for.
     pub streams: usize,
     /// Bytes that may be on their way to us in them.
@@ -570,4 +574,6 @@ pub struct Load {
     pub flowing: usize,
     /// Bytes that wait for the link or are with its driver.
     pub unwritten: usize,
+    /// Deadlines of calls, of streams, of requests that our providers work on, and of what waits for a connection.
+    pub deadlines: usize,
 }

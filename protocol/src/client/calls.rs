@@ -76,11 +76,8 @@ impl Client {
         if self.calls.len() >= self.config.limits.pending_calls {
             return Err(Misuse::TooMany);
         }
-        let time_left = time_left.min(TIME_LEFT_MAX);
-        let millis = time_left.as_micros().div_ceil(1_000);
-        if millis == 0 {
-            return Err(Misuse::Deadline);
-        }
+        let until = stream.as_ref().and_then(|stream| stream.until);
+        let (time_left, millis) = self.times(time_left, until).ok_or(Misuse::Deadline)?;
         self.requests += 1;
         let request = self.requests;
         let (channel, event) = (outgoing.channel.clone(), outgoing.event.clone());
@@ -101,7 +98,8 @@ impl Client {
             flags: Flags::NONE
                 .with_if(Flags::IDEMPOTENT, outgoing.idempotent)
                 .with_if(Flags::STREAM, streams)
-                .with_if(Flags::RAW, outgoing.payload.raw),
+                .with_if(Flags::RAW, outgoing.payload.raw)
+                .with_if(Flags::WHOLE, until.is_some()),
             channel: outgoing.channel.as_name(),
             event: outgoing.event.as_name(),
             epoch: 0,
@@ -111,8 +109,7 @@ impl Client {
             seq,
             bseq: 0,
             sent_at: self.now.wall.0,
-            // At most a day, so it fits.
-            time_left: millis as u64,
+            time_left: millis,
             request,
             reference: &[],
             index: 0,
@@ -124,6 +121,16 @@ impl Client {
             pending.reference = reference;
         }
         Ok(key)
+    }
+
+    /// How long we wait, and the milliseconds that the others are told: a stream that they bound as a whole only we bound until
+    /// it is taken. Nothing if the time is over.
+    fn times(&self, time_left: Duration, until: Option<crate::Instant>) -> Option<(Duration, u64)> {
+        let whole = until.map(|until| until.saturating_since(self.now.mono));
+        let time_left = time_left.min(TIME_LEFT_MAX).min(whole.unwrap_or(TIME_LEFT_MAX));
+        // At most a day, so it fits.
+        let millis = whole.unwrap_or(time_left).as_micros().div_ceil(1_000) as u64;
+        (time_left.as_micros() > 0).then_some((time_left, millis))
     }
 
     /// What is kept of a call that may be made again.

@@ -138,6 +138,8 @@ pub struct Client {
     progress: Option<Progress>,
     /// Messages that wait for the connection.
     parked: VecDeque<Parked>,
+    /// What all of it takes.
+    parked_bytes: usize,
     parks: u64,
     drains: Drains,
     /// For the times between tries.
@@ -179,8 +181,8 @@ impl Client {
         let made_up = identity.u64() as u32;
         let instance = identity.bytes();
         let hash = Keyed::new(&mut seed.stream(Purpose::HashKeys));
-        let limit = config.limits.handshake_frame;
         Self {
+            inbox: Inbox::new(config.limits.handshake_frame),
             id: config.id.clone().unwrap_or_else(|| ClientId::made_up(&format!("cli-{made_up:08x}"))),
             config,
             instance,
@@ -189,7 +191,6 @@ impl Client {
             link: None,
             dials: 0,
             handshake_timer: None,
-            inbox: Inbox::new(limit),
             partial_since: Instant::ZERO,
             partial_timer: None,
             outbox: Outbox::default(),
@@ -223,6 +224,7 @@ impl Client {
             redial: None,
             progress: None,
             parked: VecDeque::new(),
+            parked_bytes: 0,
             parks: 0,
             drains: Drains::default(),
             waits: seed.stream(Purpose::Reconnect),
@@ -251,10 +253,12 @@ impl Client {
             sends: self.sends.len(),
             streams: self.streams.len(),
             parked: self.parked.len(),
+            parked_bytes: self.parked_bytes,
             // Within the limit on outboxes, so it fits.
             windows: self.windows as usize,
             flowing: self.flowing.len(),
             unwritten: self.outbox.outstanding(),
+            deadlines: self.timers.count(TimerReason::Call),
         }
     }
 }

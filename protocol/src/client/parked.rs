@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::calls::{lost, never_sent};
 use super::{Away, Client, Command, Due, Event, Failure, Outgoing, StreamCommand, StreamEvent, StreamId, Token};
+use crate::TIME_LEFT_MAX;
 use crate::error::Misuse;
 use crate::names::ChannelName;
 use crate::time::{Instant, TimerReason};
@@ -20,7 +21,7 @@ const PIECE: usize = crate::wire::PIECE_OVERHEAD as usize;
 pub(super) struct Parked {
     serial: u64,
     command: Command,
-    due: Instant,
+    since: Instant,
     timer: TimerId,
     /// It was sent on a link that is gone, and may have been executed.
     repeated: bool,
@@ -50,9 +51,8 @@ impl Client {
     }
 
     /// Whether so many bytes more may wait.
-    fn may_keep(&self, bytes: usize) -> bool {
-        let waiting: usize = self.parked.iter().map(Parked::size).sum();
-        waiting.saturating_add(bytes) <= self.config.limits.outbox
+    const fn may_keep(&self, bytes: usize) -> bool {
+        self.parked_bytes.saturating_add(bytes) <= self.config.limits.outbox
     }
 
     fn keep(&mut self, command: Command, time_left: Duration, repeated: bool) {
@@ -60,9 +60,10 @@ impl Client {
             return self.turn_down(command, Misuse::Busy, repeated);
         }
         self.parks += 1;
-        let (serial, due) = (self.parks, self.now.mono + time_left.min(crate::TIME_LEFT_MAX));
-        let timer = self.timers.insert(due, TimerReason::Call, Due::Parked(serial));
-        self.parked.push_back(Parked { serial, command, due, timer, repeated, given: Vec::new() });
+        let (serial, since) = (self.parks, self.now.mono);
+        let timer = self.timers.insert(since + time_left.min(TIME_LEFT_MAX), TimerReason::Call, Due::Parked(serial));
+        self.parked_bytes += size(&command);
+        self.parked.push_back(Parked { serial, command, since, timer, repeated, given: Vec::new() });
     }
 
     /// The items of an exchange that waits to be asked for wait behind it. Gives the command back if it is about another one.
@@ -77,6 +78,7 @@ impl Client {
         if !self.may_keep(given_size(&command)) {
             self.drop_parked(place, Misuse::Busy);
         } else if let Some(parked) = self.parked.get_mut(place) {
+            self.parked_bytes += given_size(&command);
             parked.given.push(command);
         }
         None
@@ -93,9 +95,9 @@ impl Client {
                 self.parked.push_back(parked);
                 continue;
             }
+            self.parked_bytes -= parked.size();
             self.timers.cancel(parked.timer);
-            let left = parked.due.saturating_since(self.now.mono);
-            let command = with_time(parked.command, left);
+            let command = waited(parked.command, self.now.mono.saturating_since(parked.since));
             if let Command::Call { token, outgoing, time_left } = &command
                 && parked.repeated
             {
@@ -110,6 +112,7 @@ impl Client {
     pub(super) fn parked_expired(&mut self, serial: u64) {
         let place = self.parked.iter().position(|parked| parked.serial == serial);
         if let Some(parked) = place.and_then(|place| self.parked.remove(place)) {
+            self.parked_bytes -= parked.size();
             self.turn_down(parked.command, Misuse::Deadline, parked.repeated);
         }
     }
@@ -122,6 +125,7 @@ impl Client {
 
     fn drop_parked(&mut self, place: usize, why: Misuse) {
         if let Some(parked) = self.parked.remove(place) {
+            self.parked_bytes -= parked.size();
             self.timers.cancel(parked.timer);
             self.turn_down(parked.command, why, parked.repeated);
         }
@@ -129,6 +133,7 @@ impl Client {
 
     /// The connection will not come back.
     pub(super) fn lose_parked(&mut self, gone: Misuse) {
+        self.parked_bytes = 0;
         for parked in core::mem::take(&mut self.parked) {
             self.timers.cancel(parked.timer);
             self.turn_down(parked.command, gone, parked.repeated);
@@ -164,10 +169,10 @@ fn given_size(given: &StreamCommand) -> usize {
 
 /// What is said by a command, and how long it may take, if it says something.
 fn message(command: &Command) -> Option<(&Outgoing, Duration)> {
-    if let Command::Call { outgoing, time_left, .. } | Command::Stream(StreamCommand::Ask { outgoing, time_left, .. }) =
-        command
-    {
+    if let Command::Call { outgoing, time_left, .. } = command {
         Some((outgoing, *time_left))
+    } else if let Command::Stream(StreamCommand::Ask { outgoing, time_left, whole, .. }) = command {
+        Some((outgoing, whole.map_or(*time_left, |whole| whole.min(*time_left))))
     } else if let Command::Send { outgoing, .. } | Command::Broadcast { outgoing, .. } = command {
         Some((outgoing, PATIENCE))
     } else {
@@ -184,10 +189,13 @@ const fn asked(command: &Command) -> Option<Token> {
     }
 }
 
-/// The same with the time that is left.
-fn with_time(mut command: Command, left: Duration) -> Command {
-    if let Command::Call { time_left, .. } | Command::Stream(StreamCommand::Ask { time_left, .. }) = &mut command {
-        *time_left = left;
+/// The same after it has waited, with the time that is left.
+fn waited(mut command: Command, waited: Duration) -> Command {
+    if let Command::Call { time_left, .. } = &mut command {
+        *time_left = (*time_left).min(TIME_LEFT_MAX).saturating_sub(waited);
+    } else if let Command::Stream(StreamCommand::Ask { time_left, whole, .. }) = &mut command {
+        *time_left = (*time_left).min(TIME_LEFT_MAX).saturating_sub(waited);
+        *whole = whole.map(|whole| whole.min(TIME_LEFT_MAX).saturating_sub(waited));
     }
     command
 }

@@ -27,7 +27,7 @@ pub(super) struct Serving {
     pub(super) channel: ChannelName,
     pub(super) event: EventName,
     pub(super) caller: Address,
-    /// None for a stream that is accepted.
+    /// None for a stream that is accepted, unless it is for all of it.
     pub(super) deadline: Option<TimerId>,
     /// What the answer must name, on a protected channel.
     pub(super) reference: Option<[u8; 32]>,
@@ -69,7 +69,8 @@ impl Client {
         let timer = self.timers.insert(deadline, TimerReason::Call, Due::Serving(id));
         let reference = (header.epoch > 0).then(|| message_ref(message.protected, message.tag));
         let exchange = provided.is_ok_and(|(_, kind)| kind == EventKind::Exchange);
-        let stream = streams.then(|| Stream::served(exchange));
+        let whole = header.flags.has(Flags::WHOLE) || !streams;
+        let stream = streams.then(|| Stream::served(exchange, whole.then_some(deadline)));
         let serving = Serving {
             serial: id.serial,
             provider: provided.ok().map(|(token, _)| token),
@@ -90,7 +91,7 @@ impl Client {
         match (provided, incoming) {
             (Ok((provider, _)), Some(message)) => {
                 let idempotent = header.flags.has(Flags::IDEMPOTENT);
-                self.event(Event::Request(Request { id, provider, message, deadline, idempotent }));
+                self.event(Event::Request(Request { id, provider, message, deadline, whole, idempotent }));
             }
             // Withdrawn while the request was on its way.
             (provided, _) => {
@@ -195,12 +196,13 @@ impl Client {
         Ok(())
     }
 
-    /// The time of a request is over. Who has got something of a stream already waits for more without a deadline: it is
-    /// told.
+    /// The time of a request is over. Who has got something of a stream already waits for more without a deadline, unless
+    /// there is one for all of it: it is told.
     pub(super) fn request_expired(&mut self, request: RequestId) {
         let (refusal, serial) = (Refusal::Deadline, Some(request.serial));
         let stream = self.serving.get(&request.route).and_then(|serving| serving.stream.as_ref());
-        let begun = stream.and_then(|stream| stream.outflow.as_ref()).is_some_and(Outflow::has_begun);
+        let endless = stream.filter(|stream| stream.until.is_none());
+        let begun = endless.and_then(|stream| stream.outflow.as_ref()).is_some_and(Outflow::has_begun);
         if begun {
             return self.break_request(request, refusal, Failure::Refused(refusal));
         }

@@ -27,12 +27,15 @@ pub enum StreamCommand {
         outgoing: Outgoing,
         /// How long it may take until a provider takes the request, at most a day.
         time_left: Duration,
+        /// How long all of it may take, at most a day: then it ends at both ends, and at the hub. Without, only who asks, or
+        /// the loss of a connection, ends a stream whose provider says nothing any more.
+        whole: Option<Duration>,
         /// How much may be on its way to us.
         window: Credit,
         /// Whether we have items to send as well: then the event must be an [`EventKind::Exchange`](super::EventKind::Exchange).
         exchange: bool,
     },
-    /// Take a request for a stream: from now on it has no deadline.
+    /// Take a request for a stream: from now on it has no deadline, unless that is for the whole of it.
     Accept {
         /// Which request.
         request: RequestId,

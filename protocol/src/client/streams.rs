@@ -20,12 +20,15 @@ use super::familiar::Familiar;
 use super::flow::{Ending, Inflow, Outflow, Outgoing as Out, Rejected, Whole};
 use super::places::{Context, Place, stream};
 use super::{
-    Client, Credit, Dropped, Event, Failure, Outgoing, Payload, RequestId, StreamCommand, StreamEvent, StreamId, Token,
+    Client, Credit, Dropped, Due, Event, Failure, Outgoing, Payload, RequestId, StreamCommand, StreamEvent, StreamId,
+    Token,
 };
+use crate::TIME_LEFT_MAX;
 use crate::canary::Canary;
 use crate::error::{Misuse, Refusal, Violation};
 use crate::names::Address;
 use crate::slots::Key;
+use crate::time::{Instant, TimerReason};
 use crate::wire::{Control as _, Flags, Frame, FrameType, Header, Hop, Kind, Known, Message, Piece, Target};
 
 /// What a stream has beside a call.
@@ -35,6 +38,8 @@ pub(super) struct Stream {
     pub(super) begun: bool,
     /// Items go both ways.
     pub(super) exchange: bool,
+    /// When all of it must be over, where its caller has said so.
+    pub(super) until: Option<Instant>,
     /// What comes; at a provider nothing before it has accepted an exchange, and none after its end.
     pub(super) inflow: Option<Inflow>,
     /// What goes; at a caller only in an exchange.
@@ -54,11 +59,12 @@ const TURN: usize = 64 << 10;
 
 impl Stream {
     /// The caller's end.
-    pub(super) fn asked(inflow: Inflow, exchange: bool) -> Box<Self> {
+    pub(super) fn asked(inflow: Inflow, exchange: bool, until: Option<Instant>) -> Box<Self> {
         let outflow = exchange.then(Outflow::default);
         Box::new(Self {
             begun: false,
             exchange,
+            until,
             inflow: Some(inflow),
             outflow,
             provider: None,
@@ -68,9 +74,18 @@ impl Stream {
     }
 
     /// The provider's end.
-    pub(super) fn served(exchange: bool) -> Box<Self> {
+    pub(super) fn served(exchange: bool, until: Option<Instant>) -> Box<Self> {
         let outflow = Some(Outflow::default());
-        Box::new(Self { begun: false, exchange, inflow: None, outflow, provider: None, familiar: None, known: None })
+        Box::new(Self {
+            begun: false,
+            exchange,
+            until,
+            inflow: None,
+            outflow,
+            provider: None,
+            familiar: None,
+            known: None,
+        })
     }
 }
 
@@ -78,8 +93,8 @@ impl Client {
     pub(super) fn handle_stream(&mut self, command: StreamCommand) {
         let Some(command) = self.park_given(command) else { return };
         match command {
-            StreamCommand::Ask { token, outgoing, time_left, window, exchange } => {
-                self.handle_ask(token, &outgoing, time_left, (window, exchange));
+            StreamCommand::Ask { token, outgoing, time_left, whole, window, exchange } => {
+                self.handle_ask(token, &outgoing, (time_left, whole), (window, exchange));
             }
             StreamCommand::Accept { request, window } => self.handle_accept(request, window),
             StreamCommand::Items { stream, payloads } => self.handle_items(stream, payloads),
@@ -92,10 +107,10 @@ impl Client {
         &mut self,
         token: Token,
         outgoing: &Outgoing,
-        time_left: Duration,
+        time: (Duration, Option<Duration>),
         (window, exchange): (Credit, bool),
     ) {
-        if let Err(misuse) = self.start_stream(token, outgoing, time_left, (window, exchange)) {
+        if let Err(misuse) = self.start_stream(token, outgoing, time, (window, exchange)) {
             self.event(Event::Stream(StreamEvent::Ended { token, result: Err(super::calls::never_sent(misuse)) }));
         }
     }
@@ -104,7 +119,7 @@ impl Client {
         &mut self,
         token: Token,
         outgoing: &Outgoing,
-        time_left: Duration,
+        time: (Duration, Option<Duration>),
         (window, exchange): (Credit, bool),
     ) -> Result<(), Misuse> {
         if self.streams.len() >= self.config.limits.streams {
@@ -114,7 +129,9 @@ impl Client {
         let share = (self.config.limits.outbox as u64 / 4).saturating_sub(self.windows) / 2;
         let mut inflow = Inflow::new(window, share);
         let (bytes, first) = (inflow.window(), inflow.grant());
-        let key = self.start_call(token, outgoing, time_left, Some(Stream::asked(inflow, exchange)))?;
+        let (time_left, whole) = time;
+        let until = whole.map(|whole| self.now.mono + whole.min(TIME_LEFT_MAX));
+        let key = self.start_call(token, outgoing, time_left, Some(Stream::asked(inflow, exchange, until)))?;
         self.windows += bytes;
         self.streams.insert(token, key);
         if let Some(total) = first {
@@ -135,12 +152,9 @@ impl Client {
         let Some(serving) = self.serving.get_mut(&request.route).filter(|it| it.serial == request.serial) else {
             return;
         };
-        let deadline = serving.deadline.take();
-        let Some(stream) = serving.stream.as_mut().filter(|stream| !stream.begun) else {
-            serving.deadline = deadline;
-            return;
-        };
+        let Some(stream) = serving.stream.as_mut().filter(|stream| !stream.begun) else { return };
         stream.begun = true;
+        let deadline = serving.deadline.take_if(|_| stream.until.is_none());
         let mut total = Credit::NONE;
         if stream.exchange {
             let window = Credit { items: window.items.max(1), ..window };
@@ -220,10 +234,11 @@ impl Client {
         if mem::replace(&mut stream.begun, true) {
             return true;
         }
-        let exchange = stream.exchange;
+        let (exchange, until) = (stream.exchange, stream.until);
         if let Some(deadline) = pending.deadline.take() {
             self.timers.cancel(deadline);
         }
+        pending.deadline = until.map(|until| self.timers.insert(until, TimerReason::Call, Due::Call(key)));
         match (exchange, takes.items) {
             (true, 0) => {
                 self.give_up(key, Failure::Refused(Refusal::WrongKind));

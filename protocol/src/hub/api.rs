@@ -289,6 +289,8 @@ pub struct Load {
     pub routes: usize,
     /// How many of them are streams.
     pub streams: usize,
+    /// Deadlines of calls and of streams that are not taken or have a total one.
+    pub deadlines: usize,
     /// Joins that wait for a proof, or that failed and are remembered.
     pub joins: usize,
     /// Joins and owner operations on their way from or to other hubs.

@@ -217,7 +217,8 @@ impl Hub {
         let older = self.links.get(provider).and_then(Session::member).and_then(|member| member.serving);
         let request = passing.header.request;
         let epoch = passing.header.epoch;
-        let stream = passing.header.flags.has(Flags::STREAM).then(Box::default);
+        let flags = passing.header.flags;
+        let stream = flags.has(Flags::STREAM).then(|| Stream::asked(flags));
         let streams = usize::from(stream.is_some());
         let far = self.far_caller(ix, &passing.header).map(Box::new);
         let running = far.as_ref().map(|far| far.key());

@@ -218,6 +218,7 @@ impl Hub {
             calls: self.calls.len(),
             routes: members().map(|member| member.calls.len()).sum(),
             streams: members().map(|member| member.streams).sum(),
+            deadlines: self.timers.count(TimerReason::Call),
             joins: members().map(|member| member.joins.len()).sum(),
             errands: self.bridges.errands.len(),
             announced: self.bridges.announced(),

@@ -2,6 +2,8 @@
 //!
 //! A hub counts what was granted and what was used, so that nobody fills another's outbox with more than it has asked for.
 
+use alloc::boxed::Box;
+
 use super::calls::{Call, Passing};
 use super::registry::LinkIx;
 use super::session::Session;
@@ -18,6 +20,10 @@ pub(super) struct Stream {
     down: Meter,
     /// From the caller to the provider.
     up: Meter,
+    /// The provider has taken the request.
+    begun: bool,
+    /// Its deadline is for all of it, and not only until then.
+    whole: bool,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +64,10 @@ enum End {
 }
 
 impl Stream {
+    pub(super) fn asked(flags: Flags) -> Box<Self> {
+        Box::new(Self { whole: flags.has(Flags::WHOLE), ..Self::default() })
+    }
+
     /// What counts what this end sends.
     const fn sent_by(&mut self, end: End) -> &mut Meter {
         match end {
@@ -151,8 +161,9 @@ impl Hub {
         let Some(call) = self.calls.get_mut(key) else { return Ok(()) };
         let (to, route) = call.other_end(key, end);
         // The provider's first word says that it has taken the request, and counts though it grants nothing.
-        let first = end == End::Provider && call.deadline.is_some();
-        let Some(meter) = call.stream.as_mut().map(|stream| stream.received_by(end)) else { return Ok(()) };
+        let Some(stream) = call.stream.as_mut() else { return Ok(()) };
+        let first = end == End::Provider && !stream.begun;
+        let meter = stream.received_by(end);
         let granted = meter.granted.max(total);
         let again = meter.granted != Credit::NONE && Canary::GrantOnce.sings();
         if (granted == meter.granted && !first) || again {
@@ -191,12 +202,15 @@ impl Hub {
             && (end == End::Caller || self.is_caller(call, header.target))
     }
 
-    /// The provider has taken a request: it has no deadline any more.
+    /// The provider has taken a request: it has no deadline any more, unless that is for the whole stream.
     fn begun(&mut self, key: Key) {
-        if Canary::Begun.sings() {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(stream) = call.stream.as_mut() else { return };
+        stream.begun = true;
+        if stream.whole || Canary::Begun.sings() {
             return;
         }
-        if let Some(deadline) = self.calls.get_mut(key).and_then(|call| call.deadline.take()) {
+        if let Some(deadline) = call.deadline.take() {
             self.timers.cancel(deadline);
         }
     }

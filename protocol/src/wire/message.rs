@@ -71,6 +71,8 @@ impl Flags {
     pub const RAW: Self = Self(8);
     /// More pieces of this item follow.
     pub const CONTINUED: Self = Self(16);
+    /// The time that is left is for the whole stream that a call wants, and not only until it is taken.
+    pub const WHOLE: Self = Self(32);
 
     /// Whether every flag of `other` is set.
     #[must_use]
@@ -85,7 +87,7 @@ impl Flags {
     }
 
     const fn from_bits(bits: u64) -> Option<Self> {
-        if bits < 32 { Some(Self(bits as u8)) } else { None }
+        if bits < 64 { Some(Self(bits as u8)) } else { None }
     }
 }
 
@@ -360,6 +362,7 @@ impl<'a> Header<'a> {
             && (self.index == 0 || piece)
             && (self.target != Target::NONE || !reply || from_caller)
             && (request || !(self.flags.has(Flags::IDEMPOTENT) || self.flags.has(Flags::STREAM)))
+            && (self.flags.has(Flags::STREAM) || !self.flags.has(Flags::WHOLE))
             && (piece || !from_caller)
             && (self.kind == Kind::Item || !self.flags.has(Flags::CONTINUED))
             && (!timed || (1..=TIME_LEFT_MAX_MILLIS).contains(&self.time_left))

@@ -36,6 +36,19 @@ impl World {
         self.run();
     }
 
+    /// A stalled client's driver reads once. Tells whether there was anything.
+    pub fn read_once(&mut self) -> bool {
+        if self.held_back.is_empty() {
+            return false;
+        }
+        let (link, data) = self.held_back.remove(0);
+        let stalled = self.stalled.take();
+        self.hub_output(Output::Transmit { link, data });
+        self.stalled = stalled;
+        self.run();
+        true
+    }
+
     /// Nobody listens at the hub's address.
     pub fn refuse_dials(&mut self) {
         for (client, link) in std::mem::take(&mut self.held_dials) {

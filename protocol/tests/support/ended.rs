@@ -11,12 +11,15 @@ use commipc_protocol::client::{
 
 pub const KINDS: [EventKind; 3] = [EventKind::Call, EventKind::Stream, EventKind::Exchange];
 
+/// How long a request may take until it is taken, and until it has ended, if that is said. Of a call both are one.
+pub type Times = (Duration, Option<Duration>);
+
 /// What asks for a request of this kind; `window` is what the caller of a stream takes at once.
-pub fn asks(kind: EventKind, token: Token, outgoing: Outgoing, time_left: Duration, window: Credit) -> Command {
-    let exchange = kind == EventKind::Exchange;
+pub fn asks(kind: EventKind, token: Token, outgoing: Outgoing, (time, whole): Times, window: Credit) -> Command {
+    let (exchange, time_left) = (kind == EventKind::Exchange, time);
     match kind {
-        EventKind::Call => Command::Call { token, outgoing, time_left },
-        _ => Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }),
+        EventKind::Call => Command::Call { token, outgoing, time_left: whole.unwrap_or(time) },
+        _ => Command::Stream(StreamCommand::Ask { token, outgoing, time_left, whole, window, exchange }),
     }
 }
 
@@ -26,6 +29,11 @@ const ITEMS: [&[u8]; 3] = [b"1", b"2", b"3"];
 /// What a stream gives at first.
 pub fn gives(stream: StreamId) -> Command {
     Command::Stream(StreamCommand::Items { stream, payloads: vec![super::payload(ITEMS[0])] })
+}
+
+/// With what the caller of an exchange ends what it gives.
+pub const fn caller_finishes(request: Token) -> Command {
+    Command::Stream(StreamCommand::Finish { stream: StreamId::Call(request) })
 }
 
 /// With what a provider ends it well.
@@ -70,6 +78,19 @@ fn items(events: &VecDeque<Event>, request: Token) -> String {
 /// What the provider sees; any request at all, where it should get none.
 pub fn provider_sees(events: &VecDeque<Event>, request: Option<RequestId>) -> String {
     seen(events, |event| match event {
+        Event::Stream(StreamEvent::Finished { request: finished, result }) if Some(*finished) == request => {
+            let come = events.iter().filter(|event| match event {
+                Event::Stream(StreamEvent::Item { stream, payload, .. }) => {
+                    *stream == StreamId::Request(*finished) && payload.bytes == ITEMS[0]
+                }
+                _ => false,
+            });
+            assert_eq!(come.count(), 1, "{events:?}");
+            Some(
+                result
+                    .map_or_else(|why| coded(Failure::Local(why)), |()| "the caller's items and their end".to_owned()),
+            )
+        }
         Event::RequestEnded { request: ended, why } if Some(*ended) == request => Some(coded(*why)),
         Event::Request(_) => Some("the request".to_owned()),
         _ => None,

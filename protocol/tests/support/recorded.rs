@@ -69,7 +69,10 @@ pub fn recorded_items(count: usize, size: usize) -> (Vec<Input<hub::Command>>, V
     world.expect_done(1, 5);
     let (token, window) = (Token(9), Credit { items: 256, bytes: 256 << 10 });
     let (outgoing, time_left) = (outgoing("math", "feed", b""), Duration::from_secs(30));
-    world.command(0, Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange: false }));
+    world.command(
+        0,
+        Command::Stream(StreamCommand::Ask { token, outgoing, time_left, whole: None, window, exchange: false }),
+    );
     let request = world.expect_request(1).id;
     world.command(1, Command::Stream(StreamCommand::Accept { request, window }));
     let setup = world.record.replace(Vec::new()).unwrap();

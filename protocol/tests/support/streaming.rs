@@ -44,7 +44,7 @@ pub fn ask(world: &mut World, window: Credit, exchange: bool) {
     let (outgoing, time_left) = (outgoing("ch", "ev", b""), Duration::from_secs(30));
     world.command(
         CALLER,
-        Command::Stream(StreamCommand::Ask { token: Token(9), outgoing, time_left, window, exchange }),
+        Command::Stream(StreamCommand::Ask { token: Token(9), outgoing, time_left, whole: None, window, exchange }),
     );
 }
 
@@ -105,9 +105,10 @@ pub fn failed(failure: Failure) -> Result<(), CallFailure> {
 pub fn nothing_is_left(world: &World) {
     for client in &world.clients {
         let load = client.load();
-        assert_eq!((load.calls, load.serving, load.streams), (0, 0, 0));
+        assert_eq!((load.calls, load.serving, load.streams, load.deadlines), (0, 0, 0, 0));
     }
-    assert_eq!(world.hub.load().calls, 0);
+    let load = world.hub.load();
+    assert_eq!((load.calls, load.streams, load.deadlines), (0, 0, 0));
 }
 
 pub fn number(n: u32) -> Bytes {

@@ -59,7 +59,8 @@ impl<R> Call<R> {
     }
 
     /// Makes the call for a request that is being handled: whatever its own deadline is, it takes no longer than that
-    /// request's caller still waits. Without effect for a send, which nobody waits for.
+    /// request's caller still waits. Without effect for a send, which nobody waits for. For all that a handler asks there is
+    /// [`Channel::within`](crate::Channel::within).
     ///
     /// ```
     /// use commipc_runtime::{Channel, Fault, FaultCode, ProvideError, Provider, Request};
@@ -72,8 +73,13 @@ impl<R> Call<R> {
     ///     channel.provide_with(channel.clone(), "total", total).await
     /// }
     /// ```
-    pub fn within<T>(mut self, request: &Request<T>) -> Self {
-        self.until = sooner(self.until, request.deadline());
+    pub fn within<T>(self, request: &Request<T>) -> Self {
+        self.until(request.deadline())
+    }
+
+    /// The same, by a time.
+    pub(super) fn until(mut self, until: Option<Instant>) -> Self {
+        self.until = sooner(self.until, until);
         self
     }
 
@@ -142,7 +148,12 @@ pub(super) struct Deadline {
 
 impl Deadline {
     pub(super) fn time_left(self, driver: &ClientDriver) -> Duration {
-        self.until.map_or(self.time, |until| until.saturating_since(driver.runtime().now()).min(self.time))
+        self.inherited(driver).map_or(self.time, |left| left.min(self.time))
+    }
+
+    /// How long whoever it is made for still waits.
+    pub(super) fn inherited(self, driver: &ClientDriver) -> Option<Duration> {
+        self.until.map(|until| until.saturating_since(driver.runtime().now()))
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Command, Failure, Payload, Token};
-use commipc_protocol::{ChannelName, EventName, Fault, NameError};
+use commipc_protocol::{ChannelName, EventName, Fault, Instant, NameError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::call::{Call, Sending};
+use super::call::{Call, Sending, sooner};
 use super::desk::ClientDriver;
 use super::handlers::{RawHandler, Service, ValueHandler};
 use super::life::Life;
@@ -28,6 +28,8 @@ use crate::sync::lock;
 #[must_use = "a channel is left when its last handle is dropped"]
 pub struct Channel {
     handle: Arc<ChannelHandle>,
+    /// By when whatever is asked must be over.
+    until: Option<Instant>,
 }
 
 /// One `Open` of a channel, to be undone.
@@ -69,7 +71,7 @@ impl Drop for ChannelHandle {
 
 impl Channel {
     pub(super) fn new(client: Arc<ClientHandle>, name: ChannelName, life: Arc<Life>) -> Self {
-        Self { handle: Arc::new(ChannelHandle { client, name, life }) }
+        Self { handle: Arc::new(ChannelHandle { client, name, life }), until: None }
     }
 
     pub(super) fn driver(&self) -> &Arc<ClientDriver> {
@@ -93,6 +95,32 @@ impl Channel {
     #[must_use]
     pub fn name(&self) -> &ChannelName {
         &self.handle.name
+    }
+
+    /// The same channel for a request that is being handled: what is asked with this handle, calls, streams and exchanges
+    /// alike, takes no longer than that request's caller still waits, whatever its own deadline is.
+    ///
+    /// ```
+    /// use commipc_runtime::{CallError, Channel, Fault, FaultCode, ProvideError, Provider, Request};
+    ///
+    /// async fn serve(channel: &Channel) -> Result<Provider, ProvideError> {
+    ///     let report = async |channel: Channel, request: Request<u32>| {
+    ///         let channel = channel.within(&request);
+    ///         let failed = |_: CallError| Fault::from(FaultCode::HandlerFailed);
+    ///         let title: String = channel.call("title", &*request).await.map_err(failed)?;
+    ///         let mut lines = channel.stream::<String>("lines", &*request).await.map_err(failed)?;
+    ///         let first = lines.try_next().await.map_err(failed)?;
+    ///         Ok::<_, Fault>((title, first))
+    ///     };
+    ///     channel.provide_with(channel.clone(), "report", report).await
+    /// }
+    /// ```
+    pub fn within<T>(&self, request: &Request<T>) -> Self {
+        Self { handle: Arc::clone(&self.handle), until: sooner(self.until, request.deadline()) }
+    }
+
+    pub(super) const fn until(&self) -> Option<Instant> {
+        self.until
     }
 
     /// Provides an event: `handler` runs for every request, at most 64 at a time; 256 more wait, the rest is refused,
@@ -159,12 +187,12 @@ impl Channel {
 
     /// Calls an event: its provider's answer is decoded as `R`. Await it.
     pub fn call<R: DeserializeOwned>(&self, event: impl IntoEvent, argument: &(impl Serialize + ?Sized)) -> Call<R> {
-        self.handle.client.call(self.place(), event.into_event(), argument)
+        self.handle.client.call(self.place(), event.into_event(), argument).until(self.until)
     }
 
     /// Calls an event with raw bytes, and gets raw bytes. Await it.
     pub fn call_raw(&self, event: impl IntoEvent, argument: impl Into<Bytes>) -> Call<Bytes> {
-        self.handle.client.call_raw(self.place(), event.into_event(), argument.into())
+        self.handle.client.call_raw(self.place(), event.into_event(), argument.into()).until(self.until)
     }
 
     /// Says something to the event's provider without wanting an answer. Await it: it is ready when the hub took it.

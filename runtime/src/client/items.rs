@@ -14,7 +14,7 @@ use bytes::Bytes;
 use commipc_protocol::client::{
     Away, CallFailure, Command, Credit, Event, Outgoing, Payload, StreamCommand, StreamEvent, StreamId, Token,
 };
-use commipc_protocol::{Misuse, client};
+use commipc_protocol::{Instant, Misuse, client};
 use futures_core::Stream;
 
 use super::ClientHandle;
@@ -280,6 +280,8 @@ pub struct StreamCall<R> {
     client: Arc<ClientHandle>,
     outgoing: Result<Outgoing, CallError>,
     deadline: Deadline,
+    /// How long all of it may take.
+    total: Option<Duration>,
     window: Credit,
     input: Option<ItemStream>,
     decode: Decode<R>,
@@ -297,19 +299,48 @@ impl<R> StreamCall<R> {
         }
         let window = Credit { items: DEFAULT_CREDIT, bytes: DEFAULT_CREDIT_BYTES };
         let deadline = Deadline { time: DEFAULT_DEADLINE, until: None };
-        Self { client, outgoing, deadline, window, input, decode }
+        Self { client, outgoing, deadline, total: None, window, input, decode }
     }
 
-    /// How long it may take until a provider has taken the request, at most a day. The stream itself has no deadline: to
-    /// give it up, drop its items.
+    /// How long it may take until a provider has taken the request, at most a day; half a minute unless it is said. From then
+    /// on the stream has no deadline, unless it has a [total](StreamCall::total_deadline) one: a provider that says nothing
+    /// more, or a hub that keeps the end to itself, is waited for until the items are dropped or the connection goes.
     pub fn deadline(mut self, time: Duration) -> Self {
         self.deadline.time = time;
         self
     }
 
-    /// Asks for a request that is being handled: its caller waits no longer for a provider than it waits itself.
-    pub fn within<T>(mut self, request: &Request<T>) -> Self {
-        self.deadline.until = sooner(self.deadline.until, request.deadline());
+    /// How long all of it may take, from its being asked for to its end, at most a day. Then it ends in any case: here with
+    /// [`Misuse::Deadline`], after the items that have come; the hub, and the provider, whose handler is dropped and is told
+    /// by [`Request::deadline`], know the time themselves.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use commipc_runtime::{CallError, Channel};
+    ///
+    /// async fn lines(channel: &Channel) -> Result<Vec<String>, CallError> {
+    ///     let mut lines = channel.stream::<String>("lines", &()).total_deadline(Duration::from_secs(60)).await?;
+    ///     let mut all = Vec::new();
+    ///     while let Some(line) = lines.try_next().await? {
+    ///         all.push(line);
+    ///     }
+    ///     Ok(all)
+    /// }
+    /// ```
+    pub fn total_deadline(mut self, time: Duration) -> Self {
+        self.total = Some(time);
+        self
+    }
+
+    /// Asks for a request that is being handled: all of it takes no longer than that request's caller still waits. Without
+    /// effect for one that has no deadline, as a send, or a stream without a total one.
+    pub fn within<T>(self, request: &Request<T>) -> Self {
+        self.until(request.deadline())
+    }
+
+    /// The same, by a time.
+    pub(super) fn until(mut self, until: Option<Instant>) -> Self {
+        self.deadline.until = sooner(self.deadline.until, until);
         self
     }
 
@@ -389,7 +420,7 @@ impl<R> Future for PendingStream<R> {
 }
 
 fn start<R>(call: StreamCall<R>) -> Result<Items<R>, CallError> {
-    let StreamCall { client, outgoing, deadline, window, input, decode } = call;
+    let StreamCall { client, outgoing, deadline, total, window, input, decode } = call;
     let outgoing = outgoing?;
     let driver = Arc::clone(&client.driver);
     let feed = input.is_some().then(Arc::<Feed>::default);
@@ -399,9 +430,10 @@ fn start<R>(call: StreamCall<R>) -> Result<Items<R>, CallError> {
         let pump = Pump::new(Arc::clone(&driver), StreamId::Call(token), feed, items);
         driver.runtime().spawn(Box::pin(pump));
     }
-    let time_left = deadline.time_left(&driver);
+    let (time_left, inherited) = (deadline.time_left(&driver), deadline.inherited(&driver));
+    let whole = total.into_iter().chain(inherited).min();
     let exchange = lock(&queue.waiting).feed.is_some();
-    driver.issue(Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
+    driver.issue(Command::Stream(StreamCommand::Ask { token, outgoing, time_left, whole, window, exchange }));
     let (id, half) = (StreamId::Call(token), window.items.div_ceil(2));
     let (next, taken, over, marker) = (VecDeque::new(), Credit::NONE, false, PhantomData);
     Ok(Items { driver, queue, id, decode, next, taken, half, over, _client: Some(client), marker })

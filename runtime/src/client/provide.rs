@@ -63,8 +63,10 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn request(request: client::Request) -> Self {
-        let client::Request { id, provider: _, message, deadline, idempotent } = request;
-        Self { request: Some(id), incoming: message, deadline: Some(deadline), idempotent, guard: None }
+        let client::Request { id, provider: _, message, deadline, whole, idempotent } = request;
+        // A handler runs when the request is taken: that of a stream has no other deadline.
+        let deadline = whole.then_some(deadline);
+        Self { request: Some(id), incoming: message, deadline, idempotent, guard: None }
     }
 
     pub(super) fn send(incoming: Incoming, guard: SendGuard) -> Self {

@@ -71,14 +71,16 @@ impl<T> Request<T> {
         &self.about.facts.source.sender
     }
 
-    /// When the caller will have given up, on the clock of [`Runtime::now`]. `None` for a send, which nobody waits for.
+    /// When the caller will have given up, on the clock of [`Runtime::now`]. `None` for a send, which nobody waits for, and
+    /// for a stream or exchange without a [total deadline](crate::StreamCall::total_deadline), which lasts as long as its
+    /// caller wants.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.about.facts.deadline
     }
 
-    /// How long the caller still waits. `None` for a send. A call made for this request takes no longer if it says
-    /// [`Call::within`](crate::Call::within).
+    /// How long the caller still waits, `None` as for [`Request::deadline`]. What is asked for this request takes no longer
+    /// if that is said, by [`Channel::within`](crate::Channel::within) or [`Call::within`](crate::Call::within).
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.about.facts.deadline.map(|deadline| deadline.saturating_since(self.about.runtime.now()))

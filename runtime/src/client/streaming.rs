@@ -103,7 +103,12 @@ impl Channel {
         self.provide_service(event.into_event(), Service::Stream(Box::new(exchanges)))
     }
 
-    /// Asks for a stream whose items are decoded as `R`. Await it: it is ready when a provider has taken the request.
+    /// Asks for a stream whose items are decoded as `R`. Await it: it is ready when a provider has taken the request, within
+    /// half a minute unless [`StreamCall::deadline`] says otherwise.
+    ///
+    /// From then on it lasts until its end, or an error. A provider that is there and says nothing more, or a hub that keeps
+    /// the end to itself, cannot be told from one that has nothing to say: only a [`StreamCall::total_deadline`], or
+    /// dropping the items, bounds those. One of them is for every stream of which the end is waited for.
     pub fn stream<R: DeserializeOwned>(
         &self,
         event: impl IntoEvent,
@@ -111,16 +116,17 @@ impl Channel {
     ) -> StreamCall<R> {
         let outgoing =
             message(self.place(), event.into_event(), || payload::encode(argument).map_err(CallError::Encode));
-        StreamCall::new(Arc::clone(self.client()), outgoing, None, call::decode_value)
+        StreamCall::new(Arc::clone(self.client()), outgoing, None, call::decode_value).until(self.until())
     }
 
     /// Asks for a stream with raw bytes, and gets raw bytes. Await it.
     pub fn stream_raw(&self, event: impl IntoEvent, argument: impl Into<Bytes>) -> StreamCall<Bytes> {
-        raw(self.client(), self.place(), event.into_event(), argument.into(), None)
+        raw(self.client(), self.place(), event.into_event(), argument.into(), None).until(self.until())
     }
 
     /// Asks for an exchange: `items` go to the provider as it has room for them, and what it answers is decoded as `R`.
-    /// Await it: it is ready when a provider has taken the request. An item that cannot be encoded cancels it.
+    /// Await it: it is ready when a provider has taken the request. An item that cannot be encoded cancels it. What bounds
+    /// it is the same as for [`Channel::stream`].
     pub fn exchange<R: DeserializeOwned, T: Serialize + 'static>(
         &self,
         event: impl IntoEvent,
@@ -130,7 +136,7 @@ impl Channel {
         let outgoing =
             message(self.place(), event.into_event(), || payload::encode(argument).map_err(CallError::Encode));
         let input = Box::pin(Input { items: Box::pin(items), encode: encode::<T> });
-        StreamCall::new(Arc::clone(self.client()), outgoing, Some(input), call::decode_value)
+        StreamCall::new(Arc::clone(self.client()), outgoing, Some(input), call::decode_value).until(self.until())
     }
 
     /// Asks for an exchange of raw bytes in both directions. Await it.
@@ -141,7 +147,7 @@ impl Channel {
         items: impl Stream<Item = Bytes> + Send + 'static,
     ) -> StreamCall<Bytes> {
         let input: ItemStream = Box::pin(Input { items: Box::pin(items), encode: as_is });
-        raw(self.client(), self.place(), event.into_event(), argument.into(), Some(input))
+        raw(self.client(), self.place(), event.into_event(), argument.into(), Some(input)).until(self.until())
     }
 }
 

@@ -159,7 +159,7 @@ impl Bridging {
     ) -> Token {
         let (token, node) = (world.token(), self.beliefs[actor].node);
         world.feeding.takes(node, StreamId::Call(token));
-        let ask = StreamCommand::Ask { token, outgoing, time_left, window: WINDOW, exchange: false };
+        let ask = StreamCommand::Ask { token, outgoing, time_left, whole: None, window: WINDOW, exchange: false };
         self.ask(world, actor, Command::Stream(ask));
         token
     }

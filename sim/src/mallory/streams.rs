@@ -35,7 +35,11 @@ impl Mallory {
             return true;
         }
         if kind == Some(FrameType::End) {
-            return false;
+            let kept = self.draws(Trick::KeepEnd);
+            if kept {
+                self.instead(link, to, by, frame, None, Trick::KeepEnd.name());
+            }
+            return kept;
         }
         let cut = self.wires.get(&link).is_some_and(|wire| wire.broken.cut.contains(&route));
         if cut || self.draws(Trick::Cut) {

@@ -30,6 +30,8 @@ pub enum Trick {
     Deny,
     /// Keeps the pieces of a stream back from one on, and lets its end pass.
     Cut,
+    /// Keeps a stream's end back, and nothing else of it.
+    KeepEnd,
     /// Keeps one piece of a stream back.
     Skip,
     /// Gives a piece of a stream twice.
@@ -69,6 +71,7 @@ impl Trick {
             Self::Swap => "swaps two answers",
             Self::Deny => "denies that a call was executed",
             Self::Cut => "cuts a stream",
+            Self::KeepEnd => "keeps a stream's end back",
             Self::Skip => "skips a piece of a stream",
             Self::Double => "doubles a piece of a stream",
             Self::Reorder => "reorders the pieces of a stream",

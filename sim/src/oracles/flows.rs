@@ -16,6 +16,7 @@ use commipc_protocol::client::{
     StreamId, Token,
 };
 use commipc_protocol::{ChannelName, ClientId, Fault, FaultCode, Instant, Misuse};
+use core::time::Duration;
 
 use super::{Content, Salt, Verdict, ensure};
 use crate::node::NodeId;
@@ -53,6 +54,8 @@ pub(super) struct Ask {
     /// Under which protection, or none. More than one where that changed at the same time.
     pub(super) under: Vec<Option<Salt>>,
     pub(super) deadline: Instant,
+    /// When all of it must be over, if that was said.
+    pub(super) until: Option<Instant>,
     pub(super) accepted: bool,
     /// When it ended.
     pub(super) over: Option<Instant>,
@@ -103,6 +106,8 @@ pub(super) struct Heard {
     pub(super) consumed: Credit,
 }
 
+/// How late drivers may be with a timeout and with what comes of it, and more.
+pub(super) const LATE: Duration = Duration::from_secs(1);
 /// The least that may be on its way, in bytes, whatever is asked for.
 const LEAST_WINDOW: u64 = 17_000;
 
@@ -138,9 +143,11 @@ impl Flows {
     ) {
         match command {
             Command::Provide { token, kind, .. } => self.provides(node, *token, *kind),
-            Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }) => {
+            Command::Stream(StreamCommand::Ask { token, outgoing, time_left, whole, window, exchange }) => {
                 let (content, sealed) = (Content::said(outgoing), sealed(&outgoing.channel));
-                self.asked(node, *token, Ask::new(content, *exchange, sealed, at + *time_left, *window));
+                let times =
+                    (at + whole.map_or(*time_left, |whole| whole.min(*time_left)), whole.map(|whole| at + whole));
+                self.asked(node, *token, Ask::new(content, *exchange, sealed, times, *window));
             }
             Command::Stream(StreamCommand::Accept { request, window }) => self.accepted(at, node, *request, *window),
             Command::Stream(StreamCommand::Items { stream, payloads }) => {
@@ -348,6 +355,8 @@ impl<R: Copy + Ord + Debug> Flows<R> {
     ) -> Verdict {
         let Some(ask) = self.asks.get_mut(&(node, token)) else { return Ok(()) };
         ask.over = Some(at);
+        let late = ask.until.is_some_and(|until| at > until + LATE);
+        ensure(!late, || format!("{token:?} of {node:?} outlived its total deadline: {ask:?}"))?;
         let Some(ask) = self.asks.get(&(node, token)) else { return Ok(()) };
         let end = End::Caller(token);
         let true_end = match result {
@@ -443,12 +452,12 @@ impl Ask {
         content: Content,
         exchange: bool,
         sealed: Option<Salt>,
-        deadline: Instant,
+        (deadline, until): (Instant, Option<Instant>),
         window: Credit,
     ) -> Self {
         let heard = Heard { window, ..Heard::default() };
         let (under, said) = (vec![sealed], Said::default());
-        Self { content, exchange, under, deadline, accepted: false, over: None, said, heard }
+        Self { content, exchange, under, deadline, until, accepted: false, over: None, said, heard }
     }
 }
 

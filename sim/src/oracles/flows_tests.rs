@@ -22,7 +22,7 @@ fn scene(asked: Option<Salt>, taken: Option<Salt>) -> Flows<u8> {
     let mut flows = Flows::default();
     flows.ids.extend((1..4).map(|node| (NodeId::new(node), id(node))));
     flows.provides(PROVIDER, Token(5), EventKind::Exchange);
-    flows.asked(CALLER, Token(1), Ask::new(content("q"), true, asked, Instant::ZERO, WINDOW));
+    flows.asked(CALLER, Token(1), Ask::new(content("q"), true, asked, (Instant::ZERO, None), WINDOW));
     flows.drained(CALLER);
     flows.requested(PROVIDER, 7, Token(5), id(1), content("q"), taken);
     flows.accepted(Instant::ZERO, PROVIDER, 7, WINDOW);

@@ -78,6 +78,7 @@ mod tests {
         leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("calls", 0), ("timers", 1)])).unwrap();
         assert!(leaks.rested(NodeId::new(0), &Census(vec![("links", 1), ("streams", 1)])).is_err());
         assert!(leaks.rested(NodeId::new(0), &Census(vec![(SERVED, 1)])).is_err());
+        assert!(leaks.rested(NodeId::new(0), &Census(vec![("deadlines", 1)])).is_err());
         leaks.rogues.insert(NodeId::new(0));
         leaks.rested(NodeId::new(0), &Census(vec![(SERVED, 1)])).unwrap();
         assert!(leaks.rested(NodeId::new(0), &Census(vec![("streams", 1)])).is_err());

@@ -9,7 +9,7 @@ use commipc_protocol::client::{Incoming, RequestId, StreamId};
 use commipc_protocol::{ClientId, FaultCode, Input, Instant, Misuse, Output, Refusal};
 use core::time::Duration;
 
-use super::flows::{End, Ending, Flows};
+use super::flows::{End, Ending, Flows, LATE};
 use super::{Content, Oracle, Resident, Salt, Seen, Verdict, ensure};
 use crate::engine::Sight;
 use crate::mallory::Order;
@@ -45,8 +45,6 @@ const TRUSTED: Option<Salt> = Some([0; 16]);
 const NEWS: Duration = Duration::from_secs(40);
 /// How old the time may be that a driver hands in.
 const OLDEST_READING: Duration = Duration::from_millis(1);
-/// How late drivers may be with a timeout and with what comes of it, and more.
-const LATE: Duration = Duration::from_secs(1);
 
 impl Oracle for Streams {
     fn name(&self) -> &'static str {
@@ -78,7 +76,7 @@ impl Oracle for Streams {
         Ok(())
     }
 
-    /// A request that was taken has no deadline, so that nothing ends it any more.
+    /// A request that was taken has no deadline, most often, so that nothing ends it any more.
     fn settled(&mut self) -> Verdict {
         let waits = |(node, request): &(NodeId, RequestId)| {
             let mut callers = self.flows.callers(*node, End::Provider(*request)).peekable();
@@ -133,8 +131,9 @@ impl Streams {
         if why != Failure::Refused(Refusal::Deadline) {
             return Ok(());
         }
+        let endless = self.flows.callers(node, End::Provider(request)).all(|ask| ask.until.is_none());
         let begun = served.accepted.is_some_and(|accepted| at.saturating_since(accepted) > NEWS);
-        ensure(!begun, || format!("{request:?} of {node:?} was taken and ended at its deadline"))?;
+        ensure(!begun || !endless, || format!("{request:?} of {node:?} was taken and ended at its deadline"))?;
         let over = |over: Option<Instant>| over.is_some_and(|over| at.saturating_since(over) > NEWS);
         let mut callers = self.flows.callers(node, End::Provider(request)).peekable();
         let late = callers.peek().is_some() && callers.all(|ask| over(ask.over));
@@ -167,8 +166,10 @@ impl Streams {
     fn in_time(&self, at: Instant, node: NodeId, token: Token, failure: Failure) -> Verdict {
         let deadline = [Failure::Local(Misuse::Deadline), Failure::Refused(Refusal::Deadline)].contains(&failure);
         let Some(ask) = self.flows.asks.get(&(node, token)) else { return Ok(()) };
-        let (begun, due) = (ask.accepted, ask.deadline);
-        ensure(!begun || !deadline, || format!("{token:?} of {node:?} had begun and ended at its deadline"))?;
+        let begun = ask.accepted;
+        let Some(due) = (if begun { ask.until } else { Some(ask.deadline) }) else {
+            return ensure(!deadline, || format!("{token:?} of {node:?} had begun and ended at its deadline"));
+        };
         let early = deadline && at + OLDEST_READING < due;
         ensure(!early, || format!("{token:?} of {node:?} was told its deadline too early: {ask:?}"))?;
         let late = !begun && at > due + LATE;

@@ -31,11 +31,16 @@ pub(crate) fn assault(choose: &mut Chooser<'_>) -> Assault {
     Assault::default().map(|_| if choose.chance(1, 2) { choose.log_uniform(1, 60) } else { 0 })
 }
 
-/// What a malicious hub is up to, and whether it keeps its word to owners back as well, which older records do not know.
+/// What a malicious hub is up to, and whether it keeps its word to owners back as well. Older records know neither that nor
+/// ends of streams that are kept back.
 pub(super) fn malice(world: &mut World) -> (Malice, bool) {
-    let late = world.engine().decisions().stream("late");
-    let late = world.engine().decisions().on(late).chance(1, 2);
-    (if late { Malice::all().and(Trick::Late, 500) } else { Malice::all() }, late)
+    let mut drawn = |name| {
+        let stream = world.engine().decisions().stream(name);
+        world.engine().decisions().on(stream).chance(1, 2)
+    };
+    let (late, ends) = (drawn("late"), drawn("ends"));
+    let more = [(Trick::Late, 500, late), (Trick::KeepEnd, 200, ends)].into_iter().filter(|(.., plays)| *plays);
+    (more.fold(Malice::all(), |malice, (trick, often, _)| malice.and(trick, often)), late)
 }
 
 /// How much each operation weighs: about half of them nothing. Where a hub keeps its word back, passwords are taken away as well.

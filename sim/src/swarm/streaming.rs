@@ -192,6 +192,7 @@ impl Swarm {
         let exchange = if choose.chance(1, 12) { choose.chance(1, 2) } else { kind == Some(EventKind::Exchange) };
         let time_left = Duration::from_millis(choose.log_uniform(1, LONGEST_CALL));
         let gives_up = choose.chance(1, 4);
+        let whole = total(world, actor);
         let window = self.streaming.window(world);
         let Some(node) = self.actors[actor].node else { return };
         let stream = StreamId::Call(token);
@@ -206,7 +207,7 @@ impl Swarm {
             world.plan_own(after, Plan::Cancel { node, call: token });
         }
         self.actors[actor].calls.push(token);
-        world.ask(node, Command::Stream(StreamCommand::Ask { token, outgoing, time_left, window, exchange }));
+        world.ask(node, Command::Stream(StreamCommand::Ask { token, outgoing, time_left, whole, window, exchange }));
     }
 
     /// Most often, something is asked for as it is provided; gives how the event is.
@@ -400,6 +401,15 @@ impl Swarm {
             self.end_stream(world, node, stream);
         }
     }
+}
+
+/// In some runs some streams have a total deadline. Each actor decides about its own by itself, so that recorded runs without
+/// them go on as they were.
+fn total(world: &mut World, actor: usize) -> Option<Duration> {
+    let decisions = world.engine().decisions();
+    let own = decisions.stream(&format!("totals/c{actor}"));
+    let mut choose = decisions.on(own);
+    choose.chance(1, 4).then(|| Duration::from_millis(choose.log_uniform(1, 4 * LONGEST_CALL)))
 }
 
 fn fault(node: NodeId, request: RequestId) -> Plan {

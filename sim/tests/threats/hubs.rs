@@ -101,6 +101,37 @@ fn two_streams(seed: u64, malice: Malice) -> (World, [Ticket; 2]) {
     (world, asked)
 }
 
+/// Everything but the last word passes. A total deadline is each one's own to keep.
+#[test]
+pub(crate) fn a6_v27_a_stream_whose_end_its_hub_keeps_back_ends_at_its_total_deadline() {
+    const TOTAL: Duration = Duration::from_secs(20);
+    for (event, gives) in [("flow", None), ("talk", Some(Feed::of(items("m"))))] {
+        let mut world = behind(1, Malice::always(Trick::KeepEnd));
+        let asked = world.at("m").streams_within("ch", event, "all of it", TOTAL, gives);
+        world.run_for(TOTAL - MOMENT);
+        assert_eq!((world.items(asked).len(), world.has_ended(asked)), (8, None), "{event}");
+        world.run_for(2 * MOMENT);
+        let failure = Failure::Local(Misuse::Deadline);
+        assert_eq!(
+            world.has_ended(asked),
+            Some(&Err(CallFailure::Failed { failure, maybe_executed: true })),
+            "{event}"
+        );
+        assert!(played(&world, Trick::KeepEnd.name()) > 0);
+    }
+}
+
+#[test]
+pub(crate) fn a6_without_a_total_deadline_a_hub_can_keep_a_stream_from_ever_ending() {
+    let mut world = behind(1, Malice::always(Trick::KeepEnd));
+    let asked = world.at("m").streams("ch", "flow", "all of it", SOON);
+    world.run_for(3_600 * SECOND);
+    assert_eq!((world.items(asked).len(), world.has_ended(asked)), (8, None));
+    // Which is up to its caller then.
+    world.ask(asked.node, Command::Cancel { call: asked.token });
+    assert!(world.end_of(asked).is_err());
+}
+
 /// What is accepted is judged by the oracles; here, that no stream which misses something is a whole one.
 #[test]
 pub(crate) fn a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success() {

@@ -103,6 +103,7 @@ const HUB_AND_OWNER: &[&str] = &[
 ];
 const STREAMS: &[&str] = &[
     "a6_a_stream_that_its_hub_cuts_or_mixes_up_is_an_error_and_never_a_success",
+    "a6_v27_a_stream_whose_end_its_hub_keeps_back_ends_at_its_total_deadline",
     "a6_a_stream_of_which_a_hub_grants_more_than_was_granted_is_whole_or_an_error",
     "a6_no_member_takes_a_message_of_which_any_field_was_changed",
     "a6_no_member_takes_what_its_hub_made_up_repeated_returned_swapped_or_stripped",
@@ -366,7 +367,13 @@ const TRUST: &[Row] = &[
             fails("B", BOUNDED),
             fails("B", BOUNDED_SHARE),
             fails("B", BOUNDED),
-            succeeds("N", &["a6_a_hub_can_keep_everybody_waiting_until_their_deadlines"]),
+            succeeds(
+                "N",
+                &[
+                    "a6_a_hub_can_keep_everybody_waiting_until_their_deadlines",
+                    "a6_without_a_total_deadline_a_hub_can_keep_a_stream_from_ever_ending",
+                ],
+            ),
             fails("B", BRIDGE_BOUNDED),
             fails("B", STRANGERS_BOUNDED),
         ],

@@ -1,5 +1,5 @@
-//! What the lines of `docs/endings.md` say of connections that drop and of programs that die, with a call, a stream and an
-//! exchange under way at a time.
+//! What the lines of `docs/endings.md` say of callers that give up, deadlines and new passwords, of connections that drop and of
+//! programs that die, with a call, a stream and an exchange under way at a time.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -17,6 +17,9 @@ use crate::relay::Relay;
 use crate::scene::{KEY, Scene, Watched, make, over_all, watch};
 
 over_all! {
+    d7_s49_endings_of_what_its_caller_gives_up,
+    d7_s37_s51_endings_of_what_takes_longer_than_its_deadline,
+    s26_s51_endings_of_what_runs_when_its_channels_password_changes,
     d7_s51_endings_of_what_runs_when_its_providers_link_drops,
     d7_s51_endings_of_what_runs_when_its_provider_dies,
     d7_s51_endings_of_what_runs_when_its_callers_link_drops,
@@ -55,6 +58,10 @@ fn endless(watched: Watched) -> Pin<Box<dyn Stream<Item = Result<u8, Fault>> + S
 impl Providing {
     async fn new(client: Client) -> Self {
         let provided = client.open("math").await.unwrap();
+        Self::on(client, provided).await
+    }
+
+    async fn on(client: Client, provided: Channel) -> Self {
         let (watched, dropped) = watch();
         let never = async |_watched: Watched, _: Request<()>| pending::<Result<u8, Fault>>().await;
         let feed = {
@@ -83,9 +90,15 @@ impl Providing {
 
     /// It is told of each of the three why it ended, and its handlers are dropped.
     async fn sees(&mut self, why: Failure) {
+        self.sees_one_of(&[why]).await;
+    }
+
+    /// The same, where it depends on who is first.
+    async fn sees_one_of(&mut self, why: &[Failure]) {
         for _ in 0..3 {
             let copy = self.tap.next().await.unwrap();
-            assert_eq!((copy.kind(), copy.error()), (TapKind::Cancel, Some(&failed(why))));
+            assert_eq!(copy.kind(), TapKind::Cancel);
+            assert!(why.iter().any(|why| copy.error() == Some(&failed(*why))), "{:?}", copy.error());
             self.dropped.recv().await.unwrap();
         }
     }
@@ -94,11 +107,21 @@ impl Providing {
 impl Asked {
     async fn by(client: &Client) -> Self {
         let math = client.open("math").await.unwrap();
-        let mut call = [math.call::<u8>("never", &()).into_future()];
+        Self::on(&math, None).await
+    }
+
+    /// With this long for the whole of each.
+    async fn on(math: &Channel, total: Option<Duration>) -> Self {
+        let (call, stream) = (math.call::<u8>("never", &()), math.stream::<u8>("feed", &()));
+        let exchange = math.exchange::<u8, u8>("trade", &(), stream::pending::<u8>());
+        let (call, stream, exchange) = match total {
+            Some(total) => (call.deadline(total), stream.total_deadline(total), exchange.total_deadline(total)),
+            None => (call, stream, exchange),
+        };
+        let mut call = [call.into_future()];
         make(&mut call).await;
         let [call] = call;
-        let mut stream = math.stream::<u8>("feed", &()).await.unwrap();
-        let mut exchange = math.exchange::<u8, u8>("trade", &(), stream::pending::<u8>()).await.unwrap();
+        let (mut stream, mut exchange) = (stream.await.unwrap(), exchange.await.unwrap());
         for items in [&mut stream, &mut exchange] {
             assert_eq!((items.next().await, items.next().await), (Some(Ok(1)), Some(Ok(2))));
         }
@@ -149,6 +172,51 @@ async fn client(scene: &Scene, url: &str, id: &str) -> Client {
 /// It may have been carried out.
 const fn failed(failure: Failure) -> CallError {
     CallError::Failed { failure, maybe_executed: true }
+}
+
+async fn d7_s49_endings_of_what_its_caller_gives_up(scene: Scene) {
+    let Running { hub: _hub, caller, provider: (mut provider, _), asked } = Running::new(&scene).await;
+    let given_up = Instant::now();
+    drop(asked);
+    provider.sees(Failure::Local(Misuse::Cancelled)).await;
+    assert!(given_up.elapsed() < PROMPTLY, "its handlers went on for {:?}", given_up.elapsed());
+    caller.0.broadcast("math", "news", &1).await.expect("the connection stands");
+}
+
+/// The caller says when it is tired of waiting; the others know the time as well, and may be first to see that it is over.
+async fn d7_s37_s51_endings_of_what_takes_longer_than_its_deadline(scene: Scene) {
+    const TOTAL: Duration = Duration::from_secs(3);
+    let hub = scene.bare_hub().listen(&scene.url("hub.sock")).secret(Secret::key(KEY)).await.unwrap();
+    let mut provider = Providing::new(client(&scene, &hub.urls()[0], "provider").await).await;
+    let caller = client(&scene, &hub.urls()[0], "caller").await;
+    let (math, begun) = (caller.open("math").await.unwrap(), Instant::now());
+    let asked = Asked::on(&math, Some(TOTAL)).await;
+    provider.is_asked().await;
+    asked.end_with(Failure::Local(Misuse::Deadline)).await;
+    assert!(begun.elapsed() >= TOTAL, "they ended after {:?}", begun.elapsed());
+    provider.sees_one_of(&[Failure::Local(Misuse::Cancelled), Failure::Refused(Refusal::Deadline)]).await;
+    assert!(begun.elapsed() < TOTAL + PROMPTLY, "its handlers went on for {:?}", begun.elapsed());
+}
+
+async fn s26_s51_endings_of_what_runs_when_its_channels_password_changes(scene: Scene) {
+    let hub = scene.bare_hub().listen(&scene.url("hub.sock")).secret(Secret::key(KEY)).await.unwrap();
+    let [owner, provider, caller] = ["owner", "provider", "caller"].map(|id| client(&scene, &hub.urls()[0], id));
+    let (owner, provider, caller) = (owner.await, provider.await, caller.await);
+    let [old, new] = [1, 2].map(|number| Secret::key([number; 32]));
+    let owned = owner.open("math").await.unwrap();
+    owned.protect_with(old.clone()).await.unwrap();
+    let provided = provider.open("math").secret(old.clone()).await.unwrap();
+    let mut provider = Providing::on(provider, provided).await;
+    let math = caller.open("math").secret(old).await.unwrap();
+    let asked = Asked::on(&math, None).await;
+    provider.is_asked().await;
+    owned.protect_with(new.clone()).await.unwrap();
+    let rekeyed = Failure::Refused(Refusal::Rekeyed);
+    provider.sees(rekeyed).await;
+    asked.end_with(rekeyed).await;
+    assert_eq!(math.closed().await, rekeyed);
+    // With the new one it goes on.
+    caller.open("math").secret(new).await.unwrap();
 }
 
 async fn d7_s51_endings_of_what_runs_when_its_providers_link_drops(scene: Scene) {

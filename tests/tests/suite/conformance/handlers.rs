@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use commipc_runtime::{CallError, Channel, DEFAULT_DEADLINE, Failure, Fault, FaultCode, Refusal, Request};
+use commipc_runtime::{CallError, Channel, DEFAULT_DEADLINE, Failure, Fault, FaultCode, Items, Refusal, Request};
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::lock::Semaphore;
 use smol::stream::{self, StreamExt as _};
@@ -19,6 +19,7 @@ over_all! {
     a_detached_handler_goes_on_without_its_caller_and_no_other_does,
     a_detached_handler_keeps_its_place_and_outlives_its_connection,
     s37_what_a_handler_asks_in_turn_takes_no_longer_than_its_caller_waits,
+    s37_all_that_a_handler_asks_for_a_request_inherits_its_deadline,
 }
 
 fn is_overloaded(error: &CallError) -> bool {
@@ -187,4 +188,53 @@ async fn s37_what_a_handler_asks_in_turn_takes_no_longer_than_its_caller_waits(s
     assert!(within <= OUTER && longer <= OUTER && shorter <= OUTER / 2, "{lefts:?}");
     assert!(streamed <= OUTER, "{lefts:?}");
     assert!(longer > OUTER / 2, "{lefts:?}: not less than there is");
+}
+
+/// What a handler asks with a handle for its request: calls, streams and exchanges, three deep.
+async fn s37_all_that_a_handler_asks_for_a_request_inherits_its_deadline(scene: Scene) {
+    const OUTER: Duration = Duration::from_secs(7);
+    let cast = scene.cast().await;
+    let _left = cast.provided.provide("left", async |r: Request<()>| Ok::<_, Fault>(left(&r))).await.unwrap();
+    let lefts = move |r: Request<()>| stream::iter([Ok::<_, Fault>(left(&r))]);
+    let _lefts = cast.provided.provide_stream("lefts", lefts).await.unwrap();
+    let trades = move |r: Request<()>, _: Items<u8>| stream::iter([Ok::<_, Fault>(left(&r))]);
+    let _trades = cast.provided.provide_exchange("trades", trades).await.unwrap();
+    let math = cast.math.clone();
+    let _asks = cast.provided.provide("asks", move |r: Request<()>| ask_all(math.clone(), r)).await.unwrap();
+    let math = cast.math.clone();
+    let streams = move |r: Request<()>| stream::once_future(ask_all(math.clone(), r));
+    let _streams = cast.provided.provide_stream("streams", streams).await.unwrap();
+    let math = cast.math.clone();
+    let deep = async |math: Channel, r: Request<()>| {
+        let failed = |_: CallError| Fault::from(FaultCode::HandlerFailed);
+        math.within(&r).call::<[Option<u64>; 3]>("asks", &()).await.map_err(failed)
+    };
+    let _deep = cast.provided.provide_with(math, "deep", deep).await.unwrap();
+
+    let inherited = |lefts: [Option<u64>; 3]| lefts.iter().all(|left| left.is_some_and(|it| it <= 7_000));
+    let lefts = cast.math.call("deep", &()).deadline(OUTER).await.unwrap();
+    assert!(inherited(lefts), "{lefts:?}");
+    let mut total = cast.math.stream("streams", &()).total_deadline(OUTER).await.unwrap();
+    let lefts = total.try_next().await.unwrap().unwrap();
+    assert!(inherited(lefts), "{lefts:?}");
+    // A stream without a total deadline, whose caller waits for as long as it likes, passes none on.
+    let mut endless = cast.math.stream("streams", &()).deadline(OUTER).await.unwrap();
+    let [call, stream, exchange]: [Option<u64>; 3] = endless.try_next().await.unwrap().unwrap();
+    assert!(call.is_some_and(|left| left > 7_000) && stream.is_none() && exchange.is_none(), "{call:?}");
+}
+
+fn left(request: &Request<()>) -> Option<u64> {
+    request.remaining().map(|left| left.as_millis() as u64)
+}
+
+/// What is left for a call, a stream and an exchange that are asked for a request.
+async fn ask_all(math: Channel, request: Request<()>) -> Result<[Option<u64>; 3], Fault> {
+    let (math, failed) = (math.within(&request), |_: CallError| Fault::from(FaultCode::HandlerFailed));
+    let call = math.call("left", &()).await.map_err(failed)?;
+    let mut stream = math.stream::<Option<u64>>("lefts", &()).await.map_err(failed)?;
+    let mut exchange = math.exchange::<Option<u64>, u8>("trades", &(), stream::empty()).await.map_err(failed)?;
+    let mut taken = [call, None, None];
+    taken[1] = stream.try_next().await.map_err(failed)?.flatten();
+    taken[2] = exchange.try_next().await.map_err(failed)?.flatten();
+    Ok(taken)
 }
