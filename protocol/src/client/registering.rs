@@ -76,7 +76,7 @@ impl Client {
                 match &channel.state {
                     State::Lost { times: 0, waiting } if waiting.is_empty() => self.forget_lost(ix),
                     State::Opening { times: 0, waiting, .. } if waiting.is_empty() => self.left_opening(ix),
-                    _ => {}
+                    State::Closed | State::Lost { .. } | State::Opening { .. } | State::Open(_) => {}
                 }
                 return self.done(token, Ok(()));
             }
