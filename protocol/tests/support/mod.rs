@@ -37,6 +37,9 @@ pub use disk::{Disk, Works};
 
 pub const KEY: [u8; 32] = [7; 32];
 
+/// Whether something is what a test waits for.
+pub type When = fn(&Event) -> bool;
+
 /// Everything that happens between one hub and its clients.
 pub struct World {
     pub hub: Hub,
@@ -70,7 +73,7 @@ pub struct World {
     pub hold_dials: bool,
     held_dials: Vec<(usize, LinkId)>,
     /// A client that loses its link when it tells this, and cannot dial then.
-    pub cut_on: Option<(usize, fn(&Event) -> bool)>,
+    pub cut_on: Option<(usize, When)>,
     /// Who does not reach the hub.
     pub absent: Vec<usize>,
     /// What clients gave and nobody has carried out yet.
