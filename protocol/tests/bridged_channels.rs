@@ -259,8 +259,10 @@ fn s20_s82_a_channel_ends_with_its_owner_for_its_members_at_every_hub() {
     net.join(4, "vault", &password(1));
 }
 
+type Ends = fn(&mut Net);
+
 /// What ends a channel with a password.
-const ENDS: [(&str, fn(&mut Net)); 3] = [
+const ENDS: [(&str, Ends); 3] = [
     ("its owner ends it", |net| net.command(0, Command::Terminate { token: Token(3), channel: name("vault") })),
     ("its owner leaves", |net| net.command(0, Command::Leave { token: Token(3), channel: name("vault") })),
     ("its owner's link is lost, and that is its end", |net| net.cut_all(Node::Client(0))),

@@ -162,7 +162,7 @@ impl Attacker {
 }
 
 /// The next whole frame, with what comes before the first one.
-fn next(partial: &mut BytesMut, first: bool, tagged: bool) -> Option<Bytes> {
+pub(crate) fn next(partial: &mut BytesMut, first: bool, tagged: bool) -> Option<Bytes> {
     let head = if first { MAGIC.len() } else { 0 };
     let length = u32::from_be_bytes(*partial.get(head..)?.first_chunk::<4>()?);
     let tag = if tagged && is_tagged(*partial.get(head + 4)?) { TAG_LEN } else { 0 };

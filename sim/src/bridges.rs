@@ -77,6 +77,23 @@ impl World {
         self
     }
 
+    /// From now on only those oracles judge that a bridge cannot lie to: what is said on channels without a password may be
+    /// its own.
+    #[must_use]
+    pub(crate) fn lied_to(mut self) -> Self {
+        self.watch.oracles = oracles::beside_liars();
+        self
+    }
+
+    /// From now on this bridge says what no honest one says.
+    ///
+    /// # Panics
+    /// When there is no such bridge.
+    pub(crate) fn lies(&mut self, name: &str) {
+        let node = self.engine.find(name).unwrap_or_else(|| panic!("no bridge is called {name}"));
+        self.engine.lies(node);
+    }
+
     /// Every bridge, in the order of adding.
     #[must_use]
     pub fn bridges(&self) -> Vec<NodeId> {

@@ -19,6 +19,7 @@ use core::time::Duration;
 use crate::agenda::Agenda;
 use crate::attacker::Attacker;
 use crate::decisions::{Chooser, Decisions, Stream};
+use crate::liar::Liar;
 use crate::node::{Clocks, Habits, Node, NodeId};
 use crate::weather::Weather;
 use crate::wire::{Arrival, End, Nature, Pipe, Wire};
@@ -85,6 +86,8 @@ pub struct Engine<M: Machine> {
     attack: Stream,
     weather: Weather,
     attacker: Attacker,
+    /// A node whose words to others are not its own, what is made of them, and where that is drawn.
+    liar: Option<(usize, Liar, Stream)>,
     nodes: Vec<Node<M>>,
     wires: Vec<Wire>,
     told: VecDeque<(NodeId, M::Event)>,
@@ -108,6 +111,7 @@ impl<M: Machine> Engine<M> {
             attack,
             weather,
             attacker: Attacker::default(),
+            liar: None,
             nodes: Vec::new(),
             wires: Vec::new(),
             told: VecDeque::new(),
@@ -426,15 +430,6 @@ impl<M: Machine> Engine<M> {
             Arrival::Cut => return self.break_wire(wire, LinkEnd::Reset),
         }
         self.plan_arrival(wire, side);
-    }
-
-    /// What whoever is on the path lets through.
-    fn passed(&mut self, wire: usize, reader: usize, data: Bytes) -> Option<Bytes> {
-        if !self.wires[wire].attacked {
-            return Some(data);
-        }
-        let (tagged, choose) = (!self.wires[wire].peer.is_private(), self.decisions.on(self.attack));
-        self.attacker.pass((wire, 1 - reader), tagged, &data, self.weather.assault.unwrap_or_default(), choose)
     }
 }
 

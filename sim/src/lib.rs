@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod held;
 mod host;
 mod leaving;
+mod liar;
 mod lives;
 mod mallory;
 mod node;

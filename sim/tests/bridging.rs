@@ -14,7 +14,7 @@ fn seeds() -> u64 {
 
 /// What must befall bridges again and again, and what must come of it, or nothing is shown: in how many of a hundred worlds'
 /// counts at least.
-const MARKS: [(&str, u64); 22] = [
+const MARKS: [(&str, u64); 30] = [
     ("fault: a bridge comes late", 20),
     ("fault: a bridge is cut", 20),
     ("fault: a bridge is cut on one side", 30),
@@ -25,6 +25,14 @@ const MARKS: [(&str, u64); 22] = [
     ("fault: a bridge vanishes", 20),
     ("fault: a client is cut", 20),
     ("fault: a hub is killed", 5),
+    ("the channel with a password ended", 5),
+    ("lie: a message is changed", 1),
+    ("lie: a path is stripped", 1),
+    ("lie: a protection is made up", 5),
+    ("lie: doubles are flooded", 1),
+    ("lie: somebody is announced in another's name", 5),
+    ("lie: something is kept back", 1),
+    ("lie: something is said again", 5),
     ("a message crosses a bridge", 300),
     ("a request crosses a bridge", 150),
     ("an answer crosses a bridge", 80),

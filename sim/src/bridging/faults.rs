@@ -109,6 +109,7 @@ impl Bridging {
     pub(super) fn heal(&mut self, world: &mut World) {
         self.phase = Phase::Healed;
         world.engine().heal();
+        self.end_lies(world);
         (0..self.hubs.len()).for_each(|hub| self.start_hub(world, hub));
         for bridge in 0..self.bridges.len() as u64 {
             world.plan(Duration::from_nanos(DOWN.0), START + bridge);

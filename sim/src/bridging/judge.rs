@@ -34,6 +34,7 @@ impl Bridging {
         self.pass(world, bound);
         let rest = [
             Self::judge_links,
+            Self::judge_kept,
             Self::judge_words,
             Self::judge_calls,
             Self::judge_streams,

@@ -11,6 +11,8 @@
 mod faults;
 mod graph;
 mod judge;
+mod kept;
+mod lies;
 mod work;
 
 use bytes::Bytes;
@@ -30,8 +32,8 @@ use crate::decisions::{Chooser, Decisions, Stream};
 use crate::feeding::Feed;
 use crate::node::NodeId;
 use crate::returning::beliefs::{Belief, Link};
+use crate::returning::drawn_policy;
 use crate::returning::marks::Marks;
-use crate::returning::{drawn_policy, drawn_twins};
 use crate::swarm::assault;
 use crate::weather::Weather;
 use crate::world::{Moment, Plan, World};
@@ -70,10 +72,13 @@ pub(crate) struct Bridging {
     graph: Graph,
     hubs: Vec<NodeId>,
     bridges: Vec<NodeId>,
+    /// One more that is not honest, as long as the storm lasts.
+    liar: Option<NodeId>,
     /// Somebody is on the path of all connections, who knows no secret.
     besieged: bool,
     /// Whether there is a channel with a password. Then no hub dies.
     guards: bool,
+    kept: kept::Kept,
     /// Copies of what was heard before that came since everything is repaired.
     copies: u64,
     /// How streams ended: how many items there were.
@@ -181,10 +186,7 @@ impl Bridging {
         let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
         let mut weather = Weather::drawn(world.engine().decisions().on(net));
         let besieged = besiege(&mut weather, &mut world);
-        // What a bridge says for a frame it says when it has read what came with that, which may end the link: cuts show there.
-        if !besieged {
-            world = drawn_twins(world);
-        }
+        let (mut world, lies) = lies::drawn(world, &mut weather, besieged);
         let graph = Graph::drawn(world.engine().decisions().on(work));
         let mut choose = world.engine().decisions().on(work);
         let limits = Limits::default();
@@ -196,10 +198,12 @@ impl Bridging {
         let (operations, longest_pause) = (choose.log_uniform(8, 200), choose.log_uniform(1_000_000, 10_000_000_000));
         let count = 2 + choose.below(6);
         let at: Vec<usize> = (0..count).map(|_| choose.index(graph.hubs)).collect();
-        world = world.weather(weather).reconnecting(policy).bridged();
+        world = world.weather(weather).reconnecting(policy);
+        world = if lies { world.lied_to() } else { world.bridged() };
         let names: Vec<String> = (0..count).map(|number| format!("c{number}")).collect();
-        let (mut world, beliefs) = with_nodes(world, &graph, (&names, &at), &limits, owners);
+        let (world, beliefs) = with_nodes(world, &graph, (&names, &at), &limits, owners);
         let (hubs, bridges) = (world.hubs(), world.bridges());
+        let (mut world, liar) = if lies { lies::add(world, &graph, &limits, policy) } else { (world, None) };
         let kinds = |name: &String| ["work", "mind"].map(|kind| format!("{kind}/{name}"));
         let mut stream = |name: String| world.engine().decisions().stream(&name);
         let streams = names.iter().map(|name| kinds(name).map(&mut stream)).collect();
@@ -213,8 +217,10 @@ impl Bridging {
             graph,
             hubs,
             bridges,
+            liar,
             besieged,
             guards,
+            kept: kept::Kept::default(),
             copies: 0,
             streamed: BTreeMap::new(),
             faults,
@@ -264,6 +270,7 @@ impl Bridging {
     }
 
     fn warm_up(&mut self, world: &mut World) {
+        self.begin_lies(world);
         self.begin_bridges(world);
         for actor in 0..self.beliefs.len() {
             self.ask(world, actor, Command::Connect);
@@ -377,6 +384,7 @@ impl Bridging {
             let owed = self.hear(event, |provider| world.feeding.is_provided(provider));
             self.give(world, actor, owed);
         }
+        self.note_kept(world);
         if self.phase != Phase::Over {
             self.look_after_bridges(world);
         }

@@ -1,8 +1,12 @@
 //! What befalls nodes: connections that break or lead nowhere, processes that die and come back, clocks that jump.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use commipc_protocol::{LinkEnd, Machine};
 
 use super::{Engine, Happening};
+use crate::liar::Liar;
 use crate::node::NodeId;
 use crate::wire::Pipe;
 
@@ -86,5 +90,34 @@ impl<M: Machine> Engine<M> {
     /// The connections of a node, and which side of each it is.
     fn wires_of(&self, node: NodeId) -> Vec<(usize, usize)> {
         self.nodes.get(node.index()).map(|node| node.links.values().copied().collect()).unwrap_or_default()
+    }
+}
+
+/// What others make of what is said.
+impl<M: Machine> Engine<M> {
+    /// From now on what this node says to others is what a lying bridge makes of it. Frames are not to be tagged.
+    pub(crate) fn lies(&mut self, node: NodeId) {
+        let stream = self.decisions.stream("lies");
+        self.liar = Some((node.index(), Liar::default(), stream));
+    }
+
+    /// How often it told each lie.
+    pub(crate) fn lied(&self) -> BTreeMap<&'static str, u64> {
+        self.liar.as_ref().map(|(_, liar, _)| liar.played().clone()).unwrap_or_default()
+    }
+
+    /// What whoever says it, or is on the path, lets through.
+    pub(super) fn passed(&mut self, wire: usize, reader: usize, data: Bytes) -> Option<Bytes> {
+        let (flow, writer) = ((wire, 1 - reader), self.wires[wire].ends[1 - reader].node);
+        if let Some((node, liar, stream)) = &mut self.liar
+            && *node == writer
+        {
+            return liar.pass(flow, &data, self.decisions.on(*stream));
+        }
+        if !self.wires[wire].attacked {
+            return Some(data);
+        }
+        let (tagged, choose) = (!self.wires[wire].peer.is_private(), self.decisions.on(self.attack));
+        self.attacker.pass(flow, tagged, &data, self.weather.assault.unwrap_or_default(), choose)
     }
 }

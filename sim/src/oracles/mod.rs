@@ -174,6 +174,18 @@ pub fn of_bridges() -> Vec<Box<dyn Oracle>> {
     ]
 }
 
+/// The same beside a bridge that lies: what is heard and answered where nothing is signed may be its own.
+#[must_use]
+pub(crate) fn beside_liars() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(Requests::default()),
+        Box::new(Seals::default()),
+        Box::new(Authentication::default()),
+        Box::new(Outputs::default()),
+        Box::new(Leaks::default()),
+    ]
+}
+
 /// Every oracle whose truth does not depend on what is asked by a client that says what it likes.
 pub(crate) fn beside_anybody() -> Vec<Box<dyn Oracle>> {
     vec![Box::new(Requests::default()), Box::new(Authentication::default()), Box::new(Outputs::default())]
