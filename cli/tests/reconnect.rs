@@ -188,7 +188,6 @@ async fn everybody_hears(houses: &[House], heard: &mut [Listener<u64>], round: u
 /// No call has two outcomes, most are answered, and with the kills some were cut and some made again.
 fn judge(history: &History, kills: u64) {
     let outcomes = history.check();
-    println!("{outcomes:?} over {kills} kills");
     let Outcomes { calls, answered, cut, made_again } = outcomes;
     assert!(answered * 2 > calls, "most of {calls} calls are answered, not {answered}");
     // Of six of each with every kill. Not all, where it comes late.

@@ -216,7 +216,8 @@ async fn s26_s51_endings_of_what_runs_when_its_channels_password_changes(scene: 
     asked.end_with(rekeyed).await;
     assert_eq!(math.closed().await, rekeyed);
     // With the new one it goes on.
-    caller.open("math").secret(new).await.unwrap();
+    let math = caller.open("math").secret(new).await.unwrap();
+    math.broadcast("news", &1).await.unwrap();
 }
 
 async fn d7_s51_endings_of_what_runs_when_its_providers_link_drops(scene: Scene) {
