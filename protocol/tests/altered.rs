@@ -211,9 +211,11 @@ fn other(value: &Value) -> Value {
     }
 }
 
+type Change = Box<dyn Fn(&mut Parts)>;
+
 /// What can be changed of a message, by name.
-fn changes() -> Vec<(String, Box<dyn Fn(&mut Parts)>)> {
-    let mut changes: Vec<(String, Box<dyn Fn(&mut Parts)>)> = Vec::new();
+fn changes() -> Vec<(String, Change)> {
+    let mut changes: Vec<(String, Change)> = Vec::new();
     for field in 0..18 {
         let change = move |parts: &mut Parts| {
             let fields = parts.fields();

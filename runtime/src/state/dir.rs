@@ -171,7 +171,7 @@ mod tests {
         let place = |call: &str, path: &str| {
             let made = |line: &&str| line.contains(call) && line.contains(path);
             let (at, _) =
-                text.lines().enumerate().find(|(_, line)| made(&line)).unwrap_or_else(|| panic!("{call}: {text}"));
+                text.lines().enumerate().find(|(_, line)| made(line)).unwrap_or_else(|| panic!("{call}: {text}"));
             at
         };
         let directory = format!("{}>)", path.display());
