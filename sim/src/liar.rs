@@ -18,7 +18,7 @@ use crate::decisions::Chooser;
 const SEEN: usize = 256;
 /// Copies of one message in a flood.
 const FLOOD: usize = 50;
-/// Of a thousand frames, to how many something is done.
+/// Of a thousand announcements and answers of homes, to how many something is done. To messages, which are rarer, it always is.
 const OFTEN: u64 = 400;
 /// Whose names it takes: clients of worlds, and one that is nowhere.
 const IDS: [&str; 4] = ["c0", "c1", "c2", "nobody"];
@@ -85,7 +85,7 @@ impl Liar {
         if !said.is_message() && !control.iter().any(|it| it.number() == kind) {
             return None;
         }
-        let lies = choose.chance(OFTEN, 1_000);
+        let lies = said.is_message() || choose.chance(OFTEN, 1_000);
         let told = lies.then(|| {
             // The first that can be told of this.
             let from = choose.index(LIES.len());
