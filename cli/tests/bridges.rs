@@ -109,6 +109,40 @@ fn s74_s77_what_a_bridge_is_told_to_pass_and_what_it_needs() {
 }
 
 #[test]
+fn s75_what_is_at_other_hubs_is_listed_with_the_hub_and_the_way_there() {
+    let ring = Ring::new();
+    let provide = ["provide", "math", "twice", "--reply", "42", "--id", "doubler", "--hub", &ring.url(2)];
+    let mut provider = ring.scene.start(&provide);
+    assert_eq!(provider.line(), "providing math/twice");
+    let _bridges = [(0, 1), (1, 2)].map(|between| ring.bridge(between, &[]));
+    let member = serde_json::json!({
+        "client": "doubler", "owner": false, "provides": ["twice"], "hub": "hub-c", "path": ["hub-b", "hub-c"],
+    });
+    // Word of it takes a moment to every hub.
+    wait_until(|| ring.run(0, &["call", "math", "twice", "21"]).code == Some(0));
+    let listed = ring.run(0, &["members", "math", "--json"]).json_lines();
+    assert_eq!(listed, [member]);
+    let listed = ring.run(0, &["channels", "--json"]).json_lines();
+    let channel = serde_json::json!({
+        "name": "math", "owner": null, "protected": false, "members": 1, "providers": 1, "hub": "hub-c",
+        "path": ["hub-b", "hub-c"],
+    });
+    assert_eq!(listed.iter().filter(|entry| entry["name"] == "math").collect::<Vec<_>>(), [&channel]);
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    for (what, head, row) in [
+        (&["channels"][..], "CHANNEL OWNER PASSWORD MEMBERS PROVIDERS PATH", "math - - 1 1 hub-b > hub-c"),
+        (&["members", "math"], "CLIENT OWNER PROVIDES PATH", "doubler - twice hub-b > hub-c"),
+    ] {
+        let table = ring.run(0, what).stdout;
+        assert_eq!(words(table.lines().next().unwrap()), words(head), "{table}");
+        assert!(table.lines().any(|line| words(line) == words(row)), "{table}");
+    }
+    // Where it is, it is on no way.
+    let here = ring.run(2, &["members", "math"]).stdout;
+    assert_eq!(words(&here), words("CLIENT OWNER PROVIDES doubler yes twice"));
+}
+
+#[test]
 fn s74_s75_the_bridges_of_the_readme_join_two_hubs() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
     let (_, section) = readme.split_once("\n## Hubs joined by bridges\n").unwrap();

@@ -14,14 +14,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use commipc_protocol::auth::Secret;
 use commipc_protocol::bridge::Side;
 use commipc_protocol::client::{Command, Event, Token};
 use commipc_protocol::hub::{self, DisconnectReason};
 use commipc_protocol::wire::{Announce, Control as _, FrameType, Hop, Message, Terms};
-use commipc_protocol::{Limits, Name, Refusal};
-use support::net::{Evil, Net, Node, address};
+use commipc_protocol::{Input, Limits, LinkId, Name, Refusal};
+use support::net::{Between, Evil, Net, Node, address};
 use support::payload;
 
 fn password() -> Secret {
@@ -464,4 +464,56 @@ fn a7_what_a_bridge_hides_shows_where_beacons_pass() {
 #[test]
 fn a7_what_a_bridge_hides_with_all_beacons_stays_hidden() {
     assert_eq!(hidden(13, true), 0);
+}
+
+/// Not even a hub that told of its own channels would be heard beyond the bridge.
+#[test]
+fn s77_d17_nothing_of_a_hubs_own_channels_passes_whatever_is_allowed() {
+    for (allow, channel, passes) in [
+        ("__comm_ipc*", "__comm_ipc_system", false),
+        ("*", "__comm_ipc_system", false),
+        ("*", "news", true),
+        ("__comm_ipc*", "news", false),
+    ] {
+        let mut net = Net::new(1, 2, &[("a", 0), ("b", 1)]);
+        net.bridge_with(0, 1, &Between { allow: vec![allow], ..Between::default() });
+        net.open(1, "news");
+        net.open(1, "__comm_ipc_system");
+        net.listen(1, 7, "__comm_ipc_system", None);
+        net.run();
+        assert!(net.is_bridged(0));
+        let before = net.crossed;
+        net.call(0, 1, "__comm_ipc_system", "members", b"\xa1\x67channel\x64news");
+        if allow == "*" {
+            net.expect_answered(0).unwrap();
+        } else {
+            assert_eq!(net.expect_refused(0), Refusal::NoSuchChannel, "{allow}");
+            assert_eq!(net.crossed, before, "{allow}");
+        }
+        // The first hub says that there is something at it, on whichever of the bridge's links is open.
+        let announced = Announce {
+            goal: 2,
+            channel: name(channel),
+            event: None,
+            path: Vec::new(),
+            client: Some(name("liar")),
+            kind: None,
+            epoch: None,
+            home: None,
+            terms: None,
+            ended: None,
+        };
+        let mut body = BytesMut::new();
+        announced.encode(&mut body);
+        let mut frame = u32::try_from(body.len() + 1).unwrap().to_be_bytes().to_vec();
+        frame.push(FrameType::Announce.number());
+        frame.extend_from_slice(&body);
+        let before = net.crossed;
+        for generation in 0..4 {
+            let link = LinkId::dialled(Side::A as u32, generation);
+            net.feed_bridge(0, Input::Received { link, data: Bytes::copy_from_slice(&frame) });
+        }
+        net.run();
+        assert_eq!(net.crossed > before, passes, "{allow} {channel}");
+    }
 }

@@ -119,6 +119,11 @@ fn s26_s82_a_rotation_ends_memberships_at_every_hub() {
     assert_eq!(expect_closed(&mut net, 4), Refusal::Rekeyed);
     net.open_plain(3, 1, "vault");
     net.expect_done(3, 1);
+    net.call(3, 2, "vault", "nobody's", b"");
+    assert_eq!(net.expect_refused(3), Refusal::NoProvider);
+    for hub in 0..3 {
+        assert_eq!(conflicts(&net, hub), [], "the channel that was there before is no other one");
+    }
 }
 
 #[test]
@@ -169,6 +174,16 @@ fn s82_cut_off_from_its_home_a_channels_members_go_on_and_nobody_joins() {
     assert_eq!(net.expect_not_done(late), Refusal::HomeGone);
 }
 
+/// The homes of the channels that a hub has said to be in conflict with its own `vault`.
+fn conflicts(net: &Net, hub: usize) -> Vec<Option<HubId>> {
+    let told = net.hub_events[hub].iter();
+    told.filter_map(|event| match event {
+        hub::Event::ProtectionConflict { channel, home } if **channel == *"vault" => Some(home.clone()),
+        _ => None,
+    })
+    .collect()
+}
+
 #[test]
 fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs_say_so() {
     let mut net = Net::new(4, 2, &[("owner", 0), ("other", 1)]);
@@ -181,14 +196,6 @@ fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs
     net.provide(0, 8, "vault", "product");
     net.bridge(0, 1);
     net.run();
-    let conflicts = |net: &Net, hub: usize| -> Vec<Option<HubId>> {
-        let told = net.hub_events[hub].iter();
-        told.filter_map(|event| match event {
-            hub::Event::ProtectionConflict { channel, home } if **channel == *"vault" => Some(home.clone()),
-            _ => None,
-        })
-        .collect()
-    };
     assert_eq!(conflicts(&net, 0), [None]);
     assert_eq!(conflicts(&net, 1), [Some(HubId::new(&hub_name(0)).unwrap())]);
     let before = net.crossed;
@@ -208,6 +215,74 @@ fn s82_a_channel_that_is_protected_on_one_side_only_is_not_bridged_and_both_hubs
     net.listen(1, 7, "vault", None);
     net.say(0, "vault", "up", b"signed");
     assert_eq!(net.expect_message(1).message.payload.bytes, &b"signed"[..]);
+}
+
+/// A channel with a password and an owner at the first hub and at the last, which bridges join afterwards.
+fn two_homes(seed: u64, hubs: usize, passwords: [u8; 2]) -> Net {
+    let last = hubs - 1;
+    let mut net = Net::new(seed, hubs, &[("one", 0), ("two", last)]);
+    for (client, event) in ["product", "sum"].into_iter().enumerate() {
+        net.open(client, "vault");
+        net.protect(client, "vault", &password(passwords[client]), 1 + u8::try_from(client).unwrap());
+        net.listen(client, 7, "vault", None);
+        net.provide(client, 8, "vault", event);
+    }
+    for hub in 0..last {
+        net.bridge(hub, hub + 1);
+    }
+    net.run();
+    let home = |hub: usize| [Some(HubId::new(&hub_name(hub)).unwrap())];
+    assert_eq!((conflicts(&net, 0), conflicts(&net, last)), (home(last).to_vec(), home(0).to_vec()));
+    expect_nothing_passes(&mut net);
+    net
+}
+
+fn expect_nothing_passes(net: &mut Net) {
+    let before = net.crossed;
+    net.say(0, "vault", "up", b"one");
+    net.say(1, "vault", "up", b"two");
+    for (client, event) in [(0, "sum"), (1, "product")] {
+        net.call_guarded(client, 1, "vault", event);
+        assert_eq!(net.expect_refused(client), Refusal::ProtectionConflict, "client {client}");
+    }
+    assert_eq!(net.crossed, before);
+    assert!(net.events.iter().all(std::collections::VecDeque::is_empty), "{:?}", net.events);
+}
+
+#[test]
+fn s82_channels_with_passwords_of_two_hubs_are_two_though_the_password_is_the_same_or_a_hub_is_between() {
+    for (hubs, passwords) in [(2, [1, 2]), (2, [1, 1]), (3, [1, 2]), (3, [1, 1])] {
+        // It is over when one of them is no more.
+        let mut net = two_homes(11, hubs, passwords);
+        net.command(1, Command::Unprotect { token: Token(9), channel: name("vault") });
+        net.expect_done(1, 9);
+        net.command(1, Command::Leave { token: Token(10), channel: name("vault") });
+        net.expect_done(1, 10);
+        net.call_guarded(0, 2, "vault", "sum");
+        assert_eq!(net.expect_refused(0), Refusal::NoProvider);
+        // Or when neither has a password any more, and not before.
+        let mut net = two_homes(12, hubs, passwords);
+        for client in [1, 0] {
+            net.command(client, Command::Unprotect { token: Token(9), channel: name("vault") });
+            net.expect_done(client, 9);
+            if client == 1 {
+                net.call(1, 2, "vault", "product", b"");
+                assert_eq!(net.expect_refused(1), Refusal::ProtectionConflict);
+                net.say(1, "vault", "up", b"still another");
+                assert!(net.events[0].is_empty(), "{:?}", net.events[0]);
+            }
+        }
+        let told = [0, hubs - 1].map(|hub| conflicts(&net, hub).len());
+        net.say(0, "vault", "up", b"open");
+        assert_eq!(net.expect_message(1).message.payload.bytes, &b"open"[..]);
+        net.call(0, 3, "vault", "sum", b"");
+        let request = net.expect_request(1).id;
+        net.command(1, Command::Answer { request, result: Ok(payload(b"4")) });
+        assert_eq!(net.expect_answered(0).unwrap().payload.bytes, &b"4"[..]);
+        net.call(0, 4, "vault", "nobody's", b"");
+        assert_eq!(net.expect_refused(0), Refusal::NoProvider);
+        assert_eq!([0, hubs - 1].map(|hub| conflicts(&net, hub).len()), told, "nothing new to tell");
+    }
 }
 
 #[test]

@@ -272,7 +272,7 @@ fn s77_a_bridge_lets_only_so_much_through() {
 }
 
 #[test]
-fn s74_a_bridge_needs_two_hubs_and_the_capability() {
+fn s74_a_bridge_needs_two_hubs() {
     let mut net = Net::new(9, 2, &[]);
     let bridge = net.bridge(0, 0);
     net.run();
@@ -506,4 +506,54 @@ fn s86_while_a_hub_drains_calls_go_where_its_bridges_do_not_lead() {
         net.command(1, Command::Answer { request, result: Ok(payload(b"4")) });
         assert!(net.expect_answered(0).is_ok());
     }
+}
+
+/// All orders of so many things.
+fn orders(of: usize) -> Vec<Vec<usize>> {
+    if of == 0 {
+        return vec![Vec::new()];
+    }
+    let longer = |order: Vec<usize>| {
+        (0..of).map(move |place| {
+            let mut order = order.clone();
+            order.insert(place, of - 1);
+            order
+        })
+    };
+    orders(of - 1).into_iter().flat_map(longer).collect()
+}
+
+#[test]
+fn s75_of_ways_as_long_the_one_over_the_first_hub_by_its_id_is_taken_whoever_came_first() {
+    const RING: [(usize, usize); 4] = [(0, 1), (1, 3), (3, 2), (2, 0)];
+    let path = |hubs: [usize; 2]| hubs.map(|hub| HubId::new(&hub_name(hub)).unwrap()).to_vec();
+    let mut played = 0;
+    for (seed, order) in (1..).zip(orders(4)) {
+        for settles in [false, true] {
+            let mut net = Net::new(seed, 4, &[("a", 0), ("b", 1), ("c", 2), ("d", 3)]);
+            for (client, event) in ["at-a", "at-b", "at-c", "at-d"].into_iter().enumerate() {
+                net.open(client, "math");
+                net.provide(client, 5, "math", event);
+            }
+            for edge in &order {
+                net.bridge(RING[*edge].0, RING[*edge].1);
+                if settles {
+                    net.run();
+                }
+            }
+            net.run();
+            // Each to the one opposite, over the first of the two between.
+            for (caller, provider, between, event) in
+                [(0, 3, 1, "at-d"), (3, 0, 1, "at-a"), (1, 2, 0, "at-c"), (2, 1, 0, "at-b")]
+            {
+                net.call(caller, 1, "math", event, b"");
+                let request = net.expect_request(provider);
+                assert_eq!(request.message.source.path, path([caller, between]), "{order:?}, {settles}");
+                net.command(provider, Command::Answer { request: request.id, result: Ok(payload(b"")) });
+                assert_eq!(net.expect_answered(caller).unwrap().path, path([provider, between]), "{order:?}");
+                played += 1;
+            }
+        }
+    }
+    assert_eq!(played, 24 * 2 * 4);
 }

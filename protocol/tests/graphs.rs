@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commipc_protocol::bridge::Side;
-use commipc_protocol::client::{Away, Command, Dropped, Event, Outgoing, Payload, ReconnectEvent, Token};
-use commipc_protocol::{EventName, Input};
+use commipc_protocol::client::{
+    Answer, Away, CallFailure, Command, Dropped, Event, EventKind, Failure, Outgoing, Payload, ReconnectEvent, Token,
+};
+use commipc_protocol::{EventName, Input, Refusal};
 use support::name;
 use support::net::{Between, Net, Node};
 
@@ -100,6 +102,8 @@ struct Play {
     /// How often each call has ended.
     ended: BTreeMap<u64, usize>,
     asked: u64,
+    /// How those ended that ended since this was emptied.
+    answers: Vec<Result<Answer, CallFailure>>,
     provider: usize,
     /// The distances of the requests that came since this was emptied.
     hops: Vec<(usize, u8)>,
@@ -122,6 +126,7 @@ impl Play {
             last: BTreeMap::new(),
             ended: BTreeMap::new(),
             asked: 0,
+            answers: Vec::new(),
             provider: 0,
             hops: Vec::new(),
             seed,
@@ -178,6 +183,26 @@ impl Play {
         self.net.feed_client(member, Input::Command(command));
     }
 
+    /// To the provider, and to nobody else.
+    fn send(&mut self, member: usize) {
+        self.said += 1;
+        let outgoing = self.outgoing("sum", self.said);
+        let command = Command::Send { token: Token(1_000_000 + u64::from(self.said)), outgoing };
+        self.net.feed_client(member, Input::Command(command));
+    }
+
+    /// Each of these asks the provider once: how that ended, and on how long a way each request came.
+    fn ask_all(&mut self, members: &[usize]) -> (Vec<Result<Answer, CallFailure>>, Vec<(usize, usize)>) {
+        (self.answers, self.hops) = (Vec::new(), Vec::new());
+        members.iter().for_each(|member| self.ask(*member));
+        self.run();
+        assert!(self.ended.values().all(|times| *times == 1), "{}", self.told());
+        assert!(self.net.hubs.iter().flatten().all(|hub| hub.load().calls == 0), "{}", self.told());
+        let mut hops: Vec<_> = self.hops.drain(..).map(|(from, hops)| (from, usize::from(hops))).collect();
+        hops.sort_unstable();
+        (std::mem::take(&mut self.answers), hops)
+    }
+
     fn ask(&mut self, member: usize) {
         self.asked += 1;
         let (token, outgoing) = (Token(2_000_000 + self.asked), self.outgoing("sum", 0));
@@ -217,9 +242,10 @@ impl Play {
                         let command = Command::Answer { request: request.id, result: Ok(payload) };
                         self.net.feed_client(member, Input::Command(command));
                     }
-                    Event::Answered { token, .. } => {
+                    Event::Answered { token, result } => {
                         let before = self.ended.insert(token.0, 1);
                         assert_eq!(before, Some(0), "{token:?} ends twice: {}", self.told());
+                        self.answers.push(result);
                     }
                     Event::Dropped(why) => self.dropped.push((member, why)),
                     Event::Reconnect(ReconnectEvent::Lost { .. }) => {
@@ -253,6 +279,7 @@ impl Play {
                 return steps;
             }
             steps += 1;
+            assert!(steps < 100_000, "it does not end: {}", self.told());
         }
     }
 
@@ -263,33 +290,60 @@ impl Play {
         }
     }
 
-    /// With all bridges up and nothing under way: everybody hears everybody once, and calls go the shortest way.
+    /// With all bridges up and nothing under way: everybody hears everybody once, the provider gets what is sent once, and
+    /// calls go the shortest way. Nobody is brought anything that it has to drop.
     fn check_quiet(&mut self) {
+        let all: Vec<usize> = (0..self.graph.0).collect();
+        self.check_among(&all, &self.graph.1.clone());
+    }
+
+    /// The same of these hubs and bridges alone: what is not joined with them is out of reach.
+    fn check_among(&mut self, members: &[usize], edges: &[(usize, usize)]) {
         let before = self.looped();
+        self.dropped.clear();
         let first = self.said + 1;
         for _ in 0..2 {
-            (0..self.graph.0).for_each(|member| self.say(member));
+            members.iter().for_each(|member| self.say(*member));
         }
         self.run();
         let hubs = self.graph.0;
         for number in first..=self.said {
-            let by = (number - first) as usize % hubs;
-            for member in (0..hubs).filter(|member| *member != by) {
-                let times = self.heard.get(&(number, member));
-                assert_eq!(times, Some(&1), "{number} of {by} at {member}: {}", self.told());
+            let by = members[(number - first) as usize % members.len()];
+            let near = distances(hubs, edges, by);
+            for member in members.iter().filter(|member| **member != by) {
+                let times = self.heard.get(&(number, *member)).copied().unwrap_or(0);
+                let wanted = usize::from(near.contains_key(member));
+                assert_eq!(times, wanted, "{number} of {by} at {member}: {}", self.told());
             }
         }
-        self.hops.clear();
-        (0..hubs).for_each(|member| self.ask(member));
+        let mut shortest = distances(hubs, edges, self.provider);
+        shortest.retain(|hub, _| members.contains(hub) && members.contains(&self.provider));
+        let first = self.said + 1;
+        members.iter().for_each(|member| self.send(*member));
         self.run();
-        let shortest = distances(hubs, &self.graph.1, self.provider);
-        let mut hops = std::mem::take(&mut self.hops);
-        hops.sort_unstable();
-        let wanted: Vec<_> = shortest.iter().map(|(hub, bridges)| (*hub, *bridges as u8 + 1)).collect();
+        for (number, by) in (first..).zip(members) {
+            let got: Vec<_> =
+                self.heard.range((number, 0)..(number + 1, 0)).map(|((_, at), times)| (*at, *times)).collect();
+            let wanted = shortest.contains_key(by).then_some((self.provider, 1));
+            assert_eq!(got, Vec::from_iter(wanted), "{number} sent by {by}: {}", self.told());
+        }
+        let crossed = self.net.crossed;
+        let (answers, hops) = self.ask_all(members);
+        let wanted: Vec<_> = shortest.iter().map(|(hub, bridges)| (*hub, *bridges + 1)).collect();
         assert_eq!(hops, wanted, "the shortest ways: {}", self.told());
+        assert_eq!(
+            answers.iter().filter(|answer| answer.is_ok()).count(),
+            wanted.len(),
+            "{answers:?}: {}",
+            self.told()
+        );
+        let lost = answers.iter().filter(|answer| is_refused(answer)).count();
+        assert_eq!(lost, members.len() - wanted.len(), "{answers:?}: {}", self.told());
+        if wanted.is_empty() {
+            assert_eq!(self.net.crossed, crossed, "a hub asks where nobody is: {}", self.told());
+        }
         assert_eq!(self.looped(), before, "something went in circles: {}", self.told());
-        assert!(self.ended.values().all(|times| *times == 1), "{}", self.told());
-        assert!(self.net.hubs.iter().flatten().all(|hub| hub.load().calls == 0), "{}", self.told());
+        assert_eq!(self.dropped, [], "somebody got what it had got before: {}", self.told());
     }
 
     fn looped(&self) -> u64 {
@@ -345,30 +399,67 @@ impl Play {
         assert!(self.away.is_empty(), "{:?} are away: {}", self.away, self.told());
     }
 
-    /// What goes is gone everywhere, and soon: nothing circles while the word spreads.
+    /// A path vector tries, at worst, every path that was known: each hub tells each bridge of fewer than one for each other
+    /// hub, and each telling moves twice. So many steps at most for a change of one thing; a few more are the asker's own.
+    const fn bound(&self) -> usize {
+        8 + 4 * self.graph.1.len() * self.graph.0 * self.graph.0
+    }
+
+    /// What goes is gone everywhere, and soon: nothing circles while the word spreads, and no hub sends a call on a way that
+    /// is no more.
     fn check_gone(&mut self) {
-        let (hubs, bridges) = (self.graph.0, self.graph.1.len());
+        let all: Vec<usize> = (0..self.graph.0).collect();
         let withdraw = Command::Withdraw { token: Token(3), provider: Token(8) };
         self.net.feed_client(self.provider, Input::Command(withdraw));
         let steps = self.run();
-        // A path vector tries, at worst, every path that was known: each hub tells each bridge of fewer than one for
-        // each other hub, and each telling moves twice.
-        assert!(steps <= 8 + 4 * bridges * hubs * hubs, "{steps} steps: {}", self.told());
-        self.hops.clear();
-        (0..hubs).for_each(|member| self.ask(member));
-        self.run();
-        assert!(self.hops.is_empty(), "{}", self.told());
-        assert!(self.ended.values().all(|times| *times == 1), "{}", self.told());
-        for member in 0..hubs {
+        assert!(steps <= self.bound(), "{steps} steps: {}", self.told());
+        let before = self.net.crossed;
+        let (answers, hops) = self.ask_all(&all);
+        assert_eq!(hops, [], "{}", self.told());
+        assert!(answers.len() == all.len() && answers.iter().all(is_refused), "{answers:?}: {}", self.told());
+        assert_eq!(self.net.crossed, before, "a call goes on a way that is no more: {}", self.told());
+        for member in &all {
             let unlisten = Command::Unlisten { token: Token(4), listener: Token(7) };
-            self.net.feed_client(member, Input::Command(unlisten));
+            self.net.feed_client(*member, Input::Command(unlisten));
         }
         self.run();
         let before = self.net.crossed;
-        (0..hubs).for_each(|member| self.say(member));
+        all.iter().for_each(|member| self.say(*member));
         self.run();
         assert_eq!(self.net.crossed, before, "it goes where nobody listens: {}", self.told());
     }
+
+    /// What comes is known everywhere as soon, on the shortest ways.
+    fn check_comes(&mut self) {
+        let all: Vec<usize> = (0..self.graph.0).collect();
+        self.provider = self.draw(self.graph.0);
+        let (channel, event) = (name("news"), EventName::new("sum").unwrap());
+        let provide = Command::Provide { token: Token(8), channel, event, kind: EventKind::Call };
+        self.net.feed_client(self.provider, Input::Command(provide));
+        let steps = self.run();
+        assert!(steps <= self.bound(), "{steps} steps: {}", self.told());
+        all.iter().for_each(|member| self.net.listen(*member, 7, "news", Some("up")));
+        self.check_quiet();
+    }
+
+    /// Everybody leaves, or is gone: no hub knows of anybody elsewhere, nor has told of anybody here.
+    fn check_left(&mut self) {
+        for member in 0..self.graph.0 {
+            let leave = Command::Leave { token: Token(5), channel: name("news") };
+            let command = if self.draw(2) == 0 { leave } else { Command::Close };
+            self.net.feed_client(member, Input::Command(command));
+        }
+        self.run();
+        for hub in self.net.hubs.iter().flatten() {
+            assert_eq!(hub.load().announced, 0, "{}", self.told());
+        }
+    }
+}
+
+/// Whether a call ended because nobody leads to a provider.
+fn is_refused(answer: &Result<Answer, CallFailure>) -> bool {
+    let nobody = Failure::Refused(Refusal::NoProvider);
+    matches!(answer, Err(CallFailure::Failed { failure, maybe_executed: false }) if *failure == nobody)
 }
 
 /// How often each graph is played.
@@ -392,6 +483,8 @@ fn s78_d15_v31_v34_on_every_graph_messages_come_once_and_go_the_shortest_way() {
             let mut play = Play::new(&graph, seed);
             play.check_quiet();
             play.check_gone();
+            play.check_comes();
+            play.check_left();
         }
     }
 }
@@ -405,6 +498,52 @@ fn s78_d15_d16_v31_v34_whatever_breaks_on_any_graph_nothing_comes_twice_and_all_
             play.heal();
             play.check_quiet();
             play.check_gone();
+            play.check_comes();
+            play.check_left();
+        }
+    }
+}
+
+/// Every bridge of every graph comes last to what has settled. What a hub says of many things at once moves at once, so all
+/// take no more steps than one.
+#[test]
+fn s75_d15_whichever_bridge_comes_last_all_ways_are_the_shortest_within_a_bound_of_steps() {
+    /// Both sides prove themselves, and say twice what is behind the other.
+    const HANDSHAKES: usize = 24;
+    for graph in graphs(5) {
+        let mut play = Play::new(&graph, 1);
+        for edge in 0..graph.1.len() {
+            play.net.kill_bridge(edge);
+            play.run();
+            let mut edges = graph.1.clone();
+            edges.remove(edge);
+            let all: Vec<usize> = (0..graph.0).collect();
+            play.check_among(&all, &edges);
+            play.start_bridge(edge);
+            let steps = play.run();
+            assert!(steps <= HANDSHAKES + play.bound(), "{steps} steps: {}", play.told());
+            assert!(play.net.is_bridged(edge), "{}", play.told());
+            play.check_quiet();
+        }
+    }
+}
+
+#[test]
+fn d16_v34_nothing_leads_to_a_hub_that_stays_dead_and_it_is_found_again_when_it_comes_back() {
+    for graph in graphs(5) {
+        for (seed, dead) in (1..).zip((0..graph.0).flat_map(|hub| [hub, hub])) {
+            let mut play = Play::new(&graph, seed);
+            play.net.kill_hub(dead);
+            play.pass(Duration::from_secs(5));
+            let living: Vec<usize> = (0..graph.0).filter(|hub| *hub != dead).collect();
+            let edges: Vec<_> = graph.1.iter().filter(|(a, b)| *a != dead && *b != dead).copied().collect();
+            play.check_among(&living, &edges);
+            if seed % 2 == 0 {
+                play.check_left();
+            } else {
+                play.heal();
+                play.check_quiet();
+            }
         }
     }
 }

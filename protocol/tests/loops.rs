@@ -9,12 +9,20 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use bytes::{BufMut as _, BytesMut};
 use commipc_protocol::auth::{Capabilities, Credential, IdPattern, Secret, Verifier};
+use commipc_protocol::bridge::{self, Bridge, BridgeClosed, BridgeConfig, BridgeEnd, Side};
 use commipc_protocol::client::Event;
 use commipc_protocol::hub;
-use commipc_protocol::wire::{Attach, Control as _, Fail, Flags, FrameType, Header, Kind, Target};
-use commipc_protocol::{ClientId, CloseReason, CredentialId, Input, Limits, Machine as _, Name, Refusal, Violation};
+use commipc_protocol::wire::{
+    Announce, Attach, Control, Fail, Flags, Forget, FrameType, Header, Kind, Remote, Target, Told,
+};
+use commipc_protocol::{
+    ClientId, CloseReason, CredentialId, HubId, Input, Limits, Machine as _, Name, Refusal, Seed, Violation,
+};
+use support::net::{BRIDGE_KEY, Net, hub_name};
 use support::{KEY, World, client, client_as, name};
 
 /// A bridge to `hub-b`, and a client that listens and provides. The hub is `hub-a`.
@@ -210,5 +218,112 @@ fn a_call_that_comes_back_still_needs_a_free_number() {
         world.inject(0, &frame(Kind::Call, "bridge", route, &LOOPS[0]));
         let code = Violation::BadRoute.code();
         assert!(matches!(world.next(0), Event::Closed(CloseReason::GoodbyeCode(told)) if told == code));
+    }
+}
+
+/// Every frame that only bridges say, as one says it.
+fn words_of_bridges() -> Vec<(FrameType, BytesMut)> {
+    fn word<'a, C: Control<'a>>(said: &C) -> (FrameType, BytesMut) {
+        let mut body = BytesMut::new();
+        said.encode(&mut body);
+        (C::TYPE, body)
+    }
+    let name = |text| Name::new(text).unwrap();
+    let (channel, hub, client) = (name("news"), name("hub-b"), name("thief"));
+    let (event, kind) = (Some(name("steal")), None);
+    let announce = Announce {
+        goal: 0,
+        channel,
+        event,
+        path: vec![hub],
+        client: Some(client),
+        kind: Some(0),
+        epoch: None,
+        home: None,
+        terms: None,
+        ended: None,
+    };
+    let forget = Forget { goal: 0, channel, event, hub, client: Some(client), epoch: None, home: None };
+    let (id, epoch, nonce, body, proof) = (1, 1, None, None, None);
+    let remote = Remote { id, home: name("hub-a"), channel, asks: 0, hub, client, epoch, nonce, kind, body, proof };
+    let mut fail = BytesMut::new();
+    fail.put_u32(1);
+    Fail { code: Refusal::Loop.code() }.encode(&mut fail);
+    vec![
+        word(&Attach { id, far: Some(hub) }),
+        word(&announce),
+        word(&forget),
+        word(&remote),
+        word(&Told::bare(id, 0)),
+        (FrameType::Fail, fail),
+    ]
+}
+
+#[test]
+fn d17_v33_who_is_no_bridge_ends_with_the_first_word_that_only_bridges_say() {
+    for capabilities in [Capabilities::NONE, Capabilities::OBSERVER | Capabilities::ADMIN] {
+        for (kind, body) in words_of_bridges() {
+            let (secret, id) = (Secret::key([8; 32]), CredentialId::new("others").unwrap());
+            let verifier = Verifier::new(&secret, [4; 16], 100_000).unwrap();
+            let entry = Credential::new(verifier, capabilities, vec![IdPattern::any()]);
+            let credentials = support::credentials(&Secret::key(KEY)).with(id.clone(), entry);
+            let clients = vec![client_as("liar", id, secret, Limits::default()), client("local", Secret::key(KEY))];
+            let mut world = World::with(support::hub(Limits::default()), clients);
+            world.hub.handle_input(world.now, Input::Command(hub::Command::SetCredentials(credentials)));
+            world.connect_all();
+            for client in [0, 1] {
+                world.open(client, "news");
+            }
+            world.inject(0, &framed(kind, &body));
+            let code = Violation::UnexpectedFrame.code();
+            let told = world.next(0);
+            assert!(
+                matches!(told, Event::Closed(CloseReason::GoodbyeCode(told)) if told == code),
+                "{kind:?}: {told:?}"
+            );
+            assert!(!world.is_linked(0) && world.is_linked(1), "{kind:?}");
+            assert_eq!(world.hub.load().announced, 0, "{kind:?}");
+            let up = |event: &hub::Event| matches!(event, hub::Event::BridgeUp { .. });
+            assert!(!world.hub_events.iter().any(up), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn s74_d17_v33_a_bridge_that_may_be_none_at_either_hub_joins_nothing_and_says_where() {
+    for side in [Side::A, Side::B] {
+        let mut net = Net::new(1, 2, &[("a", 0), ("b", 1)]);
+        for client in 0..2 {
+            net.open(client, "news");
+            net.provide(client, 5, "news", "sum");
+        }
+        let end = |of: Side| {
+            let (id, key) = if of == side {
+                (CredentialId::shared(), KEY)
+            } else {
+                (CredentialId::new("bridge").unwrap(), BRIDGE_KEY)
+            };
+            BridgeEnd { hub: Arc::from((of as usize).to_string()), credential: id, secret: Secret::key(key) }
+        };
+        let config = BridgeConfig {
+            a: end(Side::A),
+            b: end(Side::B),
+            id: None,
+            allow: Vec::new(),
+            one_way: false,
+            rate: None,
+            limits: Limits::default(),
+            reconnect: None,
+        };
+        net.bridges.push(Some(Bridge::new(config, &Seed::new([6; 32]))));
+        net.bridge_events.push(Vec::new());
+        net.feed_bridge(0, Input::Command(bridge::Command::Connect));
+        net.run();
+        let hub = HubId::new(&hub_name(side as usize)).unwrap();
+        let closed = bridge::Event::Closed(BridgeClosed::NoBridge { side, hub });
+        assert_eq!(net.bridge_events[0].last(), Some(&closed));
+        for hub in net.hubs.iter().flatten() {
+            assert_eq!((hub.load().announced, hub.load().clients), (0, 1), "{side:?}");
+        }
     }
 }

@@ -409,11 +409,13 @@ impl Hub {
 
     /// Whether another hub has a channel of this name that is another channel; told once.
     fn look_for_conflict(&mut self, channel: &ChannelName) {
-        let here = self.registry.by_name(channel.as_name()).map(|(_, here)| self.realm_of(here));
-        // Of one home, there may be two epochs for the time it takes to tell everybody.
-        let other = |here: Realm| {
-            let mut realms = self.bridges.routes.realms(channel.as_name());
-            realms.find(|there| there.home != here.home).map(|there| there.home.clone())
+        let here =
+            self.registry.by_name(channel.as_name()).map(|(_, here)| (self.realm_of(here), here.guard.last_epoch));
+        // Of one home, there may be two epochs for the time it takes to tell everybody, and one that is no more.
+        let other = |(here, last): (Realm, u64)| {
+            let was_ours = |there: &Realm| there.home.as_ref() == Some(&self.id) && there.epoch <= last;
+            let mut realms = self.bridges.routes.inhabited(channel.as_name());
+            realms.find(|there| there.home != here.home && !was_ours(there)).map(|there| there.home.clone())
         };
         match here.and_then(other) {
             Some(home) => {

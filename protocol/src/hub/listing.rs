@@ -17,6 +17,7 @@ const ELSEWHERE: u64 = 1 << 40;
 /// What is known of a channel at another hub.
 #[derive(Debug, Default)]
 struct There {
+    protected: bool,
     members: u64,
     events: BTreeSet<EventName>,
     path: Vec<HubId>,
@@ -34,9 +35,10 @@ impl Hub {
             return;
         }
         let mut found: BTreeMap<(ChannelName, HubId), There> = BTreeMap::new();
-        for (Place { channel, goal, .. }, _, way) in self.bridges.routes.all() {
+        for (Place { channel, realm, goal }, _, way) in self.bridges.routes.all() {
             let Some(hub) = way.path.last().cloned() else { continue };
             let there = found.entry((channel, hub)).or_default();
+            there.protected |= realm.home.is_some();
             there.path = way.path.to_vec();
             match goal {
                 Goal::Member(_) => there.members += 1,
@@ -51,8 +53,10 @@ impl Hub {
                 break;
             }
             page.entry(number, |out| {
-                cbor::put_map(out, 5);
+                cbor::put_map(out, 6);
                 text(out, "name", channel);
+                cbor::put_text(out, "protected");
+                cbor::put_bool(out, there.protected);
                 cbor::put_text(out, "members");
                 cbor::put_uint(out, there.members);
                 cbor::put_text(out, "providers");

@@ -240,6 +240,12 @@ impl Routes {
         self.channels.get(channel.as_str()).into_iter().flat_map(BTreeMap::keys)
     }
 
+    /// Those of them that are more than a home's word that it protects none any more.
+    pub(crate) fn inhabited(&self, channel: Name<'_>) -> impl Iterator<Item = &Realm> {
+        let all = self.channels.get(channel.as_str()).into_iter().flatten();
+        all.filter(|(_, far)| !far.is_bygone()).map(|(realm, _)| realm)
+    }
+
     /// The nearest provider of an event, among the ways that are not to be gone.
     pub(crate) fn provider(
         &self,
@@ -284,6 +290,16 @@ impl Far {
             && self.all_events.is_empty()
             && self.members.is_empty()
             && self.home.is_empty()
+    }
+
+    /// Whether nothing is left but homes that protect it no more.
+    fn is_bygone(&self) -> bool {
+        let protects = |ways: &Ways| ways.best().is_some_and(|(_, way)| way.terms.is_some());
+        self.providers.is_empty()
+            && self.listeners.is_empty()
+            && self.all_events.is_empty()
+            && self.members.is_empty()
+            && !self.home.values().any(protects)
     }
 
     fn goals(&self) -> Vec<Goal> {
