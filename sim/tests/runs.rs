@@ -47,7 +47,7 @@ fn a_thousand_seeds_find_nothing() {
 fn what_was_found_once_is_not_found_again() {
     for seed in [
         2_683, 6_845, 9_516, 14_738, 20_188, 23_131, 25_823, 26_623, 56_317, 56_636, 64_674, 64_820, 71_003, 178_149,
-        181_043, 2_002_226, 2_016_019, 2_021_846,
+        181_043, 2_002_226, 2_016_019, 2_021_846, 2_082_158, 2_101_792,
     ] {
         let tally = run_seeds(seed, 1, 1);
         assert!(tally.is_fine(), "{tally}");
