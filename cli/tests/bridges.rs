@@ -139,7 +139,7 @@ fn s75_what_is_at_other_hubs_is_listed_with_the_hub_and_the_way_there() {
     }
     // Where it is, it is on no way.
     let here = ring.run(2, &["members", "math"]).stdout;
-    assert_eq!(words(&here), words("CLIENT OWNER PROVIDES doubler yes twice"));
+    assert_eq!(words(&here), words("CLIENT OWNER PROVIDES doubler - twice"));
 }
 
 #[test]

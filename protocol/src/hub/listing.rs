@@ -53,8 +53,10 @@ impl Hub {
                 break;
             }
             page.entry(number, |out| {
-                cbor::put_map(out, 6);
+                cbor::put_map(out, 7);
                 text(out, "name", channel);
+                cbor::put_text(out, "owner");
+                cbor::put_null(out);
                 cbor::put_text(out, "protected");
                 cbor::put_bool(out, there.protected);
                 cbor::put_text(out, "members");
