@@ -86,6 +86,8 @@ fn distances(hubs: usize, edges: &[(usize, usize)], from: usize) -> BTreeMap<usi
     found
 }
 
+type Answers = Vec<Result<Answer, CallFailure>>;
+
 /// What was said, asked and heard.
 struct Play {
     net: Net,
@@ -103,7 +105,7 @@ struct Play {
     ended: BTreeMap<u64, usize>,
     asked: u64,
     /// How those ended that ended since this was emptied.
-    answers: Vec<Result<Answer, CallFailure>>,
+    answers: Answers,
     provider: usize,
     /// The distances of the requests that came since this was emptied.
     hops: Vec<(usize, u8)>,
@@ -192,7 +194,7 @@ impl Play {
     }
 
     /// Each of these asks the provider once: how that ended, and on how long a way each request came.
-    fn ask_all(&mut self, members: &[usize]) -> (Vec<Result<Answer, CallFailure>>, Vec<(usize, usize)>) {
+    fn ask_all(&mut self, members: &[usize]) -> (Answers, Vec<(usize, usize)>) {
         (self.answers, self.hops) = (Vec::new(), Vec::new());
         members.iter().for_each(|member| self.ask(*member));
         self.run();

@@ -548,7 +548,3 @@ pub struct Refused {
     /// A [`crate::Refusal`].
     pub code: u16,
 }
-
-#[cfg(test)]
-#[path = "control_tests.rs"]
-mod tests;

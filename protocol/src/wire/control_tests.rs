@@ -1,7 +1,12 @@
 //! Bodies of frames: as they went, and what is none.
 
-use super::*;
 use alloc::vec;
+
+use bytes::BytesMut;
+
+use super::cbor::Malformed;
+use super::control::*;
+use crate::names::Name;
 
 fn encoded<'a>(body: &impl Control<'a>) -> BytesMut {
     let mut out = BytesMut::new();

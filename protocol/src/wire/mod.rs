@@ -10,6 +10,8 @@
 
 pub(crate) mod cbor;
 mod control;
+#[cfg(test)]
+mod control_tests;
 mod fault;
 mod field;
 mod frame;
