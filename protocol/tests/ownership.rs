@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{Access, CallFailure, Command, Event, Failure, Token};
+use commipc_protocol::wire::FrameType;
 use commipc_protocol::{AfterGrace, OwnerPolicy, Refusal, Transport, hub};
 use support::{World, name, payload};
 
@@ -39,6 +40,39 @@ fn s19_the_first_to_open_a_channel_owns_it() {
     world.try_to_protect(1, 2, "ch", &key(1), 1);
     assert_eq!(world.expect_refused(1), Refusal::NotOwner);
     assert!(world.events[0].is_empty(), "the owner does not even notice");
+}
+
+/// Also on the owner's own link: whoever could speak there has not its key.
+#[test]
+fn v13_nothing_that_only_owners_may_do_is_done_without_a_proof() {
+    type Act = fn(&mut World);
+    let acts: [(FrameType, Act); 3] = [
+        (FrameType::Protect, |world| world.try_to_protect(0, 7, "ch", &key(2), 2)),
+        (FrameType::Unprotect, |world| world.command(0, Command::Unprotect { token: Token(7), channel: name("ch") })),
+        (FrameType::Terminate, |world| world.command(0, Command::Terminate { token: Token(7), channel: name("ch") })),
+    ];
+    let scene = || {
+        let mut world = World::ready(&["owner", "member"]);
+        world.open(0, "ch");
+        world.protect(0, "ch", &key(1), 1);
+        world.join(1, "ch", &key(1));
+        world.hub_events.clear();
+        world
+    };
+    for (kind, act) in acts {
+        // A world like the other shows what the owner would say.
+        let mut twin = scene();
+        act(&mut twin);
+        let proved = twin.last_said(0, kind);
+        let mut forged = proved.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        let mut world = scene();
+        assert_eq!(world.answer_to(0, kind, &forged), Refusal::NotOwner.code(), "{kind:?}");
+        assert!(world.hub_events.is_empty(), "{:?}", world.hub_events);
+        world.say(1, "ch", "ev", b"still a member");
+        assert_eq!(world.answer_to(0, kind, &proved), 0, "{kind:?}: the proof makes the difference");
+        assert!(!world.hub_events.is_empty(), "{kind:?}");
+    }
 }
 
 #[test]

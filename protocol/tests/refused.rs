@@ -10,7 +10,8 @@ use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, S
 use commipc_protocol::client::{
     Access, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
 };
-use commipc_protocol::{CloseReason, CredentialId, Input, Limits, Misuse, Refusal, hub};
+use commipc_protocol::wire::FrameType;
+use commipc_protocol::{AfterGrace, CloseReason, CredentialId, Input, Limits, Misuse, OwnerPolicy, Refusal, hub};
 use support::{World, lasting, name, payload};
 
 /// Whatever refuses a try, and however often: the connection is away, says so, is tried again, and comes back with all that
@@ -267,6 +268,57 @@ fn s70_a_definite_refusal_of_a_proved_hub_ends_the_tries_with_its_reason() {
     assert!(matches!(&told[0], Event::Reconnect(ReconnectEvent::Lost { reason: CloseReason::Lost, .. })), "{told:?}");
     assert!(matches!(&told[1], Event::Closed(reason) if *reason == refused), "{told:?}");
     assert_eq!(told.len(), 2);
+}
+
+/// Neither is silence a refusal: what was asked for again is asked for until the hub has said so.
+#[test]
+fn s71_what_comes_back_while_the_link_dies_comes_back_over_the_next_one() {
+    let mut world = lasting_world(&["member", "owner"]);
+    world.open(1, "math");
+    world.open(0, "math");
+    world.provide(1, 5, "math", "sum");
+    world.listen(1, 6, "math", Some("news"));
+    world.replace_hub(support::hub(Limits::default()));
+    // From here on nothing that it says arrives: it has asked for its channel and not yet for what stood there.
+    world.mute_on = Some((1, |event| matches!(event, Event::Reconnect(ReconnectEvent::Unrestored { .. }))));
+    let mut told = Vec::new();
+    for second in 0..180 {
+        world.pass(Duration::from_secs(1));
+        told.extend(world.events[1].drain(..));
+        // Longer than a request to the hub may take.
+        if second == 15 {
+            assert!(world.mute_on.is_none() && world.mute == Some(1), "{told:?}");
+        }
+        if second == 100 {
+            world.mute = None;
+        }
+    }
+    let lost = |event: &&Event| {
+        let what = matches!(event, Event::Reconnect(ReconnectEvent::Unrestored { what, .. })
+            if !matches!(what, Unrestored::Ownership(_) | Unrestored::Channel(_)));
+        what || matches!(event, Event::ChannelClosed { .. })
+    };
+    assert_eq!(told.iter().filter(lost).count(), 0, "{told:?}");
+    world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+    world.call(0, 9, "math", "sum", b"");
+    world.expect_request(1);
+    world.say(0, "math", "news", b"heard");
+    assert_eq!(world.expect_message(1), "heard");
+}
+
+/// A proof is good once.
+#[test]
+fn v13_what_an_owner_has_proved_is_not_proved_by_saying_it_again() {
+    let mut world = lasting_world(&["owner", "other"]);
+    let policy = OwnerPolicy::Hold { grace: Duration::from_secs(60), then: AfterGrace::Terminate };
+    let access = Access { policy: Some(policy), ..Access::default() };
+    world.command(0, Command::Open { token: Token(1), channel: name("ch"), access });
+    world.expect_done(0, 1);
+    world.cut(0);
+    world.restored(0);
+    let reclaimed = world.last_said(0, FrameType::Reclaim);
+    assert_eq!(world.answer_to(0, FrameType::Reclaim, &reclaimed), Refusal::NotOwner.code());
+    world.protect(0, "ch", &Secret::key([1; 32]), 1);
 }
 
 /// What was provided and listened to there is over with leaving, also where the channel has not come back by then.

@@ -330,6 +330,9 @@ impl Client {
             return self.done(token, Err(deadline));
         }
         self.controls.insert(id, (Control::Late(late), None));
+        if matches!(control, Control::Standing(..) | Control::Reclaim(_)) {
+            return self.restores_late(control);
+        }
         self.control_ended(control, Err(deadline));
     }
 

@@ -1,7 +1,7 @@
 //! What went over the wire, and what a hub that does not keep to the rules may show a client.
 
 use commipc_protocol::client::Event;
-use commipc_protocol::wire::{FrameType, MAGIC};
+use commipc_protocol::wire::{Control as _, Done, FrameType, MAGIC};
 use commipc_protocol::{Input, LinkId, Machine as _};
 
 use super::World;
@@ -15,6 +15,15 @@ impl World {
     /// The last frame of a kind that the hub said to a client on its link: its body.
     pub fn last_heard(&self, client: usize, kind: FrameType) -> Vec<u8> {
         last(&self.wire[&self.link_of(client)].1, kind)
+    }
+
+    /// What the hub answers to a frame that comes on a client's link, and that the client does not hear of: a code, 0 for yes.
+    pub fn answer_to(&mut self, client: usize, kind: FrameType, body: &[u8]) -> u16 {
+        self.deceived = Some(client);
+        let length = u32::try_from(body.len() + 1).unwrap();
+        self.inject(client, &[&length.to_be_bytes()[..], &[kind.number()], body].concat());
+        self.deceived = None;
+        Done::parse(&self.last_heard(client, FrameType::Done)).unwrap().code
     }
 
     /// Shows a client a frame as if its hub had sent it; what it makes of it.

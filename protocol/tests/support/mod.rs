@@ -74,6 +74,8 @@ pub struct World {
     held_dials: Vec<(usize, LinkId)>,
     /// A client that loses its link when it tells this, and cannot dial then.
     pub cut_on: Option<(usize, When)>,
+    /// A client of which nothing arrives any more when it tells this.
+    pub mute_on: Option<(usize, When)>,
     /// Who does not reach the hub.
     pub absent: Vec<usize>,
     /// What clients gave and nobody has carried out yet.
@@ -175,6 +177,7 @@ impl World {
             absent: Vec::new(),
             held_dials: Vec::new(),
             cut_on: None,
+            mute_on: None,
             kept: Vec::new(),
             accepted: 0,
             disk: None,
@@ -270,6 +273,9 @@ impl World {
     }
 
     fn hear(&mut self, client: usize, event: Event) {
+        if self.mute_on.take_if(|(whose, on)| *whose == client && on(&event)).is_some() {
+            self.mute = Some(client);
+        }
         let cut = self.cut_on.take_if(|(whose, on)| *whose == client && on(&event)).is_some();
         match event {
             Event::PasswordChanged { channel, salt } => self.passwords.push((client, channel, salt)),

@@ -102,12 +102,10 @@ impl Past {
                 Unrestored::Provider { channel, event, .. } => {
                     let taken = |_, what: &What| matches!(what, What::Provided((of, which), by) if of == channel && which == event && by != heard.by);
                     *why == Failure::Refused(Refusal::ProviderExists) && self.any(heard.since, taken)
-                        || self.is_late(heard.since, *why)
                 }
-                Unrestored::Listener { .. } => self.is_late(heard.since, *why),
+                Unrestored::Listener { .. } => false,
                 Unrestored::Ownership(channel) => {
                     *why == Failure::Refused(Refusal::NotOwner) && self.explains_disowned(heard, channel)
-                        || self.is_late(heard.since, *why)
                 }
             },
             Event::Ready(_)
