@@ -217,7 +217,7 @@ pub(crate) struct Hub {
     /// A table of credentials, readable by its owner alone; SIGHUP reads it anew
     #[arg(long, value_name = "FILE", conflicts_with = "insecure_no_auth")]
     pub(crate) credentials: Option<PathBuf>,
-    /// What becomes of a channel when its owner goes: terminate, promote, or hold:30s (wait for it, then terminate)
+    /// What becomes of a channel when its owner goes: terminate, promote, or hold:30s (wait for it, then terminate; hold:30s,promote to promote then)
     #[arg(long, value_name = "POLICY", default_value = "terminate", value_parser = parse_policy)]
     pub(crate) on_owner_leave: OwnerPolicy,
     /// A file with a password for the hub's own channels: who listens to them, or asks for channels and members, must know it
@@ -473,14 +473,22 @@ pub(crate) struct Man {
     pub(crate) out: Option<PathBuf>,
 }
 
-/// `terminate`, `promote`, `hold:30s`.
+/// `terminate`, `promote`, `hold:30s`, `hold:30s,promote`.
 fn parse_policy(text: &str) -> Result<OwnerPolicy, String> {
-    match (text, text.strip_prefix("hold:")) {
+    let held = text.strip_prefix("hold:").map(|held| held.split_once(',').unwrap_or((held, "terminate")));
+    match (text, held) {
         ("terminate", _) => Ok(OwnerPolicy::Terminate),
         ("promote", _) => Ok(OwnerPolicy::Promote),
-        (_, Some(grace)) => Ok(OwnerPolicy::Hold { grace: parse_duration(grace)?, then: AfterGrace::Terminate }),
-        (_, None) => Err(format!("{text:?} is no policy; write terminate, promote or hold:30s")),
+        (_, Some((grace, "terminate"))) => hold(grace, AfterGrace::Terminate),
+        (_, Some((grace, "promote"))) => hold(grace, AfterGrace::Promote),
+        (_, Some(_) | None) => {
+            Err(format!("{text:?} is no policy; write terminate, promote, hold:30s or hold:30s,promote"))
+        }
     }
+}
+
+fn hold(grace: &str, then: AfterGrace) -> Result<OwnerPolicy, String> {
+    Ok(OwnerPolicy::Hold { grace: parse_duration(grace)?, then })
 }
 
 /// `2s`, `500ms`, `1.5m`, `1h`.
@@ -506,6 +514,18 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn what_becomes_of_channels_without_their_owners_is_said_in_a_word() {
+        let hold = |then| Ok(OwnerPolicy::Hold { grace: Duration::from_secs(90), then });
+        assert_eq!(parse_policy("hold:1.5m"), hold(AfterGrace::Terminate));
+        assert_eq!(parse_policy("hold:90s,terminate"), hold(AfterGrace::Terminate));
+        assert_eq!(parse_policy("hold:90s,promote"), hold(AfterGrace::Promote));
+        assert_eq!(parse_policy("promote"), Ok(OwnerPolicy::Promote));
+        for wrong in ["hold", "hold:", "hold:0s", "hold:9s,", "hold:9s,keep", "Promote", ""] {
+            assert!(parse_policy(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

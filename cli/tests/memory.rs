@@ -22,9 +22,12 @@ const PASSWORD: &str = "plover-xyzzy-1f0c6e53-plugh-97b2d4";
 const CHANNEL: &str = "cellar-6d1be0aa-control";
 
 /// The ways in which a secret may lie around: as it is, in hex of either case, in base64 at any of three offsets. Half of it
-/// is enough.
+/// is enough, and of what was freed the front may be gone.
 fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    let half = &secret[..16];
+    [&secret[..16], &secret[secret.len() - 16..]].into_iter().flat_map(forms_of).collect()
+}
+
+fn forms_of(half: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let hex: String = half.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut forms = vec![("raw", half.to_vec()), ("hex", hex.to_uppercase().into_bytes()), ("hex", hex.into_bytes())];
     for skip in 0..3 {
@@ -263,9 +266,9 @@ fn v18_v35_the_memory_of_a_hub_holds_no_key_that_it_was_given_at_its_start_and_w
 
 #[test]
 fn the_search_finds_every_form() {
-    let secret = b"0123456789abcdef0123456789abcdef";
+    let secret = b"0123456789abcdefghijklmnopqrstuv";
     let (raw, hex) = (&secret[..], b"30313233343536373839616263646566");
-    for text in [raw, hex, b"MDEyMzQ1Njc4OWFiY2RlZg==", b"x-MTIzNDU2Nzg5YWJjZGVm"] {
+    for text in [raw, hex, b"MDEyMzQ1Njc4OWFiY2RlZg==", b"x-MTIzNDU2Nzg5YWJjZGVm", &secret[16..]] {
         let memory = Memory(vec![[b"before ", text, b" after"].concat()]);
         assert!(forms(secret).iter().any(|(_, bytes)| memory.holds(bytes)), "{}", String::from_utf8_lossy(text));
     }

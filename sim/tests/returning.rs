@@ -247,6 +247,8 @@ fn a_hub_is_replaced(down: Duration, remembers: bool, in_step: bool) -> Crowd {
 
 /// The most that there may be at a time, in means.
 const PEAK: f64 = 3.0;
+/// The same for who was away for longer than a restart takes: the later of two waits draw from a window twice as long.
+const PEAK_LATER: f64 = 5.0;
 /// What it takes a connection to be as it was, a thousand of them at a time.
 const STANDS: Duration = Duration::from_secs(2);
 
@@ -269,16 +271,16 @@ fn s70_a_thousand_clients_whose_hub_was_long_away_are_back_by_their_next_try() {
         let crowd = a_hub_is_replaced(down, true, false);
         let wait = longest_wait(&Reconnect::default(), down);
         assert!(crowd.last <= wait + STANDS, "{crowd:?}, and the longest wait is {wait:?}");
-        assert!(crowd.peak.is_some_and(|peak| peak <= PEAK), "{crowd:?}");
+        assert!(crowd.peak.is_some_and(|peak| peak <= PEAK_LATER), "{crowd:?}");
     }
 }
 
 /// So that the measure is one: those who leave nothing to chance exceed it by far.
 #[test]
 fn s70_a_thousand_clients_without_chance_are_back_all_at_once() {
-    for down in [Duration::from_millis(500), Duration::from_secs(30)] {
+    for (down, most) in [(Duration::from_millis(500), PEAK), (Duration::from_secs(30), PEAK_LATER)] {
         let crowd = a_hub_is_replaced(down, true, true);
-        assert!(crowd.peak.is_some_and(|peak| peak > 2.0 * PEAK), "{crowd:?}");
+        assert!(crowd.peak.is_some_and(|peak| peak > 2.0 * most), "{crowd:?}");
     }
 }
 
