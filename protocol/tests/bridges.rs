@@ -283,23 +283,29 @@ fn s74_a_bridge_needs_two_hubs() {
 
 #[test]
 fn s78_d16_bridges_hide_no_clients_however_those_are_called() {
-    let mut net = Net::new(10, 2, &[("bridge-net", 0), ("bridge-net-service", 1), ("caller", 1)]);
+    let mut net = Net::new(10, 2, &[("caller", 1)]);
     // Two between the same hubs.
     let bridges = [net.bridge(0, 1), net.bridge(0, 1)];
     net.run();
     assert!(bridges.iter().all(|bridge| net.is_bridged(*bridge)));
-    for (client, other) in [(0, 2), (1, 0)] {
-        let channel = ["one", "two"][client];
+    let id = net.bridges[bridges[0]].as_ref().unwrap().id().to_string();
+    // Called as the bridge, and as what begins like the bridge and its clients.
+    let clients = [(id.clone(), 0), (format!("{id}-service"), 1), (format!("{id}-c1-service"), 0)];
+    let clients = clients.map(|(name, hub)| net.add_client(&name, hub));
+    net.run();
+    assert!(clients.iter().all(|client| matches!(net.next(*client), Event::Ready(_))));
+    for (client, other) in [(clients[0], 0), (clients[1], clients[0]), (clients[2], clients[1])] {
+        let channel = ["zero", "one", "two", "three"][client];
         net.open(client, channel);
         net.provide(client, 5, channel, "sum");
         net.call(other, 1, channel, "sum", b"");
         answer(&mut net, client, b"");
         assert!(net.expect_answered(other).is_ok());
     }
-    net.open(2, "news");
-    net.listen(2, 7, "news", None);
-    net.say(0, "news", "up", b"once");
-    assert_eq!(net.events[2].len(), 1, "two ways are one message");
+    net.open(0, "news");
+    net.listen(0, 7, "news", None);
+    net.say(clients[0], "news", "up", b"once");
+    assert_eq!(net.events[0].len(), 1, "two ways are one message");
 }
 
 #[test]

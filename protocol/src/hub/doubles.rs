@@ -1,8 +1,9 @@
 //! Messages that came over bridges lately, so that nobody gets one twice however many ways lead to it.
 //!
 //! What is remembered is told by the whole message, its tag included: a copy that somebody has changed is another message,
-//! and cannot keep the honest one from anybody. Each bridge has places of its own; one that fills them hurts itself alone. Those
-//! that are gone have as many as one together: who comes and goes finds no more room.
+//! and cannot keep the honest one from anybody. Each bridge has places of its own: one that fills them keeps out what comes over it,
+//! and over bridges that pass its messages on. Those that are gone have as many as one together: who comes and goes finds no
+//! more room.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
