@@ -239,9 +239,12 @@ fn d19_every_figure_of_the_page_of_performance_can_be_measured_again() {
     let mut commands = std::collections::BTreeSet::new();
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [_, command, measured, floor, ratio, gate] = cells[..] else { panic!("{row}") };
+        let [what, command, measured, floor, ratio, gate, goal] = cells[..] else { panic!("{row}") };
         let figure = |cell: &str| cell.starts_with(|first: char| first.is_ascii_digit());
-        assert!([measured, floor, ratio, gate].into_iter().all(figure), "{row}");
+        assert!([measured, floor, ratio].into_iter().all(figure), "{row}");
+        // What nothing was aimed at is marked, and said to be so.
+        let aimed = if what.ends_with('*') { [gate, goal] == ["–"; 2] } else { figure(gate) && figure(goal) };
+        assert!(aimed, "{row}");
         commands.insert(command.trim_matches('`').strip_prefix("commipc ").unwrap());
     }
     for command in commands {

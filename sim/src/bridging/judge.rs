@@ -54,7 +54,8 @@ impl Bridging {
     fn waits_for_owner(&self, actor: usize) -> bool {
         let (belief, kept) = (&self.beliefs[actor], channel_name(KEPT));
         let owned = self.beliefs.iter().any(|belief| belief.rooms.get(&kept).is_some_and(|room| room.owns));
-        belief.link == Link::Restoring && belief.rooms.contains_key(&kept) && !owned
+        let missing = belief.link == Link::Restoring || belief.rooms.get(&kept).is_some_and(|room| room.late);
+        missing && belief.rooms.contains_key(&kept) && !owned
     }
 
     fn judge_links(&mut self, world: &mut World) {
@@ -78,7 +79,10 @@ impl Bridging {
     /// The channels that an application has and can speak on.
     fn rooms(&self, actor: usize) -> Vec<(ChannelName, bool)> {
         let waits = self.waits_for_owner(actor);
-        let rooms = self.beliefs[actor].rooms.iter().filter(|(channel, _)| !waits || channel.as_str() != KEPT);
+        let rooms = self.beliefs[actor]
+            .rooms
+            .iter()
+            .filter(|(channel, room)| !(room.late || waits && channel.as_str() == KEPT));
         rooms.map(|(channel, room)| (channel.clone(), room.guarded)).collect()
     }
 
