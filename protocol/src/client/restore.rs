@@ -289,10 +289,11 @@ impl Client {
         let (Control::Standing(ix, ..) | Control::Reclaim(ix)) = late else { return };
         let Some(channel) = self.channels.get(ix).filter(|channel| channel.coming_back.running) else { return };
         let name = channel.name.clone();
-        match late {
-            Control::Standing(_, standing, _) if self.channels.is_wanted(&standing) => self.ask_standing(ix, standing),
-            Control::Standing(..) => self.restored_one(ix),
-            _ => self.reclaim(ix, &name),
+        let Control::Standing(_, standing, _) = late else { return self.reclaim(ix, &name) };
+        if self.channels.is_wanted(&standing) {
+            self.ask_standing(ix, standing);
+        } else {
+            self.restored_one(ix);
         }
     }
 
