@@ -89,6 +89,7 @@ async fn derives_once(scene: Scene) {
     }
     // Another password is another derivation, or the count would prove nothing.
     vault.protect("of the vault, and new").await.unwrap();
+    joined.closed().await;
     let _again = member.open("vault").password("of the vault, and new").await.unwrap();
     assert_eq!(derived(), 3);
 }

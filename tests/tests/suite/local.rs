@@ -71,7 +71,13 @@ async fn s83_another_user_at_the_other_end_of_a_socket_is_nobody(scene: Scene) {
     };
     // Whoever it is of whom the system does not say, it proves the secret, and frames are tagged as on TCP.
     for (at_hub, at_client) in [(Some(own), Some(own)), (None, None), (Some(own), None), (None, Some(own))] {
-        connect(at_hub, at_client).await.unwrap().close().await;
+        let client = connect(at_hub, at_client).await.unwrap();
+        client.close().await;
+        // The hub hears of it a moment later.
+        let begun = std::time::Instant::now();
+        while hub.load().clients > 0 && begun.elapsed() < std::time::Duration::from_secs(10) {
+            client.sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
     for other in [0, own + 1, u32::MAX].into_iter().filter(|other| *other != own) {
         // It knows the secret, which makes no difference.
