@@ -270,7 +270,7 @@ fn s70_a_definite_refusal_of_a_proved_hub_ends_the_tries_with_its_reason() {
     assert_eq!(told.len(), 2);
 }
 
-/// Neither is silence a refusal: what was asked for again is asked for until the hub has said so.
+/// Silence is no refusal.
 #[test]
 fn s71_what_comes_back_while_the_link_dies_comes_back_over_the_next_one() {
     let mut world = lasting_world(&["member", "owner"]);

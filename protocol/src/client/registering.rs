@@ -318,8 +318,9 @@ impl Client {
         let late = match &control {
             Control::Open(ix) => Some(Late::Open(*ix)),
             Control::Stand(token) => self.channels.standing.get(token).cloned().map(Late::Stand),
-            Control::Owned(..) | Control::Afar(..) | Control::Undo(_) | Control::Late(_) | Control::Reclaim(_) => None,
-            Control::Standing(_, standing, _) => Some(Late::Stand(standing.clone())),
+            Control::Owned(..) | Control::Afar(..) | Control::Undo(_) | Control::Late(_) => None,
+            // They have no time.
+            Control::Reclaim(_) | Control::Standing(..) => None,
         };
         if let Control::Owned(token, ix, owned) = control {
             self.controls.insert(id, (Control::Late(Some(Late::Owned(ix, owned))), None));
@@ -330,9 +331,6 @@ impl Client {
             return self.done(token, Err(deadline));
         }
         self.controls.insert(id, (Control::Late(late), None));
-        if matches!(control, Control::Standing(..) | Control::Reclaim(_)) {
-            return self.restores_late(control);
-        }
         self.control_ended(control, Err(deadline));
     }
 
@@ -441,8 +439,10 @@ impl Client {
     pub(super) fn control(&mut self, control: Control) -> u64 {
         self.control_ids += 1;
         let due = self.now.mono + self.config.limits.registration;
-        let timer = self.timers.insert(due, TimerReason::Registration, Due::Control(self.control_ids));
-        self.controls.insert(self.control_ids, (control, Some(timer)));
+        // Silence does not refuse what comes back: the hub says so in the end, or the link is found to be dead.
+        let waits = !matches!(control, Control::Standing(..) | Control::Reclaim(_));
+        let timer = waits.then(|| self.timers.insert(due, TimerReason::Registration, Due::Control(self.control_ids)));
+        self.controls.insert(self.control_ids, (control, timer));
         self.control_ids
     }
 

@@ -244,6 +244,7 @@ impl Client {
 
     fn restore_standing(&mut self, ix: ChannelIx) {
         let Some(channel) = self.channels.get(ix) else { return };
+        let name = channel.name.clone();
         let mut providers: Vec<_> = channel.providers.values().cloned().collect();
         providers.sort_unstable_by_key(|provided| provided.token);
         let mut events = channel.listened();
@@ -251,58 +252,30 @@ impl Client {
         if Canary::Unheard.sings() {
             events.clear();
         }
-        let providers = providers.into_iter().map(|provided| Standing::Provider(ix, provided.event));
-        let standing: Vec<_> = providers.chain(events.into_iter().map(|event| Standing::Listener(ix, event))).collect();
-        if let Some(channel) = self.channels.get_mut(ix) {
-            channel.coming_back.pending += standing.len();
+        for provided in providers {
+            let standing = Standing::Provider(ix, provided.event.clone());
+            let tokens = self.waiting_for(ix, &standing);
+            let id = self.control(Control::Standing(ix, standing, tokens));
+            let (event, kind) = (provided.event.as_name(), provided.kind.number());
+            let provide = wire::Provide { id, channel: name.as_name(), event, kind };
+            self.outbox.push(&mut self.pool, FrameType::Provide, |out| provide.encode(out));
+            self.expects(ix);
         }
-        for standing in standing {
-            self.ask_standing(ix, standing);
-        }
-        self.check_restored(ix);
-    }
-
-    /// Asks the hub for something that stood in a channel.
-    fn ask_standing(&mut self, ix: ChannelIx, standing: Standing) {
-        let tokens = self.waiting_for(ix, &standing);
-        let Some(channel) = self.channels.get(ix) else { return };
-        let (name, asked) = (channel.name.clone(), standing.clone());
-        match standing {
-            Standing::Provider(_, event) => {
-                let Some(kind) = channel.providers.get(&event).map(|provided| provided.kind.number()) else { return };
-                let id = self.control(Control::Standing(ix, asked, tokens));
-                let provide = wire::Provide { id, channel: name.as_name(), event: event.as_name(), kind };
-                self.outbox.push(&mut self.pool, FrameType::Provide, |out| provide.encode(out));
-            }
-            Standing::Listener(_, event) => {
-                let id = self.control(Control::Standing(ix, asked, tokens));
-                let event = event.as_ref().map(EventName::as_name);
-                let listen = wire::Listen { id, channel: name.as_name(), event };
-                self.outbox.push(&mut self.pool, FrameType::Listen, |out| listen.encode(out));
-            }
-        }
-    }
-
-    /// The hub takes too long to say that something stands again, or is ours again, in a channel that comes back. That is no
-    /// refusal: it is asked once more, until it says so or the link is found to be dead.
-    pub(super) fn restores_late(&mut self, late: Control) {
-        let (Control::Standing(ix, ..) | Control::Reclaim(ix)) = late else { return };
-        let Some(channel) = self.channels.get(ix).filter(|channel| channel.coming_back.running) else { return };
-        let name = channel.name.clone();
-        let Control::Standing(_, standing, _) = late else { return self.reclaim(ix, &name) };
-        if self.channels.is_wanted(&standing) {
-            self.ask_standing(ix, standing);
-        } else {
-            self.restored_one(ix);
-        }
-    }
-
-    /// The hub has said what is to be of one thing that stood in a channel.
-    fn restored_one(&mut self, ix: ChannelIx) {
-        if let Some(channel) = self.channels.get_mut(ix) {
-            channel.coming_back.pending = channel.coming_back.pending.saturating_sub(1);
+        for event in events {
+            let standing = Standing::Listener(ix, event.clone());
+            let tokens = self.waiting_for(ix, &standing);
+            let id = self.control(Control::Standing(ix, standing, tokens));
+            let listen = wire::Listen { id, channel: name.as_name(), event: event.as_ref().map(EventName::as_name) };
+            self.outbox.push(&mut self.pool, FrameType::Listen, |out| listen.encode(out));
+            self.expects(ix);
         }
         self.check_restored(ix);
+    }
+
+    fn expects(&mut self, ix: ChannelIx) {
+        if let Some(channel) = self.channels.get_mut(ix) {
+            channel.coming_back.pending += 1;
+        }
     }
 
     /// Everybody whom the hub's word on one thing concerns.
@@ -344,7 +317,10 @@ impl Client {
                 Ok(()) | Err(_) => {}
             }
         }
-        self.restored_one(ix);
+        if let Some(channel) = self.channels.get_mut(ix) {
+            channel.coming_back.pending = channel.coming_back.pending.saturating_sub(1);
+        }
+        self.check_restored(ix);
     }
 
     /// Something is undone before the hub was asked for it: whoever waits to be told is told that it is given up, and with
