@@ -94,7 +94,20 @@ fn answer(request: &Request<Incoming>, hub: &Hub) -> Response<Full<Bytes>> {
 
 /// One line for each number, below what it is.
 fn text(load: HubLoad, counters: HubCounters) -> String {
-    let HubLoad { links, clients, channels, calls, streams, joins, errands, announced, buffered, memory, .. } = load;
+    let HubLoad {
+        links,
+        clients,
+        channels,
+        calls,
+        routes: _,
+        streams,
+        deadlines: _,
+        joins,
+        errands,
+        announced,
+        buffered,
+        memory,
+    } = load;
     let HubCounters {
         forwarded,
         ended_route,

@@ -2,7 +2,7 @@
 
 use commipc_protocol::bridge::{self, Bridge};
 use commipc_protocol::client::{self, Client};
-use commipc_protocol::hub::Hub;
+use commipc_protocol::hub::{self, Hub};
 
 use crate::client::Desk;
 use crate::driver::{Driver, Sink};
@@ -35,8 +35,19 @@ impl Inside for Driver<Client, Desk> {
 
     fn held(&self) -> Vec<(&'static str, usize)> {
         let load = self.look(Client::load);
-        let client::Load { calls, serving, controls, sends, parked, parked_bytes, .. } = load;
-        let client::Load { streams, windows, flowing, unwritten, deadlines, .. } = load;
+        let client::Load {
+            calls,
+            serving,
+            controls,
+            sends,
+            parked,
+            parked_bytes,
+            streams,
+            windows,
+            flowing,
+            unwritten,
+            deadlines,
+        } = load;
         let machine = [
             ("calls", calls),
             ("requests", serving),
@@ -61,17 +72,31 @@ impl<S: Sink<Hub>> Inside for Driver<Hub, S> {
         false
     }
 
-    /// Channels, and with them memory, may outlive their members.
+    /// Channels, and with them memory, may outlive their members, and failed joins those who tried.
     fn held(&self) -> Vec<(&'static str, usize)> {
-        let load = self.look(Hub::load);
+        let hub::Load {
+            links,
+            clients,
+            channels: _,
+            calls,
+            routes,
+            streams,
+            deadlines,
+            joins: _,
+            errands,
+            announced: _,
+            buffered,
+            memory: _,
+        } = self.look(Hub::load);
         vec![
-            ("links", load.links),
-            ("clients", load.clients),
-            ("calls", load.calls),
-            ("routes", load.routes),
-            ("streams", load.streams),
-            ("errands", load.errands),
-            ("buffered bytes", load.buffered),
+            ("links", links),
+            ("clients", clients),
+            ("calls", calls),
+            ("routes", routes),
+            ("streams", streams),
+            ("deadlines", deadlines),
+            ("errands", errands),
+            ("buffered bytes", buffered),
         ]
     }
 }
