@@ -94,6 +94,17 @@ fn answer(request: &Request<Incoming>, hub: &Hub) -> Response<Full<Bytes>> {
 
 /// One line for each number, below what it is.
 fn text(load: HubLoad, counters: HubCounters) -> String {
+    let gauges = gauges(load).map(|(name, help, value)| (name, "gauge", help, value as u64));
+    let counters = self::counters(counters).map(|(name, help, value)| (name, "counter", help, value));
+    let mut text = String::new();
+    for (name, kind, help, value) in gauges.into_iter().chain(counters) {
+        text += &format!("# HELP commipc_{name} {help}\n# TYPE commipc_{name} {kind}\ncommipc_{name} {value}\n");
+    }
+    text
+}
+
+/// What a hub holds: name, what it is, how much.
+fn gauges(load: HubLoad) -> [(&'static str, &'static str, usize); 10] {
     let HubLoad {
         links,
         clients,
@@ -108,6 +119,22 @@ fn text(load: HubLoad, counters: HubCounters) -> String {
         buffered,
         memory,
     } = load;
+    [
+        ("links", "Connections, authenticated or not.", links),
+        ("clients", "Authenticated clients.", clients),
+        ("channels", "Channels, those included that are remembered without members.", channels),
+        ("requests", "Calls and streams on their way.", calls),
+        ("streams", "How many of the requests are streams.", streams),
+        ("joins", "Joins of protected channels that wait for a proof, or have failed lately.", joins),
+        ("errands", "Joins and owners' wishes on their way to other hubs, or from there.", errands),
+        ("announced", "What bridges have announced, and what is announced to each of them.", announced),
+        ("buffered_bytes", "Frames that came in part, or wait to be sent.", buffered),
+        ("memory_bytes", "What the hub has counted of its memory.", memory),
+    ]
+}
+
+/// What a hub has counted since it started.
+fn counters(counters: HubCounters) -> [(&'static str, &'static str, u64); 11] {
     let HubCounters {
         forwarded,
         ended_route,
@@ -121,25 +148,7 @@ fn text(load: HubLoad, counters: HubCounters) -> String {
         misannounced,
         unlearned,
     } = counters;
-    let mut text = String::new();
-    let mut tell = |name: &str, kind: &str, help: &str, value: u64| {
-        text += &format!("# HELP commipc_{name} {help}\n# TYPE commipc_{name} {kind}\ncommipc_{name} {value}\n");
-    };
-    for (name, help, value) in [
-        ("links", "Connections, authenticated or not.", links),
-        ("clients", "Authenticated clients.", clients),
-        ("channels", "Channels, those included that are remembered without members.", channels),
-        ("requests", "Calls and streams on their way.", calls),
-        ("streams", "How many of the requests are streams.", streams),
-        ("joins", "Joins of protected channels that wait for a proof, or have failed lately.", joins),
-        ("errands", "Joins and owners' wishes on their way to other hubs, or from there.", errands),
-        ("announced", "What bridges have announced, and what is announced to each of them.", announced),
-        ("buffered_bytes", "Frames that came in part, or wait to be sent.", buffered),
-        ("memory_bytes", "What the hub has counted of its memory.", memory),
-    ] {
-        tell(name, "gauge", help, value as u64);
-    }
-    for (name, help, value) in [
+    [
         ("forwarded_frames_total", "Messages forwarded, once for each destination.", forwarded),
         ("late_frames_total", "Messages for requests that had ended.", ended_route),
         ("mismatched_frames_total", "Messages that did not fit the request they named.", mismatched),
@@ -155,8 +164,5 @@ fn text(load: HubLoad, counters: HubCounters) -> String {
         ),
         ("misannounced_total", "What bridges announced and cannot be so.", misannounced),
         ("unlearned_total", "What bridges announced beyond their limit.", unlearned),
-    ] {
-        tell(name, "counter", help, value);
-    }
-    text
+    ]
 }
