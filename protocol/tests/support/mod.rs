@@ -6,7 +6,7 @@
     unreachable_pub,
     reason = "shared by several test binaries, each of which uses a part"
 )]
-#![allow(clippy::wildcard_enum_match_arm, reason = "what is unexpected fails the test")]
+#![allow(clippy::wildcard_enum_match_arm, clippy::unwrap_used, reason = "what is unexpected fails the test")]
 
 mod away;
 mod deceit;

@@ -1,0 +1,237 @@
+//! A bridge that makes up what homes say: whoever joins or owns over it is refused, and nobody's connection ends by it.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary: what is unexpected fails it")]
+
+use crate::support;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use commipc_protocol::auth::Secret;
+use commipc_protocol::bridge::Side;
+use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
+use commipc_protocol::hub;
+use commipc_protocol::wire::{Announce, Control as _, FrameType, Told};
+use commipc_protocol::{Limits, Misuse, Name, Refusal};
+use support::name;
+use support::net::{Evil, Net, Node};
+
+const HOME: usize = 0;
+/// Its hub is the one that the lying bridge talks to.
+const NEAR: usize = 1;
+/// There is an honest hub between that and its own.
+const FAR: usize = 2;
+
+fn password(number: u8) -> Secret {
+    Secret::key([number; 32])
+}
+
+/// `vault` lives at the first hub, and the bridge from there to the second one lies.
+fn scene(seed: u64) -> Net {
+    let mut limits = Limits::default();
+    (limits.free_failures, limits.free_failures_per_source) = (10_000, 10_000);
+    let mut net = Net::with(seed, 3, &[("home", 0), ("near", 1), ("far", 2)], limits);
+    net.bridge(0, 1);
+    net.bridge(1, 2);
+    net.run();
+    net.open(HOME, "vault");
+    net.protect(HOME, "vault", &password(1), 1);
+    net
+}
+
+/// What may be said in place of one TOLD.
+type Lie = fn(Told<'static>) -> Vec<Told<'static>>;
+
+/// What is said of a challenge that no home gives.
+const CHALLENGES: &[(&str, Lie)] = &[
+    ("no kdf has this number", |told| vec![Told { kdf: Some(9), ..told }]),
+    ("nor this", |told| vec![Told { kdf: Some(u64::MAX), ..told }]),
+    ("protected by nothing", |told| vec![Told { kdf: Some(3), ..told }]),
+    ("no kdf", |told| vec![Told { kdf: None, ..told }]),
+    ("rounds for a key", |told| vec![Told { iterations: Some(1), ..told }]),
+    ("more rounds than fit a number", |told| vec![Told { iterations: Some(1 << 32), ..told }]),
+    ("too few rounds", |told| vec![Told { kdf: Some(1), iterations: Some(99_999), ..told }]),
+    ("too many rounds", |told| vec![Told { kdf: Some(1), iterations: Some(10_000_001), ..told }]),
+    ("no rounds", |told| vec![Told { iterations: None, ..told }]),
+    ("epoch 0", |told| vec![Told { epoch: Some(0), ..told }]),
+    ("an epoch behind the last", |told| vec![Told { epoch: Some((1 << 53) + 1), ..told }]),
+    ("no epoch", |told| vec![Told { epoch: None, ..told }]),
+    ("a nonce of zeros", |told| vec![Told { nonce: Some(&[0; 32]), ..told }]),
+    ("no salt", |told| vec![Told { salt: None, ..told }]),
+    ("no boot id", |told| vec![Told { boot: None, ..told }]),
+    ("no challenge at all: yes", |told| vec![Told { proof: Some(&[1; 32]), ..Told::bare(told.id, 0) }]),
+    ("a bare yes", |told| vec![Told::bare(told.id, 0)]),
+    ("a code of nobody", |told| vec![Told::bare(told.id, 4_711)]),
+    ("twice", |told| vec![told.clone(), told]),
+    ("twice, differently", |told| vec![told.clone(), Told { nonce: Some(&[3; 32]), ..told }]),
+    ("and yes", |told| vec![told.clone(), Told { proof: Some(&[1; 32]), ..Told::bare(told.id, 0) }]),
+    ("and no", |told| vec![told.clone(), Told::bare(told.id, Refusal::HomeGone.code())]),
+    ("of another run of the home", |told| vec![Told { boot: Some(&[3; 16]), ..told }]),
+    ("of another password", |told| vec![Told { salt: Some(&[3; 16]), ..told }]),
+    ("of a later epoch", |told| vec![Told { epoch: Some(7), ..told }]),
+    ("another nonce", |told| vec![Told { nonce: Some(&[3; 32]), ..told }]),
+];
+
+/// What is said in place of a home's yes to a proof.
+const ANSWERS: &[(&str, Lie)] = &[
+    ("a proof of nothing", |told| vec![Told { proof: Some(&[1; 32]), ..told }]),
+    ("no proof", |told| vec![Told { proof: None, ..told }]),
+    ("another challenge", |told| {
+        let (epoch, kdf, iterations) = (Some(1), Some(2), Some(0));
+        let (salt, nonce, boot) = (Some(&[1; 16]), Some(&[3; 32]), Some(&[4; 16]));
+        vec![Told { epoch, kdf, iterations, salt, nonce, boot, ..Told::bare(told.id, 0) }]
+    }),
+    ("a code of nobody", |told| vec![Told::bare(told.id, 4_711)]),
+];
+
+/// Says something else in place of challenges, or of what homes say to proofs.
+fn lies(lie: Lie, of_challenges: bool) -> Evil {
+    Box::new(move |kind, body| {
+        let leaked: &'static [u8] = Box::leak(body.to_vec().into_boxed_slice());
+        match Told::parse(leaked) {
+            Ok(told) if kind == FrameType::Told.number() && told.nonce.is_some() == of_challenges => {
+                let say = |told: Told<'_>| {
+                    let mut out = BytesMut::new();
+                    told.encode(&mut out);
+                    (kind, out.to_vec())
+                };
+                lie(told).into_iter().map(say).collect()
+            }
+            _ => vec![(kind, body.to_vec())],
+        }
+    })
+}
+
+/// Every lie, with what it is about.
+fn all() -> impl Iterator<Item = (&'static str, Lie, bool)> {
+    let challenges = CHALLENGES.iter().map(|(what, lie)| (*what, *lie, true));
+    challenges.chain(ANSWERS.iter().map(|(what, lie)| (*what, *lie, false)))
+}
+
+/// Nobody's link has ended: not even the bridge's.
+fn expect_all_connected(net: &Net, what: &str) {
+    for told in &net.hub_events {
+        let ended = told.iter().find(|event| matches!(event, hub::Event::Disconnected { .. }));
+        assert!(ended.is_none(), "{what}: {ended:?}");
+    }
+}
+
+#[test]
+fn s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_who_joins() {
+    for client in [NEAR, FAR] {
+        for (seed, (what, lie, of_challenges)) in (0..).zip(all()) {
+            let mut net = scene(seed);
+            net.evil = Some((0, lies(lie, of_challenges)));
+            net.try_to_join(client, 1, "vault", &password(1));
+            expect_all_connected(&net, what);
+            net.pass(Duration::from_secs(90));
+            expect_all_connected(&net, what);
+            // What was asked for was refused, and that was told once.
+            let told: Vec<Event> = net.events[client].drain(..).collect();
+            let [Event::Done { token: Token(1), result: Err(why) }] = &told[..] else { panic!("{what}: {told:?}") };
+            let refused = [Refusal::HomeGone, Refusal::NotAllowed, Refusal::PasswordWrong, Refusal::KdfUnsupported];
+            let refused = refused.map(Failure::Refused);
+            assert!(refused.contains(why) || *why == Failure::Local(Misuse::Deadline), "{what}: {why:?}");
+            // Who believes nothing of it is not a member for the hub either.
+            net.evil = None;
+            assert!(net.hubs.iter().flatten().all(|hub| hub.load().errands == 0), "{what}");
+            net.open(client, "other");
+            net.join(client, "vault", &password(1));
+        }
+    }
+}
+
+#[test]
+fn s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_an_owner() {
+    for client in [NEAR, FAR] {
+        for (seed, (what, lie, of_challenges)) in (0..).zip(all()) {
+            let mut net = scene(seed);
+            net.join(client, "vault", &password(1));
+            let key = net.clients[HOME].owner_key(&name("vault")).unwrap();
+            net.command(client, Command::SetOwnerKey(key));
+            net.evil = Some((0, lies(lie, of_challenges)));
+            let salt = ChannelSalt { kdf: password(2).kdf(), salt: [2; 16], iterations: 0 };
+            let master = support::master(&password(2), salt);
+            net.command(client, Command::Protect { token: Token(2), channel: name("vault"), salt, master });
+            expect_all_connected(&net, what);
+            net.pass(Duration::from_secs(90));
+            expect_all_connected(&net, what);
+            let mut done = net.events[client].drain(..).filter(|event| matches!(event, Event::Done { .. }));
+            let told = done.next();
+            assert!(matches!(told, Some(Event::Done { result: Err(_), .. })), "{what}: {told:?}");
+            assert!(done.next().is_none(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn s82_who_answers_a_homes_challenge_while_the_way_there_is_lost_is_told_once_and_stays_connected() {
+    for seed in 0..10 {
+        for owns in [false, true] {
+            let mut net = scene(seed);
+            net.join(NEAR, "vault", &password(1));
+            if owns {
+                let key = net.clients[HOME].owner_key(&name("vault")).unwrap();
+                net.command(NEAR, Command::SetOwnerKey(key));
+                net.held.push(Node::Bridge(0));
+                net.command(NEAR, Command::Terminate { token: Token(1), channel: name("vault") });
+                net.held.clear();
+                // The challenge is there and the answer is not: the line moves by single steps.
+                while !net.is_speaking(NEAR) {
+                    assert!(net.step());
+                }
+            } else {
+                net.command(NEAR, Command::Leave { token: Token(2), channel: name("vault") });
+                net.expect_done(NEAR, 2);
+                let access = Access { secret: Some(password(1).kdf()), policy: None, plain: false };
+                net.command(NEAR, Command::Open { token: Token(1), channel: name("vault"), access });
+                net.held.push(Node::Client(NEAR));
+                net.derive(NEAR, &password(1));
+            }
+            net.held.push(Node::Client(NEAR));
+            net.cut(0, Side::B);
+            net.held.clear();
+            net.run();
+            assert_eq!(net.expect_not_done(NEAR), Refusal::HomeGone, "seed {seed}");
+            net.open(NEAR, "other");
+            net.pass(Duration::from_secs(90));
+            assert!(net.hubs.iter().flatten().all(|hub| hub.load().errands == 0));
+            net.open(NEAR, "another");
+        }
+    }
+}
+
+#[test]
+fn s26_s82_a7_listeners_of_an_epoch_that_no_home_announces_hide_no_new_password() {
+    let mut net = Net::new(8, 2, &[("owner", 0), ("far", 1)]);
+    let old = net.bridge(0, 1);
+    net.run();
+    net.open(0, "vault");
+    net.protect(0, "vault", &password(1), 1);
+    net.join(1, "vault", &password(1));
+    // The way to the home says nothing any more, and the next one says the new password, and something that cannot be.
+    net.held.push(Node::Bridge(old));
+    net.protect(0, "vault", &password(2), 2);
+    let next = net.bridge(0, 1);
+    net.run();
+    let named = |text| Name::new(text).unwrap();
+    let listens = Announce {
+        goal: 1,
+        channel: named("vault"),
+        event: None,
+        path: vec![named("hub-a")],
+        client: None,
+        kind: None,
+        epoch: Some(9),
+        home: Some(named("hub-a")),
+        terms: None,
+        ended: None,
+    };
+    let mut body = BytesMut::new();
+    listens.encode(&mut body);
+    net.forge(next, Side::B, FrameType::Announce.number(), &body);
+    net.pass(Duration::from_secs(120));
+    let rekeyed = Failure::Refused(Refusal::Rekeyed);
+    let told = |event: &Event| matches!(event, Event::ChannelClosed { why, .. } if *why == rekeyed);
+    assert!(net.events[1].iter().any(told), "{:?}", net.events[1]);
+}
