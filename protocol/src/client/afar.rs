@@ -53,6 +53,14 @@ impl Afar {
             (Self::Proved(_), None) | (Self::Asked(_), _) => false,
         }
     }
+
+    /// Whether it gives the channel a password.
+    pub(super) fn gives_password(&self) -> bool {
+        match self {
+            Self::Asked(wants) => matches!(wants, Wants::Protect { .. }),
+            Self::Proved(proved) => matches!(proved.owned, Owned::Protect { .. }),
+        }
+    }
 }
 
 impl Client {

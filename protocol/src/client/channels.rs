@@ -149,6 +149,22 @@ impl Control {
     pub(super) fn is_owned(&self, channel: ChannelIx) -> bool {
         matches!(self, Self::Owned(_, ix, _) | Self::Late(Some(Late::Owned(ix, _))) if *ix == channel)
     }
+
+    /// Whether it gives a channel a password, here or from afar.
+    pub(super) fn gives_password(&self, channel: ChannelIx) -> bool {
+        match self {
+            Self::Owned(_, ix, owned) | Self::Late(Some(Late::Owned(ix, owned))) => {
+                *ix == channel && matches!(owned, Owned::Protect { .. })
+            }
+            Self::Afar(_, ix, afar) | Self::Late(Some(Late::Afar(ix, afar))) => *ix == channel && afar.gives_password(),
+            Self::Late(None | Some(Late::Open(_) | Late::Stand(_)))
+            | Self::Open(_)
+            | Self::Reclaim(_)
+            | Self::Standing(..)
+            | Self::Stand(_)
+            | Self::Undo(_) => false,
+        }
+    }
 }
 
 /// What the hub was asked for and nobody waits for any more.

@@ -31,7 +31,7 @@ pub(super) enum Owned {
     Terminate,
 }
 
-/// How many passwords without an answer are remembered: of more, the last ones.
+/// How many passwords of a channel may wait for the hub's answer: with each the channel comes back if it is the one in force.
 const ATTEMPTS: usize = 4;
 
 /// Passwords that we gave a channel and that may be in force, for all that we were told.
@@ -76,6 +76,10 @@ impl Client {
             Ok(owned) => owned,
             Err(failure) => return self.done(token, Err(failure)),
         };
+        // The hub takes the first of several: none that it may have taken is forgotten for a later one.
+        if self.controls.values().filter(|(control, _)| control.gives_password(ix)).count() >= ATTEMPTS {
+            return self.done(token, Err(Failure::Local(Misuse::TooMany)));
+        }
         if self.is_elsewhere(ix) {
             return self.operate_afar(token, ix, Wants::Protect { salt, master: Box::new(master.clone()) });
         }

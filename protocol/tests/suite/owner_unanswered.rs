@@ -157,6 +157,30 @@ fn v13_s72_an_owner_whose_answer_went_with_the_link_comes_back_with_its_new_pass
     }
 }
 
+/// The hub takes the first of several that were meant to follow the same one, and refuses the others.
+#[test]
+fn v13_s72_of_several_passwords_without_an_answer_none_that_may_be_in_force_is_forgotten() {
+    let mut world = world();
+    world.deceived = Some(0);
+    for number in 2..6 {
+        world.try_to_protect(0, u64::from(number), "ch", &key(number), number);
+    }
+    world.try_to_protect(0, 6, "ch", &key(6), 6);
+    let too_many = Err(Failure::Local(Misuse::TooMany));
+    assert!(matches!(world.next(0), Event::Done { token: Token(6), result } if result == too_many));
+    expires(&mut world, 2);
+    world.events[0].clear();
+    world.try_to_protect(0, 7, "ch", &key(7), 7);
+    assert!(matches!(world.next(0), Event::Done { token: Token(7), result } if result == too_many));
+    world.deceived = None;
+    world.cut(0);
+    let told = world.restored(0);
+    assert!(!told.iter().any(|event| matches!(event, Event::ChannelClosed { .. })), "{told:?}");
+    assert_eq!(world.passwords, [(0, name("ch"), Some(salt(2)))]);
+    world.protect(0, "ch", &key(8), 8);
+    assert_eq!(world.passwords[1..], [(0, name("ch"), Some(salt(8)))]);
+}
+
 /// A client never joins without a password where it had one, so that its channel is over; it is the owner's all the same.
 #[test]
 fn v13_s72_an_owner_whose_password_is_gone_without_an_answer_owns_the_channel_when_it_opens_it_again() {
