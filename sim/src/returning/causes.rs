@@ -26,6 +26,8 @@ enum What {
     Owned(ChannelName, Option<ClientId>),
     Joined(ChannelName, ClientId),
     Left(ChannelName, ClientId),
+    /// Its link has ended: from then on it is waited for, though that it has left may be told later.
+    Cut(ClientId),
     Provided(Place, ClientId),
     /// The hub died, with what it had not stored.
     Died,
@@ -79,6 +81,7 @@ impl Past {
             hub::Event::OwnerChanged { channel, owner } => What::Owned(channel.clone(), owner.clone()),
             hub::Event::Joined { channel, client } => What::Joined(channel.clone(), client.clone()),
             hub::Event::Left { channel, client } => What::Left(channel.clone(), client.clone()),
+            hub::Event::Disconnected { client, .. } => What::Cut(client.clone()),
             hub::Event::Provided { channel, event, client, .. } => {
                 What::Provided((channel.clone(), event.clone()), client.clone())
             }
@@ -196,6 +199,7 @@ impl Past {
             | What::Owned(..)
             | What::Joined(..)
             | What::Left(..)
+            | What::Cut(_)
             | What::Provided(..)
             | What::Died
             | What::Slowed => false,
@@ -204,7 +208,7 @@ impl Past {
         let over = |at: Instant, grace: Duration| now.saturating_since(at) >= grace;
         let gone = |at: Instant, what: &What| match self.policy {
             OwnerPolicy::Terminate | OwnerPolicy::Promote => left(what),
-            OwnerPolicy::Hold { grace, .. } => left(what) && over(at, grace),
+            OwnerPolicy::Hold { grace, .. } => left(what) && over(self.cut(by, at), grace),
         };
         let restarted = |at: Instant, what: &What| matches!(what, What::Died) && over(at, self.waits());
         // A member has come first to a hub that has forgotten who owned it.
@@ -213,6 +217,12 @@ impl Past {
             || self.any(since, gone)
             || self.stores && self.any(since, restarted)
             || self.may_forget() && self.any(since, came_first)
+    }
+
+    /// When the link ended with which a client left that had left by then.
+    fn cut(&self, who: &ClientId, left: Instant) -> Instant {
+        let cut = |(at, what): &&(Instant, What)| *at <= left && matches!(what, What::Cut(of) if of == who);
+        self.happened.iter().rev().find(cut).map_or(left, |(at, _)| *at)
     }
 
     fn has_died(&self, since: Instant, until: Instant) -> bool {
