@@ -7,6 +7,7 @@
 //! ```
 
 use alloc::boxed::Box;
+use core::time::Duration;
 
 use super::channels::{ChannelIx, Control, State};
 use super::owning::Attempts;
@@ -287,7 +288,11 @@ impl Client {
         let name = channel.name.clone();
         let home = home.map(|(home, _)| home);
         *joining = Some(Joining::Proving(Box::new(Proving { epoch, salt, join, keys, transcript, proof, home })));
-        self.resume_control(id);
+        // A wrong password the hub refuses later and later. What comes back waits for its word: to ask again would be to
+        // guess again.
+        let kept_back =
+            if self.channels.is_coming_back(ix) { self.config.limits.failure_delay_max } else { Duration::ZERO };
+        self.resume_control(id, kept_back);
         let join = wire::Join { id, channel: name.as_name(), epoch, nonce: &nonce, proof: &proof };
         self.outbox.push(&mut self.pool, FrameType::Join, |out| join.encode(out));
     }

@@ -209,6 +209,7 @@ impl Client {
             tagger = Some(keys.c2h);
         }
         self.phase = Phase::Proving(Box::new(Proving { keys, transcript, proof, hub, tagger }));
+        self.outwait_refusal();
     }
 
     fn handle_welcome(&mut self, proving: Proving, frame: &Frame) -> Result<(), Violation> {

@@ -425,6 +425,7 @@ impl Client {
                     self.close_link(Flush::Nothing);
                     self.lose(CloseReason::Unreachable(LinkEnd::Unreachable));
                 }
+                Due::Handshake if matches!(self.phase, Phase::Proving(_)) => self.proof_unanswered(),
                 Due::Handshake => self.violated(Violation::HandshakeTimeout),
                 Due::PartialFrame => self.check_partial(),
                 Due::Control(id) => self.control_expired(id),

@@ -9,7 +9,8 @@
 use core::time::Duration;
 
 use super::{Client, Due, Event, Failure, Phase, Token};
-use crate::error::{CloseReason, Refusal};
+use crate::error::{CloseReason, Refusal, Violation};
+use crate::machine::Flush;
 use crate::names::{ChannelName, EventName};
 use crate::time::TimerReason;
 use crate::timers::TimerId;
@@ -125,6 +126,8 @@ pub(super) struct Tries {
     count: u32,
     /// Refusals in a row that nobody has proved.
     claims: u32,
+    /// Proofs of ours in a row that the hub has not answered in time.
+    silences: u32,
     /// The refusal at hand came with the hub's proof.
     pub(super) proved: bool,
     /// It stood once.
@@ -145,7 +148,8 @@ impl Client {
 
     /// The connection stands: again, if it was said to be away.
     pub(super) fn stands(&mut self) {
-        (self.tries.since, self.tries.claims, self.tries.stood) = (Some(self.now.mono), 0, true);
+        (self.tries.since, self.tries.stood) = (Some(self.now.mono), true);
+        (self.tries.claims, self.tries.silences) = (0, 0);
         let again = core::mem::take(&mut self.tries.told);
         self.restore_channels(again);
         self.unpark();
@@ -184,6 +188,9 @@ impl Client {
     fn is_final(&mut self, reason: CloseReason, proved: bool) -> bool {
         let CloseReason::Refused(refusal) = reason else {
             self.tries.claims = 0;
+            if reason != CloseReason::Violation(Violation::HandshakeTimeout) {
+                self.tries.silences = 0;
+            }
             return matches!(reason, CloseReason::Local | CloseReason::Goodbye(Refusal::Superseded));
         };
         if refusal.is_retryable() {
@@ -191,6 +198,29 @@ impl Client {
         }
         self.tries.claims = self.tries.claims.saturating_add(1);
         proved || self.tries.claims >= CLAIMS
+    }
+
+    /// The hub has not answered our proof in time. Of wrong ones it refuses each later than the one before, whoever of the
+    /// same credential gives them: after one that it has refused this is another refusal.
+    pub(super) fn proof_unanswered(&mut self) {
+        self.tries.silences = self.tries.silences.saturating_add(1);
+        if self.tries.claims == 0 {
+            return self.violated(Violation::HandshakeTimeout);
+        }
+        self.close_link(Flush::Nothing);
+        self.lose(CloseReason::Refused(Refusal::AuthFailed));
+    }
+
+    /// Waits longer for the answer to our proof after each that had none, at most for as long as a hub keeps a refusal back.
+    pub(super) fn outwait_refusal(&mut self) {
+        if self.tries.silences == 0 {
+            return;
+        }
+        let limits = &self.config.limits;
+        let wait = limits.handshake.saturating_mul(1 << self.tries.silences.min(20));
+        let due = self.now.mono + wait.min(limits.failure_delay_max + limits.handshake);
+        self.stop_handshake_timer();
+        self.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake));
     }
 
     /// Dials again after this time.

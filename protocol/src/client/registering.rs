@@ -1,5 +1,7 @@
 //! What a client asks its hub to register: members, providers and listeners, and the undoing of each.
 
+use core::time::Duration;
+
 use super::channels::{ChannelIx, Control, Late, Provided, Standing, State};
 use super::owning::Owned;
 use super::{Access, Client, Due, Event, EventKind, Failure, Token};
@@ -360,8 +362,9 @@ impl Client {
         }
     }
 
-    pub(super) fn resume_control(&mut self, id: u64) {
-        let due = self.now.mono + self.config.limits.registration;
+    /// Its answer may be kept back for so long beyond the time that the hub has for it.
+    pub(super) fn resume_control(&mut self, id: u64, kept_back: Duration) {
+        let due = self.now.mono + self.config.limits.registration + kept_back;
         if let Some((_, timer)) = self.controls.get_mut(&id) {
             *timer = Some(self.timers.insert(due, TimerReason::Registration, Due::Control(id)));
         }

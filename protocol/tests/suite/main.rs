@@ -36,6 +36,7 @@ mod providers;
 mod reconnect;
 mod refused;
 mod restarted;
+mod slow_refusals;
 mod storage;
 mod streams;
 mod system;
