@@ -153,6 +153,61 @@ fn v14_an_opening_whose_hub_proves_nothing_ends_with_the_link() {
     assert_eq!(ended.collect::<Vec<_>>(), [(4, lost), (5, lost)], "everything that was asked for has its end");
 }
 
+/// A hub that does not know the password cannot make up the proof that it does, nor use its own for another epoch.
+#[test]
+fn v14_a_join_whose_hub_proves_something_else_ends_with_the_link() {
+    type Lie = fn(&mut [u8; 32], &mut Option<u64>) -> bool;
+    let lies: [Lie; 6] = [
+        |_, _| true,
+        |_, _| false,
+        |proof, _| {
+            *proof = [1; 32];
+            true
+        },
+        |proof, _| {
+            proof[31] ^= 1;
+            true
+        },
+        |_, epoch| {
+            *epoch = epoch.map(|epoch| epoch + 1);
+            true
+        },
+        |_, epoch| {
+            *epoch = None;
+            true
+        },
+    ];
+    for (number, lie) in lies.into_iter().enumerate() {
+        let mut world = World::ready(&["owner", "member"]);
+        world.open(0, "ch");
+        world.protect(0, "ch", &key(1), 1);
+        world.try_to_join(1, 4, "ch", &key(1));
+        world.events[1].clear();
+        world.cut(1);
+        world.connect_again(1);
+        let access = Access { secret: Some(Kdf::Key), ..Access::default() };
+        world.command(1, Command::Open { token: Token(5), channel: name("ch"), access });
+        world.deceived = Some(1);
+        world.derive(1, &key(1));
+        let heard = world.last_heard(1, FrameType::Done);
+        let mut done = Done::parse(&heard).unwrap();
+        let mut proof = *done.proof.unwrap();
+        done.proof = lie(&mut proof, &mut done.epoch).then_some(&proof);
+        let mut body = bytes::BytesMut::new();
+        done.encode(&mut body);
+        let told = world.show(1, FrameType::Done, &body);
+        if number == 0 {
+            assert!(matches!(&told[..], [Event::Done { token: Token(5), result: Ok(()) }]), "the truth: {told:?}");
+            continue;
+        }
+        let [Event::Violation(violation), rest @ .., Event::Closed(_)] = &told[..] else {
+            panic!("{number}: {told:?}")
+        };
+        assert_eq!(*violation, Violation::BadServerProof, "{number}");
+        assert!(matches!(rest, [Event::Done { token: Token(5), result: Err(_) }]), "{number}: {rest:?}");
+    }
+}
+
 /// What a client that was asked for a channel's password like this is told; it must prove nothing.
 fn asked_for(secret: Kdf, (kdf, iterations): (u64, u64)) -> Vec<Event> {
     let mut world = World::ready(&["member"]);

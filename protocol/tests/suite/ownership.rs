@@ -167,6 +167,24 @@ fn an_offer_that_is_not_taken_passes_on_and_ends_with_the_last() {
 }
 
 #[test]
+fn a_channel_is_offered_to_eight_who_say_nothing_and_to_no_more() {
+    let names = ["owner", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9"];
+    let mut world = World::ready(&names);
+    open_with(&mut world, 0, "ch", OwnerPolicy::Promote);
+    (1..names.len()).for_each(|member| world.open(member, "ch"));
+    world.mute = Some(1);
+    world.cut(0);
+    for member in 2..=9 {
+        world.mute = Some(member);
+        assert!(world.hub_events.iter().all(|event| !matches!(event, hub::Event::Terminated { .. })), "{member}");
+        world.pass(Duration::from_secs(5));
+    }
+    assert!(world.hub_events.iter().any(|event| matches!(event, hub::Event::Terminated { .. })));
+    let offered: Vec<bool> = (1..=9).map(|it| !world.last_heard(it, FrameType::Offer).is_empty()).collect();
+    assert_eq!(offered, [true, true, true, true, true, true, true, true, false]);
+}
+
+#[test]
 fn an_offered_member_that_leaves_passes_the_offer_on_at_once() {
     let mut world = World::ready(&["owner", "silent", "next"]);
     open_with(&mut world, 0, "ch", OwnerPolicy::Promote);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use commipc_protocol::client::{
     Command, Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent, StreamId, Token,
 };
+use commipc_protocol::wire::FrameType;
 use commipc_protocol::{Input, Machine as _, Misuse};
 use support::streaming::{CALL, CALLER, PROVIDER, WINDOW, begun, ended, failed, nothing_is_left, number, pair, take};
 use support::{World, outgoing};
@@ -78,6 +79,39 @@ fn s50_no_more_bytes_are_on_their_way_than_were_granted() {
         while all < 200 {
             all += take(&mut world, CALLER, CALL).len();
         }
+    }
+}
+
+/// Who sends more than was asked for fills nobody's place at the hub: the stream ends, and the link of who does not read stays.
+#[test]
+fn s50_v25_who_sends_beyond_what_was_granted_ends_its_own_stream() {
+    let beyond = |sender: usize, reader: usize, window: Credit, size: usize| {
+        let mut world = pair(if sender == CALLER { EventKind::Exchange } else { EventKind::Stream });
+        let answers = begun(&mut world, window, sender == CALLER);
+        let stream = if sender == CALLER { CALL } else { answers };
+        item(&mut world, sender, stream, vec![7; size].into());
+        let body = world.last_said(sender, FrameType::Item);
+        let length = u32::try_from(body.len() + 1).unwrap();
+        let frame = [&length.to_be_bytes()[..], &[FrameType::Item.number()], &body].concat();
+        world.stalled = Some(reader);
+        let before = world.hub.load().memory;
+        for _ in 0..100 {
+            world.inject(sender, &frame);
+        }
+        let held = world.hub.load().memory - before;
+        assert!(held <= 16 << 10, "{held} bytes wait for who asked for {window:?}");
+        assert_eq!(world.hub.load().streams, 0, "it is over");
+        let told = format!("{:?}", world.events[sender].back());
+        assert!(told.contains("FlowControl"), "{told}");
+        world.stalled = None;
+        world.release_stalled();
+        assert!(world.is_linked(reader) && world.is_linked(sender));
+        let events = format!("{:?}", world.events[reader]);
+        assert!(events.contains("FlowControl") || events.contains("Truncated"), "{events}");
+    };
+    for (sender, reader) in [(PROVIDER, CALLER), (CALLER, PROVIDER)] {
+        beyond(sender, reader, Credit { items: 4, bytes: 1 << 20 }, 100);
+        beyond(sender, reader, Credit { items: 1_000, bytes: 4_096 }, 1_024);
     }
 }
 
