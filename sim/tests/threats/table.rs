@@ -128,6 +128,7 @@ const STRANGERS_BOUNDED: &[&str] = &[
     "v21_v22_v23_ten_thousand_strangers_on_a_unix_socket_leave_no_trace",
     "v20_guesses_wait_and_honest_clients_do_not",
     "v24_a_stranger_makes_the_hub_keep_less_than_a_frame",
+    "a2_whoever_knows_no_secret_changes_nothing_and_hears_nothing",
 ];
 
 const BRIDGE_CHANGES: &[&str] = &["v1_v32_a_bridge_can_change_no_bit_of_what_is_signed"];
@@ -347,7 +348,10 @@ const TRUST: &[Row] = &[
             both(
                 "G*, N against holders of the same shared secret",
                 WIRE,
-                &["a8_whoever_shares_the_secret_unmasks_what_owners_are_known_by"],
+                &[
+                    "a8_whoever_shares_the_secret_unmasks_what_owners_are_known_by",
+                    "a8_whoever_has_an_owners_verifier_and_one_of_its_proofs_owns_the_channel",
+                ],
             ),
         ],
     ),
