@@ -283,13 +283,13 @@ fn take_over(knows_the_verifier: bool) -> World {
     let (channel, stored) = (Name::new("open").unwrap(), stored + 1);
     let reclaim = |proof: &[u8; 32]| control(&Reclaim { id: 1 << 20, channel, stored, n: 1, proof });
     let terminate = |proof: &[u8; 32]| control(&Terminate { id: 1 << 21, channel, stored, n: 2, proof });
-    let requests: [(u64, &dyn Fn(&[u8; 32]) -> Vec<u8>); 2] = [(1, &reclaim), (2, &terminate)];
-    for (n, request) in requests {
-        let unproved = request(&[0; 32]);
+    let request = |n, proof: &[u8; 32]| if n == 1 { reclaim(proof) } else { terminate(proof) };
+    for n in [1, 2] {
+        let unproved = request(n, &[0; 32]);
         let body = parts(&unproved).1;
         let body = &body[..body.len() - PROOF_LEN];
         let owned = OwnerTranscript::new(&transcript_of(&world, "x"), "open", stored, n, body);
-        world.says("x", &request(&turned(&verifier, &owned, key)));
+        world.says("x", &request(n, &turned(&verifier, &owned, key)));
         world.run_for(MOMENT);
     }
     world

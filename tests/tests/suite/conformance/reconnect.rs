@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use commipc_runtime::{
-    Away, CallError, ChannelName, Client, ClientError, ConnectionState, Failure, Fault, Hub, Misuse, Reconnect,
-    Refusal, Request, States, Unrestored,
+    Away, CallError, ChannelName, Client, ClientError, CloseReason, ConnectionState, Failure, Fault, Hub, Limits,
+    Misuse, Reconnect, Refusal, Request, Secret, States, Unrestored,
 };
 
-use crate::scene::{Scene, over_all};
+use crate::relay::Relay;
+use crate::scene::{KEY, Scene, over_adapters, over_all};
 
 over_all! {
     s71_programs_go_on_when_their_hub_is_replaced,
@@ -16,6 +17,13 @@ over_all! {
     the_states_of_a_connection_are_told,
     s71_s72_v28_what_does_not_come_back_is_told_and_everything_else_is_ready,
     a_connection_that_must_not_come_back_is_over,
+    s70_a_client_may_be_started_before_its_hub,
+}
+
+over_adapters! {
+    Unix;
+    s68_s69_a_connection_that_stands_and_is_dead_is_given_up_at_both_ends,
+    s35_s71_a_provider_whose_place_was_taken_meanwhile_is_told_and_the_others_are_back,
 }
 
 /// Short waits, so that no script takes long.
@@ -181,5 +189,88 @@ async fn a_connection_that_must_not_come_back_is_over(scene: Scene) {
     drop(hub);
     client.closed().await;
     let reason = other.closed().await;
-    assert!(matches!(reason, commipc_runtime::CloseReason::Unreachable(_)), "{reason:?}");
+    assert!(matches!(reason, CloseReason::Unreachable(_)), "{reason:?}");
+}
+
+async fn s70_a_client_may_be_started_before_its_hub(scene: Scene) {
+    let hub = scene.hub().await.unwrap();
+    let url = hub.urls()[0].clone();
+    let early = || scene.client(&hub, "early");
+    let (patient, impatient) = {
+        let mut initial = soon();
+        initial.initial = true;
+        (early().reconnect(initial), early().reconnect(soon()))
+    };
+    hub.shutdown().await;
+    drop(hub);
+    impatient.await.expect_err("nobody is there, and it was not to wait");
+    let elsewhere = scene.again();
+    let clock = elsewhere.client(&elsewhere.hub().await.unwrap(), "clock").await.unwrap();
+    let starts = async {
+        clock.sleep(Duration::from_millis(300)).await;
+        scene.hub_at(&url).await.unwrap()
+    };
+    let (hub, client) = smol::future::zip(starts, patient.into_future()).await;
+    let client = client.unwrap();
+    client.open("math").await.unwrap();
+    drop(hub);
+}
+
+/// A line on which nothing gets through, and no end either, as when a machine in between is gone.
+async fn s68_s69_a_connection_that_stands_and_is_dead_is_given_up_at_both_ends(scene: Scene) {
+    let mut limits = Limits::default();
+    (limits.heartbeat, limits.idle) = (Duration::from_millis(300), Duration::from_millis(1_500));
+    let hub = scene.bare_hub().listen(&scene.url("hub.sock")).secret(Secret::key(KEY)).limits(limits.clone());
+    let hub = hub.await.unwrap();
+    let relay = Relay::start(&hub.urls()[0], &scene.path("relay.sock"));
+    let client = |url: &str, id| scene.bare_client(url).id(id).secret(Secret::key(KEY)).limits(limits.clone());
+    let (cut_off, other) =
+        (client(relay.url(), "cut-off").await.unwrap(), client(&hub.urls()[0], "other").await.unwrap());
+    let math = cut_off.open("math").await.unwrap();
+    // Both live by the questions that each side asks.
+    other.sleep(limits.idle + limits.heartbeat).await;
+    assert_eq!((hub.load().links, math.broadcast("news", &1).await), (2, Ok(())));
+    relay.hush();
+    let dead = Instant::now();
+    assert_eq!(cut_off.closed().await, CloseReason::Silent);
+    assert!(dead.elapsed() >= limits.idle - limits.heartbeat, "{:?}", dead.elapsed());
+    while hub.load().links > 1 {
+        other.sleep(Duration::from_millis(20)).await;
+    }
+    assert!(dead.elapsed() < limits.idle * 10, "both in bounded time: {:?}", dead.elapsed());
+    other.open("math").await.expect("whose line is not dead stays");
+}
+
+async fn s35_s71_a_provider_whose_place_was_taken_meanwhile_is_told_and_the_others_are_back(scene: Scene) {
+    let hub = scene.bare_hub().listen(&scene.url("hub.sock")).secret(Secret::key(KEY)).await.unwrap();
+    let (line, path) = (hub.urls()[0].clone(), scene.path("relay.sock"));
+    let relay = Relay::start(&line, &path);
+    let client = |url: &str, id| scene.bare_client(url).id(id).secret(Secret::key(KEY));
+    let first = client(relay.url(), "first").reconnect(soon()).await.unwrap();
+    let second = client(&line, "second").await.unwrap();
+    let (math, taken) = (second.open("math").await.unwrap(), first.open("math").await.unwrap());
+    let _sum = taken.provide("sum", async |_: Request<u32>| Ok::<_, Fault>(1)).await.unwrap();
+    let _mine = taken.provide("mine", async |_: Request<u32>| Ok::<_, Fault>(1)).await.unwrap();
+    let (mut states, mut errors) = (states([&first]).await, first.errors());
+    relay.cut();
+    std::fs::remove_file(&path).unwrap();
+    let _theirs = loop {
+        // Until the hub has seen that the first one is gone.
+        match math.provide("sum", async |_: Request<u32>| Ok::<_, Fault>(2)).await {
+            Ok(provider) => break provider,
+            Err(error) => assert_eq!(error.code().0, Refusal::ProviderExists.code(), "{error}"),
+        }
+        second.sleep(Duration::from_millis(10)).await;
+    };
+    let _relay = Relay::start(&line, &path);
+    back(&mut states).await;
+    let mut error = errors.next().await.unwrap();
+    while let ClientError::Lost(_) = error {
+        error = errors.next().await.unwrap();
+    }
+    let ClientError::Unrestored { what, why } = error else { panic!("{error:?}") };
+    assert_eq!(why, Failure::Refused(Refusal::ProviderExists));
+    assert!(matches!(&what, Unrestored::Provider { event, .. } if &**event == "sum"), "{what:?}");
+    assert_eq!(math.call::<u32>("sum", &0).await.unwrap(), 2);
+    assert_eq!(math.call::<u32>("mine", &0).await.unwrap(), 1, "everything else is as it was");
 }
