@@ -288,6 +288,7 @@ impl At<'_> {
 
     /// Asks to give a channel a password.
     pub fn tries_to_protect(&mut self, channel: &str, password: Password) -> Ticket {
+        self.world.keyring.insert((self.node, channel_name(channel)), password);
         self.last = self.world.token();
         self.world.protect(self.node, self.last, channel_name(channel), password);
         self.ticket()
