@@ -42,6 +42,24 @@ fn s86_a_hub_that_is_told_to_stop_finishes_what_runs() {
 }
 
 #[test]
+fn s86_a_hub_that_is_told_to_stop_lets_a_stream_come_to_its_end() {
+    let scene = Scene::new();
+    let mut hub = scene.start(&["hub"]);
+    hub.line();
+    let go = scene.path("go").display().to_string();
+    let command = format!("seq 3; until [ -e {go} ]; do sleep 0.05; done; seq 4 6");
+    let provider = scene.provider("slow", &["--stream", "--exec", &command]);
+    let mut stream = scene.start(&["stream", "math", "slow"]);
+    assert_eq!([stream.line(), stream.line(), stream.line()], ["1", "2", "3"]);
+    hub.signal(Signal::TERM);
+    hub.expect_draining();
+    scene.file("go", "");
+    stream.end().printed("4\n5\n6");
+    assert_eq!(hub.end().code, Some(0));
+    provider.end().failed(7, &["shutting down"]);
+}
+
+#[test]
 fn s86_a_hub_that_is_not_finished_in_time_cuts_off_what_runs() {
     let (scene, mut hub, provider, call) = scene(&["--drain", "300ms", "--json"]);
     hub.signal(Signal::TERM);

@@ -96,6 +96,32 @@ fn s20_s21_what_becomes_of_the_channel_is_the_hubs_choice() {
             assert_eq!(provider.end().code, Some(6));
         }
     }
+    for bad in ["sometimes", "hold:", "hold:2s,sometimes"] {
+        assert_eq!(Scene::new().run(&["hub", "--on-owner-leave", bad]).code, Some(2), "{bad}");
+    }
+}
+
+/// An owner that is killed is waited for; then the channel is somebody else's.
+#[test]
+fn s22_d14_a_channel_is_held_for_its_owner_and_then_a_members() {
     let scene = Scene::new();
-    assert_eq!(scene.run(&["hub", "--on-owner-leave", "sometimes"]).code, Some(2));
+    let mut hub = scene.start(&["hub", "--on-owner-leave", "hold:3s,promote"]);
+    hub.line();
+    let (key, owner) = vault(&scene);
+    let mut provider = scene.start(&["provide", "vault", "open", "--echo", "--password-file", &key]);
+    assert_eq!(provider.line(), "providing vault/open");
+    let owners = || {
+        let members = scene.run(&["members", "vault", "--json"]).json_lines();
+        members.iter().map(|member| member["owner"].as_bool().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(owners(), [true, false]);
+    owner.signal(Signal::KILL);
+    owner.end();
+    let call = ["call", "vault", "open", "1", "--password-file", &key];
+    scene.run(&call).printed("1");
+    assert_eq!(owners(), [false], "it is waited for");
+    while owners() != [true] {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    scene.run(&call).printed("1");
 }

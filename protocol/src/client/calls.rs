@@ -37,6 +37,14 @@ pub(super) struct Pending {
     repeated: bool,
 }
 
+impl Pending {
+    /// Whether it may be running whatever is said of it: its provider has begun with a stream, or the word against it is the
+    /// hub's, which is no proof on a protected channel.
+    fn may_run(&self) -> bool {
+        self.reference.is_some() || self.stream.as_ref().is_some_and(|stream| stream.begun)
+    }
+}
+
 /// What to say again on the next link, and until when.
 #[derive(Debug)]
 struct Again {
@@ -217,7 +225,7 @@ impl Client {
             self.event(Event::Dropped(Dropped::EndedRoute));
             return Ok(());
         };
-        let signed = pending.reference.is_some();
+        let may_run = pending.may_run();
         // A stream is answered with items.
         let fits = kind.message_kind() == Some(header.kind)
             && (header.kind == Kind::Fault || pending.stream.is_none())
@@ -242,7 +250,7 @@ impl Client {
             // What cannot be read is the provider's mistake and no reason to leave the hub: its handler failed.
             Err(parse_fault(message.payload).map_or_else(
                 |_| CallFailure::Fault(FaultCode::HandlerFailed.into()),
-                |fault| failure_of(fault, signed),
+                |fault| failure_of(fault, may_run),
             ))
         };
         if let Some(pending) = self.end_call(key) {
@@ -281,8 +289,7 @@ impl Client {
             // How long a caller waits its own clock decides: that of the hub may have begun a little earlier.
             pending.reached = true;
         } else if let Some(mut pending) = self.end_call(Key::from_bits(route)) {
-            // On a protected channel the hub's word is no proof that the provider has not seen the call.
-            let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.reference.is_some();
+            let maybe_executed = refusal.is_none_or(Refusal::maybe_executed) || pending.may_run();
             let leaves = matches!(refusal, Some(Refusal::Draining | Refusal::ShuttingDown));
             match pending.again.take() {
                 // The hub goes, and the call waits for the next one.
@@ -403,11 +410,11 @@ impl Client {
 
 /// A fault by this library that says the provider did not take the call is no statement of a handler. Where calls are
 /// signed, whoever says so may not be the only one whom the hub has asked.
-fn failure_of(fault: crate::Fault, signed: bool) -> CallFailure {
+fn failure_of(fault: crate::Fault, may_run: bool) -> CallFailure {
     match Refusal::from_code(fault.code) {
         Some(refusal) => CallFailure::Failed {
             failure: Failure::Refused(refusal),
-            maybe_executed: refusal.maybe_executed() || refusal == Refusal::TooLarge || signed,
+            maybe_executed: refusal.maybe_executed() || refusal == Refusal::TooLarge || may_run,
         },
         None => CallFailure::Fault(fault),
     }

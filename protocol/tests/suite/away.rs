@@ -219,6 +219,31 @@ fn s73_a_call_that_is_repeated_ends_once_and_never_hides_that_it_may_have_been_e
     }
 }
 
+/// A connection that goes gives no call more time, and the provider is told how much is left.
+#[test]
+fn s73_s37_a_call_that_is_repeated_keeps_its_deadline() {
+    let seconds = Duration::from_secs;
+    for (before, away) in [(20, 0), (0, 20), (10, 10)] {
+        let mut world = world();
+        world.command(SPEAKER, call(Away::Repeat, true));
+        world.pass(seconds(before));
+        goes(&mut world);
+        world.pass(seconds(away));
+        comes_back(&mut world);
+        let asked = world.events[PROVIDER].iter().rev().find_map(|event| match event {
+            Event::Request(request) => Some(request.deadline),
+            _ => None,
+        });
+        let left = asked.unwrap().saturating_since(world.now.mono);
+        assert!(left > seconds(9) && left <= seconds(10), "{before}, {away}: {left:?}");
+        world.pass(seconds(9));
+        assert_eq!(answers(&world), [], "{before}, {away}: too early");
+        world.pass(seconds(1));
+        let failure = Failure::Local(Misuse::Deadline);
+        assert_eq!(answers(&world), [Err(CallFailure::Failed { failure, maybe_executed: true })], "{before}, {away}");
+    }
+}
+
 #[test]
 fn s73_a_call_is_repeated_as_often_as_its_connection_goes_and_has_one_answer() {
     let mut world = world();

@@ -142,6 +142,26 @@ fn s63_a_password_that_is_set_or_changed_is_told_and_logged() {
     }
 }
 
+#[test]
+fn v25_who_reads_too_slowly_is_in_the_log_once() {
+    let mut limits = Limits::default();
+    (limits.outbox, limits.in_flight) = (40_000, 1_000);
+    let clients = ["monitor", "slow", "speaker"].map(|id| client(id, Secret::key(KEY))).into();
+    let mut world = World::with(hub(limits), clients);
+    world.connect_all();
+    world.open(0, LOGS_CHANNEL);
+    world.listen(0, 7, LOGS_CHANNEL, None);
+    world.open(1, "ch");
+    world.listen(1, 8, "ch", None);
+    world.stalled = Some(1);
+    (0..50).for_each(|_| world.say(2, "ch", "ev", &[0; 500]));
+    let heard = heard(&mut world, 0);
+    let [(event, line)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((event.as_str(), text(line, "level").as_str()), ("server_log", "warning"));
+    assert_eq!(text(line, "client_id"), "slow");
+    assert!(text(line, "message").starts_with("client slow reads too slowly: "), "{line:?}");
+}
+
 /// What is told of an error on the two channels it goes to, to the letter: its number, its name, and whose it is.
 #[track_caller]
 fn told_on_both_channels(world: &mut World, code: u16, client: Option<&str>) {

@@ -1,4 +1,4 @@
-//! Streams of which something is missing, how much of one may be on its way, and such as come to nobody.
+//! Streams of which something is missing, how much of one may be on its way or in its hub, and such as come to nobody.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what is unexpected fails it")]
 
@@ -7,13 +7,16 @@ use crate::support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
     Command, Credit, Event, EventKind, Failure, Payload, StreamCommand, StreamEvent, StreamId, Token,
 };
 use commipc_protocol::wire::FrameType;
-use commipc_protocol::{Input, Machine as _, Misuse};
-use support::streaming::{CALL, CALLER, PROVIDER, WINDOW, begun, ended, failed, nothing_is_left, number, pair, take};
-use support::{World, outgoing};
+use commipc_protocol::{Input, Limits, Machine as _, Misuse, Refusal};
+use support::streaming::{
+    CALL, CALLER, PROVIDER, WINDOW, begun, ended, failed, nothing_is_left, number, pair, provide, take,
+};
+use support::{KEY, World, client, hub, outgoing};
 
 fn item(world: &mut World, client: usize, stream: StreamId, bytes: Bytes) {
     let payloads = vec![Payload { bytes, raw: true }];
@@ -113,6 +116,34 @@ fn s50_v25_who_sends_beyond_what_was_granted_ends_its_own_stream() {
         beyond(sender, reader, Credit { items: 4, bytes: 1 << 20 }, 100);
         beyond(sender, reader, Credit { items: 1_000, bytes: 4_096 }, 1_024);
     }
+}
+
+/// What a hub has no room for ends a stream for both sides.
+#[test]
+fn v25_a_full_hub_ends_a_stream_whose_items_would_fill_it_more() {
+    let mut limits = Limits::default();
+    limits.memory = 120_000;
+    let clients = ["provider", "caller", "talker", "sleeper"].map(|id| client(id, Secret::key(KEY))).into();
+    let mut world = World::with(hub(limits), clients);
+    world.connect_all();
+    (0..4).for_each(|client| world.open(client, "ch"));
+    world.listen(3, 7, "ch", None);
+    provide(&mut world, EventKind::Stream);
+    let stream = begun(&mut world, WINDOW, false);
+    item(&mut world, PROVIDER, stream, number(0));
+    assert_eq!(take(&mut world, CALLER, CALL), [number(0)]);
+    world.stalled = Some(3);
+    for token in 0..300 {
+        world.command(2, Command::Broadcast { token: Token(token), outgoing: outgoing("ch", "ev", &[0; 700]) });
+    }
+    let full = world.hub.load().memory;
+    item(&mut world, PROVIDER, stream, number(1));
+    assert!(world.hub.load().memory <= full, "nothing of it is kept");
+    assert_eq!(ended(&mut world), failed(Failure::Refused(Refusal::Overloaded)));
+    let told = world.events[PROVIDER].back();
+    let overloaded = Failure::Refused(Refusal::Overloaded);
+    assert!(matches!(told, Some(Event::RequestEnded { why, .. }) if *why == overloaded), "{told:?}");
+    nothing_is_left(&world);
 }
 
 /// The provider has withdrawn the event while the request was on its way to it, and its link is busy: its application never
