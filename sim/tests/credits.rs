@@ -75,3 +75,46 @@ fn s50_a_stream_is_made_ahead_by_so_many_bytes_as_its_caller_gives() {
         assert!((fit - fit / 4..=fit + 2).contains(&first), "seed {seed}: {first} unless it says otherwise");
     }
 }
+
+/// How many items a caller has made of its exchange, a minute after its provider took none and a minute after it took so many.
+async fn made_by_caller(sim: &Sim, taken: usize) -> [usize; 2] {
+    let _hub = sim.process("h").hub().await.expect("a hub");
+    let provider = sim.process("p").client("h").await.expect("a client");
+    let p = provider.open("ch").await.expect("a channel");
+    let made = Arc::new(AtomicUsize::new(0));
+    let (counted, clock) = (Arc::clone(&made), provider.clone());
+    let takes = move |_: Request<Bytes>, mut items: Items<Bytes>| {
+        let (made, clock) = (Arc::clone(&counted), clock.clone());
+        stream::once_future(async move {
+            clock.sleep(MINUTE).await;
+            let first = made.load(Ordering::Relaxed);
+            take(&mut items, 0..taken).await;
+            clock.sleep(MINUTE).await;
+            let then = made.load(Ordering::Relaxed);
+            take(&mut items, taken..ITEMS).await;
+            assert!(items.next().await.is_none(), "all of them came");
+            Ok::<_, Fault>(Bytes::from([first, then].map(|it| u8::try_from(it).expect("few")).to_vec()))
+        })
+    };
+    let _takes = p.provide_exchange_raw("takes", takes).await.expect("an event");
+    let c = sim.process("c").client("h").await.expect("a client").open("ch").await.expect("a channel");
+    let feed = stream::iter((0..ITEMS).map(move |number| {
+        made.fetch_add(1, Ordering::Relaxed);
+        Bytes::from(vec![u8::try_from(number % 251).expect("a byte"); SIZE])
+    }));
+    let mut answers = c.exchange_raw("takes", Bytes::new(), feed).await.expect("it is taken");
+    let answer = answers.next().await.expect("more comes").expect("an item");
+    [usize::from(answer[0]), usize::from(answer[1])]
+}
+
+#[test]
+fn s50_a_caller_is_no_faster_with_its_items_than_who_takes_them() {
+    for seed in 0..3 {
+        let sim = Sim::seeded(seed);
+        let [first, then] = sim.run(made_by_caller(&sim, 80));
+        let fit = usize::try_from(DEFAULT_CREDIT_BYTES).expect("a size") / SIZE;
+        assert!((fit - fit / 4..=fit + 2).contains(&first), "seed {seed}: {first}");
+        // Room is given again by the half of what may be on its way.
+        assert!((first + fit / 2 - 2..=first + 82).contains(&then), "seed {seed}: {first} and {then}");
+    }
+}

@@ -212,7 +212,8 @@ async fn s70_a_client_may_be_started_before_its_hub(scene: Scene) {
     };
     let (hub, client) = smol::future::zip(starts, patient.into_future()).await;
     let client = client.unwrap();
-    client.open("math").await.unwrap();
+    let math = client.open("math").await.unwrap();
+    math.broadcast("news", &1).await.unwrap();
     drop(hub);
 }
 
@@ -238,7 +239,8 @@ async fn s68_s69_a_connection_that_stands_and_is_dead_is_given_up_at_both_ends(s
         other.sleep(Duration::from_millis(20)).await;
     }
     assert!(dead.elapsed() < limits.idle * 10, "both in bounded time: {:?}", dead.elapsed());
-    other.open("math").await.expect("whose line is not dead stays");
+    let math = other.open("math").await.expect("whose line is not dead stays");
+    math.broadcast("news", &1).await.unwrap();
 }
 
 async fn s35_s71_a_provider_whose_place_was_taken_meanwhile_is_told_and_the_others_are_back(scene: Scene) {
