@@ -26,8 +26,8 @@ enum What {
     Owned(ChannelName, Option<ClientId>),
     Joined(ChannelName, ClientId),
     Left(ChannelName, ClientId),
-    /// Its link has ended: from then on it is waited for, though that it has left may be told later.
-    Cut(ClientId),
+    /// It has lost its link: from then on its hub may wait for it, though it may say later that it has left.
+    Lost(ClientId),
     Provided(Place, ClientId),
     /// The hub died, with what it had not stored.
     Died,
@@ -64,6 +64,10 @@ impl Past {
         self.happened.push((now, What::Died));
     }
 
+    pub(super) fn lost(&mut self, now: Instant, who: &ClientId) {
+        self.happened.push((now, What::Lost(who.clone())));
+    }
+
     pub(super) fn slowed(&mut self, now: Instant) {
         self.happened.push((now, What::Slowed));
     }
@@ -81,7 +85,6 @@ impl Past {
             hub::Event::OwnerChanged { channel, owner } => What::Owned(channel.clone(), owner.clone()),
             hub::Event::Joined { channel, client } => What::Joined(channel.clone(), client.clone()),
             hub::Event::Left { channel, client } => What::Left(channel.clone(), client.clone()),
-            hub::Event::Disconnected { client, .. } => What::Cut(client.clone()),
             hub::Event::Provided { channel, event, client, .. } => {
                 What::Provided((channel.clone(), event.clone()), client.clone())
             }
@@ -199,7 +202,7 @@ impl Past {
             | What::Owned(..)
             | What::Joined(..)
             | What::Left(..)
-            | What::Cut(_)
+            | What::Lost(_)
             | What::Provided(..)
             | What::Died
             | What::Slowed => false,
@@ -208,7 +211,7 @@ impl Past {
         let over = |at: Instant, grace: Duration| now.saturating_since(at) >= grace;
         let gone = |at: Instant, what: &What| match self.policy {
             OwnerPolicy::Terminate | OwnerPolicy::Promote => left(what),
-            OwnerPolicy::Hold { grace, .. } => left(what) && over(self.cut(by, at), grace),
+            OwnerPolicy::Hold { grace, .. } => left(what) && over(self.gone_since(by, at), grace),
         };
         let restarted = |at: Instant, what: &What| matches!(what, What::Died) && over(at, self.waits());
         // A member has come first to a hub that has forgotten who owned it.
@@ -219,10 +222,10 @@ impl Past {
             || self.may_forget() && self.any(since, came_first)
     }
 
-    /// When the link ended with which a client left that had left by then.
-    fn cut(&self, who: &ClientId, left: Instant) -> Instant {
-        let cut = |(at, what): &&(Instant, What)| *at <= left && matches!(what, What::Cut(of) if of == who);
-        self.happened.iter().rev().find(cut).map_or(left, |(at, _)| *at)
+    /// Since when a client is waited for that its hub says to have left at a time.
+    fn gone_since(&self, who: &ClientId, left: Instant) -> Instant {
+        let lost = |(at, what): &&(Instant, What)| *at <= left && matches!(what, What::Lost(of) if of == who);
+        self.happened.iter().rev().find(lost).map_or(left, |(at, _)| *at)
     }
 
     fn has_died(&self, since: Instant, until: Instant) -> bool {

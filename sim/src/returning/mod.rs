@@ -361,6 +361,11 @@ impl Returning {
         {
             belief.owns(&channel);
         }
+        if let Event::Reconnect(ReconnectEvent::Lost { reason, .. }) = event
+            && !matches!(reason, CloseReason::Unreachable(_) | CloseReason::Refused(_))
+        {
+            self.past.lost(now, &belief.id);
+        }
         self.mark(event);
         #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else has to be answered")]
         match event {
