@@ -114,6 +114,7 @@ fn gauges(load: HubLoad) -> [(&'static str, &'static str, usize); 10] {
         streams,
         deadlines: _,
         joins,
+        bridged: _,
         errands,
         announced,
         buffered,

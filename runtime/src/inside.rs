@@ -83,6 +83,7 @@ impl<S: Sink<Hub>> Inside for Driver<Hub, S> {
             streams,
             deadlines,
             joins: _,
+            bridged,
             errands,
             announced: _,
             buffered,
@@ -95,6 +96,7 @@ impl<S: Sink<Hub>> Inside for Driver<Hub, S> {
             ("routes", routes),
             ("streams", streams),
             ("deadlines", deadlines),
+            ("calls over bridges", bridged),
             ("errands", errands),
             ("buffered bytes", buffered),
         ]

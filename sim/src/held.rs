@@ -31,11 +31,11 @@ fn held_of(load: client::Load) -> impl Iterator<Item = (&'static str, usize)> {
 pub(crate) fn held_by(hub: &Hub) -> Vec<(&'static str, usize)> {
     let load = hub.load();
     let hub::Load { links, clients, channels, calls, routes, streams, .. } = load;
-    let hub::Load { deadlines, joins, errands, announced, buffered, memory, .. } = load;
+    let hub::Load { deadlines, joins, bridged, errands, announced, buffered, memory, .. } = load;
     let tables = [("links", links), ("clients", clients), ("channels", channels), ("calls", calls), ("routes", routes)];
     let others =
         [("streams", streams), ("joins", joins), ("errands", errands), ("buffered", buffered), ("memory", memory)];
-    let bridges = [("announced", announced), ("deadlines", deadlines)];
+    let bridges = [("announced", announced), ("calls over bridges", bridged), ("deadlines", deadlines)];
     let timers = [("timers", usize::from(hub.poll_timeout().is_some()))];
     tables.into_iter().chain(others).chain(bridges).chain(timers).collect()
 }

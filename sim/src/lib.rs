@@ -39,6 +39,7 @@ mod rogue;
 mod run;
 mod shrink;
 mod station;
+mod streaming;
 mod suite;
 mod swarm;
 mod trace;

@@ -16,7 +16,7 @@ fn amount(of: &str, otherwise: u64) -> u64 {
 
 /// What must befall connections again and again, and what must come of it, or nothing is shown: in how many of a hundred
 /// worlds' counts at least.
-const MARKS: [(&str, u64); 28] = [
+const MARKS: [(&str, u64); 36] = [
     ("fault: a link is cut", 20),
     ("fault: all links are cut", 5),
     ("fault: a link is half-open", 15),
@@ -45,6 +45,14 @@ const MARKS: [(&str, u64); 28] = [
     ("a link is lost", 50),
     ("a channel is told to be missing", 1),
     ("a channel is told not to come back without its owner", 1),
+    ("a stream is taken", 50),
+    ("an item comes from a provider", 100),
+    ("an item comes from a caller", 10),
+    ("a stream is whole", 20),
+    ("a stream ends with its link", 5),
+    ("quiet: a stream is whole", 20),
+    ("quiet: x is heard by a listener to it alone", 20),
+    ("quiet: y is heard by a listener to it alone", 20),
 ];
 
 #[test]

@@ -293,6 +293,8 @@ pub struct Load {
     pub deadlines: usize,
     /// Joins that wait for a proof, or that failed and are remembered.
     pub joins: usize,
+    /// How many of the calls came over bridges, by who calls.
+    pub bridged: usize,
     /// Joins and owner operations on their way from or to other hubs.
     pub errands: usize,
     /// What bridges have announced here, what there is here to be announced to them, and what each was told of.

@@ -220,6 +220,7 @@ impl Hub {
             streams: members().map(|member| member.streams).sum(),
             deadlines: self.timers.count(TimerReason::Call),
             joins: members().map(|member| member.joins.len()).sum(),
+            bridged: self.bridges.running.len(),
             errands: self.bridges.errands.len(),
             announced: self.bridges.announced(),
             buffered: self.buffered(),

@@ -41,11 +41,14 @@ fn s75_s79_s80_a_provider_from_before_the_bridge_is_called_from_afar_and_knows_w
         let request = net.expect_request(1);
         assert_eq!(request.message.sender, address("caller", 0), "its own name, not the bridge's");
         assert_eq!((request.message.hops, &request.message.payload.bytes[..]), (3, &b"2+2"[..]));
+        let bridged = |net: &Net| net.hubs.iter().flatten().map(|hub| hub.load().bridged).collect::<Vec<_>>();
+        assert_eq!(bridged(&net), [0, 1, 1], "who calls from afar is known as long as it does");
         let result = Ok(payload(b"4"));
         net.command(1, Command::Answer { request: request.id, result });
         let answer = net.expect_answered(0).unwrap();
         assert_eq!((answer.provider, &answer.payload.bytes[..]), (address("provider", 2), &b"4"[..]));
         assert!(net.hubs.iter().flatten().all(|hub| hub.load().calls == 0));
+        assert_eq!(bridged(&net), [0; 3]);
     }
 }
 

@@ -436,6 +436,42 @@ fn what_a_hub_hides_shows_with_the_next_broadcast_or_beacon() {
     assert_ne!(next, Some(TimerReason::Beacon), "after a minute it is told no more");
 }
 
+/// Also where nothing has been said for so long that nobody tells any numbers.
+#[test]
+fn a6_a_hidden_broadcast_shows_within_ten_seconds_whenever_it_was_said() {
+    for after in (0..=75).map(|seconds| Duration::from_secs(seconds) + Duration::from_millis(300)) {
+        let mut world = protected(&["owner", "member"]);
+        world.listen(1, 4, "ch", Some("news"));
+        world.say(0, "ch", "news", b"heard");
+        world.expect_message(1);
+        world.pass(after);
+        world.deceived = Some(1);
+        world.say(0, "ch", "news", b"hidden");
+        world.deceived = None;
+        let said = world.now.mono;
+        while world.events[1].is_empty() {
+            world.pass(Duration::from_millis(500));
+            assert!(world.now.mono <= said + Duration::from_secs(10), "said after {after:?} of silence");
+        }
+        let Event::Gap(gap) = world.next(1) else { panic!("no gap") };
+        assert_eq!((gap.first, gap.last), (2, 2));
+    }
+}
+
+/// Numbers begin with the first message that is heard.
+#[test]
+fn a6_what_a_hub_hides_of_a_sender_that_was_never_heard_stays_hidden() {
+    let mut world = protected(&["owner", "member"]);
+    world.listen(1, 4, "ch", Some("news"));
+    world.deceived = Some(1);
+    world.say(0, "ch", "news", b"hidden");
+    world.deceived = None;
+    world.pass(Duration::from_secs(30));
+    world.say(0, "ch", "news", b"heard");
+    assert_eq!(&world.expect_message(1)[..], b"heard");
+    assert!(world.events[1].is_empty(), "{:?}", world.events[1]);
+}
+
 #[test]
 fn a_rolled_back_protection_is_refused() {
     let mut world = protected(&["owner", "member"]);

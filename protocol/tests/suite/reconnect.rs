@@ -104,38 +104,6 @@ fn s72_d14_a_hub_that_has_forgotten_everything_is_told_again() {
 }
 
 #[test]
-fn s72_v28_a_member_with_a_password_takes_no_channel_without() {
-    let mut world = world(&["owner", "member"]);
-    let secret = Secret::key([1; 32]);
-    world.open(0, "vault");
-    world.protect(0, "vault", &secret, 1);
-    world.join(1, "vault", &secret);
-    world.hold_dials = true;
-    world.replace_hub(hub(Limits::default()));
-    world.command(0, Command::Close);
-    world.release_dials();
-    world.events[1].clear();
-    for _ in 0..200 {
-        world.pass(Duration::from_secs(1));
-    }
-    let returned = |event: &Event| {
-        matches!(event, Event::Reconnect(ReconnectEvent::Returned { .. }) | Event::ChannelClosed { .. })
-    };
-    assert!(!world.events[1].iter().any(returned));
-    world.events[1].clear();
-    assert_eq!(world.hub.load().channels, 0, "nothing is left of its attempts");
-    // The name is somebody else's now, and what is said there is not heard.
-    world.command(0, Command::Connect);
-    assert!(world.events[0].iter().any(|event| matches!(event, Event::Ready(_))));
-    world.events[0].clear();
-    world.open(0, "vault");
-    world.listen(0, 6, "vault", None);
-    world.command(1, Command::Broadcast { token: Token(9), outgoing: outgoing("vault", "up", b"secret") });
-    world.pass(Duration::from_secs(90));
-    assert!(world.events[0].is_empty());
-}
-
-#[test]
 fn an_owner_owns_again_what_was_held_for_it() {
     let mut world = world(&["owner", "member"]);
     let policy = commipc_protocol::OwnerPolicy::Hold {

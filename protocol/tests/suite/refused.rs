@@ -10,7 +10,7 @@ use commipc_protocol::auth::{Capabilities, Credential, Credentials, IdPattern, S
 use commipc_protocol::client::{
     Access, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
 };
-use commipc_protocol::wire::FrameType;
+use commipc_protocol::wire::{Control as _, FrameType, Open};
 use commipc_protocol::{AfterGrace, CloseReason, CredentialId, Input, Limits, Misuse, OwnerPolicy, Refusal, hub};
 use support::{World, lasting, name, payload};
 
@@ -151,6 +151,41 @@ fn s71_channels_come_back_in_the_order_in_which_they_were_opened() {
         _ => None,
     };
     assert_eq!(world.hub_events.iter().filter_map(joined).collect::<Vec<_>>(), ["b", "d", "a", "c"]);
+}
+
+/// It is asked for in its place, and what comes behind it does not wait until its password is proved.
+#[test]
+fn s71_a_channel_with_a_password_is_asked_for_in_its_place_and_keeps_no_other_waiting() {
+    let mut world = lasting_world(&["member", "owner"]);
+    let secret = Secret::key([1; 32]);
+    world.open(1, "b");
+    world.protect(1, "b", &secret, 1);
+    world.open(0, "c");
+    world.join(0, "b", &secret);
+    world.open(0, "a");
+    world.listen(0, 6, "b", None);
+    let mut over = false;
+    world.hub_events.clear();
+    world.cut(0);
+    let restored = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { channels: 3 }));
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(50));
+        while !world.events[0].is_empty() {
+            world.derive(0, &secret);
+            over |= world.events[0].pop_front().is_some_and(|event| restored(&event));
+        }
+    }
+    assert!(over);
+    let opens = world.all_said(0, FrameType::Open);
+    let opened = opens.iter().map(|body| Open::parse(body).unwrap().channel.as_str().to_owned());
+    assert_eq!(opened.collect::<Vec<_>>(), ["c", "b", "a"]);
+    let joined = |event: &hub::Event| match event {
+        hub::Event::Joined { channel, .. } => Some(channel.to_string()),
+        _ => None,
+    };
+    assert_eq!(world.hub_events.iter().filter_map(joined).collect::<Vec<_>>(), ["c", "a", "b"]);
+    world.say(1, "b", "up", b"signed");
+    assert_eq!(world.expect_message(0), "signed");
 }
 
 /// Tries in a row are counted, and one that stands is not one of them, unless it is lost at once.

@@ -334,6 +334,51 @@ fn s6_a_call_does_not_wait_behind_a_long_item() {
     assert!(before < 200 << 10, "the call waits behind {before} bytes");
 }
 
+/// At the hub it keeps its place behind what is on its way to the same client, and that is what the client has granted.
+#[test]
+fn s6_an_answer_waits_behind_no_more_items_than_its_caller_has_granted() {
+    let mut world = pair(EventKind::Stream);
+    world.provide(PROVIDER, 6, "ch", "sum");
+    let (first, second) = (Credit { items: 1_000, bytes: 96 << 10 }, Credit { items: 40, bytes: 1 << 20 });
+    let streams = [(9, first), (10, second)].map(|(token, window)| {
+        let (outgoing, time_left, whole) = (outgoing("ch", "ev", b""), Duration::from_secs(30), None);
+        let ask = StreamCommand::Ask { token: Token(token), outgoing, time_left, whole, window, exchange: false };
+        world.command(CALLER, Command::Stream(ask));
+        let request = world.expect_request(PROVIDER).id;
+        world.command(PROVIDER, Command::Stream(StreamCommand::Accept { request, window }));
+        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        StreamId::Request(request)
+    });
+    // From here on the caller's link takes nothing, and its providers give all they may, and would give more.
+    world.stalled = Some(CALLER);
+    for stream in streams {
+        let payloads = vec![Payload { bytes: vec![7; 1 << 10].into(), raw: true }; 1_000];
+        world.command(PROVIDER, Command::Stream(StreamCommand::Items { stream, payloads }));
+    }
+    world.call(CALLER, 20, "ch", "sum", b"");
+    while !matches!(world.events[PROVIDER].front().expect("it is asked"), Event::Request(_)) {
+        world.events[PROVIDER].pop_front();
+    }
+    let request = world.expect_request(PROVIDER).id;
+    world.command(PROVIDER, Command::Answer { request, result: Ok(payload(b"3")) });
+    assert!(world.events[CALLER].is_empty(), "{:?}", world.events[CALLER]);
+    world.release_stalled();
+    let (mut before, mut answered) = ([Credit::NONE; 2], false);
+    while let Some(event) = world.events[CALLER].pop_front() {
+        match event {
+            Event::Stream(StreamEvent::Item { stream, cost, .. }) => {
+                let of = usize::from(stream == StreamId::Call(Token(10)));
+                before[of] = before[of].plus(Credit { items: 1, bytes: cost });
+            }
+            Event::Answered { token: Token(20), result } => answered = result.is_ok(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(answered);
+    assert_eq!(before[1].items, second.items, "all that was granted is on its way");
+    assert!(before[0].bytes <= first.bytes && before[0].bytes > first.bytes * 9 / 10, "{before:?}");
+}
+
 #[test]
 fn s45_a_stream_is_the_same_however_it_is_cut() {
     let told = |chunk| {

@@ -12,6 +12,11 @@ impl World {
         last(&self.wire[&self.link_of(client)].0[MAGIC.len()..], kind)
     }
 
+    /// All frames of a kind that a client said to its hub on its link: their bodies.
+    pub fn all_said(&self, client: usize, kind: FrameType) -> Vec<Vec<u8>> {
+        all(&self.wire[&self.link_of(client)].0[MAGIC.len()..], kind)
+    }
+
     /// The last frame of a kind that the hub said to a client on its link: its body.
     pub fn last_heard(&self, client: usize, kind: FrameType) -> Vec<u8> {
         last(&self.wire[&self.link_of(client)].1, kind)
@@ -43,12 +48,16 @@ impl World {
     }
 }
 
-fn last(mut bytes: &[u8], kind: FrameType) -> Vec<u8> {
+fn last(bytes: &[u8], kind: FrameType) -> Vec<u8> {
+    all(bytes, kind).pop().unwrap_or_default()
+}
+
+fn all(mut bytes: &[u8], kind: FrameType) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
         let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
         if frame[0] == kind.number() {
-            found = frame[1..].to_vec();
+            found.push(frame[1..].to_vec());
         }
         bytes = rest;
     }

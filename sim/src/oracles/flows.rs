@@ -37,6 +37,8 @@ pub(super) struct Flows<R = RequestId> {
     served_so: BTreeMap<(ClientId, Content), Vec<(NodeId, R)>>,
     /// What began since a node's outputs were drained: a change that is told now may be older than it.
     fresh: BTreeSet<(NodeId, End<R>)>,
+    /// What may wait for a connection, and so be asked under whatever holds then.
+    waiting: BTreeSet<(NodeId, Token)>,
 }
 
 /// An end of a stream, at a node.
@@ -123,6 +125,7 @@ impl<R> Default for Flows<R> {
             asked_so: BTreeMap::new(),
             served_so: BTreeMap::new(),
             fresh: BTreeSet::new(),
+            waiting: BTreeSet::new(),
         }
     }
 }
@@ -217,6 +220,10 @@ impl<R: Copy + Ord + Debug> Flows<R> {
         self.asked_so.entry((id.clone(), ask.content.clone())).or_default().push((node, token));
         self.fresh.insert((node, End::Caller(token)));
         self.asks.insert((node, token), ask);
+    }
+
+    pub(super) fn waits(&mut self, node: NodeId, token: Token) {
+        self.waiting.insert((node, token));
     }
 
     /// Whether somebody asks for something that is answered with a stream.
@@ -353,6 +360,7 @@ impl<R: Copy + Ord + Debug> Flows<R> {
         token: Token,
         result: &Result<(), CallFailure>,
     ) -> Verdict {
+        self.waiting.remove(&(node, token));
         let Some(ask) = self.asks.get_mut(&(node, token)) else { return Ok(()) };
         ask.over = Some(at);
         let late = ask.until.is_some_and(|until| at > until + LATE);
@@ -399,7 +407,9 @@ impl<R: Copy + Ord + Debug> Flows<R> {
 
     /// What a node signs under changes; what began just now may have begun after it.
     pub(super) fn sealed(&mut self, node: NodeId, channel: &ChannelName, sealed: Option<Salt>) {
-        for (_, end) in self.fresh.iter().filter(|(fresh, _)| *fresh == node) {
+        let waiting = self.waiting.iter().map(|(node, token)| (*node, End::Caller(*token)));
+        let changing: BTreeSet<(NodeId, End<R>)> = self.fresh.iter().copied().chain(waiting).collect();
+        for (_, end) in changing.iter().filter(|(of, _)| *of == node) {
             let changed = match end {
                 End::Caller(token) => self.asks.get_mut(&(node, *token)).map(|ask| (&ask.content, &mut ask.under)),
                 End::Provider(request) => {

@@ -164,6 +164,12 @@ impl Seals {
                 return self.says(node, *token, Way::Call, outgoing);
             }
             Command::Stream(StreamCommand::Ask { token, outgoing, .. }) => {
+                if outgoing.away != Away::Fail || self.is_away(node, &outgoing.channel) {
+                    self.flows.waits(node, *token);
+                }
+                for salt in self.perhaps(node, &outgoing.channel) {
+                    self.flows.sealed(node, &outgoing.channel, Some(salt));
+                }
                 return self.says(node, *token, Way::Call, outgoing);
             }
             Command::Answer { request, result } => {
@@ -300,6 +306,7 @@ impl Seals {
                 if handle.sealed.is_some() {
                     handle.returns = Some(salt.salt);
                     self.exchanges.sealed(node, channel, Some(salt.salt));
+                    self.flows.sealed(node, channel, Some(salt.salt));
                     self.waits_under(node, channel, salt.salt);
                 }
             }

@@ -24,6 +24,8 @@ pub struct Streams {
     counts: BTreeMap<(ClientId, Content), Count>,
     /// Who says things past its own machine, which then knows nothing of what it has ended.
     rogues: BTreeSet<NodeId>,
+    /// Whether it is judged when things come.
+    timed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +37,7 @@ struct Count {
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { flows: Flows::trusting(), counts: BTreeMap::new(), rogues: BTreeSet::new() }
+        Self { flows: Flows::trusting(), counts: BTreeMap::new(), rogues: BTreeSet::new(), timed: true }
     }
 }
 
@@ -89,6 +91,12 @@ impl Oracle for Streams {
 }
 
 impl Streams {
+    /// The same where clocks may jump, and where it takes long until somebody hears that a connection leads nowhere.
+    #[must_use]
+    pub fn at_any_time() -> Self {
+        Self { timed: false, ..Self::default() }
+    }
+
     fn asked(&mut self, node: NodeId, command: &Command) {
         if let Command::Stream(StreamCommand::Ask { outgoing, .. }) = command
             && let Some(id) = self.flows.ids.get(&node)
@@ -128,7 +136,7 @@ impl Streams {
     fn request_ended(&self, at: Instant, node: NodeId, request: RequestId, why: Failure) -> Verdict {
         let Some(served) = self.flows.served.get(&(node, request)) else { return Ok(()) };
         ensure(!is_breach(why), || format!("{request:?} of {node:?} was broken off past an honest hub: {why}"))?;
-        if why != Failure::Refused(Refusal::Deadline) {
+        if why != Failure::Refused(Refusal::Deadline) || !self.timed {
             return Ok(());
         }
         let endless = self.flows.callers(node, End::Provider(request)).all(|ask| ask.until.is_none());
@@ -165,7 +173,8 @@ impl Streams {
 
     fn in_time(&self, at: Instant, node: NodeId, token: Token, failure: Failure) -> Verdict {
         let deadline = [Failure::Local(Misuse::Deadline), Failure::Refused(Refusal::Deadline)].contains(&failure);
-        let Some(ask) = self.flows.asks.get(&(node, token)) else { return Ok(()) };
+        let ask = self.flows.asks.get(&(node, token)).filter(|_| self.timed);
+        let Some(ask) = ask else { return Ok(()) };
         let begun = ask.accepted;
         let Some(due) = (if begun { ask.until } else { Some(ask.deadline) }) else {
             return ensure(!deadline, || format!("{token:?} of {node:?} had begun and ended at its deadline"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use commipc_protocol::auth::Kdf;
 use commipc_protocol::client::{
-    Access, Command, Event, EventKind, Message, ReconnectEvent, RequestId, Token, Unrestored,
+    Access, Command, Event, Message, ReconnectEvent, RequestId, Token, Unrestored,
 };
 use commipc_protocol::{ChannelName, ClientId, EventName, Instant};
 
@@ -316,8 +316,4 @@ impl Belief {
 pub(crate) const fn opens(token: Token, channel: ChannelName, guarded: bool) -> Command {
     let secret = if guarded { Some(Kdf::Key) } else { None };
     Command::Open { token, channel, access: Access { secret, policy: None, plain: false } }
-}
-
-pub(crate) const fn provides(token: Token, channel: ChannelName, event: EventName) -> Command {
-    Command::Provide { token, channel, event, kind: EventKind::Call }
 }

@@ -110,6 +110,7 @@ impl Returning {
         if let Some(impostor) = self.impostor {
             world.ask(impostor, Command::Close);
         }
+        self.streaming.calm(world, true);
         self.react(world);
     }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use commipc_protocol::client::{Away, Command, Reconnect, Token};
-use commipc_protocol::{ChannelName, ClientId, Instant, Limits};
+use commipc_protocol::{ChannelName, ClientId, EventName, Instant, Limits};
 use core::time::Duration;
 
 use super::beliefs::{Link, Place};
-use super::work::{CHANNELS, channel_name, event_name};
+use super::work::{CHANNELS, EVENTS, channel_name, event_name};
 use super::{LONGEST_DERIVATION, Returning};
 use crate::oracles::Password;
 use crate::station::Station;
@@ -61,6 +61,7 @@ impl Returning {
             Self::judge_protection,
             Self::judge_words,
             Self::judge_calls,
+            Self::judge_streams,
             Self::judge_quiet,
             Self::judge_missing,
             Self::judge_owners,
@@ -182,20 +183,19 @@ impl Returning {
 
     /// What every member says reaches all who believe that they hear it, once.
     fn judge_words(&mut self, world: &mut World) {
-        let event = event_name("x");
         let mut said = Vec::new();
-        for actor in 0..self.beliefs.len() {
+        for (actor, event) in (0..self.beliefs.len()).flat_map(|actor| EVENTS.map(|event| (actor, event_name(event)))) {
             for (channel, guarded) in self.whole_rooms(actor) {
                 let outgoing = self.says(world, actor, channel.clone(), event.clone(), guarded, Away::Fail);
                 let hear = self.beliefs.iter().map(|belief| belief.hearers(&channel, &event)).collect::<Vec<_>>();
-                said.push((actor, channel, hear, outgoing.payload.bytes.clone()));
+                said.push((actor, channel, event.clone(), hear, outgoing.payload.bytes.clone()));
                 let token = world.token();
                 self.ask(world, actor, Command::Broadcast { token, outgoing });
             }
         }
         self.beliefs.iter_mut().for_each(|belief| belief.heard.clear());
         self.pass(world, SOON);
-        for (speaker, channel, hear, bytes) in said {
+        for (speaker, channel, event, hear, bytes) in said {
             for (hearer, mut wants) in hear.into_iter().enumerate().filter(|(hearer, _)| *hearer != speaker) {
                 // A channel that was held for its owner may end meanwhile.
                 let stays = self.beliefs[hearer].hearers(&channel, &event) == wants;
@@ -206,8 +206,16 @@ impl Returning {
                 let mut heard: Vec<Token> = heard.map(|heard| heard.to).collect();
                 wants.sort_unstable();
                 heard.sort_unstable();
+                for token in &heard {
+                    let alone = self.beliefs[hearer].listening.get(token).is_some_and(|(_, event)| event.is_some());
+                    self.marks.met(match (alone, event.as_str()) {
+                        (true, "x") => "quiet: x is heard by a listener to it alone",
+                        (true, _) => "quiet: y is heard by a listener to it alone",
+                        (false, _) => "quiet: heard by a listener to all",
+                    });
+                }
                 if wants != heard {
-                    let what = format!("{wants:?} hear {channel}, and {heard:?} heard what {speaker} said");
+                    let what = format!("{wants:?} hear {channel}@{event}, and {heard:?} heard what {speaker} said");
                     world.fails("returning", self.beliefs[hearer].node, what);
                 }
             }
@@ -220,23 +228,38 @@ impl Returning {
         rooms.map(|(channel, room)| (channel.clone(), room.guarded)).collect()
     }
 
+    /// What applications believe to provide, each with the token of its provider.
+    pub(super) fn all_provided(&self) -> Vec<(usize, ChannelName, EventName, Token)> {
+        let mut all = Vec::new();
+        for (actor, belief) in self.beliefs.iter().enumerate() {
+            let missing = self.missing(actor);
+            let provided = belief.provided.iter().filter(|((channel, _), _)| !missing.contains(channel));
+            all.extend(provided.map(|((channel, event), token)| (actor, channel.clone(), event.clone(), *token)));
+        }
+        all
+    }
+
+    /// Somebody who can speak on a channel, if only its provider.
+    pub(super) fn one_member(&self, world: &mut World, provider: usize, channel: &ChannelName) -> usize {
+        let member = |caller: &usize| self.whole_rooms(*caller).iter().any(|(other, _)| other == channel);
+        let callers: Vec<usize> = (0..self.beliefs.len()).filter(member).collect();
+        self.choose(world).pick(&callers).copied().unwrap_or(provider)
+    }
+
     /// A call to everybody who believes to provide something is answered by just that one.
     fn judge_calls(&mut self, world: &mut World) {
         let mut asked: Vec<(usize, Token, ClientId, Place)> = Vec::new();
-        for provider in 0..self.beliefs.len() {
-            let missing = self.missing(provider);
-            let provided: Vec<_> = self.beliefs[provider].provided.keys().cloned().collect();
-            for (channel, event) in provided.into_iter().filter(|(channel, _)| !missing.contains(channel)) {
-                let member = |caller: &usize| self.whole_rooms(*caller).iter().any(|(other, _)| *other == channel);
-                let callers: Vec<usize> = (0..self.beliefs.len()).filter(member).collect();
-                let caller = self.choose(world).pick(&callers).copied().unwrap_or(provider);
-                let guarded = self.beliefs[caller].rooms.get(&channel).is_some_and(|room| room.guarded);
-                let outgoing = self.says(world, caller, channel.clone(), event.clone(), guarded, Away::Fail);
-                let token = world.token();
-                let by = self.beliefs[provider].id.clone();
-                asked.push((caller, token, by, (channel, event)));
-                self.ask(world, caller, Command::Call { token, outgoing, time_left: SOON });
+        for (provider, channel, event, token) in self.all_provided() {
+            if self.streaming.provided(token).streams() {
+                continue;
             }
+            let caller = self.one_member(world, provider, &channel);
+            let guarded = self.beliefs[caller].rooms.get(&channel).is_some_and(|room| room.guarded);
+            let outgoing = self.says(world, caller, channel.clone(), event.clone(), guarded, Away::Fail);
+            let token = world.token();
+            let by = self.beliefs[provider].id.clone();
+            asked.push((caller, token, by, (channel, event)));
+            self.ask(world, caller, Command::Call { token, outgoing, time_left: SOON });
         }
         self.pass(world, SOON + NEWS);
         for (caller, token, by, place) in asked {

@@ -17,11 +17,13 @@ mod hub;
 pub(crate) mod judge;
 pub(crate) mod marks;
 mod probing;
+mod streams;
 pub(crate) mod work;
 
 use bytes::Bytes;
 use commipc_protocol::client::{
-    CallFailure, ChannelSalt, Command, Event, Failure, Payload, Reconnect, ReconnectEvent, RequestId, Unrestored,
+    CallFailure, ChannelSalt, Command, Event, EventKind, Failure, Payload, Reconnect, ReconnectEvent, RequestId,
+    StreamEvent, StreamId, Token, Unrestored,
 };
 use commipc_protocol::{AfterGrace, ChannelName, ClientId, CloseReason, Instant, Limits, Misuse, OwnerPolicy, Refusal};
 use core::time::Duration;
@@ -36,6 +38,7 @@ use marks::Marks;
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::lives::DiskHabits;
 use crate::node::NodeId;
+use crate::streaming::Streaming;
 use crate::weather::Weather;
 use crate::world::{Moment, Plan, World};
 
@@ -78,6 +81,9 @@ pub(crate) struct Returning {
     faults: Faults,
     marks: Marks,
     weights: Vec<u64>,
+    streaming: Streaming,
+    /// Streams that were asked for when everything was repaired, and how they ended.
+    whole: BTreeMap<Token, Option<Result<(), CallFailure>>>,
     limits: Limits,
     policy: Reconnect,
     operations: u64,
@@ -91,6 +97,11 @@ pub(crate) struct Returning {
 /// What an application does about what it was told.
 enum Owed {
     Answer(RequestId),
+    /// A request for a stream.
+    Items(RequestId, EventKind),
+    /// A request is over.
+    Nothing(RequestId),
+    Stream(StreamEvent),
     Key(ChannelName, ChannelSalt),
     Connection(CloseReason),
 }
@@ -150,7 +161,7 @@ impl Returning {
         if impostor {
             world = world.client_with("impostor", "c0", limits.clone(), true);
         }
-        let faults = Faults::drawn(&mut world);
+        let (faults, streaming) = (Faults::drawn(&mut world), Streaming::drawn(&mut world, false));
         let impostor = world.clients().get(beliefs.len()).copied();
         world = world.client("probe");
         let kinds = |number| ["work", "mind"].map(|kind| format!("{kind}/c{number}"));
@@ -170,6 +181,8 @@ impl Returning {
             faults,
             marks,
             weights,
+            streaming,
+            whole: BTreeMap::new(),
             limits,
             policy,
             operations,
@@ -211,6 +224,7 @@ impl Returning {
 
     fn decides(&mut self, actor: usize, about: usize) {
         self.work = self.streams.get(actor).map_or(self.work, |streams| streams[about]);
+        self.streaming.decides(self.work);
     }
 
     fn warm_up(&mut self, world: &mut World) {
@@ -369,7 +383,12 @@ impl Returning {
         self.mark(event);
         #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else has to be answered")]
         match event {
-            Event::Request(request) => Some(Owed::Answer(request.id)),
+            Event::Request(request) => Some(match self.streaming.provided(request.provider) {
+                kind if kind.streams() => Owed::Items(request.id, kind),
+                _ => Owed::Answer(request.id),
+            }),
+            Event::RequestEnded { request, .. } => Some(Owed::Nothing(*request)),
+            Event::Stream(event) => Some(Owed::Stream(event.clone())),
             Event::DeriveChannelKey { channel, salt } => Some(Owed::Key(channel.clone(), *salt)),
             Event::Closed(why) => Some(Owed::Connection(*why)),
             _ => None,
@@ -380,6 +399,9 @@ impl Returning {
         self.minds(world, actor);
         match owed {
             Some(Owed::Answer(request)) => self.answer(world, actor, request),
+            Some(Owed::Items(request, kind)) => self.serve(world, actor, request, kind),
+            Some(Owed::Nothing(request)) => self.streaming.request_over(self.beliefs[actor].node, request),
+            Some(Owed::Stream(event)) => self.streamed(world, actor, &event),
             Some(Owed::Key(channel, salt)) => {
                 let Some(password) = world.passwords.get(&salt.salt).copied() else { return };
                 let takes = self.choose(world).log_uniform(1, LONGEST_DERIVATION);
@@ -448,6 +470,19 @@ impl Returning {
                 result: Err(CallFailure::Failed { failure: Failure::Local(Misuse::Disconnected), .. }),
                 ..
             } => self.marks.met("a call ends with its link"),
+            Event::Stream(StreamEvent::Accepted { .. }) => self.marks.met("a stream is taken"),
+            Event::Stream(StreamEvent::Item { stream, .. }) => self.marks.met(match stream {
+                StreamId::Call(_) => "an item comes from a provider",
+                StreamId::Request(_) => "an item comes from a caller",
+            }),
+            Event::Stream(StreamEvent::Ended { result: Ok(()), .. }) => self.marks.met("a stream is whole"),
+            Event::Stream(StreamEvent::Ended { result: Err(CallFailure::Failed { failure, .. }), .. }) => {
+                self.marks.met(match failure {
+                    Failure::Local(Misuse::Disconnected) => "a stream ends with its link",
+                    Failure::Refused(Refusal::ProviderGone) => "a stream ends with its provider's link",
+                    _ => "a stream ends otherwise",
+                })
+            }
             _ => {}
         }
     }

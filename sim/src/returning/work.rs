@@ -5,7 +5,7 @@ use commipc_protocol::client::{Away, Command, Outgoing, Token};
 use commipc_protocol::{ChannelName, EventName};
 use core::time::Duration;
 
-use super::beliefs::{Link, opens, provides};
+use super::beliefs::{Link, opens};
 use super::{PAUSE, Phase, Returning};
 use crate::decisions::Chooser;
 use crate::oracles::Password;
@@ -32,7 +32,7 @@ const OPS: [fn(&mut Returning, &mut World, usize); 13] = [
 const HEAVIEST: [u64; OPS.len()] = [6, 2, 6, 2, 6, 2, 32, 3, 8, 12, 3, 1, 1];
 
 pub(super) const CHANNELS: [&str; 3] = ["a", "b", "c"];
-const EVENTS: [&str; 2] = ["x", "y"];
+pub(super) const EVENTS: [&str; 2] = ["x", "y"];
 /// Passwords that anybody may choose.
 const PASSWORDS: u64 = 3;
 /// The longest a call may take, in milliseconds.
@@ -63,8 +63,10 @@ impl Returning {
         }
         self.operations -= 1;
         let drawn = world.engine.decisions().on(self.work).weighted(&self.weights);
-        if let Some(op) = drawn.and_then(|index| OPS.get(index)) {
-            op(self, world, actor);
+        match drawn.and_then(|index| OPS.get(index)) {
+            Some(_) if self.streaming.is_due(world) => self.ask_stream(world, actor),
+            Some(op) => op(self, world, actor),
+            None => {}
         }
         let pause = self.pause(world);
         world.plan(pause, actor as u64);
@@ -94,7 +96,8 @@ impl Returning {
     pub(super) fn provide(&mut self, world: &mut World, actor: usize) {
         let Some(channel) = self.open_channel(world, actor) else { return };
         let (token, event) = (world.token(), self.event(world));
-        self.ask(world, actor, provides(token, channel, event));
+        let kind = self.streaming.kind(world, token);
+        self.ask(world, actor, Command::Provide { token, channel, event, kind });
     }
 
     fn withdraw(&mut self, world: &mut World, actor: usize) {
@@ -186,7 +189,7 @@ impl Returning {
     }
 
     /// Most often to something that somebody provides.
-    fn outgoing(&mut self, world: &mut World, actor: usize) -> Outgoing {
+    pub(super) fn outgoing(&mut self, world: &mut World, actor: usize) -> Outgoing {
         let provided: Vec<_> = self.beliefs.iter().flat_map(|belief| belief.provided.keys().cloned()).collect();
         let known = if self.choose(world).chance(3, 4) { self.choose(world).pick(&provided).cloned() } else { None };
         let drawn = self.choose(world).index(CHANNELS.len());

@@ -14,10 +14,9 @@ mod drawing;
 mod ops;
 mod owning;
 mod rogues;
-mod streaming;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId};
+use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, StreamEvent};
 use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Limits, hub};
 use core::time::Duration;
 
@@ -27,12 +26,12 @@ use draining::Draining;
 pub(crate) use drawing::{assault, is_malicious};
 use drawing::{besiege, malice, tight, weights};
 use owning::Owning;
-use streaming::Streaming;
 
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::leaving::FORGOTTEN;
 use crate::overheard::Overheard;
 use crate::station::Station;
+use crate::streaming::{LONGEST_CALL, LONGEST_THOUGHT, STAMP, Streaming};
 use crate::weather::Weather;
 use crate::world::{Moment, Plan, World};
 
@@ -65,12 +64,6 @@ const EVENTS: [&str; 3] = ["x", "y", "channels"];
 const EVENTS_OF_A_STORM: u64 = 1_200;
 /// After which anything must have ended that was asked for: the longest wait of one who guesses passwords and some.
 const SETTLED: Duration = Duration::from_secs(360);
-/// Bytes by which payloads are told apart.
-const STAMP: usize = 16;
-/// The longest a call may take, in milliseconds.
-const LONGEST_CALL: u64 = 60_000;
-/// The longest a provider thinks before it answers, in nanoseconds.
-const LONGEST_THOUGHT: u64 = 5_000_000_000;
 /// How long the warm-up waits for anything.
 const WARM: Duration = Duration::from_secs(20);
 /// How often an actor connects again by itself.
@@ -145,7 +138,7 @@ impl Swarm {
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
         let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
-        let (streaming, clearing) = (Streaming::drawn(&mut world), Clearing::drawn(&mut world, count));
+        let (streaming, clearing) = (Streaming::drawn(&mut world, malicious), Clearing::drawn(&mut world, count));
         let draining = Draining::drawn(&mut world);
         let mut swarm = Self {
             work,
@@ -330,7 +323,7 @@ impl Swarm {
     fn settle(&mut self, world: &mut World) {
         world.engine().heal();
         self.storming = false;
-        self.calm_streams(world);
+        self.streaming.calm(world, false);
         world.plan(SETTLED, GIVE_UP);
         self.run_out(world);
         world.judge_settled();
@@ -397,7 +390,8 @@ impl Swarm {
                 Event::Request(request) => {
                     let (id, kind) = (request.id, self.streaming.provided(request.provider));
                     if kind.streams() {
-                        self.serve_stream(world, actor, id, kind);
+                        let Some((streaming, by)) = self.speaker(actor) else { continue };
+                        streaming.serve(world, by, id, kind);
                     } else {
                         believes.requests.push(id);
                         self.answer(world, actor, id);
@@ -417,11 +411,15 @@ impl Swarm {
                 Event::RequestEnded { request, .. } => {
                     let request = *request;
                     believes.requests.retain(|other| *other != request);
-                    self.request_over(actor, request);
+                    self.streaming.request_over(node, request);
                 }
                 Event::Stream(event) => {
                     let event = event.clone();
-                    self.streamed(world, actor, &event);
+                    if let StreamEvent::Ended { token, .. } = &event {
+                        believes.calls.retain(|call| call != token);
+                    }
+                    let Some((streaming, by)) = self.speaker(actor) else { continue };
+                    streaming.told(world, by, &event);
                 }
                 Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }

@@ -1,9 +1,10 @@
 //! What actors do: each an operation that a storm draws.
 
-use commipc_protocol::client::{Command, Token};
+use commipc_protocol::client::{Command, EventKind, Outgoing, Token};
 use core::time::Duration;
 
 use super::{LONGEST_CALL, Swarm};
+use crate::streaming::{Speaker, Streaming};
 use crate::world::World;
 
 impl Swarm {
@@ -105,4 +106,38 @@ impl Swarm {
         let index = choose.index(having.len());
         having.swap_remove(index)
     }
+
+    pub(super) fn ask_stream(&mut self, world: &mut World, actor: usize) {
+        let mut outgoing = self.outgoing(world, actor);
+        let kind = self.retarget(world, &mut outgoing, true);
+        let whole = total(world, actor);
+        let Some((streaming, by)) = self.speaker(actor) else { return };
+        let token = streaming.ask(world, by, (outgoing, kind), whole);
+        self.actors[actor].calls.push(token);
+    }
+
+    pub(super) fn speaker(&mut self, actor: usize) -> Option<(&mut Streaming, Speaker<'_>)> {
+        let node = self.actors[actor].node?;
+        Some((&mut self.streaming, Speaker { node, actor, said: &mut self.said }))
+    }
+
+    /// Most often, something is asked for as it is provided; gives how the event is.
+    fn retarget(&self, world: &mut World, outgoing: &mut Outgoing, streams: bool) -> Option<EventKind> {
+        let provided = self.actors.iter().flat_map(|actor| &actor.provided);
+        let provided = provided.map(|(token, channel, event)| (*token, channel, event));
+        let (kind, channel, event) = self.streaming.target(world, provided, streams)?;
+        (outgoing.channel, outgoing.event) = (channel.clone(), event.clone());
+        // Where the password is not known nothing could be signed.
+        outgoing.guarded &= self.owning.passwords.contains_key(channel);
+        Some(kind)
+    }
+}
+
+/// In some runs some streams have a total deadline. Each actor decides about its own by itself, so that recorded runs without
+/// them go on as they were.
+fn total(world: &mut World, actor: usize) -> Option<Duration> {
+    let decisions = world.engine().decisions();
+    let own = decisions.stream(&format!("totals/c{actor}"));
+    let mut choose = decisions.on(own);
+    choose.chance(1, 4).then(|| Duration::from_millis(choose.log_uniform(1, 4 * LONGEST_CALL)))
 }

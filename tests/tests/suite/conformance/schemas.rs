@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ciborium::Value;
 use commipc_runtime::{
-    CallError, Channel, ClientError, Fault, FaultCode, Provider, Providing, Request, Schema, Type, Types,
+    CallError, Channel, ClientError, Fault, FaultCode, Items, Provider, Providing, Request, Schema, Type, Types,
 };
 use smol::stream;
 
@@ -22,6 +22,7 @@ over_all! {
     s97_a_bool_is_an_int_an_int_is_no_float_and_more_keys_pass,
     s98_what_is_returned_is_kept_and_not_checked,
     s99_a_schema_is_checked_at_the_provider_for_calls_streams_and_sends,
+    s99_a_schema_is_checked_at_the_provider_for_the_opening_request_of_an_exchange,
 }
 
 type Map = BTreeMap<&'static str, Value>;
@@ -201,4 +202,29 @@ async fn s99_a_schema_is_checked_at_the_provider_for_calls_streams_and_sends(sce
     assert_eq!(cast.math.call::<u32>("count", &good).await.unwrap(), 0);
     assert_eq!(cast.math.stream::<u8>("counts", &good).await.unwrap().next().await, Some(Ok(1)));
     assert_eq!(runs.load(Ordering::SeqCst), 2);
+}
+
+/// What opens an exchange is checked, and the items that follow are not: they are no parameters.
+async fn s99_a_schema_is_checked_at_the_provider_for_the_opening_request_of_an_exchange(scene: Scene) {
+    let cast = scene.cast().await;
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let echoes = move |_: Request<Value>, items: Items<u8>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        stream::StreamExt::filter_map(items, |item| item.ok().map(Ok::<_, Fault>))
+    };
+    let schema = Schema::new().parameter("a", Type::Int);
+    let _echoes = cast.provided.provide_exchange("echoes", echoes).schema(schema).await.unwrap();
+    let mut errors = cast.provider.errors();
+    let (expected, items) = ("missing required parameter: a", || stream::iter([1_u8, 2]));
+    let bad = map([("b", Value::from(1))]);
+    assert_eq!(message(cast.math.exchange::<u8, u8>("echoes", &bad, items()).await.unwrap_err()), expected);
+    let told = errors.next().await.unwrap();
+    let ClientError::Handler { event, fault, .. } = told else { panic!("{told:?}") };
+    assert_eq!((event.as_str(), fault.message.as_str()), ("echoes", expected));
+    assert_eq!(runs.load(Ordering::SeqCst), 0, "no handler has seen any of it");
+    let good = map([("a", Value::from(1))]);
+    let mut back = cast.math.exchange::<u8, u8>("echoes", &good, items()).await.unwrap();
+    assert_eq!([back.next().await, back.next().await, back.next().await], [Some(Ok(1)), Some(Ok(2)), None]);
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
