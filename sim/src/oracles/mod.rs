@@ -16,6 +16,7 @@ mod flows;
 #[cfg(test)]
 mod flows_tests;
 mod gaps;
+mod hub_drains;
 mod leaks;
 mod members;
 mod outputs;
@@ -46,6 +47,7 @@ pub use authentication::Authentication;
 pub use deliveries::Deliveries;
 pub use drains::Drains;
 pub use endings::Endings;
+pub use hub_drains::HubDrains;
 pub use leaks::{Census, Leaks};
 pub use members::Members;
 pub use outputs::Outputs;
@@ -135,6 +137,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Answers::default()),
         Box::new(Endings::default()),
         Box::new(Drains::default()),
+        Box::new(HubDrains::default()),
         Box::new(Streams::default()),
         Box::new(Providers::default()),
         Box::new(Owners::default()),

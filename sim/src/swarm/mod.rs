@@ -146,7 +146,7 @@ impl Swarm {
         let persistent = choose.chance(3, 4);
         let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
         let (streaming, clearing) = (Streaming::drawn(&mut world), Clearing::drawn(&mut world, count));
-        let draining = Draining::drawn(&mut world);
+        let draining = Draining::drawn(&mut world, operations);
         let mut swarm = Self {
             work,
             weights,
@@ -309,6 +309,7 @@ impl Swarm {
             return world.plan(PATIENCE, key);
         }
         self.operations -= 1;
+        self.drain_hub(world);
         if actor == 0 && self.rogue.is_some() {
             self.mutter(world);
         }
