@@ -10,7 +10,8 @@ use core::time::Duration;
 use super::Swarm;
 use super::actor::Actor;
 use crate::decisions::{Chooser, Stream};
-use crate::world::{Plan, World};
+use crate::plans::Plan;
+use crate::world::World;
 
 /// The longest that one may take, in milliseconds.
 const LONGEST: u64 = 20_000;
