@@ -65,7 +65,7 @@ impl World {
             let key = self.verifiers.get(&node).copied().unwrap_or_default();
             (Arc::<str>::from(format!("sim:{hub}")), key_of_bridges(key))
         });
-        let resident = Resident { id: None, honest: true, policy: None, admin: false };
+        let resident = Resident { id: None, honest: true, policy: None, admin: false, limits: None };
         self.add(name, resident, move |seed| {
             let [a, b] =
                 ends.clone().map(|(hub, key)| BridgeEnd { hub, credential: credential(), secret: Secret::key(key) });

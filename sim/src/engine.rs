@@ -213,7 +213,11 @@ impl<M: Machine> Engine<M> {
 
     /// Lets the next thing happen.
     pub fn step(&mut self, witness: &mut impl Witness<M>) -> Step {
-        let Some((_, happening)) = self.agenda.take(self.decisions.on(self.order)) else { return Step::Idle };
+        let Some((now, happening)) = self.agenda.take(self.decisions.on(self.order)) else { return Step::Idle };
+        if let Some(until) = self.at_of(&happening).map(|node| node.still).filter(|until| *until > now) {
+            self.agenda.plan(until, happening);
+            return Step::Ran;
+        }
         match happening {
             Happening::Wake(key) => return Step::Woke(key),
             Happening::Timer { node, serial } => self.timer(node, serial, witness),
@@ -340,10 +344,12 @@ impl<M: Machine> Engine<M> {
         }
         let now = self.now();
         let target = to.strip_prefix("sim:").and_then(|name| self.find(name));
+        let ends = [Some(Self::id(index)), target].into_iter().flatten();
+        let silent = ends.map(|end| self.nodes[end.index()].silent).fold(now, Instant::max);
         let mut choose = self.decisions.on(self.net);
         let delay = choose.log_uniform(self.weather.latency.0, self.weather.latency.1);
         let delays = [choose.below(delay + 1), choose.below(delay + 1)]
-            .map(|more| now + Duration::from_nanos(self.weather.coarse(delay + more)));
+            .map(|more| silent + Duration::from_nanos(self.weather.coarse(delay + more)));
         let refused = self.decisions.on(self.fault).chance(self.weather.refused, 1_000);
         let Some(target) = target.filter(|target| !refused && !self.nodes[target.index()].down) else {
             let mut choose = self.decisions.on(self.fault);

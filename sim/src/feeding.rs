@@ -11,8 +11,9 @@ use commipc_protocol::{ChannelName, EventName, Fault, Instant};
 use core::time::Duration;
 
 use crate::node::NodeId;
+use crate::plans::Plan;
 use crate::suite::{At, Ticket, outgoing};
-use crate::world::{Plan, World};
+use crate::world::World;
 
 /// What a scripted provider gives to one who asks for a stream.
 #[derive(Clone, Debug)]

@@ -54,6 +54,14 @@ impl World {
         })
     }
 
+    /// Asks every oracle whether no machine holds more than it may.
+    pub(crate) fn judge_held(&mut self) {
+        for node in (0..self.watch.names.len()).map(|index| NodeId::new(u32::try_from(index).unwrap_or(u32::MAX))) {
+            let census = self.census(node);
+            self.watch.judge(self.engine.now(), node, |oracle| oracle.holds(node, &census));
+        }
+    }
+
     /// Asks every oracle whether a machine of which nothing is asked any more holds nothing of what was.
     pub fn judge_rested(&mut self, node: NodeId) {
         let census = self.census(node);

@@ -15,7 +15,8 @@ use core::time::Duration;
 use crate::decisions::Stream;
 use crate::node::NodeId;
 use crate::oracles;
-use crate::world::{Plan, World};
+use crate::plans::Plan;
+use crate::world::World;
 
 /// What a hub's process leaves behind when it dies.
 #[derive(Debug)]
@@ -111,6 +112,19 @@ impl World {
         let machine = self.machine(build, &seed);
         self.engine.kill(node, machine, silently);
         self.watch.oracles.iter_mut().for_each(|oracle| oracle.died(node));
+    }
+
+    /// A client's process dies, and nobody knows any more what its application had planned. Its hub notices, or with
+    /// `silently` it does not.
+    pub fn crash(&mut self, node: NodeId, silently: bool) {
+        self.plans.retain(|_, plan| plan.whose() != Some(node));
+        self.dies(node, silently);
+    }
+
+    /// A node stands still for so long, and so does its application.
+    pub fn pause(&mut self, node: NodeId, time: Duration) {
+        let by = self.engine.pause(node, time);
+        self.watch.oracles.iter_mut().for_each(|oracle| oracle.stands_still(node, by));
     }
 
     /// A hub that was killed starts again.

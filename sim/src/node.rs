@@ -101,6 +101,11 @@ pub(crate) struct Node<M: Machine> {
     pub(crate) spinning: bool,
     /// Its process is dead: nobody can dial it.
     pub(crate) down: bool,
+    /// Until when it stands still, and for how long it has in all: its monotonic clock did too.
+    pub(crate) still: Instant,
+    stood: Duration,
+    /// Until when nothing gets to it or away from it.
+    pub(crate) silent: Instant,
     /// The latest that its monotonic clock has shown to its machine.
     newest: Instant,
 }
@@ -124,6 +129,9 @@ impl<M: Machine> Node<M> {
             spins: 0,
             spinning: false,
             down: false,
+            still: Instant::ZERO,
+            stood: Duration::ZERO,
+            silent: Instant::ZERO,
             newest: Instant::ZERO,
         }
     }
@@ -139,9 +147,18 @@ impl<M: Machine> Node<M> {
         (self.down, self.newest) = (true, Instant::ZERO);
     }
 
+    /// It stands still for so long from now on; gives how much that adds to what it stands still anyway.
+    pub(crate) fn stands_still(&mut self, now: Instant, time: Duration) -> Duration {
+        let (from, until) = (self.still.max(now), self.still.max(now + time));
+        let more = until.saturating_since(from);
+        (self.still, self.stood) = (until, self.stood + more);
+        more
+    }
+
     /// Both clocks of this node when the world's shows `at`, as its machine is told.
     pub(crate) fn now(&mut self, at: Instant) -> Now {
         let mono = at + Duration::from_nanos(self.clocks.mono);
+        let mono = Instant::from_nanos(mono.saturating_since(Instant::ZERO + self.stood).as_nanos() as u64);
         self.newest = self.newest.max(mono);
         Now { mono, wall: wall_clock(at, self.clocks.wall) }
     }
@@ -155,7 +172,8 @@ impl<M: Machine> Node<M> {
     /// When the machine next wants a timeout, by the world's clock.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let deadline = self.machine.poll_timeout()?;
-        Some(Instant::from_nanos(deadline.at.as_nanos().saturating_sub(self.clocks.mono)))
+        let at = deadline.at + self.stood;
+        Some(Instant::from_nanos(at.as_nanos().saturating_sub(self.clocks.mono)))
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Outcome {
     pub choices: Choices,
     /// What a malicious hub, or somebody on the path of connections, did, and how often; empty where nobody is.
     pub malice: BTreeMap<&'static str, u64>,
-    /// What befell connections that come back, or bridges, and what came of it, and how often; empty where there are none.
+    /// What befell the world, and what came of it, and how often.
     pub marks: BTreeMap<&'static str, u64>,
     /// What was said and done, when it was asked for.
     pub conversation: Conversation,
@@ -114,14 +114,16 @@ pub fn run_as(source: Source, profile: Profile, talking: bool) -> Outcome {
     if kind == Profile::Bridges {
         let (mut world, mut bridging) = Bridging::drawn(decisions, origin, talking);
         let played = catch_unwind(AssertUnwindSafe(|| bridging.play(&mut world)));
-        let mut outcome = Outcome { marks: bridging.marks(), ..outcome(&mut world, played.err()) };
+        let mut outcome = outcome(&mut world, played.err());
+        outcome.marks.extend(bridging.marks());
         *outcome.choices.stream_mut("bridging") = vec![bridging::DRAWN];
         return outcome;
     }
     if kind == Profile::Reconnect {
         let (mut world, mut returning) = Returning::drawn(decisions, origin, talking);
         let played = catch_unwind(AssertUnwindSafe(|| returning.play(&mut world)));
-        let mut outcome = Outcome { marks: returning.marks(), ..outcome(&mut world, played.err()) };
+        let mut outcome = outcome(&mut world, played.err());
+        outcome.marks.extend(returning.marks());
         // A record says by itself what it is about.
         *outcome.choices.stream_mut("returning") = vec![returning::DRAWN];
         return outcome;
@@ -143,7 +145,7 @@ fn outcome(world: &mut World, panic: Option<Box<dyn Any + Send>>) -> Outcome {
         failures,
         choices: world.engine().decided().record(),
         malice: malice(world),
-        marks: BTreeMap::new(),
+        marks: world.watch.milestones.met().clone(),
         conversation: world.trace().conversation().cloned().unwrap_or_default(),
         steps: world.trace().steps(),
         pieces: world.engine().decided().pieces(),
@@ -181,7 +183,7 @@ pub struct Tally {
     pub events: u64,
     /// Seeds that failed, with what was found.
     pub failed: Vec<(u64, Vec<Failure>)>,
-    /// What befell connections that come back, and what came of it, and how often.
+    /// What befell the worlds, and what came of it, and how often.
     pub marks: BTreeMap<&'static str, u64>,
 }
 

@@ -13,7 +13,8 @@ use core::time::Duration;
 
 use crate::decisions::{Chooser, Stream};
 use crate::node::NodeId;
-use crate::world::{Plan, World};
+use crate::plans::Plan;
+use crate::world::World;
 
 /// What all actors know of streams.
 #[derive(Debug)]
@@ -192,6 +193,12 @@ impl Streaming {
             Some(_) | None => Manner::AtOnce,
         };
         Taker { manner: if self.calm { Manner::AtOnce } else { manner }, having: Credit::NONE }
+    }
+
+    /// Nobody plays the application of a process that is no more.
+    pub(super) fn lose(&mut self, node: NodeId) {
+        self.gives.retain(|(of, _), _| *of != node);
+        self.takes.retain(|(of, _), _| *of != node);
     }
 
     fn window(&self, world: &mut World) -> Credit {

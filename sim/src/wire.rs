@@ -231,6 +231,12 @@ impl Pipe {
         }
     }
 
+    /// Nothing arrives before this; what is on its way waits.
+    pub(crate) fn waits(&mut self, until: Instant) {
+        self.last_arrival = self.last_arrival.max(until);
+        self.segments.iter_mut().for_each(|(at, _)| *at = (*at).max(until));
+    }
+
     /// Nobody reads any more.
     pub(crate) fn leads_nowhere(&mut self) {
         self.hole = true;
@@ -299,6 +305,23 @@ mod tests {
             let (read, end) = read_all(&mut pipe, cut);
             assert_eq!((read.concat().len() as u64, end), (cut, Arrival::Cut));
         }
+    }
+
+    #[test]
+    fn what_waits_arrives_afterwards_in_order_and_so_does_the_end() {
+        let mut decisions = Decisions::seeded(1);
+        let stream = decisions.stream("net");
+        let mut pipe = pipe(100, Chunks::Whole, None);
+        pipe.transmit(Bytes::from_static(b"one"));
+        pipe.pump(Instant::ZERO, decisions.on(stream));
+        pipe.waits(Instant::from_nanos(5_000));
+        assert_eq!(pipe.next_arrival(Instant::ZERO), Some(Instant::from_nanos(5_000)));
+        assert_eq!(pipe.arrive(Instant::from_nanos(4_999), decisions.on(stream)), Arrival::Nothing);
+        pipe.transmit(Bytes::from_static(b"two"));
+        pipe.close(true, LinkEnd::Eof);
+        pipe.pump(Instant::from_nanos(100), decisions.on(stream));
+        let (read, end) = read_all(&mut pipe, 1);
+        assert_eq!((read.concat(), end), (b"onetwo".to_vec(), Arrival::End(LinkEnd::Eof)));
     }
 
     #[test]

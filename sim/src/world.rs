@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use commipc_protocol::auth::{Credential, Credentials, Secret, Verifier};
 use commipc_protocol::bridge;
-use commipc_protocol::client::{self, Client, ClientConfig, Reconnect, Request, RequestId};
+use commipc_protocol::client::{self, Client, ClientConfig, Reconnect, Request};
 use commipc_protocol::hub::{self, Hub, HubConfig};
 use commipc_protocol::{ChannelName, ClientId, CredentialId, HubId, Instant, Limits, Output, OwnerPolicy, Seed};
 use core::time::Duration;
@@ -15,11 +15,13 @@ use crate::admins;
 use crate::decisions::{Choices, Decisions};
 use crate::engine::{Engine, Sight, Step, Witness};
 use crate::feeding::Feeding;
-use crate::lives::{Disk, Writing};
+use crate::lives::Disk;
 use crate::mallory::{Malice, Mallory};
+use crate::milestones::Milestones;
 use crate::node::{Clocks, Habits, NodeId};
 use crate::oracles::{self, Oracle, Password, Resident, Salt, Seen, Verdict};
 use crate::overheard::Overheard;
+use crate::plans::Plan;
 use crate::station::{Asked, Station, Told};
 use crate::suite::{Answering, Reply};
 use crate::trace::Trace;
@@ -57,8 +59,11 @@ pub(crate) struct Watch {
     pub(crate) overheard: Option<Overheard>,
     /// Who dialled when.
     pub(crate) dials: Vec<(Instant, NodeId)>,
+    pub(crate) milestones: Milestones,
 }
 
+/// After so many steps each machine is asked what it holds.
+const LOOKED_AT_EVERY: u64 = 256;
 /// More failures than this of one run are the same failure again.
 const FAILURES: usize = 16;
 
@@ -79,6 +84,7 @@ impl Witness<Twins<Station>> for Watch {
     fn saw(&mut self, at: Instant, node: NodeId, sight: Seen<'_>) {
         let name = self.names.get(node.index()).map_or("?", String::as_str);
         self.trace.record(at, node, name, &sight);
+        self.milestones.saw(node, &sight);
         if let Sight::Gave(Output::Dial { .. }) = sight {
             self.dials.push((at, node));
         }
@@ -116,7 +122,8 @@ pub struct World {
     pub(crate) serving: BTreeMap<NodeId, Answering>,
     pub(crate) feeding: Feeding,
     pub(crate) plans: BTreeMap<u64, Plan>,
-    plan_serial: u64,
+    pub(crate) plan_serial: u64,
+    steps: u64,
     pub(crate) tokens: u64,
     /// Protections so far.
     pub(crate) salts: u64,
@@ -150,19 +157,6 @@ pub struct World {
 }
 
 pub(crate) type Build = Box<dyn Fn(&Seed) -> Station>;
-
-/// What the world does when it wakes.
-#[derive(Debug)]
-pub(crate) enum Plan {
-    Answer { node: NodeId, request: RequestId, result: Result<client::Payload, commipc_protocol::Fault> },
-    Derive { node: NodeId, channel: ChannelName, salt: Salt, password: Password },
-    DeriveNothing { node: NodeId, channel: ChannelName },
-    Stream { node: NodeId, command: client::StreamCommand },
-    Cancel { node: NodeId, call: client::Token },
-    Finished(NodeId),
-    Store(NodeId, Writing),
-    Own(u64),
-}
 
 /// What happened in a step of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +192,7 @@ impl World {
             feeding: Feeding::default(),
             plans: BTreeMap::new(),
             plan_serial: 0,
+            steps: 0,
             tokens: 0,
             salts: 0,
             passwords: BTreeMap::new(),
@@ -303,9 +298,10 @@ impl World {
         let id = HubId::new(name).ok();
         let config = move || config(id.clone(), credentials.clone());
         let stream = self.engine.decisions().stream("malice");
-        let (HubConfig { owner_policy, .. }, malice) = config();
+        let (HubConfig { owner_policy, limits, .. }, malice) = config();
         let malice = malice.map(|malice| (malice, self.engine.decisions().on(stream).seed()));
-        let resident = Resident { id: None, honest: true, admin: false, policy: Some(owner_policy) };
+        let resident =
+            Resident { id: None, honest: true, admin: false, policy: Some(owner_policy), limits: Some(limits) };
         let node = self.add(name, resident, move |seed| {
             let hub = Hub::new(config().0, seed);
             match &malice {
@@ -361,7 +357,8 @@ impl World {
         let (credential, key) = self.login.take().unwrap_or_else(|| (CredentialId::shared(), shared));
         let hub: Arc<str> = format!("sim:{}", hub.map_or("nowhere", |hub| self.engine.name(hub))).into();
         let admin = honest && credential == admins::credential();
-        let resident = Resident { id: ClientId::new(id).ok(), honest, admin, policy: None };
+        let resident =
+            Resident { id: ClientId::new(id).ok(), honest, admin, policy: None, limits: Some(limits.clone()) };
         let (id, reconnect) = (ClientId::new(id).ok(), self.reconnect);
         let config = move || ClientConfig {
             hub: Arc::clone(&hub),
@@ -467,17 +464,6 @@ impl World {
         self.listen();
     }
 
-    /// Plans a [`Moment::Woke`] with this key.
-    pub fn plan(&mut self, after: Duration, key: u64) {
-        self.plan_own(after, Plan::Own(key));
-    }
-
-    pub(crate) fn plan_own(&mut self, after: Duration, plan: Plan) {
-        self.plan_serial += 1;
-        self.plans.insert(self.plan_serial, plan);
-        self.engine.wake(self.engine.now() + after, self.plan_serial);
-    }
-
     /// A number no request of this world has had.
     pub const fn token(&mut self) -> client::Token {
         self.tokens += 1;
@@ -489,6 +475,7 @@ impl World {
         let moment = match self.engine.step(&mut self.watch) {
             Step::Idle => Moment::Idle,
             Step::Ran => Moment::Ran,
+            Step::Woke(key) if self.put_off(key) => Moment::Ran,
             Step::Woke(key) => match self.plans.remove(&key) {
                 Some(Plan::Own(key)) => Moment::Woke(key),
                 Some(Plan::Answer { node, request, result }) => {
@@ -523,6 +510,10 @@ impl World {
             },
         };
         self.listen();
+        self.steps += 1;
+        if self.steps % LOOKED_AT_EVERY == 0 {
+            self.judge_held();
+        }
         moment
     }
 

@@ -25,6 +25,24 @@ fn any_bytes_make_a_run_that_its_choices_replay() {
     assert!(run_choices(&[]).failures.is_empty());
 }
 
+/// What must befall clients and their hub in storms, and which points long runs must have reached, or they show little: in
+/// how many of a thousand worlds' counts at least. What has to do with no storm is judged where it belongs: `returning.rs`,
+/// `bridging.rs`.
+const REACHED: [(&str, u64); 12] = [
+    ("fault: a client stands still", 50),
+    ("fault: a client is parted from its hub", 30),
+    ("fault: a client crashes", 30),
+    ("fault: a client vanishes", 15),
+    ("a crowd", 4),
+    ("a client says rubbish", 3),
+    ("a client says a frame that is too long", 3),
+    ("a stranger says rubbish", 1),
+    ("a stranger says a frame that is too long", 1),
+    ("an id is taken over from a connection that was joining", 1),
+    ("a password changes while a call is on its way", 20),
+    ("a connection ends inside of a length", 5),
+];
+
 #[test]
 fn a_thousand_seeds_find_nothing() {
     let seeds = std::env::var("COMMIPC_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(1_000);
@@ -40,6 +58,10 @@ fn a_thousand_seeds_find_nothing() {
     assert!(total.is_fine(), "{total}");
     assert_eq!(total.seeds, seeds);
     assert!(total.events > 200 * seeds, "too little goes on");
+    let rare =
+        REACHED.iter().filter(|(mark, least)| total.marks.get(mark).copied().unwrap_or(0) * 1_000 < least * seeds);
+    let rare: Vec<&(&str, u64)> = rare.collect();
+    assert!(rare.is_empty(), "too rare in {seeds} worlds: {rare:?} of {:?}", total.marks);
 }
 
 /// Worlds in which something was found once: sim/CHANGELOG.md says what.

@@ -9,13 +9,14 @@ pub(super) struct Graph {
     pub(super) edges: Vec<[usize; 2]>,
 }
 
-/// The most hubs of a world.
+/// The most hubs of a world, and of one that is larger than usual.
 const MOST: u64 = 4;
+const MANY: u64 = 8;
 
 impl Graph {
     /// Any connected graph: a tree and some more, now and then a ring, or two bridges side by side.
-    pub(super) fn drawn(mut choose: Chooser<'_>) -> Self {
-        let hubs = 2 + choose.below(MOST - 1) as usize;
+    pub(super) fn drawn(mut choose: Chooser<'_>, large: bool) -> Self {
+        let hubs = if large { MANY - choose.below(MANY - MOST) } else { 2 + choose.below(MOST - 1) } as usize;
         let mut edges: Vec<[usize; 2]> = (1..hubs).map(|hub| [choose.index(hub), hub]).collect();
         if hubs > 2 && choose.chance(1, 3) {
             edges = (0..hubs).map(|hub| [hub, (hub + 1) % hubs]).collect();
@@ -65,13 +66,13 @@ mod tests {
         for seed in 0..300 {
             let mut decisions = Decisions::seeded(seed);
             let stream = decisions.stream("graph");
-            let graph = Graph::drawn(decisions.on(stream));
+            let graph = Graph::drawn(decisions.on(stream), seed % 10 == 0);
             assert!(graph.edges.iter().all(|[a, b]| a != b), "{graph:?}");
             assert!((0..graph.hubs).all(|hub| graph.distances(hub).iter().all(|far| *far < graph.hubs)), "{graph:?}");
             sizes.insert(graph.hubs);
             rings += usize::from(graph.edges.len() >= graph.hubs);
         }
-        assert!(sizes.into_iter().eq(2..=4) && (60..240).contains(&rings), "{rings}");
+        assert!(sizes.into_iter().eq(2..=8) && (60..240).contains(&rings), "{rings}");
     }
 
     #[test]

@@ -30,13 +30,14 @@ use graph::Graph;
 
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::feeding::Feed;
+use crate::marks::Marks;
 use crate::node::NodeId;
+use crate::plans::Plan;
 use crate::returning::beliefs::{Belief, Link};
 use crate::returning::drawn_policy;
-use crate::returning::marks::Marks;
 use crate::swarm::assault;
 use crate::weather::Weather;
-use crate::world::{Moment, Plan, World};
+use crate::world::{Moment, World};
 
 /// Inputs and outputs after which a storm ends.
 const EVENTS_OF_A_STORM: u64 = 2_000;
@@ -187,7 +188,9 @@ impl Bridging {
         let mut weather = Weather::drawn(world.engine().decisions().on(net));
         let besieged = besiege(&mut weather, &mut world);
         let (mut world, lies) = lies::drawn(world, &mut weather, besieged);
-        let graph = Graph::drawn(world.engine().decisions().on(work));
+        let own = world.engine().decisions().stream("crowd");
+        let large = world.engine().decisions().on(own).chance(1, 24);
+        let graph = Graph::drawn(world.engine().decisions().on(work), large);
         let mut choose = world.engine().decisions().on(work);
         let limits = Limits::default();
         let mut policy = Reconnect::default();

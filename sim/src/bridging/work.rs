@@ -7,9 +7,10 @@ use core::time::Duration;
 use super::{Bridging, CONNECT, PAUSE, Phase};
 use crate::decisions::Chooser;
 use crate::oracles::Password;
+use crate::plans::Plan;
 use crate::returning::beliefs::{Link, opens};
 pub(super) use crate::returning::work::{channel_name, event_name};
-use crate::world::{Plan, World};
+use crate::world::World;
 
 /// In the order of the weights.
 const OPS: [fn(&mut Bridging, &mut World, usize); 14] = [

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use commipc_protocol::{LinkEnd, Machine};
+use commipc_protocol::{Instant, LinkEnd, Machine};
+use core::time::Duration;
 
 use super::{Engine, Happening};
 use crate::liar::Liar;
-use crate::node::NodeId;
+use crate::node::{Node, NodeId};
 use crate::wire::Pipe;
 
 impl<M: Machine> Engine<M> {
@@ -44,6 +45,32 @@ impl<M: Machine> Engine<M> {
         stranded.len()
     }
 
+    /// For so long nothing gets to a node or away from it, connections that are dialled meanwhile included. Nothing is lost:
+    /// what is said waits, as it would be said again. Gives how many connections there were.
+    pub fn part(&mut self, node: NodeId, time: Duration) -> usize {
+        let (parted, until) = (self.wires_of(node), self.now() + time);
+        for (wire, _) in &parted {
+            self.wires[*wire].pipes.iter_mut().for_each(|pipe| pipe.waits(until));
+        }
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.silent = node.silent.max(until);
+        }
+        parted.len()
+    }
+
+    /// For so long a node's process stands still, and its monotonic clock with it. Gives how much longer that is than it
+    /// stands still anyway.
+    pub fn pause(&mut self, node: NodeId, time: Duration) -> Duration {
+        let now = self.now();
+        self.nodes.get_mut(node.index()).map_or(Duration::ZERO, |node| node.stands_still(now, time))
+    }
+
+    /// Until when a node stands still, if it does.
+    #[must_use]
+    pub fn paused(&self, node: NodeId) -> Option<Instant> {
+        self.nodes.get(node.index()).map(|node| node.still).filter(|until| *until > self.now())
+    }
+
     /// Lets a node lose every connection, and no peer notice: with whom it dials again there are two. Gives how many there
     /// were.
     pub fn sever(&mut self, node: NodeId) -> usize {
@@ -78,6 +105,12 @@ impl<M: Machine> Engine<M> {
         }
     }
 
+    /// Whether a node's process is dead.
+    #[must_use]
+    pub fn is_down(&self, node: NodeId) -> bool {
+        self.nodes.get(node.index()).is_some_and(|node| node.down)
+    }
+
     /// Turns a node's clocks, by nanoseconds and milliseconds: to a machine it is as if time had passed, or had not.
     pub fn turn_clocks(&mut self, node: NodeId, mono: i64, wall: i64) {
         if let Some(node) = self.nodes.get_mut(node.index()) {
@@ -85,6 +118,22 @@ impl<M: Machine> Engine<M> {
             node.clocks.wall += wall;
         }
         self.replan(node.index());
+    }
+
+    /// Whom it happens to.
+    pub(super) fn at_of(&self, happening: &Happening) -> Option<&Node<M>> {
+        let node = match happening {
+            Happening::Wake(_) => return None,
+            Happening::Timer { node, .. }
+            | Happening::Drain { node }
+            | Happening::Refuse { node, .. }
+            | Happening::Stray { node, .. } => *node,
+            Happening::Stand { wire, side }
+            | Happening::Arrive { wire, side }
+            | Happening::Written { wire, side }
+            | Happening::Over { wire, side, .. } => self.wires.get(*wire)?.ends[*side].node,
+        };
+        self.nodes.get(node)
     }
 
     /// The connections of a node, and which side of each it is.

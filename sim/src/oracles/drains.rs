@@ -152,6 +152,15 @@ impl Oracle for Drains {
         Ok(())
     }
 
+    fn died(&mut self, node: NodeId) {
+        self.clients.remove(&node);
+    }
+
+    fn stands_still(&mut self, node: NodeId, by: Duration) {
+        let Drainer { whole, providers, .. } = self.at(node);
+        whole.iter_mut().chain(providers.values_mut()).for_each(|drain| drain.due = drain.due + by);
+    }
+
     fn settled(&mut self) -> Verdict {
         let drains = |drainer: &Drainer<RequestId>| drainer.whole.is_some() || !drainer.providers.is_empty();
         let left = self.clients.iter().find(|(_, drainer)| drains(drainer));

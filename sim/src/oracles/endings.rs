@@ -62,6 +62,11 @@ impl Oracle for Endings {
         self.ids.extend(who.id.clone().map(|id| (node, id)));
     }
 
+    fn stands_still(&mut self, node: NodeId, by: Duration) {
+        let of_it = self.calls.range_mut((node, Token(0))..=(node, Token(u64::MAX)));
+        of_it.for_each(|(_, call)| call.deadline = call.deadline + by);
+    }
+
     fn saw(&mut self, at: Instant, node: NodeId, sight: &Seen<'_>) -> Verdict {
         match sight {
             Sight::Linked { with, as_link, .. } => {

@@ -137,6 +137,14 @@ impl Flows {
         Self { trusting: true, ..Self::default() }
     }
 
+    /// The clock of one who asks stands still.
+    pub(super) fn stands_still(&mut self, node: NodeId, by: Duration) {
+        for (_, ask) in self.asks.range_mut((node, Token(0))..=(node, Token(u64::MAX))) {
+            ask.deadline = ask.deadline + by;
+            ask.until = ask.until.map(|until| until + by);
+        }
+    }
+
     pub(super) fn asks(
         &mut self,
         at: Instant,

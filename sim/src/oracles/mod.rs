@@ -16,6 +16,7 @@ mod flows;
 #[cfg(test)]
 mod flows_tests;
 mod gaps;
+mod hub_drains;
 mod leaks;
 mod members;
 mod outputs;
@@ -32,10 +33,12 @@ mod seals;
 #[cfg(test)]
 mod seals_tests;
 mod streams;
+mod tables;
 
 use bytes::Bytes;
 use commipc_protocol::client::{Incoming, Outgoing, Payload};
-use commipc_protocol::{ChannelName, ClientId, EventName, Instant, OwnerPolicy};
+use commipc_protocol::{ChannelName, ClientId, EventName, Instant, Limits, OwnerPolicy};
+use core::time::Duration;
 
 use crate::engine::Sight;
 use crate::node::NodeId;
@@ -46,6 +49,7 @@ pub use authentication::Authentication;
 pub use deliveries::Deliveries;
 pub use drains::Drains;
 pub use endings::Endings;
+pub use hub_drains::HubDrains;
 pub use leaks::{Census, Leaks};
 pub use members::Members;
 pub use outputs::Outputs;
@@ -54,6 +58,7 @@ pub use providers::Providers;
 pub use requests::Requests;
 pub use seals::Seals;
 pub use streams::Streams;
+pub use tables::Tables;
 
 /// Nothing, or what is wrong in one sentence.
 pub type Verdict = Result<(), String>;
@@ -72,6 +77,8 @@ pub struct Resident {
     pub admin: bool,
     /// What becomes of channels whose owners go, if it is a hub.
     pub policy: Option<OwnerPolicy>,
+    /// What it allows, where that is judged.
+    pub limits: Option<Limits>,
 }
 
 /// A password that applications of a world give to channels, by its number.
@@ -109,6 +116,17 @@ pub trait Oracle {
     /// The process of a node died without a word, and what it held is gone.
     fn died(&mut self, _node: NodeId) {}
 
+    /// A node begins to stand still, and its clock with it: what it has to do by then may come so much later.
+    fn stands_still(&mut self, _node: NodeId, _by: Duration) {}
+
+    /// What a node holds at any moment.
+    ///
+    /// # Errors
+    /// When it may not hold so much.
+    fn holds(&mut self, _node: NodeId, _census: &Census) -> Verdict {
+        Ok(())
+    }
+
     /// Every peer of a node is gone; this is what it still holds.
     ///
     /// # Errors
@@ -135,6 +153,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Answers::default()),
         Box::new(Endings::default()),
         Box::new(Drains::default()),
+        Box::new(HubDrains::default()),
         Box::new(Streams::default()),
         Box::new(Providers::default()),
         Box::new(Owners::default()),
@@ -143,6 +162,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks::default()),
+        Box::new(Tables::default()),
     ]
 }
 
@@ -158,6 +178,7 @@ pub fn of_returning() -> Vec<Box<dyn Oracle>> {
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks::default()),
+        Box::new(Tables::default()),
     ]
 }
 
@@ -173,6 +194,7 @@ pub fn of_bridges() -> Vec<Box<dyn Oracle>> {
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks::default()),
+        Box::new(Tables::default()),
     ]
 }
 
@@ -185,6 +207,7 @@ pub(crate) fn beside_liars() -> Vec<Box<dyn Oracle>> {
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks::default()),
+        Box::new(Tables::default()),
     ]
 }
 
@@ -203,6 +226,7 @@ pub fn against_hubs() -> Vec<Box<dyn Oracle>> {
         Box::new(Authentication::default()),
         Box::new(Outputs::default()),
         Box::new(Leaks::default()),
+        Box::new(Tables::default()),
     ]
 }
 

@@ -50,6 +50,8 @@ pub struct Owners {
     held: BTreeMap<(NodeId, ChannelName), NodeId>,
     /// Channels of which something must be said before the hub's outputs are drained.
     due: BTreeSet<(NodeId, ChannelName)>,
+    /// Hubs that come to their end: what becomes of channels there is for nobody to hear any more.
+    ending: BTreeSet<NodeId>,
     /// What admins ask.
     clears: Clears,
 }
@@ -106,6 +108,9 @@ impl Oracle for Owners {
         }
         match sight {
             Sight::Fed(Input::Command(Asked::Client(command))) => self.asks(node, command),
+            Sight::Fed(Input::Command(Asked::Hub(hub::Command::Shutdown))) => {
+                self.ending.insert(node);
+            }
             Sight::Gave(Output::Event(Told::Client(event))) => return self.told(node, event),
             Sight::Gave(Output::Event(Told::Hub(event))) => return self.claims(at, node, event),
             Sight::Drained => return self.drained(node),
@@ -298,6 +303,10 @@ impl Owners {
                 Ok(())
             }
             hub::Event::Cleared { channel, client } => self.cleared(hub, channel, client, ended),
+            hub::Event::Drained { .. } => {
+                self.ending.insert(hub);
+                Ok(())
+            }
             hub::Event::Joined { .. }
             | hub::Event::Left { .. }
             | hub::Event::Connected { .. }
@@ -371,7 +380,7 @@ impl Owners {
                 self.lost.insert(key.clone(), node);
             }
         }
-        if room.due.is_some() {
+        if room.due.is_some() && !self.ending.contains(&hub) {
             self.due.insert(key);
         }
         Ok(())

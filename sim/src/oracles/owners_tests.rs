@@ -319,3 +319,15 @@ fn who_opens_a_channel_that_an_admin_has_ended_owns_it_and_its_former_owner_does
     joins(&mut scene, 2, None).unwrap();
     scene.hub_tells(owns(2)).unwrap();
 }
+
+#[test]
+fn s86_what_becomes_of_channels_is_owed_up_to_the_end_of_a_hub_and_not_beyond() {
+    let mut ends = scene(OwnerPolicy::Terminate);
+    ends.hub_tells(hub::Event::Drained { cut: 0 }).unwrap();
+    cut(&mut ends).unwrap();
+    ends.drained(HUB).unwrap();
+    let mut before = scene(OwnerPolicy::Terminate);
+    cut(&mut before).unwrap();
+    before.hub_tells(hub::Event::Drained { cut: 0 }).unwrap();
+    assert!(before.drained(HUB).is_err());
+}

@@ -65,6 +65,12 @@ impl Oracle for Requests {
         }
     }
 
+    /// Whoever asked is no more.
+    fn died(&mut self, node: NodeId) {
+        self.open.retain(|(asked, _), _| *asked != node);
+        self.fresh.retain(|(asked, _)| *asked != node);
+    }
+
     fn settled(&mut self) -> Verdict {
         let open: Vec<String> = self.open.iter().map(|((node, token), _)| format!("{token:?} of {node:?}")).collect();
         ensure(open.is_empty(), || format!("never ended: {}", open.join(", ")))

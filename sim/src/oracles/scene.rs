@@ -70,7 +70,7 @@ impl<O: Oracle> Scene<O> {
 /// Node 2 is an admin, and node 3 knows no secret.
 pub(crate) fn resident(node: u32) -> Resident {
     let policy = (node == HUB).then(OwnerPolicy::default);
-    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3, admin: node == 2, policy }
+    Resident { id: (node != HUB).then(|| id(node)), honest: node < 3, admin: node == 2, policy, limits: None }
 }
 
 pub(crate) fn hub_link(node: u32) -> LinkId {

@@ -9,6 +9,7 @@ use commipc_protocol::client::{
     Away, Command, Event, Failure, Message, Outgoing, Payload, ReconnectEvent, StreamCommand, Token, Unrestored,
 };
 use commipc_protocol::{ChannelName, ClientId, HubId, Input, Instant, Misuse, Output};
+use core::time::Duration;
 
 use super::exchanges::Exchanges;
 use super::flows::Flows;
@@ -105,6 +106,10 @@ impl Oracle for Seals {
         self.ids.extend(who.id.clone().map(|id| (node, id)));
         self.flows.ids.extend(who.id.clone().map(|id| (node, id)));
         self.gaps.joined(node, who);
+    }
+
+    fn stands_still(&mut self, node: NodeId, by: Duration) {
+        self.flows.stands_still(node, by);
     }
 
     fn derived(&mut self, node: NodeId, channel: &ChannelName, salt: Salt, password: Password) {

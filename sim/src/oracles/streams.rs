@@ -22,8 +22,8 @@ pub struct Streams {
     flows: Flows,
     /// Of each caller and content: how often it was asked and may have been heard, and how often it was.
     counts: BTreeMap<(ClientId, Content), Count>,
-    /// Who says things past its own machine, which then knows nothing of what it has ended.
-    rogues: BTreeSet<NodeId>,
+    /// Who says things past its own machine, which then knows nothing of what it has ended; and who is no more.
+    deaf: BTreeSet<NodeId>,
     /// Whether it is judged when things come.
     timed: bool,
 }
@@ -37,7 +37,7 @@ struct Count {
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { flows: Flows::trusting(), counts: BTreeMap::new(), rogues: BTreeSet::new(), timed: true }
+        Self { flows: Flows::trusting(), counts: BTreeMap::new(), deaf: BTreeSet::new(), timed: true }
     }
 }
 
@@ -64,7 +64,7 @@ impl Oracle for Streams {
                 self.flows.asks(at, node, command, |_| TRUSTED);
             }
             Sight::Fed(Input::Command(Asked::Malice(Order::Say(_)))) => {
-                self.rogues.insert(node);
+                self.deaf.insert(node);
                 self.flows.wild = true;
             }
             Sight::Gave(Output::Event(Told::Client(event))) => {
@@ -78,6 +78,14 @@ impl Oracle for Streams {
         Ok(())
     }
 
+    fn died(&mut self, node: NodeId) {
+        self.deaf.insert(node);
+    }
+
+    fn stands_still(&mut self, node: NodeId, by: Duration) {
+        self.flows.stands_still(node, by);
+    }
+
     /// A request that was taken has no deadline, most often, so that nothing ends it any more.
     fn settled(&mut self) -> Verdict {
         let waits = |(node, request): &(NodeId, RequestId)| {
@@ -85,7 +93,7 @@ impl Oracle for Streams {
             callers.peek().is_some() && callers.all(|ask| ask.over.is_some())
         };
         let open = self.flows.served.iter().filter(|(_, served)| !served.over && served.said.ending.is_none());
-        let left = open.map(|(key, _)| key).find(|key| !self.rogues.contains(&key.0) && waits(key));
+        let left = open.map(|(key, _)| key).find(|key| !self.deaf.contains(&key.0) && waits(key));
         ensure(left.is_none(), || format!("the provider of {left:?} was never told that its caller is gone"))
     }
 }

@@ -7,7 +7,7 @@ use commipc_protocol::{ChannelName, ClientId, Instant, Refusal};
 
 use super::beliefs::Place;
 use super::causes::Past;
-use super::marks::Marks;
+use crate::marks::Marks;
 
 /// Who is there, by the hub's word.
 #[derive(Debug, Default)]

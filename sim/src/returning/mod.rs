@@ -15,7 +15,6 @@ mod causes;
 mod faults;
 mod hub;
 pub(crate) mod judge;
-pub(crate) mod marks;
 mod probing;
 mod streams;
 pub(crate) mod work;
@@ -33,14 +32,15 @@ use beliefs::{Belief, Link};
 use causes::{Heard, Past};
 use faults::Faults;
 use hub::Claims;
-use marks::Marks;
 
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::lives::DiskHabits;
+use crate::marks::Marks;
 use crate::node::NodeId;
+use crate::plans::Plan;
 use crate::streaming::Streaming;
 use crate::weather::Weather;
-use crate::world::{Moment, Plan, World};
+use crate::world::{Moment, World};
 
 /// Inputs and outputs after which a storm ends.
 const EVENTS_OF_A_STORM: u64 = 1_000;

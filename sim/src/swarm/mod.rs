@@ -14,6 +14,7 @@ mod drawing;
 mod ops;
 mod owning;
 mod rogues;
+mod troubles;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, StreamEvent};
@@ -26,14 +27,16 @@ use draining::Draining;
 pub(crate) use drawing::{assault, is_malicious};
 use drawing::{besiege, malice, tight, weights};
 use owning::Owning;
+use troubles::{Troubles, crowd};
 
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::leaving::FORGOTTEN;
 use crate::overheard::Overheard;
+use crate::plans::Plan;
 use crate::station::Station;
 use crate::streaming::{LONGEST_CALL, LONGEST_THOUGHT, STAMP, Streaming};
 use crate::weather::Weather;
-use crate::world::{Moment, Plan, World};
+use crate::world::{Moment, World};
 
 /// What clients do, in the order of the weights.
 const OPS: [fn(&mut Swarm, &mut World, usize); 17] = [
@@ -94,6 +97,7 @@ pub(crate) struct Swarm {
     clearing: Clearing,
     streaming: Streaming,
     draining: Draining,
+    troubles: Troubles,
     /// Whether whoever loses its connection makes another.
     persistent: bool,
     storming: bool,
@@ -137,9 +141,11 @@ impl Swarm {
         let operations = choose.log_uniform(16, 400);
         let count = 2 + choose.below(6);
         let persistent = choose.chance(3, 4);
+        let count = if malicious { count } else { crowd(&mut world, count) };
         let (actors, resting, said, storming) = (Vec::new(), 0, 0, false);
         let (streaming, clearing) = (Streaming::drawn(&mut world, malicious), Clearing::drawn(&mut world, count));
-        let draining = Draining::drawn(&mut world);
+        let draining = Draining::drawn(&mut world, operations);
+        let troubles = Troubles::drawn(&mut world, operations, count, malicious);
         let mut swarm = Self {
             work,
             weights,
@@ -154,6 +160,7 @@ impl Swarm {
             clearing,
             streaming,
             draining,
+            troubles,
             persistent,
             storming,
             malicious,
@@ -164,6 +171,7 @@ impl Swarm {
     }
 
     fn add_actors(&mut self, mut world: World, count: u64, limits: &Limits, rogue: bool) -> World {
+        let mut proofs = Vec::new();
         for number in 0..count {
             let name = format!("c{number}");
             let streams = ["work", "mind"].map(|kind| world.engine().decisions().stream(&format!("{kind}/{name}")));
@@ -177,6 +185,7 @@ impl Swarm {
             }
             let station = if rogue { Station::rogue } else { Station::client };
             world = world.client_of(&name, &id, limits.clone(), honest, station);
+            proofs.push((id.clone(), limits.clone(), honest));
             self.actors.push(Actor { id: ClientId::new(&id).ok(), streams: Some(streams), ..Actor::default() });
             if rogue {
                 world.watch.overheard = Some(Overheard::default());
@@ -186,7 +195,7 @@ impl Swarm {
         for (actor, node) in self.actors.iter_mut().zip(world.clients()) {
             actor.node = Some(node);
         }
-        world
+        self.troubles.succeeds(world, |actor| proofs[actor].clone())
     }
 
     /// Runs all phases, up to the first failure.
@@ -289,10 +298,16 @@ impl Swarm {
 
     fn work(&mut self, world: &mut World, key: u64) {
         let Some(actor) = usize::try_from(key).ok().filter(|actor| *actor < self.actors.len()) else { return };
+        if let Some(until) = self.actors[actor].node.and_then(|node| world.engine().paused(node)) {
+            return world.plan(until.saturating_since(world.now()), key);
+        }
         if !self.works(world, actor) {
             self.resting += 1;
             self.operations = if self.resting < self.actors.len() { self.operations } else { 0 };
             return;
+        }
+        if actor == 0 {
+            self.babble(world);
         }
         // What nobody can do yet would fill the storm with refusals.
         let sensible = world.engine.decisions().on(self.work).chance(7, 8);
@@ -302,6 +317,7 @@ impl Swarm {
             return world.plan(PATIENCE, key);
         }
         self.operations -= 1;
+        self.drain_hub(world);
         if actor == 0 && self.rogue.is_some() {
             self.mutter(world);
         }
@@ -315,6 +331,7 @@ impl Swarm {
             Some(op) => op(self, world, actor),
             None => {}
         }
+        self.befall(world, actor);
         let pause = self.pause(world);
         world.plan(pause, key);
     }
@@ -339,7 +356,9 @@ impl Swarm {
     fn end(&mut self, world: &mut World) {
         world.ended = true;
         for node in world.clients() {
-            world.ask(node, Command::Close);
+            if !world.engine().is_down(node) {
+                world.ask(node, Command::Close);
+            }
         }
         world.plan(FORGOTTEN, GIVE_UP);
         self.run_out(world);

@@ -10,7 +10,8 @@ use core::time::Duration;
 use super::{Actor, CHANNELS, Swarm};
 use crate::decisions::Chooser;
 use crate::oracles::Password;
-use crate::world::{Plan, World};
+use crate::plans::Plan;
+use crate::world::World;
 
 /// Passwords that anybody may choose.
 const PASSWORDS: u64 = 3;
