@@ -103,13 +103,14 @@ pub struct Limits {
     /// [`Refusal::Loop`](crate::Refusal::Loop), and anything else is dropped and counted.
     pub hops: u8,
     /// Things that are announced over one bridge, each way: providers, members, listened events, protected channels. What is
-    /// more is not known at the other hub, and told by [`Event::BridgeFull`](crate::hub::Event::BridgeFull).
+    /// more is not known at the other hub, and told by [`Event::BridgeFull`](crate::hub::Event::BridgeFull). What is two hubs
+    /// away or more finds an eighth less (with eight `hops`), what is three or more two eighths, and so on.
     pub bridge_routes: usize,
     /// Calls that come over one bridge and wait for their answer, streams among them. Then
     /// [`Refusal::Overloaded`](crate::Refusal::Overloaded).
     pub bridge_calls: usize,
     /// Broadcasts and sends of a minute that one bridge brings first, remembered so that copies on other ways are known. More
-    /// are dropped and counted.
+    /// are dropped and counted. They are shared by distance as `bridge_routes` are.
     pub bridge_doubles: usize,
     /// Encoded metadata of one message, in bytes. Then [`Misuse::TooLarge`](crate::Misuse::TooLarge) at the sender.
     pub metadata: usize,

@@ -18,6 +18,7 @@ use super::homes::Errands;
 use super::registry::LinkIx;
 use super::routes::{Best, Goal, Place, Realm, Routes, Terms, Turn, Way};
 use super::session::Session;
+use super::shares::{Places, Quota};
 use super::{DisconnectReason, Event, Hub};
 use crate::auth::Capabilities;
 use crate::canary::Canary;
@@ -61,9 +62,9 @@ pub(super) struct Port {
     /// Whether it was told that there is more than may be announced.
     full: bool,
     /// What it was told of.
-    told: BTreeSet<Place>,
+    told: Places,
     /// What it is told of when something that it was told of is gone.
-    waits: BTreeSet<Place>,
+    waits: Places,
     /// Since when messages without an answer wait for it.
     pub(super) marks: Marks,
 }
@@ -194,8 +195,8 @@ impl Hub {
             far: far.clone(),
             serial: self.bridges.serial,
             full: false,
-            told: BTreeSet::new(),
-            waits: BTreeSet::new(),
+            told: Places::default(),
+            waits: Places::default(),
             marks: Marks::default(),
         };
         self.bridges.ports.insert(ix, port);
@@ -248,8 +249,9 @@ impl Hub {
             self.unlearn(ix, &place);
             return Ok(());
         }
-        let (known, learned) = (self.bridges.routes.has(ix, &place), self.bridges.routes.learned(ix));
-        if !known && (learned >= self.limits.bridge_routes || self.is_full()) {
+        let quota = Quota::of_routes(&self.limits);
+        let fits = self.bridges.routes.has_room(ix, quota, way.path.len()) && !self.is_full();
+        if !fits && !self.bridges.routes.has(ix, &place) {
             self.counters.unlearned += 1;
             self.tell_full(ix);
             return Ok(());
@@ -314,7 +316,8 @@ impl Hub {
     pub(super) fn withdraw_providers(&mut self) {
         for ix in self.ports() {
             let told = self.bridges.port(ix).map(|port| &port.told);
-            let providers: Vec<Place> = told.into_iter().flatten().filter(|it| self.is_withheld(it)).cloned().collect();
+            let providers: Vec<Place> =
+                told.into_iter().flat_map(Places::iter).filter(|it| self.is_withheld(it)).cloned().collect();
             for place in providers {
                 self.tell_bridge(ix, &place, &None, false);
             }
@@ -340,7 +343,7 @@ impl Hub {
         }
     }
 
-    /// Takes back what a bridge was told. What there was no room for is told instead.
+    /// Takes back what a bridge was told.
     fn untell(&mut self, ix: LinkIx, place: &Place) {
         let Some(port) = self.bridges.ports.get_mut(&ix) else { return };
         port.waits.remove(place);
@@ -348,9 +351,14 @@ impl Hub {
             return;
         }
         self.say_forgotten(ix, place);
-        let most = self.limits.bridge_routes;
-        while let Some(port) = self.bridges.ports.get_mut(&ix).filter(|port| port.told.len() < most)
-            && let Some(place) = port.waits.pop_first()
+        self.tell_waiting(ix);
+    }
+
+    /// Tells a bridge of what there was no room for, the nearest first.
+    fn tell_waiting(&mut self, ix: LinkIx) {
+        let quota = Quota::of_routes(&self.limits);
+        while let Some(Port { told, waits, .. }) = self.bridges.ports.get_mut(&ix)
+            && let Some(place) = waits.take_nearest(|hubs| told.has_room(quota, hubs))
         {
             let own = self.bridges.own.get(&place.channel).and_then(|goals| goals.get(&place.goal));
             match own.filter(|own| own.realm == place.realm).map(Own::way) {
@@ -365,15 +373,21 @@ impl Hub {
         if self.is_withheld(place) {
             return;
         }
-        let most = self.limits.bridge_routes;
+        let quota = Quota::of_routes(&self.limits);
         let Some(port) = self.bridges.ports.get_mut(&ix) else { return };
-        if port.told.len() >= most && !port.told.contains(place) {
-            port.waits.insert(place.clone());
+        // There, this hub is on the way.
+        let hubs = way.path.len() + 1;
+        if !port.told.contains(place) && !port.told.has_room(quota, hubs) {
+            port.waits.put(place.clone(), hubs);
             self.counters.unlearned += 1;
             return self.tell_full(ix);
         }
-        port.told.insert(place.clone());
+        port.waits.remove(place);
+        let makes_room = port.told.put(place.clone(), hubs);
         self.say_announced(ix, place, way);
+        if makes_room {
+            self.tell_waiting(ix);
+        }
     }
 
     /// A channel of this hub has come to be, is protected in another way, or is gone: what is announced of it follows.

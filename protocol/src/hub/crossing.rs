@@ -8,6 +8,7 @@ use super::calls::{Call, Passing};
 use super::registry::{Channel, LinkIx};
 use super::routes::{Realm, Way};
 use super::session::Session;
+use super::shares::Quota;
 use super::{DisconnectReason, Due, Hub};
 use crate::auth::duplicate_digest;
 use crate::client::EventKind;
@@ -129,7 +130,7 @@ impl Hub {
         if here && told.is_empty() {
             self.counters.doubled += 1;
         }
-        self.note_double(ix, digest, &told);
+        self.note_double(digest, &told);
     }
 
     /// A send that comes from another hub, perhaps not for the first time.
@@ -148,7 +149,7 @@ impl Hub {
             Ok(to) => {
                 let told = self.bridges.port(to).map(|port| port.serial);
                 self.forward(to, 0, send);
-                self.note_double(ix, digest, told.as_slice());
+                self.note_double(digest, told.as_slice());
             }
             Err(_) => self.counters.unadmitted += 1,
         }
@@ -157,8 +158,8 @@ impl Hub {
     /// What copies of a message are told by, which bridges have it, and whether those here do; nothing where it finds no place.
     fn look_up_double(&mut self, ix: LinkIx, passing: Passing<'_>) -> Option<([u8; 16], Vec<u64>, bool)> {
         let digest = duplicate_digest(passing.protected, passing.payload, passing.tag);
-        let (now, most, serial) = (self.now.mono, self.limits.bridge_doubles, self.bridges.port(ix)?.serial);
-        let Some(seen) = self.bridges.doubles.of(digest, serial, now, most) else {
+        let (now, quota, serial) = (self.now.mono, Quota::of_doubles(&self.limits), self.bridges.port(ix)?.serial);
+        let Some(seen) = self.bridges.doubles.of(digest, (serial, passing.hop.hops), now, quota) else {
             self.counters.unremembered += 1;
             return None;
         };
@@ -167,10 +168,8 @@ impl Hub {
         Some(found)
     }
 
-    fn note_double(&mut self, ix: LinkIx, digest: [u8; 16], told: &[u64]) {
-        let (now, most) = (self.now.mono, self.limits.bridge_doubles);
-        let Some(serial) = self.bridges.port(ix).map(|port| port.serial) else { return };
-        if let Some(seen) = self.bridges.doubles.of(digest, serial, now, most) {
+    fn note_double(&mut self, digest: [u8; 16], told: &[u64]) {
+        if let Some(seen) = self.bridges.doubles.get_mut(digest) {
             seen.here = true;
             seen.bridges.extend_from_slice(told);
         }

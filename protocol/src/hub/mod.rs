@@ -35,6 +35,7 @@ mod registry;
 mod remembered;
 mod routes;
 mod session;
+mod shares;
 mod slow;
 mod state;
 mod streams;

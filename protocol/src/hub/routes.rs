@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::registry::LinkIx;
+use super::shares::{Places, Quota};
 use crate::client::EventKind;
 use crate::hash::{Keyed, Map};
 use crate::names::{Address, ChannelName, EventName, HubId, Name};
@@ -116,7 +117,7 @@ struct Far {
 pub(crate) struct Routes {
     channels: Map<ChannelName, BTreeMap<Realm, Far>>,
     /// What each link has announced.
-    learned: BTreeMap<LinkIx, BTreeSet<Place>>,
+    learned: BTreeMap<LinkIx, Places>,
 }
 
 /// What an announced thing takes: its names in two tables, and its way. Estimated, and rounded up.
@@ -129,7 +130,7 @@ impl Routes {
 
     /// How much all links have announced.
     pub(crate) fn len(&self) -> usize {
-        self.learned.values().map(BTreeSet::len).sum()
+        self.learned.values().map(Places::len).sum()
     }
 
     /// An estimate of the memory that everything here takes, in bytes.
@@ -137,9 +138,10 @@ impl Routes {
         self.len() * PLACE_SIZE
     }
 
-    /// How much a link has announced.
-    pub(crate) fn learned(&self, link: LinkIx) -> usize {
-        self.learned.get(&link).map_or(0, BTreeSet::len)
+    /// Whether a link may announce one thing more, which is so many hubs away.
+    pub(crate) fn has_room(&self, link: LinkIx, quota: Quota, hubs: usize) -> bool {
+        let none = Places::default();
+        self.learned.get(&link).unwrap_or(&none).has_room(quota, hubs)
     }
 
     pub(crate) fn has(&self, link: LinkIx, place: &Place) -> bool {
@@ -148,7 +150,7 @@ impl Routes {
 
     /// Takes what a link announces, in place of what it has announced of it before.
     pub(crate) fn learn(&mut self, link: LinkIx, place: &Place, way: Way) -> Turn {
-        self.learned.entry(link).or_default().insert(place.clone());
+        self.learned.entry(link).or_default().put(place.clone(), way.path.len());
         self.turn(place, |ways| ways.set(link, way))
     }
 
@@ -158,7 +160,7 @@ impl Routes {
         if !places.remove(place) {
             return None;
         }
-        if places.is_empty() {
+        if places.len() == 0 {
             self.learned.remove(&link);
         }
         Some(self.turn(place, |ways| ways.unset(link)))
@@ -166,7 +168,7 @@ impl Routes {
 
     /// All that a link has announced.
     pub(crate) fn of(&self, link: LinkIx) -> Vec<Place> {
-        self.learned.get(&link).into_iter().flatten().cloned().collect()
+        self.learned.get(&link).into_iter().flat_map(Places::iter).cloned().collect()
     }
 
     fn turn(&mut self, place: &Place, change: impl FnOnce(&mut Ways)) -> Turn {
@@ -197,7 +199,7 @@ impl Routes {
 
     /// Everything that can be reached, on its best way, in an order that depends on nothing but what it is.
     pub(crate) fn all(&self) -> Vec<(Place, LinkIx, Way)> {
-        let places: BTreeSet<&Place> = self.learned.values().flatten().collect();
+        let places: BTreeSet<&Place> = self.learned.values().flat_map(Places::iter).collect();
         let best = |place: &Place| self.best(place).map(|(link, way)| (place.clone(), *link, way.clone()));
         places.into_iter().filter_map(best).collect()
     }

@@ -22,10 +22,10 @@ use commipc_protocol::{EventName, Input, Refusal};
 use support::name;
 use support::net::{Between, Net, Node};
 
-type Graph = (usize, Vec<(usize, usize)>);
+pub(crate) type Graph = (usize, Vec<(usize, usize)>);
 
 /// All connected graphs of two to `most` hubs, one of each shape.
-fn graphs(most: usize) -> Vec<Graph> {
+pub(crate) fn graphs(most: usize) -> Vec<Graph> {
     let mut found = Vec::new();
     for hubs in 2..=most {
         let pairs: Vec<(usize, usize)> = (0..hubs).flat_map(|a| (a + 1..hubs).map(move |b| (a, b))).collect();
@@ -516,7 +516,8 @@ fn s75_d15_whichever_bridge_comes_last_all_ways_are_the_shortest_within_a_bound_
         let mut play = Play::new(&graph, 1);
         for edge in 0..graph.1.len() {
             play.net.kill_bridge(edge);
-            play.run();
+            let steps = play.run();
+            assert!(steps <= play.bound(), "{steps} steps after a cut: {}", play.told());
             let mut edges = graph.1.clone();
             edges.remove(edge);
             let all: Vec<usize> = (0..graph.0).collect();

@@ -1,4 +1,5 @@
-//! A bridge that makes up what homes say: whoever joins or owns over it is refused, and nobody's connection ends by it.
+//! A bridge that makes up what homes say: whoever joins or owns over it is refused, and nobody's connection ends by it. And one
+//! that floods: hubs nearer than it lose nothing at those behind them.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary: what is unexpected fails it")]
 
@@ -234,4 +235,105 @@ fn s26_s82_a7_listeners_of_an_epoch_that_no_home_announces_hide_no_new_password(
     let rekeyed = Failure::Refused(Refusal::Rekeyed);
     let told = |event: &Event| matches!(event, Event::ChannelClosed { why, .. } if *why == rekeyed);
     assert!(net.events[1].iter().any(told), "{:?}", net.events[1]);
+}
+
+fn named(text: &str) -> Name<'_> {
+    Name::new(text).unwrap()
+}
+
+/// Four hubs in a line, of which the first bridge lies, and somebody at each who listens.
+fn line(seed: u64, limits: Limits) -> Net {
+    let mut net = Net::with(seed, 4, &[("behind", 0), ("near", 1), ("next", 2), ("last", 3)], limits);
+    for hub in 0..3 {
+        net.bridge(hub, hub + 1);
+    }
+    net.run();
+    for client in 0..4 {
+        net.open(client, "open");
+        net.listen(client, 8, "open", None);
+    }
+    net
+}
+
+/// Which of what was said each of these has heard since this was asked last.
+fn heard(net: &mut Net, clients: [usize; 2]) -> [Vec<u8>; 2] {
+    clients.map(|client| {
+        let mut heard = Vec::new();
+        for event in net.events[client].drain(..) {
+            if let Event::Message(message) = event {
+                heard.extend(message.message.payload.bytes.first());
+            }
+        }
+        heard
+    })
+}
+
+#[test]
+fn d15_v31_a7_a_flood_of_messages_keeps_out_none_of_hubs_nearer_than_the_bridge_that_makes_them_up() {
+    let mut limits = Limits::default();
+    limits.bridge_doubles = 40;
+    let mut net = line(20, limits);
+    net.evil = Some((
+        0,
+        Box::new(|kind, body| {
+            let is_broadcast = kind == FrameType::Broadcast.number();
+            // The payload ends the message, before an empty tag.
+            let copy = |number: u8| {
+                let mut body = body.to_vec();
+                let at = body.len() - 2;
+                body[at] = number;
+                (kind, body)
+            };
+            if is_broadcast { (100..200).map(copy).collect() } else { vec![(kind, body.to_vec())] }
+        }),
+    ));
+    net.say(0, "open", "up", b"\0");
+    net.events.iter_mut().for_each(|told| told.clear());
+    for said in [b"\x01", b"\x02", b"\x03", b"\x04"] {
+        net.say(1, "open", "up", said);
+    }
+    assert_eq!(heard(&mut net, [2, 3]), [vec![1, 2, 3, 4], vec![1, 2, 3, 4]]);
+    net.say(2, "open", "up", &[5]);
+    assert_eq!(heard(&mut net, [1, 3]), [vec![5], vec![5]]);
+    // All places that were for whatever comes from there are taken.
+    let lost = |hub: usize| net.hubs[hub].as_ref().unwrap().counters().unremembered;
+    assert_eq!([1, 2, 3].map(lost), [60, 5, 5]);
+}
+
+#[test]
+fn a7_a_flood_of_announcements_keeps_out_nobody_of_hubs_nearer_than_the_bridge_that_makes_them_up() {
+    let mut limits = Limits::default();
+    limits.bridge_routes = 40;
+    let mut net = line(21, limits);
+    for number in 0..100 {
+        let client = format!("nobody-{number}");
+        let announced = Announce {
+            goal: 2,
+            channel: named("open"),
+            event: None,
+            path: vec![named("hub-a")],
+            client: Some(named(&client)),
+            kind: None,
+            epoch: None,
+            home: None,
+            terms: None,
+            ended: None,
+        };
+        let mut body = BytesMut::new();
+        announced.encode(&mut body);
+        net.forge(0, Side::B, FrameType::Announce.number(), &body);
+    }
+    // Whoever comes now is found from everywhere, and so is a channel with a password.
+    net.provide(1, 9, "open", "sum");
+    net.open(1, "vault");
+    net.protect(1, "vault", &password(1), 1);
+    for client in [2, 3] {
+        net.call(client, 5, "open", "sum", b"");
+        let request = net.expect_request(1).id;
+        net.command(1, Command::Answer { request, result: Ok(support::payload(b"4")) });
+        assert!(net.expect_answered(client).is_ok(), "{client}");
+        net.join(client, "vault", &password(1));
+    }
+    let full = |event: &hub::Event| matches!(event, hub::Event::BridgeFull { .. });
+    assert_eq!([1, 2, 3].map(|hub| net.hub_events[hub].iter().any(full)), [true, true, false], "nobody is told more");
 }

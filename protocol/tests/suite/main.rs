@@ -15,6 +15,7 @@ mod clearing;
 mod contract;
 mod conversation;
 mod deception;
+mod demand;
 mod draining;
 mod endings;
 mod endings_over_bridges;
