@@ -43,7 +43,7 @@ fn s26_s28_members_with_the_password_file_get_in_and_others_are_told_what_to_do(
 }
 
 #[test]
-fn s26_a_hangup_changes_the_password_and_shows_the_others_out() {
+fn s26_d11_a_hangup_changes_the_password_and_shows_the_others_out() {
     let scene = Scene::new();
     let _hub = scene.hub();
     let (key, mut owner) = vault(&scene);
@@ -54,6 +54,7 @@ fn s26_a_hangup_changes_the_password_and_shows_the_others_out() {
     std::fs::write(&key, format!("key:{}\n", "77".repeat(32))).unwrap();
     owner.signal(Signal::HUP);
     assert_eq!(owner.line(), "rekeyed vault");
+    assert_eq!(scene.run(&["members", "vault", "--json"]).json_lines().len(), 1, "whoever is out is not a member");
     let done = provider.end();
     assert_eq!(done.code, Some(6), "{done:?}");
     assert!(done.stderr.contains("the channel was closed") && done.stderr.contains("new password"), "{done:?}");
@@ -120,7 +121,9 @@ fn s22_d14_a_channel_is_held_for_its_owner_and_then_a_members() {
     let call = ["call", "vault", "open", "1", "--password-file", &key];
     scene.run(&call).printed("1");
     assert_eq!(owners(), [false], "it is waited for");
+    let mut rounds = 0..300;
     while owners() != [true] {
+        assert!(rounds.next().is_some(), "nobody owns it");
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     scene.run(&call).printed("1");

@@ -92,7 +92,7 @@ const ROOMS: usize = 50;
 /// When each client was as it was, since its hub went: with its one channel, and nothing was told to be missing. Only to own a
 /// room is told to be over, where the hub does not know any more who did and a member came back first. Before it when each was
 /// connected.
-fn restored(world: &mut World, gone: Instant, remembers: bool) -> [Vec<Duration>; 2] {
+fn restored(world: &mut World, gone: Instant, remembers: bool, in_step: bool) -> [Vec<Duration>; 2] {
     let mut away: Vec<(NodeId, usize)> =
         world.clients().iter().map(|node| (*node, world.told_at(*node).len())).collect();
     let (mut connected, mut took) = (Vec::new(), Vec::new());
@@ -103,7 +103,7 @@ fn restored(world: &mut World, gone: Instant, remembers: bool) -> [Vec<Duration>
         away.retain_mut(|(node, heard)| {
             let fresh = world.told_at(*node).get(*heard..).unwrap_or_default();
             *heard += fresh.len();
-            let missing = fresh.iter().any(|event| is_missing(event) && (remembers || !is_forgotten(event)));
+            let missing = fresh.iter().any(|event| is_missing(event) && (remembers || !is_forgotten(event, in_step)));
             assert!(!missing, "{fresh:?}");
             connected.extend(fresh.iter().any(|event| matches!(event, Event::Ready(_))).then_some(now));
             let back = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { channels: 1 }));
@@ -127,9 +127,12 @@ const fn is_missing(event: &Event) -> bool {
 }
 
 /// A hub that had forgotten who owned a room has let members in before its owner came.
-const fn is_forgotten(event: &Event) -> bool {
-    let Event::Reconnect(ReconnectEvent::Unrestored { what, why }) = event else { return false };
-    matches!((what, why), (Unrestored::Ownership(_), Failure::Refused(Refusal::NotOwner)))
+fn is_forgotten(event: &Event, in_step: bool) -> bool {
+    let Event::Reconnect(ReconnectEvent::Unrestored { what: Unrestored::Ownership(room), why }) = event else {
+        return false;
+    };
+    let number = room.strip_prefix("room-").and_then(|number| number.parse().ok()).expect("a room");
+    *why == Failure::Refused(Refusal::NotOwner) && (in_step || !has_password(number))
 }
 
 fn room(number: usize) -> String {
@@ -174,6 +177,16 @@ fn all_is_as_it_was(world: &mut World) {
             .collect();
         expected.sort_unstable();
         assert_eq!(heard, expected, "c{number}");
+    }
+}
+
+/// Nobody comes in without the password, and each owner may change it.
+fn passwords_hold(world: &mut World) {
+    for number in (0..ROOMS).filter(|number| has_password(*number)) {
+        let without = world.at(&format!("c{}", number + 1)).tries_to_open(&room(number));
+        assert_eq!(world.done(without), Err(Failure::Refused(Refusal::PasswordRequired)), "{number}");
+        let changed = world.at(&format!("c{number}")).tries_to_protect(&room(number), Password(2));
+        assert_eq!(world.done(changed), Ok(()), "{number}");
     }
 }
 
@@ -252,7 +265,7 @@ fn a_hub_is_replaced(down: Duration, remembers: bool, in_step: bool) -> Crowd {
     world.kill_hub(hub, false);
     world.run_for(down);
     world.start_hub(hub);
-    let times = restored(&mut world, gone, remembers);
+    let times = restored(&mut world, gone, remembers, in_step);
     let [connected, took] = times.map(|mut times| {
         times.sort_unstable();
         assert_eq!(times.len(), CLIENTS, "each once");
@@ -266,6 +279,9 @@ fn a_hub_is_replaced(down: Duration, remembers: bool, in_step: bool) -> Crowd {
     let crowd = Crowd { p99, last, peak: busiest(tries, connected[CLIENTS * 99 / 100 - 1]) };
     assert!(world.census(hub).0.contains(&("clients", CLIENTS)));
     all_is_as_it_was(&mut world);
+    if !in_step {
+        passwords_hold(&mut world);
+    }
     crowd
 }
 

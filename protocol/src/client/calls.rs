@@ -317,8 +317,7 @@ impl Client {
             if let Some(stream) = &pending.stream {
                 self.forget_stream(pending.token, stream);
             }
-            // On a protected channel the hub's word is no proof.
-            let maybe_executed = !left || pending.reached || pending.reference.is_some();
+            let maybe_executed = !left || pending.reached || pending.may_run();
             match pending.again.take() {
                 Some(again) if comes_back && (again.repeats || !maybe_executed) => {
                     self.make_again(pending.token, *again, maybe_executed || pending.repeated);

@@ -12,6 +12,7 @@ use commipc_protocol::client::{
     RequestId, StreamCommand, StreamEvent, StreamId, Token,
 };
 use commipc_protocol::hub;
+use commipc_protocol::wire::{Control as _, FrameType, Goodbye};
 use commipc_protocol::{CloseReason, EventName, Input, Limits, Machine as _, Misuse, Refusal, TimerReason};
 use support::{KEY, World, lasting, name, outgoing, payload};
 
@@ -249,6 +250,21 @@ fn what_crosses_with_the_goodbye_of_a_hub_has_not_run() {
     world.drain_hub(TEN);
     assert_eq!(world.expect_failed(CALLER), (Failure::Local(Misuse::Disconnected), false));
     assert_eq!(world.expect_over(CALLER), SHUTTING_DOWN);
+}
+
+/// But what is known to have begun may have run, though a hub says nothing of it.
+#[test]
+fn a_stream_that_had_begun_may_have_run_whatever_its_hub_says_last() {
+    let mut world = support::streaming::pair(EventKind::Stream);
+    support::streaming::begun(&mut world, support::streaming::WINDOW, false);
+    let mut body = bytes::BytesMut::new();
+    Goodbye { code: Refusal::ShuttingDown.code() }.encode(&mut body);
+    let told = world.show(support::streaming::CALLER, FrameType::Goodbye, &body);
+    let lost = support::streaming::failed(Failure::Local(Misuse::Disconnected));
+    assert!(
+        matches!(&told[..], [Event::Stream(StreamEvent::Ended { result, .. }), Event::Closed(_)] if *result == lost),
+        "{told:?}"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{Access, CallFailure, Command, Event, Failure, Token};
-use commipc_protocol::wire::FrameType;
+use commipc_protocol::wire::{Accept, Control as _, FrameType, Offer};
 use commipc_protocol::{AfterGrace, OwnerPolicy, Refusal, Transport, hub};
 use support::{World, name, payload};
 
@@ -164,6 +164,34 @@ fn an_offer_that_is_not_taken_passes_on_and_ends_with_the_last() {
     world.cut(2);
     world.pass(Duration::from_secs(5));
     assert!(world.hub_events.iter().any(|event| matches!(event, hub::Event::Terminated { .. })), "nobody is left");
+}
+
+/// An offer is for one link, and for who has heard it.
+#[test]
+fn v13_nobody_takes_an_offer_that_was_made_to_another() {
+    let accept = |world: &mut World, client: usize, offer: &[u8; 16]| {
+        let mut body = bytes::BytesMut::new();
+        Accept { offer, channel: name("ch").as_name(), owner: &[0x5a; 32] }.encode(&mut body);
+        let length = u32::try_from(body.len() + 1).unwrap();
+        world.inject(client, &[&length.to_be_bytes()[..], &[FrameType::Accept.number()], &body].concat());
+    };
+    let mut world = World::ready(&["owner", "evicted", "first", "second"]);
+    open_with(&mut world, 0, "ch", OwnerPolicy::Promote);
+    world.open(1, "ch");
+    world.protect(0, "ch", &Secret::key([1; 32]), 1);
+    (2..4).for_each(|member| world.join(member, "ch", &Secret::key([1; 32])));
+    world.mute = Some(2);
+    world.cut(0);
+    let heard = world.last_heard(2, FrameType::Offer);
+    let offer = *Offer::parse(&heard).unwrap().offer;
+    world.hub_events.clear();
+    accept(&mut world, 1, &offer);
+    accept(&mut world, 3, &offer);
+    accept(&mut world, 2, &[0; 16]);
+    assert!(world.hub_events.is_empty(), "{:?}", world.hub_events);
+    accept(&mut world, 2, &offer);
+    let owner = |event: &hub::Event| matches!(event, hub::Event::OwnerChanged { owner: Some(owner), .. } if &**owner == "first");
+    assert!(world.hub_events.iter().any(owner), "{:?}", world.hub_events);
 }
 
 #[test]

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{Access, CallFailure, ChannelSalt, Command, Dropped, Event, Failure, Token};
-use commipc_protocol::wire::{Control as _, FrameType, Hop, JoinChallenge, Message, Open};
-use commipc_protocol::{FaultCode, Input, Limits, Machine as _, Misuse, Output, Refusal, TimerReason, Transport, hub};
+use commipc_protocol::hub::DisconnectReason;
+use commipc_protocol::wire::{Control as _, FrameType, Hop, Join, JoinChallenge, Message, Open};
+use commipc_protocol::{
+    FaultCode, Input, Limits, Machine as _, Misuse, Output, Refusal, TimerReason, Transport, Violation, hub,
+};
 use support::{World, name, outgoing, payload};
 
 fn key(number: u8) -> Secret {
@@ -223,6 +226,11 @@ fn v20_guesses_of_a_channels_password_wait() {
     }
     world.try_to_join(2, 50, "ch", &key(101));
     assert!(world.events[2].is_empty(), "no answer yet");
+    // Nor is another guess of the same password taken, on the same link, before that.
+    let mut open = bytes::BytesMut::new();
+    Open { id: 1 << 20, channel: name("ch").as_name(), owner: None, record: None, policy: None, guarded: None }
+        .encode(&mut open);
+    assert_eq!(world.answer_to(2, FrameType::Open, &open), Refusal::Overloaded.code());
     world.pass(Duration::from_millis(999));
     assert!(world.events[2].is_empty());
     world.pass(Duration::from_millis(1));
@@ -472,26 +480,55 @@ fn a6_what_a_hub_hides_of_a_sender_that_was_never_heard_stays_hidden() {
     assert!(world.events[1].is_empty(), "{:?}", world.events[1]);
 }
 
+/// An older password, and another one in the place of the same.
 #[test]
-fn a_rolled_back_protection_is_refused() {
-    let mut world = protected(&["owner", "member"]);
-    world.protect(0, "ch", &key(2), 2);
-    assert_eq!(world.expect_closed(1, "ch"), Refusal::Rekeyed);
-    world.join(1, "ch", &key(2));
-    world.command(1, Command::Leave { token: Token(3), channel: name("ch") });
-    world.expect_done(1, 3);
-    let access = Access { secret: Some(Kdf::Key), policy: None, plain: false };
-    world.clients[1]
-        .handle_input(world.now, Input::Command(Command::Open { token: Token(4), channel: name("ch"), access }));
-    // The hub's answer is another's.
-    let Some(Output::Transmit { data, .. }) = world.clients[1].poll_output() else { panic!("nothing is asked") };
-    let id = Open::parse(&data[5..]).unwrap().id;
-    let mut body = bytes::BytesMut::new();
-    JoinChallenge { id, epoch: 1, kdf: 2, salt: &[1; 16], iterations: 0, nonce: &[9; 32], home: None, boot: None }
-        .encode(&mut body);
-    let told = world.show(1, FrameType::JoinChallenge, &body);
-    let [Event::Done { result: Err(Failure::Refused(refusal)), .. }] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(*refusal, Refusal::RolledBack);
+fn v28_a_rolled_back_protection_is_refused() {
+    for (epoch, salt) in [(1, 1), (2, 9), (1, 9)] {
+        let mut world = protected(&["owner", "member"]);
+        world.protect(0, "ch", &key(2), 2);
+        assert_eq!(world.expect_closed(1, "ch"), Refusal::Rekeyed);
+        world.join(1, "ch", &key(2));
+        world.command(1, Command::Leave { token: Token(3), channel: name("ch") });
+        world.expect_done(1, 3);
+        let access = Access { secret: Some(Kdf::Key), policy: None, plain: false };
+        let open = Command::Open { token: Token(4), channel: name("ch"), access };
+        world.clients[1].handle_input(world.now, Input::Command(open));
+        // The hub's answer is another's.
+        let Some(Output::Transmit { data, .. }) = world.clients[1].poll_output() else { panic!("nothing is asked") };
+        let id = Open::parse(&data[5..]).unwrap().id;
+        let mut body = bytes::BytesMut::new();
+        let (salt, nonce) = (&[salt; 16], &[9; 32]);
+        JoinChallenge { id, epoch, kdf: 2, salt, iterations: 0, nonce, home: None, boot: None }.encode(&mut body);
+        let told = world.show(1, FrameType::JoinChallenge, &body);
+        let [Event::Done { result: Err(Failure::Refused(refusal)), .. }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(*refusal, Refusal::RolledBack);
+    }
+}
+
+/// A nonce that is none, or the other side's own, would make a proof that was seen before.
+#[test]
+fn v14_joins_with_nonces_that_are_not_fresh_end_the_link() {
+    let mut world = World::ready(&["owner", "x", "y"]);
+    world.open(0, "ch");
+    world.protect(0, "ch", &key(1), 1);
+    for (client, own) in [(1, false), (2, true)] {
+        let access = Access { secret: Some(Kdf::Key), policy: None, plain: false };
+        world.command(client, Command::Open { token: Token(4), channel: name("ch"), access });
+        let heard = world.last_heard(client, FrameType::JoinChallenge);
+        let challenge = JoinChallenge::parse(&heard).unwrap();
+        let nonce = if own { *challenge.nonce } else { [0; 32] };
+        let mut body = bytes::BytesMut::new();
+        let (id, channel) = (challenge.id, name("ch"));
+        Join { id, channel: channel.as_name(), epoch: 1, nonce: &nonce, proof: &[1; 32] }.encode(&mut body);
+        let length = u32::try_from(body.len() + 1).unwrap();
+        world.hub_events.clear();
+        world.inject(client, &[&length.to_be_bytes()[..], &[FrameType::Join.number()], &body].concat());
+        let bad = |event: &hub::Event| {
+            matches!(event, hub::Event::Disconnected { why: DisconnectReason::Violation(Violation::BadNonce), .. })
+        };
+        assert!(world.hub_events.iter().any(bad), "{:?}", world.hub_events);
+        assert!(!world.is_linked(client));
+    }
 }
 
 #[test]

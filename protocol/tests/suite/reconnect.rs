@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{
-    Access, Away, CallFailure, Command, Event, Failure, Reconnect, ReconnectEvent, Token, Unrestored,
+    Access, Away, CallFailure, Command, Event, EventKind, Failure, Reconnect, ReconnectEvent, StreamCommand, Token,
+    Unrestored,
 };
 use commipc_protocol::{CloseReason, EventName, Limits, Misuse, OwnerPolicy, Refusal};
+use support::streaming::{CALLER, PROVIDER, WINDOW, begun, ended, provide};
 use support::{World, hub, lasting, name, outgoing, payload};
 
 /// Clients whose connections come back, connected.
@@ -64,6 +66,32 @@ fn s71_everything_is_as_it_was_after_a_cut() {
     world.say(0, "math", "whatever", b"old");
     assert_eq!(world.expect_message(1), "old");
     assert_eq!(world.hub.load().clients, 3);
+}
+
+/// What a provider offers comes back as what it was.
+#[test]
+fn s71_events_of_each_kind_are_provided_again_as_that_kind() {
+    for asked in [EventKind::Call, EventKind::Stream, EventKind::Exchange] {
+        let mut world = World::with(
+            hub(Limits::default()),
+            ["provider", "caller"].map(|name| lasting(name, Reconnect::default())).into(),
+        );
+        world.connect_all();
+        world.open(PROVIDER, "ch");
+        provide(&mut world, asked);
+        world.cut(PROVIDER);
+        world.restored(PROVIDER);
+        world.events.iter_mut().for_each(std::collections::VecDeque::clear);
+        if asked == EventKind::Call {
+            world.call(CALLER, 9, "ch", "ev", b"");
+            world.expect_request(PROVIDER);
+        } else {
+            let stream = begun(&mut world, WINDOW, asked == EventKind::Exchange);
+            world.events[CALLER].clear();
+            world.command(PROVIDER, Command::Stream(StreamCommand::Finish { stream }));
+            assert_eq!(ended(&mut world), Ok(()));
+        }
+    }
 }
 
 #[test]

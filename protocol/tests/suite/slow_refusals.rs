@@ -10,7 +10,8 @@ use std::time::Duration;
 use commipc_protocol::auth::Secret;
 use commipc_protocol::client::{Event, Failure, Reconnect, ReconnectEvent};
 use commipc_protocol::hub::{Hub, HubConfig};
-use commipc_protocol::{CloseReason, Limits, OwnerPolicy, Refusal, Seed};
+use commipc_protocol::wire::FrameType;
+use commipc_protocol::{CloseReason, Limits, OwnerPolicy, Refusal, Seed, Violation};
 use support::{World, hub, lasting, name};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,20 +67,30 @@ fn s70_d18_everybody_with_a_wrong_secret_is_refused_in_the_end_though_hubs_refus
     }
 }
 
-/// A hub that stands still in the middle of a handshake has refused nobody.
+/// A hub that stands still before a handshake, or in the middle of it, has refused nobody.
 #[test]
 fn s70_a_hub_that_answers_nothing_is_tried_for_as_long_as_that_lasts() {
-    let mut world = clients(1);
-    world.replace_hub(hub(Limits::default()));
-    world.cut(0);
-    world.mute = Some(0);
-    for _ in 0..7_200 {
-        world.pass(SECOND);
+    for answers_first in [false, true] {
+        let mut world = clients(1);
+        world.replace_hub(hub(Limits::default()));
+        world.cut(0);
+        if answers_first {
+            world.ignores = Some(FrameType::Proof);
+        } else {
+            world.mute = Some(0);
+        }
+        for _ in 0..7_200 {
+            world.pass(SECOND);
+        }
+        let told = &world.events[0];
+        assert!(!told.iter().any(|event| matches!(event, Event::Closed(_))));
+        let lost = |event: &&Event| matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason, .. }) if *reason == CloseReason::Violation(Violation::HandshakeTimeout));
+        assert!(told.iter().filter(lost).count() > 10, "it is tried again and again");
+        (world.mute, world.ignores) = (None, None);
+        world.pass(Duration::from_secs(400));
+        let told = world.restored(0);
+        assert!(!told.iter().any(|event| matches!(event, Event::Closed(_))), "{told:?}");
     }
-    assert!(!world.events[0].iter().any(|event| matches!(event, Event::Closed(_))));
-    world.mute = None;
-    let told = world.restored(0);
-    assert!(!told.iter().any(|event| matches!(event, Event::Closed(_))), "{told:?}");
 }
 
 #[test]

@@ -313,16 +313,25 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, usize)> {
 
 #[test]
 fn s6_a_call_does_not_wait_behind_a_long_item() {
+    let window = Credit { items: 8, bytes: 8 << 20 };
     let mut world = pair(EventKind::Stream);
-    let stream = begun(&mut world, Credit { items: 8, bytes: 8 << 20 }, false);
+    let stream = begun(&mut world, window, false);
+    waits_behind_little(world, PROVIDER, stream);
+    let mut world = pair(EventKind::Exchange);
+    begun(&mut world, window, true);
+    waits_behind_little(world, CALLER, CALL);
+}
+
+/// Whoever gives a long item asks for something else.
+fn waits_behind_little(mut world: World, giver: usize, stream: StreamId) {
     let long = Payload { bytes: vec![7; 4 << 20].into(), raw: true };
     let call = Command::Call { token: Token(20), outgoing: outgoing("x", "y", b""), time_left: Duration::from_secs(9) };
     for command in [Command::Stream(StreamCommand::Items { stream, payloads: vec![long] }), call] {
-        world.clients[PROVIDER].handle_input(world.now, Input::Command(command));
+        world.clients[giver].handle_input(world.now, Input::Command(command));
     }
     // Nothing is written yet: this is all that the driver gets to hold before.
     let mut held = Vec::new();
-    while let Some(output) = world.clients[PROVIDER].poll_output() {
+    while let Some(output) = world.clients[giver].poll_output() {
         if let Output::Transmit { data, .. } = output {
             held.extend_from_slice(&data);
         }

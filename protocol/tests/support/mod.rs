@@ -69,6 +69,8 @@ pub struct World {
     pub deceived: Option<usize>,
     /// A client of which nothing arrives at the hub.
     pub mute: Option<usize>,
+    /// Frames of this kind, first in what is transmitted, arrive at no hub.
+    pub ignores: Option<commipc_protocol::wire::FrameType>,
     /// While it is true nobody reaches the hub: dials wait in `held_dials`.
     pub hold_dials: bool,
     held_dials: Vec<(usize, LinkId)>,
@@ -173,6 +175,7 @@ impl World {
             dead: None,
             deceived: None,
             mute: None,
+            ignores: None,
             hold_dials: false,
             absent: Vec::new(),
             held_dials: Vec::new(),
@@ -373,7 +376,8 @@ impl World {
             }
             Output::Transmit { link: dialled, data } => {
                 self.clients[client].handle_input(self.now, Input::Written { link: dialled, bytes: data.len() });
-                let Some(link) = self.links[client].filter(|_| self.mute != Some(client)) else { return };
+                let ignored = self.ignores.is_some_and(|kind| data.get(4) == Some(&kind.number()));
+                let Some(link) = self.links[client].filter(|_| self.mute != Some(client) && !ignored) else { return };
                 self.wire.entry(link).or_default().0.extend_from_slice(&data);
                 for piece in data.chunks(self.chunk) {
                     let data = Bytes::copy_from_slice(piece);

@@ -185,7 +185,14 @@ impl<T> Listener<T> {
     /// How many messages were dropped that no message has told of yet. After the last one, this alone tells of them.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        self.untold.missed + self.queue.untold()
+        self.untold.missed + self.queue.untold().missed
+    }
+
+    /// How many broadcasts never came that no message has told of yet: on a protected channel their senders' beacons tell
+    /// within ten seconds, also of the last one. Nothing wakes up for that; whoever has to know asks.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.untold.lost + self.queue.untold().lost
     }
 }
 

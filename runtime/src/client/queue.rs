@@ -172,10 +172,12 @@ impl Queue {
         lock(&self.waiting).end.clone()
     }
 
-    /// How many were dropped that no message taken out has told of.
-    pub(super) fn untold(&self) -> u64 {
+    /// What is missing that no message taken out has told of.
+    pub(super) fn untold(&self) -> Loss {
         let waiting = lock(&self.waiting);
-        waiting.messages.iter().map(|next| next.before.missed).sum::<u64>() + waiting.before.missed
+        let mut untold = waiting.before;
+        waiting.messages.iter().for_each(|next| untold.add(next.before));
+        untold
     }
 
     fn let_go(&self, waiting: &mut Waiting) {

@@ -371,7 +371,7 @@ const TRUST: &[Row] = &[
     (
         "memory and time of others",
         [
-            fails("G", STRANGERS_BOUNDED),
+            fails("G", SOCKET),
             fails("B", STRANGERS_BOUNDED),
             fails("B", BOUNDED),
             fails("B", BOUNDED_SHARE),

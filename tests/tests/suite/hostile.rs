@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ciborium::Value;
 use commipc_runtime::{CallError, Channel, Client, Failure, Fault, Hub, Items, OpenError, Refusal, Request, Secret};
@@ -214,6 +214,29 @@ fn v1_stripped_forged_and_downgraded_messages_are_refused() {
             vec![forged, frame.clone()]
         });
         assert_eq!(stage.heard(forged).await, ["before", "target", "after"]);
+    });
+}
+
+/// Also when nothing is said after it.
+#[test]
+fn v5_what_the_hub_keeps_back_is_noticed() {
+    hostile(|stage| async move {
+        let victim = stage.victim().await;
+        let mut heard = victim.vault.listen_all::<String>().await.unwrap();
+        stage.vault.broadcast("news", "before").await.unwrap();
+        assert_eq!(heard.next().await.unwrap().lost(), 0);
+        stage.attack(meddling(|_| Vec::new()));
+        stage.vault.broadcast("news", "target").await.unwrap();
+        stage.vault.broadcast("news", "after").await.unwrap();
+        let after = heard.next().await.unwrap();
+        assert_eq!((after.as_str(), after.lost(), heard.lost()), ("after", 1, 0));
+        stage.vault.broadcast("news", "target").await.unwrap();
+        let hidden = Instant::now();
+        while heard.lost() == 0 {
+            victim.client.sleep(Duration::from_millis(50)).await;
+            assert!(hidden.elapsed() < Duration::from_secs(60), "nobody tells of it");
+        }
+        assert_eq!(heard.lost(), 1);
     });
 }
 

@@ -1,5 +1,7 @@
 //! What comes in on a connection, copied, and what goes wrong there, told in one place.
 
+use std::sync::{Arc, Mutex};
+
 use commipc_runtime::{
     CallError, ClientError, CloseReason, Failure, Fault, FaultCode, Misuse, OwnerPolicy, Refusal, Request, Tap,
     TapKind, Tapped,
@@ -33,6 +35,15 @@ async fn s59_a_tap_hears_everything_that_comes_in_once_and_before_it_is_handled(
     let cast = scene.cast().await;
     let echo = async |number: Request<u32>| Ok::<_, Fault>(*number);
     let _echo = cast.provided.provide("echo", echo).await.unwrap();
+    // Its handler finds the copy of what it handles there already.
+    let early = Arc::new(Mutex::new(cast.provider.tap()));
+    let copied = move |_: Request<u32>| {
+        let copy = smol::block_on(smol::future::poll_once(early.lock().unwrap().next()));
+        let is_there = copy.flatten().is_some_and(|copy| copy.event().as_str() == "copied");
+        async move { Ok::<_, Fault>(is_there) }
+    };
+    let _copied = cast.provided.provide("copied", copied).await.unwrap();
+    assert!(cast.math.call::<bool>("copied", &0).await.unwrap());
     let count = |r: Request<u32>| stream::iter((0..*r).map(Ok::<_, Fault>));
     let _count = cast.provided.provide_stream("count", count).await.unwrap();
     let (mut one, mut two) =
