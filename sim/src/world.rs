@@ -511,7 +511,7 @@ impl World {
         };
         self.listen();
         self.steps += 1;
-        if self.steps % LOOKED_AT_EVERY == 0 {
+        if self.steps.is_multiple_of(LOOKED_AT_EVERY) {
             self.judge_held();
         }
         moment
