@@ -26,6 +26,9 @@ Both hubs must know its secret:
 /// is not there is waited for. Hubs and bridges may form rings: nobody gets a message twice, and nothing goes in circles.
 ///
 /// Each hub must have a secret for bridges (`hub --bridge-secret-file`), which is not the one of its clients.
+///
+/// A bridge dials Unix sockets and TCP, not TLS. On TCP nobody on the network can change anything, and everybody there can read
+/// it: between machines let it run inside a tunnel (`ssh -L 7117:localhost:7117 HOST`, WireGuard) and name the near end of that.
 #[derive(clap::Args, Debug)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -109,6 +109,33 @@ fn s74_s77_what_a_bridge_is_told_to_pass_and_what_it_needs() {
 }
 
 #[test]
+fn s74_a_bridge_proves_to_each_hub_the_secret_that_was_named_for_it() {
+    let scene = support::Scene::new();
+    let [a, b] = ["a", "b"].map(|name| format!("unix:{}", scene.path(&format!("{name}.sock")).display()));
+    let key_a = scene.file("bridge-a.key", &format!("key:{}\n", "a7".repeat(32)));
+    let key_b = scene.file("bridge-b.key", &format!("key:{}\n", "b7".repeat(32)));
+    let _hubs = [(&a, "hub-a", &key_a), (&b, "hub-b", &key_b)].map(|(url, id, key)| {
+        let mut hub = scene.start(&["hub", "--listen", url, "--id", id, "--bridge-secret-file", key]);
+        assert_eq!(hub.line(), format!("listening on {url}"));
+        hub
+    });
+    let bridge = |secrets: &[&str]| scene.start(&[&["bridge", &a, &b], secrets].concat());
+    // Each side alone, and where only one is named the common one for the other.
+    for secrets in [
+        ["--secret-file-a", &key_a, "--secret-file-b", &key_b],
+        ["--secret-file", &key_a, "--secret-file-b", &key_b],
+        ["--secret-file-a", &key_a, "--secret-file", &key_b],
+    ] {
+        let mut joined = bridge(&secrets);
+        assert_eq!(joined.line(), "bridged", "{secrets:?}");
+        joined.signal(Signal::TERM);
+        assert_eq!(joined.end().code, Some(0));
+    }
+    bridge(&["--secret-file-a", &key_b, "--secret-file-b", &key_a]).end().failed(6, &["code 100"]);
+    bridge(&["--secret-file-a", &key_a]).end().failed(6, &["secret of their own", &b]);
+}
+
+#[test]
 fn s75_what_is_at_other_hubs_is_listed_with_the_hub_and_the_way_there() {
     let ring = Ring::new();
     let provide = ["provide", "math", "twice", "--reply", "42", "--id", "doubler", "--hub", &ring.url(2)];

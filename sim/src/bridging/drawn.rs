@@ -54,7 +54,7 @@ impl Drawn {
 }
 
 /// By which these are drawn.
-const NAMES: [&str; 3] = ["late hubs", "mortal hubs", "owner keys"];
+const NAMES: [&str; 3] = ["hub births", "hub deaths", "handed keys"];
 
 impl Bridging {
     /// Some hubs are not there yet.
@@ -89,7 +89,10 @@ impl Bridging {
 
     /// A member that does not own the channel is given the key; whether it owns it by that, from here or from afar.
     pub(super) fn takes_key(&mut self, world: &mut World, actor: usize) -> bool {
-        if !self.drawn.keyed || self.phase != Phase::Storm || !self.beliefs[actor].rooms.contains_key(&channel_name(KEPT)) {
+        if !self.drawn.keyed
+            || self.phase != Phase::Storm
+            || !self.beliefs[actor].rooms.contains_key(&channel_name(KEPT))
+        {
             return false;
         }
         let Some(key) = self.key(world) else { return false };

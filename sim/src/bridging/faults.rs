@@ -51,13 +51,13 @@ enum State {
 }
 
 impl Faults {
-    pub(super) fn drawn(world: &mut World, graph: &Graph, guards: bool) -> Self {
+    pub(super) fn drawn(world: &mut World, graph: &Graph, immortal: bool) -> Self {
         let stream = world.engine().decisions().stream("faults");
         let mut choose = world.engine().decisions().on(stream);
         let weights = HEAVIEST.iter().map(|most| if choose.chance(1, 2) { 1 + choose.below(*most) } else { 0 });
         let mut weights: Vec<u64> = weights.collect();
-        // Without its home, nobody can bring a channel with a password back.
-        if let Some(last) = weights.last_mut().filter(|_| guards) {
+        // Without its home, which has stored nothing, nobody can bring a channel with a password back.
+        if let Some(last) = weights.last_mut().filter(|_| immortal) {
             *last = 0;
         }
         let left = if choose.chance(1, 6) { 0 } else { choose.log_uniform(1, 24) };
@@ -216,11 +216,24 @@ impl Bridging {
 
     fn kill_hub(&mut self, world: &mut World) {
         let hub = world.engine().decisions().on(self.faults.stream).index(self.hubs.len());
-        if !std::mem::replace(&mut self.faults.hubs[hub], true) {
-            world.kill_hub(self.hubs[hub], false);
-            self.marks.met("fault: a hub is killed");
+        if self.hub_dies(world, hub) {
+            self.marks.met(if self.guards {
+                "fault: a hub is killed beside a password"
+            } else {
+                "fault: a hub is killed"
+            });
             let down = self.down(world);
             world.plan(down, HUB + hub as u64);
         }
+    }
+
+    /// A hub is there no more; whether it was.
+    pub(super) fn hub_dies(&mut self, world: &mut World, hub: usize) -> bool {
+        let was_there = !std::mem::replace(&mut self.faults.hubs[hub], true);
+        if was_there {
+            world.kill_hub(self.hubs[hub], false);
+            self.forget_end(hub);
+        }
+        was_there
     }
 }

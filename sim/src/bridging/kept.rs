@@ -36,6 +36,13 @@ impl Bridging {
         }
     }
 
+    /// A hub dies: a home that starts again knows of no end, and tells nobody who has missed it.
+    pub(super) fn forget_end(&mut self, hub: usize) {
+        if hub == self.at[0] {
+            self.kept.ended = None;
+        }
+    }
+
     /// Everybody was told of the last end who had the channel then.
     pub(super) fn judge_kept(&mut self, world: &mut World) {
         let Some(ended) = self.kept.ended else { return };

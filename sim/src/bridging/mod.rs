@@ -8,6 +8,7 @@
 //! ```
 //! What an application believes follows from what it was told alone ([`Belief`]).
 
+mod drawn;
 mod faults;
 mod graph;
 mod judge;
@@ -16,6 +17,7 @@ mod lies;
 mod work;
 
 use bytes::Bytes;
+use commipc_protocol::auth::OwnerKey;
 use commipc_protocol::bridge;
 use commipc_protocol::client::{
     Away, CallFailure, ChannelSalt, Command, Dropped, Event, Failure, Outgoing, Payload, Reconnect, ReconnectEvent,
@@ -25,11 +27,13 @@ use commipc_protocol::{ChannelName, ClientId, CloseReason, Limits, Misuse, Owner
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use drawn::Drawn;
 use faults::Faults;
 use graph::Graph;
 
 use crate::decisions::{Chooser, Decisions, Stream};
 use crate::feeding::Feed;
+use crate::lives::DiskHabits;
 use crate::marks::Marks;
 use crate::node::NodeId;
 use crate::plans::Plan;
@@ -77,8 +81,11 @@ pub(crate) struct Bridging {
     liar: Option<NodeId>,
     /// Somebody is on the path of all connections, who knows no secret.
     besieged: bool,
-    /// Whether there is a channel with a password. Then no hub dies.
+    /// Whether there is a channel with a password.
     guards: bool,
+    drawn: Drawn,
+    /// The key of whoever owned the channel with a password once.
+    key: Option<OwnerKey>,
     kept: kept::Kept,
     /// Copies of what was heard before that came since everything is repaired.
     copies: u64,
@@ -155,13 +162,14 @@ fn with_nodes(
     graph: &Graph,
     (names, at): (&[String], &[usize]),
     limits: &Limits,
-    owners: OwnerPolicy,
+    (owners, disk): (OwnerPolicy, Option<DiskHabits>),
 ) -> (World, Vec<Belief>) {
     let hub = |number: usize| format!("h{number}");
     let mut policy = Reconnect::default();
     policy.initial = true;
     for number in 0..graph.hubs {
         world = world.joined_hub(&hub(number), limits.clone(), owners);
+        world = if let Some(disk) = disk { world.storing(disk) } else { world };
     }
     for (number, [a, b]) in graph.edges.iter().enumerate() {
         world = world.bridge(&format!("b{number}"), [&hub(*a), &hub(*b)], limits.clone(), policy);
@@ -204,13 +212,15 @@ impl Bridging {
         world = world.weather(weather).reconnecting(policy);
         world = if lies { world.lied_to() } else { world.bridged() };
         let names: Vec<String> = (0..count).map(|number| format!("c{number}")).collect();
-        let (world, beliefs) = with_nodes(world, &graph, (&names, &at), &limits, owners);
+        let drawn = Drawn::of(world.engine().decisions());
+        let disk = drawn.disk(&mut world);
+        let (world, beliefs) = with_nodes(world, &graph, (&names, &at), &limits, (owners, disk));
         let (hubs, bridges) = (world.hubs(), world.bridges());
         let (mut world, liar) = if lies { lies::add(world, &graph, &limits, policy) } else { (world, None) };
         let kinds = |name: &String| ["work", "mind"].map(|kind| format!("{kind}/{name}"));
         let mut stream = |name: String| world.engine().decisions().stream(&name);
         let streams = names.iter().map(|name| kinds(name).map(&mut stream)).collect();
-        let faults = Faults::drawn(&mut world, &graph, guards);
+        let faults = Faults::drawn(&mut world, &graph, guards && !drawn.mortal);
         let bridging = Self {
             work,
             streams,
@@ -223,6 +233,8 @@ impl Bridging {
             liar,
             besieged,
             guards,
+            drawn,
+            key: None,
             kept: kept::Kept::default(),
             copies: 0,
             streamed: BTreeMap::new(),
@@ -274,6 +286,7 @@ impl Bridging {
 
     fn warm_up(&mut self, world: &mut World) {
         self.begin_lies(world);
+        self.begin_hubs(world);
         self.begin_bridges(world);
         for actor in 0..self.beliefs.len() {
             self.ask(world, actor, Command::Connect);

@@ -185,8 +185,17 @@ impl Bridging {
     pub(super) fn protect(&mut self, world: &mut World, actor: usize) {
         let password = Password(self.choose(world).below(PASSWORDS) as u8);
         // Before it has one, its owner has asked for it alone.
-        if !self.guards || !self.keeps(actor) && self.phase != Phase::Warm {
+        if !self.guards {
             return;
+        }
+        if !self.keeps(actor) && self.phase != Phase::Warm {
+            if !self.takes_key(world, actor) {
+                return;
+            }
+            if self.ends_by_key(world) {
+                let token = world.token();
+                return self.ask(world, actor, Command::Terminate { token, channel: channel_name(KEPT) });
+            }
         }
         let (token, channel) = (world.token(), channel_name(KEPT));
         self.beliefs[actor].protects(token, &channel);
