@@ -11,7 +11,8 @@ use smol::stream;
 use crate::scene::{Scene, make, over_all};
 
 over_all! {
-    s59_a_tap_hears_everything_that_comes_in_once_and_before_it_is_handled,
+    s59_a_tap_hears_everything_that_comes_in_once,
+    s59_a_tap_has_heard_what_a_handler_gets,
     s59_a_tap_hears_how_what_was_asked_here_ends,
     s59_a_tap_hears_who_gives_up_what_is_handled_here,
     s59_a_tap_of_a_channel_hears_that_channel_alone,
@@ -31,11 +32,8 @@ fn about(copy: &Tapped) -> (TapKind, &str, &str) {
     (copy.kind(), copy.channel().as_str(), copy.event().as_str())
 }
 
-async fn s59_a_tap_hears_everything_that_comes_in_once_and_before_it_is_handled(scene: Scene) {
+async fn s59_a_tap_has_heard_what_a_handler_gets(scene: Scene) {
     let cast = scene.cast().await;
-    let echo = async |number: Request<u32>| Ok::<_, Fault>(*number);
-    let _echo = cast.provided.provide("echo", echo).await.unwrap();
-    // Its handler finds the copy of what it handles there already.
     let early = Arc::new(Mutex::new(cast.provider.tap()));
     let copied = move |_: Request<u32>| {
         let copy = smol::block_on(smol::future::poll_once(early.lock().unwrap().next()));
@@ -44,6 +42,12 @@ async fn s59_a_tap_hears_everything_that_comes_in_once_and_before_it_is_handled(
     };
     let _copied = cast.provided.provide("copied", copied).await.unwrap();
     assert!(cast.math.call::<bool>("copied", &0).await.unwrap());
+}
+
+async fn s59_a_tap_hears_everything_that_comes_in_once(scene: Scene) {
+    let cast = scene.cast().await;
+    let echo = async |number: Request<u32>| Ok::<_, Fault>(*number);
+    let _echo = cast.provided.provide("echo", echo).await.unwrap();
     let count = |r: Request<u32>| stream::iter((0..*r).map(Ok::<_, Fault>));
     let _count = cast.provided.provide_stream("count", count).await.unwrap();
     let (mut one, mut two) =
