@@ -14,7 +14,7 @@ fn seeds() -> u64 {
 
 /// What must befall bridges again and again, and what must come of it, or nothing is shown: in how many of a hundred worlds'
 /// counts at least.
-const MARKS: [(&str, u64); 30] = [
+const MARKS: [(&str, u64); 34] = [
     ("fault: a bridge comes late", 20),
     ("fault: a bridge is cut", 20),
     ("fault: a bridge is cut on one side", 30),
@@ -24,7 +24,9 @@ const MARKS: [(&str, u64); 30] = [
     ("fault: a bridge says goodbye", 10),
     ("fault: a bridge vanishes", 20),
     ("fault: a client is cut", 20),
+    ("fault: a hub comes late", 10),
     ("fault: a hub is killed", 5),
+    ("fault: a hub is killed beside a password", 1),
     ("the channel with a password ended", 5),
     ("lie: a message is changed", 1),
     ("lie: a path is stripped", 1),
@@ -40,6 +42,8 @@ const MARKS: [(&str, u64); 30] = [
     ("a call loses its way", 3),
     ("a call ends with its link", 5),
     ("a channel is told to be closed", 30),
+    ("an owner's key is used at home", 1),
+    ("an owner's key is used from afar", 2),
     ("channels are restored", 30),
     ("quiet: a call is answered", 200),
     ("quiet: a stream is whole", 80),

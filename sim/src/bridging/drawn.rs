@@ -102,6 +102,11 @@ impl Bridging {
         true
     }
 
+    /// Whether it is time for somebody to use the key.
+    pub(super) fn turns_to_key(&self, world: &mut World) -> bool {
+        self.drawn.keyed && self.guards && world.engine().decisions().on(self.drawn.stream).chance(1, 6)
+    }
+
     /// Whether one who uses the key ends the channel by it.
     pub(super) fn ends_by_key(&self, world: &mut World) -> bool {
         world.engine().decisions().on(self.drawn.stream).chance(1, 6)

@@ -64,7 +64,9 @@ impl Bridging {
         }
         self.operations -= 1;
         let drawn = world.engine.decisions().on(self.work).weighted(&self.weights);
-        if let Some(op) = drawn.and_then(|index| OPS.get(index)) {
+        if self.turns_to_key(world) {
+            self.protect(world, actor);
+        } else if let Some(op) = drawn.and_then(|index| OPS.get(index)) {
             op(self, world, actor);
         }
         let pause = self.pause(world);
