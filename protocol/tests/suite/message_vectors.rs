@@ -9,11 +9,11 @@
 
 use crate::support;
 
+use commipc_protocol::Violation;
 use commipc_protocol::auth::{ChannelMaster, Kdf, Secret, SenderKey, duplicate_digest, message_ref};
 use commipc_protocol::client::{Access, ChannelSalt, Command, Dropped, Event, Token};
 use commipc_protocol::hub::{self, DisconnectReason};
 use commipc_protocol::wire::{FrameType, Header, Message};
-use commipc_protocol::Violation;
 use serde_json::Value;
 use support::{World, name};
 
@@ -92,10 +92,7 @@ fn payments(salt: ChannelSalt, master: &ChannelMaster) -> World {
         world.protect(OWNER, "payments", &Secret::key([earlier; 32]), earlier);
     }
     let (channel, master) = (name("payments"), || master.clone());
-    world.command(
-        OWNER,
-        Command::Protect { token: Token(2), channel: channel.clone(), salt, master: master() },
-    );
+    world.command(OWNER, Command::Protect { token: Token(2), channel: channel.clone(), salt, master: master() });
     world.expect_done(OWNER, 2);
     for member in [SENDER, PROVIDER] {
         let access = Access { secret: Some(salt.kdf), ..Access::default() };
@@ -126,9 +123,8 @@ fn v1_v3_what_only_the_key_can_tell_is_refused_by_both_machines() {
         world.inject(SENDER, &[&length.to_be_bytes()[..], &[FrameType::Call.number()], &body].concat());
         world.events[PROVIDER].drain(..).collect::<Vec<_>>()
     };
-    let by_hub = |world: &mut World, message: &[u8]| {
-        world.show(PROVIDER, FrameType::Call, &framed(0x8000_0001, message))
-    };
+    let by_hub =
+        |world: &mut World, message: &[u8]| world.show(PROVIDER, FrameType::Call, &framed(0x8000_0001, message));
     let asked = |told: &[Event]| told.iter().any(|event| matches!(event, Event::Request(_)));
     // As it was signed, it is taken: it is the key that the vectors are made with.
     let call = bytes(&vectors["message"][0]["encoded"]);
@@ -145,15 +141,19 @@ fn v1_v3_what_only_the_key_can_tell_is_refused_by_both_machines() {
         parsed += usize::from(parses);
         let mut world = payments(salt, &master);
         let told = by_sender(&mut world, &message);
-        let ended = world.hub_events.iter().any(|event| {
-            matches!(event, hub::Event::Disconnected { why, .. } if *why == DisconnectReason::Violation(bad))
-        });
+        let ended = world.hub_events.iter().any(
+            |event| matches!(event, hub::Event::Disconnected { why, .. } if *why == DisconnectReason::Violation(bad)),
+        );
         assert_eq!(ended, !parses, "at the hub, {title}: {:?}", world.hub_events);
         let dropped = |told: &[Event]| matches!(told, [Event::Dropped(Dropped::BadSignature)]);
         assert_eq!((asked(&told), dropped(&told)), (false, parses), "behind the hub, {title}: {told:?}");
         let told = by_hub(&mut payments(salt, &master), &message);
         let violated = told.iter().any(|event| matches!(event, Event::Violation(violation) if *violation == bad));
-        assert_eq!((asked(&told), dropped(&told), violated), (false, parses, !parses), "at the client, {title}: {told:?}");
+        assert_eq!(
+            (asked(&told), dropped(&told), violated),
+            (false, parses, !parses),
+            "at the client, {title}: {told:?}"
+        );
     }
     assert_eq!(parsed, 4);
 }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use commipc_protocol::auth::Kdf;
-use commipc_protocol::client::{
-    Access, Command, Event, Message, ReconnectEvent, RequestId, Token, Unrestored,
-};
+use commipc_protocol::client::{Access, Command, Event, Message, ReconnectEvent, RequestId, Token, Unrestored};
 use commipc_protocol::{ChannelName, ClientId, EventName, Instant};
 
 use crate::node::NodeId;
