@@ -204,8 +204,8 @@ fn s72_v28_a_stranger_that_comes_before_the_owner_gets_the_name_and_nobody_with_
     assert_eq!(world.expect_message(MEMBER), "signed");
 }
 
-#[test]
-fn s72_v28_a_member_with_a_password_takes_no_channel_without() {
+/// A member who waits for its channel at a hub that has forgotten everything, and somebody who was its owner and forgets it too.
+fn forgotten() -> World {
     let clients = ["owner", "member"].map(|name| lasting(name, Reconnect::default()));
     let mut world = World::with(support::hub(Limits::default()), clients.into());
     world.connect_all();
@@ -229,6 +229,12 @@ fn s72_v28_a_member_with_a_password_takes_no_channel_without() {
     assert!(!world.events[1].iter().any(returned));
     world.events[1].clear();
     assert_eq!(world.hub.load().channels, 0, "nothing is left of its attempts");
+    world
+}
+
+#[test]
+fn s72_v28_a_member_with_a_password_takes_no_channel_without() {
+    let mut world = forgotten();
     // The name is somebody else's now, and what is said there is not heard.
     world.command(0, Command::Connect);
     assert!(world.events[0].iter().any(|event| matches!(event, Event::Ready(_))));

@@ -169,13 +169,7 @@ impl Seals {
                 return self.says(node, *token, Way::Call, outgoing);
             }
             Command::Stream(StreamCommand::Ask { token, outgoing, .. }) => {
-                if outgoing.away != Away::Fail || self.is_away(node, &outgoing.channel) {
-                    self.flows.waits(node, *token);
-                }
-                for salt in self.perhaps(node, &outgoing.channel) {
-                    self.flows.sealed(node, &outgoing.channel, Some(salt));
-                }
-                return self.says(node, *token, Way::Call, outgoing);
+                return self.asks_stream(node, *token, outgoing);
             }
             Command::Answer { request, result } => {
                 let channel = self.exchanges.channel_of(node, *request);
@@ -218,6 +212,16 @@ impl Seals {
 
     fn sealed(&self, node: NodeId, channel: &ChannelName) -> Option<Salt> {
         sealed(&self.handles, node, channel)
+    }
+
+    fn asks_stream(&mut self, node: NodeId, token: Token, outgoing: &Outgoing) {
+        if outgoing.away != Away::Fail || self.is_away(node, &outgoing.channel) {
+            self.flows.waits(node, token);
+        }
+        for salt in self.perhaps(node, &outgoing.channel) {
+            self.flows.sealed(node, &outgoing.channel, Some(salt));
+        }
+        self.says(node, token, Way::Call, outgoing);
     }
 
     /// What a handle may sign and verify under besides.

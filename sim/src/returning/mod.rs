@@ -133,10 +133,7 @@ impl Returning {
     /// A world of one hub and some clients that come back, all drawn.
     pub(crate) fn drawn(decisions: Decisions, origin: String, talking: bool) -> (World, Self) {
         let mut world = World::new(decisions, origin).with_habits();
-        if talking {
-            world = world.talking();
-        }
-        world = drawn_twins(world);
+        world = drawn_twins(if talking { world.talking() } else { world });
         let (work, net) = (world.engine().decisions().stream("work"), world.engine().decisions().stream("net"));
         let weather = Weather::drawn(world.engine().decisions().on(net));
         let mut choose = world.engine().decisions().on(work);

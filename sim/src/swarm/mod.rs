@@ -17,7 +17,7 @@ mod rogues;
 mod troubles;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId, StreamEvent};
+use commipc_protocol::client::{Command, Event, Outgoing, Payload, RequestId};
 use commipc_protocol::{ChannelName, ClientId, CloseReason, EventName, Fault, Limits, hub};
 use core::time::Duration;
 
@@ -408,13 +408,7 @@ impl Swarm {
                 }
                 Event::Request(request) => {
                     let (id, kind) = (request.id, self.streaming.provided(request.provider));
-                    if kind.streams() {
-                        let Some((streaming, by)) = self.speaker(actor) else { continue };
-                        streaming.serve(world, by, id, kind);
-                    } else {
-                        believes.requests.push(id);
-                        self.answer(world, actor, id);
-                    }
+                    self.requested(world, actor, id, kind);
                 }
                 Event::Answered { token, .. } => believes.calls.retain(|call| call != token),
                 Event::Done { token, result } => {
@@ -434,11 +428,7 @@ impl Swarm {
                 }
                 Event::Stream(event) => {
                     let event = event.clone();
-                    if let StreamEvent::Ended { token, .. } = &event {
-                        believes.calls.retain(|call| call != token);
-                    }
-                    let Some((streaming, by)) = self.speaker(actor) else { continue };
-                    streaming.told(world, by, &event);
+                    self.streamed(world, actor, &event);
                 }
                 Event::ChannelClosed { channel, .. } => believes.channel_closed(channel),
                 Event::DeriveKey { .. }

@@ -1,6 +1,6 @@
 //! What actors do: each an operation that a storm draws.
 
-use commipc_protocol::client::{Command, EventKind, Outgoing, Token};
+use commipc_protocol::client::{Command, EventKind, Outgoing, RequestId, StreamEvent, Token};
 use core::time::Duration;
 
 use super::{LONGEST_CALL, Swarm};
@@ -116,7 +116,26 @@ impl Swarm {
         self.actors[actor].calls.push(token);
     }
 
-    pub(super) fn speaker(&mut self, actor: usize) -> Option<(&mut Streaming, Speaker<'_>)> {
+    pub(super) fn requested(&mut self, world: &mut World, actor: usize, request: RequestId, kind: EventKind) {
+        if !kind.streams() {
+            self.actors[actor].requests.push(request);
+            return self.answer(world, actor, request);
+        }
+        if let Some((streaming, by)) = self.speaker(actor) {
+            streaming.serve(world, by, request, kind);
+        }
+    }
+
+    pub(super) fn streamed(&mut self, world: &mut World, actor: usize, event: &StreamEvent) {
+        if let StreamEvent::Ended { token, .. } = event {
+            self.actors[actor].calls.retain(|call| call != token);
+        }
+        if let Some((streaming, by)) = self.speaker(actor) {
+            streaming.told(world, by, event);
+        }
+    }
+
+    fn speaker(&mut self, actor: usize) -> Option<(&mut Streaming, Speaker<'_>)> {
         let node = self.actors[actor].node?;
         Some((&mut self.streaming, Speaker { node, actor, said: &mut self.said }))
     }
