@@ -196,9 +196,7 @@ impl Bridging {
         let mut weather = Weather::drawn(world.engine().decisions().on(net));
         let besieged = besiege(&mut weather, &mut world);
         let (mut world, lies) = lies::drawn(world, &mut weather, besieged);
-        let own = world.engine().decisions().stream("crowd");
-        let large = world.engine().decisions().on(own).chance(1, 24);
-        let graph = Graph::drawn(world.engine().decisions().on(work), large);
+        let graph = drawn_graph(&mut world, work);
         let mut choose = world.engine().decisions().on(work);
         let limits = Limits::default();
         let mut policy = Reconnect::default();
@@ -217,9 +215,7 @@ impl Bridging {
         let (world, beliefs) = with_nodes(world, &graph, (&names, &at), &limits, (owners, disk));
         let (hubs, bridges) = (world.hubs(), world.bridges());
         let (mut world, liar) = if lies { lies::add(world, &graph, &limits, policy) } else { (world, None) };
-        let kinds = |name: &String| ["work", "mind"].map(|kind| format!("{kind}/{name}"));
-        let mut stream = |name: String| world.engine().decisions().stream(&name);
-        let streams = names.iter().map(|name| kinds(name).map(&mut stream)).collect();
+        let streams = names.iter().map(|name| streams_of(&mut world, name)).collect();
         let faults = Faults::drawn(&mut world, &graph, guards && !drawn.mortal);
         let bridging = Self {
             work,
@@ -523,4 +519,16 @@ impl Bridging {
             }
         }
     }
+}
+
+/// Now and then more hubs than usual.
+fn drawn_graph(world: &mut World, work: Stream) -> Graph {
+    let own = world.engine().decisions().stream("crowd");
+    let large = world.engine().decisions().on(own).chance(1, 24);
+    Graph::drawn(world.engine().decisions().on(work), large)
+}
+
+/// What an application does, and what it thinks, each by decisions of its own.
+fn streams_of(world: &mut World, name: &str) -> [Stream; 2] {
+    ["work", "mind"].map(|kind| world.engine().decisions().stream(&format!("{kind}/{name}")))
 }

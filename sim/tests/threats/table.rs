@@ -144,6 +144,7 @@ const BRIDGE_BOUNDED: &[&str] = &[
     "calls_that_come_over_one_bridge_are_so_many",
     "s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_who_joins",
     "s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_an_owner",
+    "a7_a_flood_of_announcements_keeps_out_nobody_of_hubs_nearer_than_the_bridge_that_makes_them_up",
 ];
 
 const NO_BRIDGES: &[&str] = &[
@@ -288,8 +289,14 @@ const SIGNATURES: &[Row] = &[
             fails("G", FORMER),
             both(
                 "D in 10 s while beacons pass, else N",
-                &["a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass"],
-                &["a6_what_a_hub_hides_with_all_beacons_stays_hidden"],
+                &[
+                    "a6_what_a_hub_hides_shows_within_ten_seconds_where_beacons_pass",
+                    "a6_a_hidden_broadcast_shows_within_ten_seconds_whenever_it_was_said",
+                ],
+                &[
+                    "a6_what_a_hub_hides_with_all_beacons_stays_hidden",
+                    "a6_what_a_hub_hides_of_a_sender_that_was_never_heard_stays_hidden",
+                ],
             ),
             both(
                 "D in 10 s while beacons pass, else N",
