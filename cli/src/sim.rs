@@ -184,7 +184,7 @@ fn selftest(args: &SimSelftest, json: bool) -> Outcome {
     if !Canary::can_be_planted() {
         return Err(no_bugs());
     }
-    let mut missed = Vec::new();
+    let (mut missed, mut took, started) = (Vec::new(), Vec::new(), Instant::now());
     for canary in planted {
         let found = find_canary(canary, args.from, args.within);
         let (number, what) = (canary.number(), canary.what());
@@ -197,8 +197,29 @@ fn selftest(args: &SimSelftest, json: bool) -> Outcome {
             crate::say(format_args!("{number:>3}  NOT FOUND in {} seeds: {what}", args.within));
         }
         missed.extend(found.is_none().then_some(number));
+        took.push((found.map_or(args.within, |found| found.seeds), number));
+    }
+    if !json {
+        crate::say(of_selftest(&mut took, missed.len(), started.elapsed()));
     }
     if missed.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Other, format!("not found: {missed:?}"))) }
+}
+
+/// How many were found, and in how many seeds.
+fn of_selftest(took: &mut [(u64, u32)], missed: usize, time: Duration) -> String {
+    took.sort_unstable();
+    let median = match took {
+        [] => 0,
+        _ => u64::midpoint(took[(took.len() - 1) / 2].0, took[took.len() / 2].0),
+    };
+    let (most, number) = took.last().copied().unwrap_or_default();
+    let seeds: u64 = took.iter().map(|(seeds, _)| seeds).sum();
+    format!(
+        "{} of {} found, in a median of {median} seeds and at most {most} (number {number}); {:.0} seeds/s",
+        took.len() - missed,
+        took.len(),
+        per_second(seeds, time)
+    )
 }
 
 /// Plants a bug, where that is asked for and can be done.
@@ -274,6 +295,14 @@ mod tests {
         assert!(failure.contains("commipc sim replay --seed 4"), "{failure}");
         assert!(verdict(&Tally { failed: Vec::new(), ..total }).is_ok());
         assert!(found_nothing(&[finding()]).is_err() && found_nothing(&[]).is_ok());
+    }
+
+    #[test]
+    fn a_selftest_is_told_in_a_line() {
+        let mut took = vec![(30, 1), (10_000, 42), (20, 3), (5, 4)];
+        let line = of_selftest(&mut took, 1, Duration::from_secs(5));
+        assert_eq!(line, "3 of 4 found, in a median of 25 seeds and at most 10000 (number 42); 2011 seeds/s");
+        assert!(of_selftest(&mut [], 0, Duration::from_secs(1)).starts_with("0 of 0 found"));
     }
 
     #[test]

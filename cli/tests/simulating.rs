@@ -117,6 +117,7 @@ fn a_planted_bug_is_found_by_the_self_test_and_one_that_is_not_is_named() {
     let scene = Scene::new();
     let found = scene.run(&["sim", "selftest", "--only", EASY, "--within", "400"]);
     assert!(found.code == Some(0) && found.stdout.contains("  9  found in "), "{found:?}");
+    assert!(found.stdout.contains("1 of 1 found, in a median of ") && found.stdout.contains(" seeds/s"), "{found:?}");
     let missed = scene.run(&["sim", "selftest", "--only", EASY, "--within", "1"]);
     assert!(missed.code == Some(1) && missed.stdout.contains("NOT FOUND in 1 seeds"), "{missed:?}");
     assert!(missed.stderr.contains("not found: [9]"), "{missed:?}");
@@ -132,6 +133,9 @@ fn what_a_hunt_finds_of_a_planted_bug_is_made_small_kept_and_replayed_from_there
     assert!(found.code == Some(1) && found.stderr.contains("were found"), "{found:?}");
     assert!(found.stdout.contains("replay it with: commipc sim replay --choices "), "{found:?}");
     let kept = std::fs::read_dir(&keep).unwrap().next().unwrap().unwrap().path().display().to_string();
+    // What is there from before is no reason to find nothing.
+    let again = scene.run(&[&hunt[..], &["--keep", &keep]].concat());
+    assert!(again.code == Some(1) && again.stderr.contains("were found"), "{again:?}");
     let replayed = scene.run(&["sim", "replay", "--choices", &kept, "--plant", EASY]);
     assert!(replayed.code == Some(1) && replayed.stdout.contains("FAILED "), "{replayed:?}");
     let small = scene.path("small").display().to_string();

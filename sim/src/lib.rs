@@ -65,7 +65,7 @@ pub use node::{Clocks, Habits, NodeId};
 pub use rogue::Rogue;
 pub use run::{
     Found, Outcome, Profile, Source, Tally, find_canary, is_malicious, replay_command, report_seed, run, run_as,
-    run_choices, run_seed, run_seed_as, run_seeds, run_seeds_as,
+    run_choices, run_seed, run_seed_as, run_seed_checked, run_seeds, run_seeds_as,
 };
 pub use shrink::{Shrunk, Size, shrink};
 pub use station::{Asked, Station, Told, Withheld};

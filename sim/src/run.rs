@@ -190,6 +190,16 @@ pub struct Tally {
 /// Every so many seeds, one runs twice and must come out the same.
 const TWICE_EVERY: u64 = 100;
 
+/// Runs one seed in this profile, and now and then once more: both must come out the same.
+#[must_use]
+pub fn run_seed_checked(seed: u64, profile: Profile) -> Outcome {
+    let mut outcome = run_seed_as(seed, profile);
+    if seed.is_multiple_of(TWICE_EVERY) {
+        outcome.failures.extend(differing(outcome.trace_hash, run_seed_as(seed, profile).trace_hash));
+    }
+    outcome
+}
+
 /// Runs `count` seeds from `first` on, until `enough` have failed.
 #[must_use]
 pub fn run_seeds(first: u64, count: u64, enough: usize) -> Tally {
@@ -201,10 +211,7 @@ pub fn run_seeds(first: u64, count: u64, enough: usize) -> Tally {
 pub fn run_seeds_as(first: u64, count: u64, enough: usize, profile: Profile) -> Tally {
     let mut tally = Tally { profile, ..Tally::default() };
     for seed in first..first.saturating_add(count) {
-        let mut outcome = run_seed_as(seed, profile);
-        if seed % TWICE_EVERY == 0 {
-            outcome.failures.extend(differing(outcome.trace_hash, run_seed_as(seed, profile).trace_hash));
-        }
+        let outcome = run_seed_checked(seed, profile);
         for (mark, count) in outcome.marks {
             *tally.marks.entry(mark).or_default() += count;
         }

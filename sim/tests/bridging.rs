@@ -67,6 +67,7 @@ const FOUND: [u64; 7] = [32, 42, 116, 1092, 1126, 1241, 1411];
 #[test]
 fn what_was_found_once_is_not_found_again() {
     for seed in FOUND {
+        assert!(include_str!("../CHANGELOG.md").contains(&format!("{seed} B")), "what did {seed} find?");
         let tally = run_seeds_as(seed, 1, 1, Profile::Bridges);
         assert!(tally.is_fine(), "{tally}");
     }

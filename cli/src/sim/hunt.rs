@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use commipc_sim::{Case, Failure as Finding, Profile, Shrunk, Source, run_seed_as, shrink};
+use commipc_sim::{Case, Failure as Finding, Profile, Shrunk, Source, run_seed_checked, shrink};
 use serde_json::json;
 
 use super::{PROGRESS, per_second};
@@ -28,6 +28,8 @@ struct Hunt<'a> {
     /// What was found already: the same again is counted and not looked at.
     known: Mutex<BTreeSet<String>>,
     kept: Mutex<Vec<PathBuf>>,
+    /// The first that failed.
+    first: Mutex<Option<u64>>,
 }
 
 pub(super) fn hunt(args: &SimHunt, json: bool) -> Outcome {
@@ -50,6 +52,7 @@ pub(super) fn hunt(args: &SimHunt, json: bool) -> Outcome {
         failed: AtomicU64::new(0),
         known: Mutex::default(),
         kept: Mutex::default(),
+        first: Mutex::default(),
     };
     if !json {
         crate::say(format_args!(
@@ -80,11 +83,12 @@ impl Hunt<'_> {
     fn work(&self) {
         while self.goes_on() {
             let seed = self.next.fetch_add(1, Ordering::Relaxed);
-            let run = run_seed_as(seed, self.args.worlds.profile.into());
+            let run = run_seed_checked(seed, self.args.worlds.profile.into());
             self.seeds.fetch_add(1, Ordering::Relaxed);
             self.events.fetch_add(run.events, Ordering::Relaxed);
             let Some(finding) = run.failures.first() else { continue };
             self.failed.fetch_add(1, Ordering::Relaxed);
+            self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(seed);
             let kind = kind(finding);
             if self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(kind) {
                 self.catches(seed, Source::Choices(run.choices));
@@ -95,14 +99,20 @@ impl Hunt<'_> {
     fn catches(&self, seed: u64, source: Source) {
         let started = Instant::now();
         let goes_on = |_: &Shrunk| started.elapsed() < self.args.patience && !self.stop.load(Ordering::Relaxed);
-        // A run that fails fails again.
-        let Some(shrunk) = shrink(source, goes_on) else { return };
-        let path = self.args.keep.join(format!("{}-{seed}.txt", shrunk.failure.oracle));
-        let kept = keeps(&path, &shrunk, self.args.worlds.plant);
-        tells_shrunk(Some(seed), &shrunk, started.elapsed(), Some(&path), self.json);
-        match kept {
-            Ok(()) => self.kept().push(path),
-            Err(failure) => crate::say_beside(format_args!("{failure:?}")),
+        let Some(shrunk) = shrink(source, goes_on) else {
+            return crate::say_beside(format_args!(
+                "seed {seed} failed, and its choices alone do not fail again: it does not go the same way each time"
+            ));
+        };
+        match keeps_beside(&self.args.keep, seed, &shrunk, self.args.worlds.plant) {
+            Ok(path) => {
+                tells_shrunk(Some(seed), &shrunk, started.elapsed(), Some(&path), self.json);
+                self.kept().push(path);
+            }
+            Err(failure) => {
+                tells_shrunk(Some(seed), &shrunk, started.elapsed(), None, self.json);
+                crate::say_beside(format_args!("{failure:?}"));
+            }
         }
     }
 
@@ -138,9 +148,13 @@ impl Hunt<'_> {
         } else {
             crate::say(self.summary());
         }
-        let Some(first) = kept.first() else { return Ok(()) };
-        Err(Failure::new(Exit::Other, format!("{} kinds of failure were found", kept.len()))
-            .hint(format!("look at the first: commipc sim replay --choices {}", first.display())))
+        let Some(seed) = *self.first.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        let look = match kept.first() {
+            Some(first) => format!("commipc sim replay --choices {}", first.display()),
+            None => super::replay_command(seed, self.args.worlds.profile.into()),
+        };
+        Err(Failure::new(Exit::Other, format!("{} kinds of failure were found", kept.len().max(1)))
+            .hint(format!("look at the first: {look}")))
     }
 }
 
@@ -174,6 +188,22 @@ pub(super) fn shrinks(args: &SimShrink, json: bool) -> Outcome {
         crate::say_raw(&Case::of(&shrunk, super::planted(args.worlds.plant)).to_string());
     }
     super::found_nothing(&[shrunk.failure])
+}
+
+/// Keeps it in a folder, beside what earlier hunts have kept there of the same seed; what is there already needs no other file.
+fn keeps_beside(folder: &Path, seed: u64, shrunk: &Shrunk, plant: Option<u32>) -> Outcome<PathBuf> {
+    let case = Case::of(shrunk, super::planted(plant)).to_string();
+    let names = (1..).map(|number: u32| if number == 1 { String::new() } else { format!("-{number}") });
+    for name in names {
+        let path = folder.join(format!("{}-{seed}{name}.txt", shrunk.failure.oracle));
+        if fs::read_to_string(&path).is_ok_and(|kept| kept == case) {
+            return Ok(path);
+        }
+        if !path.exists() {
+            return keeps(&path, shrunk, plant).map(|()| path);
+        }
+    }
+    Err(Failure::usage("every name is taken"))
 }
 
 fn keeps(path: &Path, shrunk: &Shrunk, plant: Option<u32>) -> Outcome {

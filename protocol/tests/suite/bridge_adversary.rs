@@ -93,6 +93,7 @@ fn v1_v32_a_bridge_can_change_no_bit_of_what_is_signed() {
         net.say(0, "vault", "up", b"true");
         net.evil = None;
         length = *seen.borrow();
+        assert!(length.is_some(), "bit {at} has crossed");
         assert_eq!(heard(&mut net, 1, "vault"), 0, "bit {at}");
         // What is no message any more ends the link, and the bridge comes back.
         net.pass(Duration::from_secs(3));

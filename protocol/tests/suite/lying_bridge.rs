@@ -12,7 +12,7 @@ use commipc_protocol::auth::Secret;
 use commipc_protocol::bridge::Side;
 use commipc_protocol::client::{Access, ChannelSalt, Command, Event, Failure, Token};
 use commipc_protocol::hub;
-use commipc_protocol::wire::{Announce, Control as _, FrameType, Told};
+use commipc_protocol::wire::{Announce, Control as _, FrameType, Terms, Told};
 use commipc_protocol::{Limits, Misuse, Name, Refusal};
 use support::name;
 use support::net::{Evil, Net, Node};
@@ -336,4 +336,64 @@ fn a7_a_flood_of_announcements_keeps_out_nobody_of_hubs_nearer_than_the_bridge_t
     }
     let full = |event: &hub::Event| matches!(event, hub::Event::BridgeFull { .. });
     assert_eq!([1, 2, 3].map(|hub| net.hub_events[hub].iter().any(full)), [true, true, false], "nobody is told more");
+}
+
+/// Says to `hub-b` what a bridge to `hub-a` makes up.
+fn makes_up(net: &mut Net, announced: &Announce<'_>) {
+    let mut body = BytesMut::new();
+    announced.encode(&mut body);
+    net.forge(0, Side::B, FrameType::Announce.number(), &body);
+}
+
+/// ```text
+///   hub-a ──(liar)── hub-b ───── hub-c ───── hub-d
+///   behind           near        next        last: the only provider, and the home
+/// ```
+/// Who believes that something is near goes there: calls, sends and first joins are drawn to a liar that is nearer than the
+/// truth, of its own hub and of those for which the way through that is the shorter one. It has no more of them than that
+/// they fail, or an answer where nothing is signed; and all of it ends with the liar.
+#[test]
+fn a7_a_way_that_a_bridge_makes_up_draws_away_from_longer_ones_alone_and_as_long_as_it_lasts() {
+    let mut net = line(22, Limits::default());
+    net.provide(3, 9, "open", "sum");
+    net.provide(1, 9, "open", "own");
+    net.open(3, "vault");
+    net.protect(3, "vault", &password(1), 1);
+    let of = |goal, event: Option<&'static str>| Announce {
+        goal,
+        channel: named(if event.is_some() { "open" } else { "vault" }),
+        event: event.map(named),
+        path: vec![named("hub-a")],
+        client: event.map(|_| named("thief")),
+        kind: event.map(|_| 0),
+        epoch: event.is_none().then_some(1),
+        home: event.is_none().then(|| named("hub-a")),
+        terms: event.is_none().then_some(Terms { kdf: 2, salt: &[9; 16], iterations: 0 }),
+        ended: None,
+    };
+    for announced in [of(0, Some("sum")), of(0, Some("own")), of(3, None)] {
+        makes_up(&mut net, &announced);
+    }
+    let answered = |net: &mut Net, caller: usize, event: &str, provider: usize| {
+        net.call(caller, 5, "open", event, b"");
+        let asked = net.events[provider].iter().position(|event| matches!(event, Event::Request(_)));
+        if let Some(Event::Request(request)) = asked.and_then(|at| net.events[provider].remove(at)) {
+            net.command(provider, Command::Answer { request: request.id, result: Ok(support::payload(b"4")) });
+        }
+        net.expect_answered(caller).is_ok()
+    };
+    assert!(answered(&mut net, 1, "own", 1), "what is at the hub itself is nearer");
+    assert!(answered(&mut net, 2, "own", 1), "and so is it from there");
+    assert!(answered(&mut net, 2, "sum", 3), "whoever is nearer to the truth goes there");
+    net.join(2, "vault", &password(1));
+    assert!(!answered(&mut net, 1, "sum", 3), "the others are drawn away");
+    net.try_to_join(1, 6, "vault", &password(1));
+    net.pass(Duration::from_secs(11));
+    assert!(matches!(net.events[1].pop_front(), Some(Event::Done { token: Token(6), result: Err(_) })));
+    // Nothing of it is left when the liar is gone.
+    net.kill_bridge(0);
+    net.run();
+    net.events[1].clear();
+    assert!(answered(&mut net, 1, "sum", 3));
+    net.join(1, "vault", &password(1));
 }

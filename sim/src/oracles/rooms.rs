@@ -50,7 +50,9 @@ const SLACK: Duration = Duration::from_millis(12);
 impl Room {
     /// Whether this member, the only one, owns the channel by opening it.
     pub(super) fn is_free(&self, node: NodeId) -> bool {
-        let nobodys = self.owner.is_none() && self.away.is_none() && !(self.offered || self.adrift || self.protected);
+        // Whose name it stays only if it had a password, which is not certain.
+        let kept = self.away.is_some_and(|(_, until)| until.is_some() || !self.blurred);
+        let nobodys = self.owner.is_none() && !(kept || self.offered || self.adrift || self.protected);
         nobodys && self.members.len() == 1 && self.members.contains(&node)
     }
 
