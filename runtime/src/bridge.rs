@@ -73,6 +73,12 @@ impl BridgeBuilder {
         }
     }
 
+    /// The same, on another runtime.
+    pub(crate) fn on(mut self, change: impl FnOnce(Arc<dyn Runtime>) -> Arc<dyn Runtime>) -> Self {
+        self.runtime = change(self.runtime);
+        self
+    }
+
     /// The bridge's id: its clients are called so, with `-c1` and `-c2` behind it. One is made up when absent.
     pub fn id(mut self, id: &str) -> Self {
         self.id = Some(ClientId::new(id));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use commipc_protocol::{Instant, UnixMillis};
 
+use crate::bridge::BridgeBuilder;
 use crate::client::ClientBuilder;
 use crate::endpoint::Endpoint;
 use crate::runtime::{Acceptor, BoxFuture, Connection, Runtime};
@@ -35,7 +36,7 @@ impl ClientBuilder {
         F: Fn(Endpoint) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = io::Result<Connection>> + Send + 'static,
     {
-        self.on(|runtime| Arc::new(Dialling { runtime, dial: Box::new(move |to| Box::pin(dial(to))) }))
+        self.on(|runtime| dialling(runtime, dial))
     }
 
     /// Connects over this connection, and never over another: when it is lost, the client is closed.
@@ -46,6 +47,26 @@ impl ClientBuilder {
             async move { connection.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()) }
         })
     }
+}
+
+impl BridgeBuilder {
+    /// Connections to both hubs are made by this function, as those of a client are by [`ClientBuilder::dialer`]: over TLS, for
+    /// instance. It is given what the URL of the hub names.
+    pub fn dialer<F, Fut>(self, dial: F) -> Self
+    where
+        F: Fn(Endpoint) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<Connection>> + Send + 'static,
+    {
+        self.on(|runtime| dialling(runtime, dial))
+    }
+}
+
+fn dialling<F, Fut>(runtime: Arc<dyn Runtime>, dial: F) -> Arc<dyn Runtime>
+where
+    F: Fn(Endpoint) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = io::Result<Connection>> + Send + 'static,
+{
+    Arc::new(Dialling { runtime, dial: Box::new(move |to| Box::pin(dial(to))) })
 }
 
 type Dial = dyn Fn(Endpoint) -> BoxFuture<'static, io::Result<Connection>> + Send + Sync;

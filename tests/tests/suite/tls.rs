@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use commipc_runtime::{
     Away, Channel, Client, ClientBuilder, ConnectError, ConnectionState, Fault, Limits, Reconnect, Request, Secret,
+    Side,
 };
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use futures_rustls::rustls::server::WebPkiClientVerifier;
@@ -39,6 +40,7 @@ crate::scene::over_adapters! {
     s84_hub_and_client_talk_over_tls,
     s84_who_ends_two_tls_sessions_in_between_passes_no_login_on,
     s84_a_client_over_tls_comes_back,
+    s74_s84_a_bridge_joins_hubs_over_tls,
     pipes_of_memory_carry_a_connection,
     streams_of_the_runtime_carry_a_connection,
     a_connection_that_was_handed_over_is_the_only_one,
@@ -107,7 +109,8 @@ async fn dial(tls: TlsConnector, to: Endpoint) -> io::Result<Connection> {
 
 /// A hub that listens nowhere, and the URL where TLS in front of it does.
 async fn hub_over_tls(scene: &Scene) -> (Hub, String) {
-    let hub = scene.bare_hub().listen_nowhere().secret(Secret::key(KEY)).await.unwrap();
+    let hub = scene.bare_hub().listen_nowhere().secret(Secret::key(KEY)).bridge_secret(Secret::key(BRIDGE));
+    let hub = hub.await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("tcp://{}", listener.local_addr().unwrap());
     let served = hub.clone();
@@ -121,6 +124,28 @@ async fn hub_over_tls(scene: &Scene) -> (Hub, String) {
     })
     .detach();
     (hub, url)
+}
+
+/// What bridges know.
+const BRIDGE: [u8; 32] = [9; 32];
+
+async fn s74_s84_a_bridge_joins_hubs_over_tls(scene: Scene) {
+    let ((a, a_url), (b, b_url)) = (hub_over_tls(&scene).await, hub_over_tls(&scene).await);
+    let (provider, consumer) =
+        (over_tls(&scene, &a_url, "provider").await.unwrap(), over_tls(&scene, &b_url, "consumer").await.unwrap());
+    let provided = provider.open("math").await.unwrap();
+    let _double = provided.provide("double", async |r: Request<u32>| Ok::<_, Fault>(2 * *r)).await.unwrap();
+    let (tls, dials) = (connector(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&dials);
+    let bridge = scene.bridge(&a_url, &b_url).dialer(move |to| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        dial(tls.clone(), to)
+    });
+    let bridge = bridge.secret(Side::A, Secret::key(BRIDGE)).secret(Side::B, Secret::key(BRIDGE)).await.unwrap();
+    let (hub_a, hub_b) = bridge.hubs().unwrap();
+    assert_eq!((&hub_a, &hub_b, dials.load(Ordering::Relaxed)), (a.id(), b.id(), 2));
+    let math = consumer.open("math").await.unwrap();
+    assert_eq!(math.call::<u32>("double", &21).await.unwrap(), 42);
 }
 
 fn over_tls(scene: &Scene, url: &str, id: &str) -> ClientBuilder {
