@@ -300,3 +300,33 @@ pub(super) fn beginnings(target: &str) -> Vec<(String, Vec<u8>)> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::resigning::resigned;
+    use super::*;
+
+    /// Otherwise everything that a mutator makes would die at its tag, and nothing would be tried behind that.
+    #[test]
+    fn what_a_mutator_has_changed_is_taken_once_it_is_signed_anew() {
+        let mut frame = numbered(1, &[0x77; 16]).unwrap();
+        // The payload lies before the tag, and two bytes of CBOR.
+        let last = frame.len() - 35;
+        frame[last] ^= 1;
+        let mut world = protected();
+        let before = world.told("m").len();
+        gives(&mut world, &frame);
+        let heard = &world.told("m")[before..];
+        assert!(matches!(heard[..], [Event::Dropped(Dropped::BadSignature)]), "{heard:?}");
+        let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
+        let stream = resigned(&[&length[..], &frame].concat());
+        let [again] = split(&stream)[..] else { panic!("one frame") };
+        gives(&mut world, again);
+        let heard = &world.told("m")[before + 1..];
+        let [Event::Message(message)] = heard else { panic!("{heard:?}") };
+        assert_eq!(message.message.payload.bytes, b"numberee"[..]);
+        // What is no message is framed as it is.
+        assert_eq!(resigned(&[0, 0, 0, 9, 6, 0xa0]), [0, 0, 0, 2, 6, 0xa0]);
+        world.ended = true;
+    }
+}
