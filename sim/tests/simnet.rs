@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "a test binary")]
 
+use std::env;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -200,6 +201,29 @@ fn the_bug_of_the_example_is_found_replayed_and_gone_when_mended() {
     assert!(told.contains(&unnumbered(shown)), "the guide shows:\n{shown}\nand found is:\n{found}");
     let mended = till::search(true, 0..100).expect("a receipt is booked once");
     assert_eq!(mended.seeds, 100);
+}
+
+/// What is printed is run, as somebody would who reads it; cargo itself is left out.
+#[test]
+#[expect(clippy::print_stdout, reason = "its other half is another process")]
+fn the_command_that_is_printed_runs_that_seed_and_no_other() {
+    const OTHER_HALF: &str = "COMMIPC_TEST_IS_REPLAYED";
+    if env::var_os(OTHER_HALF).is_some() {
+        let broken = till::search(false, 0..500).expect_err("it pays in twice");
+        return println!("seed {} trace {}", broken.seed, broken.trace);
+    }
+    let first = till::search(false, 0..500).expect_err("it pays in twice").seed;
+    let found = till::search(false, first + 1..500).expect_err("and again");
+    let (seed, command) = found.replay.split_once(' ').expect("a variable and a command");
+    let (cargo, arguments) = command.split_once(" -- ").expect("what the test is given");
+    assert_eq!(cargo.replace(" --release", ""), "cargo test -p commipc-sim --test simnet");
+    let (variable, seed) = seed.split_once('=').expect("a variable");
+    let mut replay = std::process::Command::new(env::current_exe().expect("this program"));
+    replay.args(arguments.split(' ')).env(variable, seed).env(OTHER_HALF, "");
+    let output = replay.output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    assert!(told.contains(&format!("seed {seed} trace {}", found.trace)), "{told}");
 }
 
 /// A program that is different each time is told so.

@@ -156,9 +156,9 @@ fn this_program() -> Option<String> {
     Some(match (folder.as_str(), thread.name()) {
         ("deps", Some(test)) if test != "main" => {
             let target = file.rsplit_once('-').map_or(&*file, |(target, _)| target);
-            let target =
-                if *target == package.replace('-', "_") { "--lib".to_owned() } else { format!("--test {target}") };
-            format!("cargo test{release} -p {package} {target} -- --exact {test} --nocapture")
+            // Library and program of a package are both called like it: the test is looked for in each.
+            let target = if *target == package.replace('-', "_") { String::new() } else { format!(" --test {target}") };
+            format!("cargo test{release} -p {package}{target} -- --exact {test} --nocapture")
         }
         ("examples", _) => format!("cargo run{release} -p {package} --example {file}{behind}"),
         ("debug" | "release", _) => format!("cargo run{release} -p {package} --bin {file}{behind}"),
