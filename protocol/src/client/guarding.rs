@@ -446,6 +446,11 @@ impl Guarded {
     pub(super) fn close(&mut self) {
         (self.owns, self.joined, self.was_owner, self.record) = (false, false, false, None);
         (self.home, self.attempts, self.owned_last, self.anew) = (None, Attempts::default(), false, false);
+        self.unseal();
+    }
+
+    /// Erases the keys of the epoch. What was accepted under them is remembered.
+    pub(super) fn unseal(&mut self) {
         if let Some(seal) = self.seal.take() {
             self.past = Some(seal.leave());
         }

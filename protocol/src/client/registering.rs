@@ -394,6 +394,7 @@ impl Client {
     fn left_opening(&mut self, ix: ChannelIx) {
         let Some(channel) = self.channels.get_mut(ix) else { return };
         channel.guarded.was_owner = false;
+        channel.guarded.unseal();
         let asked = core::mem::take(&mut channel.coming_back.asked);
         self.channels.forget_standing(ix);
         self.refuse_asked(asked);

@@ -8,7 +8,8 @@ use commipc_protocol::auth::{Kdf, Secret};
 use commipc_protocol::client::{
     Access, ChannelSalt, Command, Event, Failure, Outgoing, Reconnect, ReconnectEvent, Token,
 };
-use commipc_protocol::wire::{Control as _, Done, FrameType, Open, Protect, Unprotect};
+use commipc_protocol::hub::Event as Told;
+use commipc_protocol::wire::{Control as _, Done, FrameType, Hop, Message, Open, Protect, Unprotect};
 use commipc_protocol::{AfterGrace, Input, Limits, Misuse, OwnerPolicy, Refusal};
 use core::time::Duration;
 use support::{Disk, Works, World, hub, lasting, name, outgoing, payload};
@@ -270,6 +271,26 @@ fn s29_v28_who_opens_a_channel_while_away_is_not_let_in_by_anothers_words() {
         let opened: Vec<_> = told.iter().filter_map(opened).chain(world.events[0].iter().filter_map(opened)).collect();
         assert_eq!(opened, [expected]);
     }
+}
+
+/// Who leaves a channel while it comes back signs nothing there any more, before it is back and left again.
+#[test]
+fn s72_a_member_that_leaves_a_channel_that_comes_back_has_no_keys_of_it() {
+    let mut world = world();
+    world.cut(1);
+    world.pass(Duration::from_millis(1));
+    let asked = |event: &Event| matches!(event, Event::DeriveChannelKey { .. });
+    assert!(world.events[1].iter().any(asked), "it is on its way: {:?}", world.events[1]);
+    world.command(1, Command::Leave { token: Token(6), channel: name("ch") });
+    world.command(1, Command::Broadcast { token: Token(7), outgoing: outgoing("ch", "ev", b"late") });
+    let said = world.last_said(1, FrameType::Broadcast);
+    let message = Message::parse(Hop::split(&said).unwrap().1).unwrap();
+    assert_eq!((message.header.epoch, message.tag.len()), (0, 0), "it is unsigned");
+    world.events[1].retain(asked);
+    world.derive(1, &key(1));
+    assert!(world.hub_events.iter().any(|event| matches!(event, Told::Left { client, .. } if &**client == "member")));
+    world.events[1].clear();
+    world.join(1, "ch", &key(1));
 }
 
 /// Who has left keeps nothing of it, and owns the next channel of that name as the first one.

@@ -1,12 +1,16 @@
 //! Streams and exchanges of applications whose connections come back: cut by whatever befalls these, and whole again after it.
 
-use commipc_protocol::client::{Away, CallFailure, EventKind, RequestId, StreamEvent, Token};
+use commipc_protocol::client::{Away, CallFailure, Event, EventKind, ReconnectEvent, RequestId, StreamEvent, Token};
+use commipc_protocol::{CloseReason, Violation};
 use core::time::Duration;
 
 use super::beliefs::Place;
 use super::{Returning, Streaming};
 use crate::streaming::{LONGEST_CALL, Speaker};
 use crate::world::World;
+
+/// What a hub says of a link on which a frame takes too long.
+const TOO_SLOW: CloseReason = CloseReason::GoodbyeCode(Violation::PartialFrame.code());
 
 /// How long all items of a stream may take, when everything is repaired.
 const WHOLE: Duration = Duration::from_millis(LONGEST_CALL);
@@ -67,7 +71,14 @@ impl Returning {
         if asked.is_empty() {
             return;
         }
+        let told: Vec<usize> = self.beliefs.iter().map(|belief| world.told_at(belief.node).len()).collect();
         self.pass(world, WHOLE);
+        // A piece of a long item takes longer on some lines than a frame may.
+        let slow = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason, .. }) if *reason == TOO_SLOW);
+        let mut since = self.beliefs.iter().zip(told).flat_map(|(belief, from)| &world.told_at(belief.node)[from..]);
+        if since.any(slow) {
+            return self.marks.met("quiet: a line is too slow for a stream");
+        }
         for (caller, token, place) in asked {
             let ended: Option<Result<(), CallFailure>> = self.whole.get(&token).cloned().flatten();
             if ended != Some(Ok(())) {
