@@ -9,8 +9,9 @@ use super::{Returning, Streaming};
 use crate::streaming::{LONGEST_CALL, Speaker};
 use crate::world::World;
 
-/// What a hub says of a link on which a frame takes too long.
-const TOO_SLOW: CloseReason = CloseReason::GoodbyeCode(Violation::PartialFrame.code());
+/// What is told of a link on which a frame takes too long, by its hub or of it.
+const TOO_SLOW: [CloseReason; 2] =
+    [CloseReason::GoodbyeCode(Violation::PartialFrame.code()), CloseReason::Violation(Violation::PartialFrame)];
 
 /// How long all items of a stream may take, when everything is repaired.
 const WHOLE: Duration = Duration::from_millis(LONGEST_CALL);
@@ -74,7 +75,7 @@ impl Returning {
         let told: Vec<usize> = self.beliefs.iter().map(|belief| world.told_at(belief.node).len()).collect();
         self.pass(world, WHOLE);
         // A piece of a long item takes longer on some lines than a frame may.
-        let slow = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason, .. }) if *reason == TOO_SLOW);
+        let slow = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Lost { reason, .. }) if TOO_SLOW.contains(reason));
         let mut since = self.beliefs.iter().zip(told).flat_map(|(belief, from)| &world.told_at(belief.node)[from..]);
         if since.any(slow) {
             return self.marks.met("quiet: a line is too slow for a stream");

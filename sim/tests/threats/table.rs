@@ -145,6 +145,7 @@ const BRIDGE_BOUNDED: &[&str] = &[
     "s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_who_joins",
     "s82_a7_no_word_that_a_bridge_makes_up_in_a_homes_place_ends_the_link_of_an_owner",
     "a7_a_flood_of_announcements_keeps_out_nobody_of_hubs_nearer_than_the_bridge_that_makes_them_up",
+    "a7_a_way_that_a_bridge_makes_up_draws_away_from_longer_ones_alone_and_as_long_as_it_lasts",
 ];
 
 const NO_BRIDGES: &[&str] = &[
