@@ -205,7 +205,6 @@ fn the_bug_of_the_example_is_found_replayed_and_gone_when_mended() {
 
 /// What is printed is run, as somebody would who reads it; cargo itself is left out.
 #[test]
-#[expect(clippy::print_stdout, reason = "its other half is another process")]
 fn the_command_that_is_printed_runs_that_seed_and_no_other() {
     const OTHER_HALF: &str = "COMMIPC_TEST_IS_REPLAYED";
     if env::var_os(OTHER_HALF).is_some() {
