@@ -42,6 +42,8 @@ pub struct Owners {
     spare: BTreeMap<(End, ChannelName), usize>,
     /// Who gave a channel up without being asked, since what it had asked for came too late.
     excused: BTreeSet<(End, ChannelName)>,
+    /// What is opened by what is not answered yet, though the hub may have said that it is open.
+    openings: BTreeMap<(NodeId, Token), ChannelName>,
     /// Owners by their confirmations, while nothing speaks against it.
     certain: BTreeSet<(NodeId, ChannelName)>,
     /// Owners whose links were lost since the hub's outputs were drained last.
@@ -127,6 +129,7 @@ impl Owners {
         let (token, channel, what) = match command {
             Command::Open { token, channel, access } => {
                 self.opens.entry((node, channel.clone())).or_default().push((*token, end, *access));
+                self.openings.insert((node, *token), channel.clone());
                 return;
             }
             Command::Drain(DrainCommand::Provider { .. } | DrainCommand::Finished) => return,
@@ -203,6 +206,11 @@ impl Owners {
 
     fn done(&mut self, node: NodeId, token: Token, result: Result<(), Failure>) -> Verdict {
         let late = is_unknown(result);
+        if let Some(channel) = self.openings.remove(&(node, token))
+            && late
+        {
+            self.excused.insert((self.people.end_of(node), channel));
+        }
         for ((opener, channel), opens) in &mut self.opens {
             if *opener == node && opens.iter().any(|(open, ..)| *open == token) {
                 if late {

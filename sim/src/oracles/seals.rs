@@ -393,6 +393,7 @@ impl Seals {
 
     fn closed_channel(&mut self, node: NodeId, channel: &ChannelName) {
         self.late.remove(&(node, channel.clone()));
+        self.forgets_keys(node, channel);
         self.seal(node, channel, None);
     }
 
