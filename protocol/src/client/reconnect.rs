@@ -218,7 +218,8 @@ impl Client {
         }
         let limits = &self.config.limits;
         let wait = limits.handshake.saturating_mul(1 << self.tries.silences.min(20));
-        let due = self.now.mono + wait.min(limits.failure_delay_max + limits.handshake);
+        let longest = limits.failure_delay_max.saturating_add(limits.handshake);
+        let due = self.now.mono + wait.min(longest);
         self.stop_handshake_timer();
         self.handshake_timer = Some(self.timers.insert(due, TimerReason::Handshake, Due::Handshake));
     }

@@ -153,12 +153,6 @@ fn a7_a_stripped_or_made_up_path_gets_a_message_nowhere() {
     }
 }
 
-fn announce(net: &mut Net, announced: &Announce<'_>) {
-    let mut body = BytesMut::new();
-    announced.encode(&mut body);
-    net.forge(0, Side::B, FrameType::Announce.number(), &body);
-}
-
 fn name(text: &'static str) -> Name<'static> {
     Name::new(text).unwrap()
 }
@@ -227,7 +221,7 @@ fn provider(path: Vec<Name<'static>>, client: &'static str) -> Announce<'static>
 fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_be() {
     let mut net = scene(4);
     for (what, announced) in impossible() {
-        announce(&mut net, &announced);
+        net.announce(0, Side::B, &announced);
         net.call(1, 1, "open", "steal", b"");
         assert_eq!(net.expect_refused(1), Refusal::NoProvider, "{what}");
         net.open_plain(1, 2, "fresh");
@@ -237,7 +231,7 @@ fn d17_v33_a7_a_bridge_announces_nothing_of_the_hub_it_talks_to_nor_what_cannot_
     }
     assert_eq!(net.hubs[1].as_ref().unwrap().counters().misannounced, 8);
     // What it may say, and what is the harm of a bridge that lies: who calls on an open channel may be answered by it.
-    announce(&mut net, &provider(vec![name("hub-a")], "thief"));
+    net.announce(0, Side::B, &provider(vec![name("hub-a")], "thief"));
     net.call(1, 1, "open", "steal", b"");
     assert!(
         matches!(net.expect_refused(1), Refusal::NoProvider),
@@ -262,19 +256,19 @@ fn s82_a7_a_made_up_protection_opens_nothing_and_closes_nothing_but_new_names() 
         ended: None,
     };
     // Another home for a name whose members are here: they stay, and are told nothing.
-    announce(&mut net, &record("vault", 9, "hub-x"));
+    net.announce(0, Side::B, &record("vault", 9, "hub-x"));
     net.events[1].clear();
     net.say(0, "vault", "up", b"still");
     assert_eq!(heard(&mut net, 1, "vault"), 1);
     // A home for an open channel with members is a conflict that is told; the channel goes on here.
-    announce(&mut net, &record("open", 9, "hub-x"));
+    net.announce(0, Side::B, &record("open", 9, "hub-x"));
     let conflict =
         |event: &hub::Event| matches!(event, hub::Event::ProtectionConflict { channel, .. } if **channel == *"open");
     assert!(net.hub_events[1].iter().any(conflict));
     net.open_plain(1, 1, "open");
     net.expect_done(1, 1);
     // A later epoch from the way to the home: whoever has the password can join again, or not; nobody is let in without it.
-    announce(&mut net, &record("vault", 7, "hub-a"));
+    net.announce(0, Side::B, &record("vault", 7, "hub-a"));
     let told = std::mem::take(&mut net.events[1]);
     assert!(told.iter().any(|event| matches!(event, Event::ChannelClosed { .. })), "as bad as cutting the line");
     net.try_to_join(1, 1, "vault", &Secret::key([9; 32]));

@@ -319,9 +319,7 @@ fn a7_a_flood_of_announcements_keeps_out_nobody_of_hubs_nearer_than_the_bridge_t
             terms: None,
             ended: None,
         };
-        let mut body = BytesMut::new();
-        announced.encode(&mut body);
-        net.forge(0, Side::B, FrameType::Announce.number(), &body);
+        net.announce(0, Side::B, &announced);
     }
     // Whoever comes now is found from everywhere, and so is a channel with a password.
     net.provide(1, 9, "open", "sum");
@@ -336,13 +334,6 @@ fn a7_a_flood_of_announcements_keeps_out_nobody_of_hubs_nearer_than_the_bridge_t
     }
     let full = |event: &hub::Event| matches!(event, hub::Event::BridgeFull { .. });
     assert_eq!([1, 2, 3].map(|hub| net.hub_events[hub].iter().any(full)), [true, true, false], "nobody is told more");
-}
-
-/// Says to `hub-b` what a bridge to `hub-a` makes up.
-fn makes_up(net: &mut Net, announced: &Announce<'_>) {
-    let mut body = BytesMut::new();
-    announced.encode(&mut body);
-    net.forge(0, Side::B, FrameType::Announce.number(), &body);
 }
 
 /// ```text
@@ -372,7 +363,7 @@ fn a7_a_way_that_a_bridge_makes_up_draws_away_from_longer_ones_alone_and_as_long
         ended: None,
     };
     for announced in [of(0, Some("sum")), of(0, Some("own")), of(3, None)] {
-        makes_up(&mut net, &announced);
+        net.announce(0, Side::B, &announced);
     }
     let answered = |net: &mut Net, caller: usize, event: &str, provider: usize| {
         net.call(caller, 5, "open", event, b"");

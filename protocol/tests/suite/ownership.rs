@@ -172,8 +172,7 @@ fn v13_nobody_takes_an_offer_that_was_made_to_another() {
     let accept = |world: &mut World, client: usize, offer: &[u8; 16]| {
         let mut body = bytes::BytesMut::new();
         Accept { offer, channel: name("ch").as_name(), owner: &[0x5a; 32] }.encode(&mut body);
-        let length = u32::try_from(body.len() + 1).unwrap();
-        world.inject(client, &[&length.to_be_bytes()[..], &[FrameType::Accept.number()], &body].concat());
+        world.says(client, FrameType::Accept, &body);
     };
     let mut world = World::ready(&["owner", "evicted", "first", "second"]);
     open_with(&mut world, 0, "ch", OwnerPolicy::Promote);

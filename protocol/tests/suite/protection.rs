@@ -520,9 +520,8 @@ fn v14_joins_with_nonces_that_are_not_fresh_end_the_link() {
         let mut body = bytes::BytesMut::new();
         let (id, channel) = (challenge.id, name("ch"));
         Join { id, channel: channel.as_name(), epoch: 1, nonce: &nonce, proof: &[1; 32] }.encode(&mut body);
-        let length = u32::try_from(body.len() + 1).unwrap();
         world.hub_events.clear();
-        world.inject(client, &[&length.to_be_bytes()[..], &[FrameType::Join.number()], &body].concat());
+        world.says(client, FrameType::Join, &body);
         let bad = |event: &hub::Event| {
             matches!(event, hub::Event::Disconnected { why: DisconnectReason::Violation(Violation::BadNonce), .. })
         };

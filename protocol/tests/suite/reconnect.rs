@@ -23,16 +23,6 @@ fn world(names: &[&str]) -> World {
     world
 }
 
-/// Derives a channel's keys whenever that is asked for.
-fn derive(world: &mut World, client: usize, secret: &Secret) {
-    let asks = |event: &Event| matches!(event, Event::DeriveChannelKey { .. });
-    while let Some(position) = world.events[client].iter().position(asks) {
-        let Some(asked) = world.events[client].remove(position) else { return };
-        world.events[client].push_front(asked);
-        world.derive(client, secret);
-    }
-}
-
 fn expect_lost(world: &mut World, client: usize) -> (CloseReason, Duration) {
     match world.next(client) {
         Event::Reconnect(ReconnectEvent::Lost { reason, retry }) => (reason, retry),
@@ -109,7 +99,7 @@ fn s72_d14_a_hub_that_has_forgotten_everything_is_told_again() {
     for _ in 0..20_000 {
         world.pass(Duration::from_millis(5));
         for client in 0..3 {
-            derive(&mut world, client, &secret);
+            world.derive_all(client, &secret);
             assert!(!world.events[client].iter().any(|event| matches!(event, Event::ChannelClosed { .. })));
         }
         let back = |client: &usize| {
@@ -165,7 +155,7 @@ fn a_password_that_no_longer_fits_ends_the_channel_and_not_the_connection() {
     let (mut reached, mut told) = (false, Vec::new());
     world.protect(0, "vault", &Secret::key([2; 32]), 2);
     for _ in 0..1_000 {
-        derive(&mut world, 1, &Secret::key([1; 32]));
+        world.derive_all(1, &Secret::key([1; 32]));
         while let Some(event) = world.events[1].pop_front() {
             reached |= matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
             told.push(event);
@@ -514,7 +504,7 @@ fn d14_a_promoted_owner_brings_its_channel_back_to_a_hub_that_has_forgotten_it()
     for _ in 0..20_000 {
         world.pass(Duration::from_millis(5));
         for client in [1, 2] {
-            derive(&mut world, client, &secret);
+            world.derive_all(client, &secret);
             let restored = |event: &Event| matches!(event, Event::Reconnect(ReconnectEvent::Restored { .. }));
             back[client - 1] |= world.events[client].iter().any(restored);
         }

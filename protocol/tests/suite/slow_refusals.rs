@@ -23,16 +23,6 @@ fn clients(count: usize) -> World {
     world
 }
 
-/// Derives a channel's keys whenever that is asked for, and keeps everything else.
-fn derive(world: &mut World, client: usize, secret: &Secret) {
-    let asks = |event: &Event| matches!(event, Event::DeriveChannelKey { .. });
-    while let Some(position) = world.events[client].iter().position(asks) {
-        let asked = world.events[client].remove(position).unwrap();
-        world.events[client].push_front(asked);
-        world.derive(client, secret);
-    }
-}
-
 /// After how many seconds each has been told that its secret is refused, once a hub with another is there.
 fn refused(count: usize) -> Vec<u64> {
     let mut world = clients(count);
@@ -93,6 +83,23 @@ fn s70_a_hub_that_answers_nothing_is_tried_for_as_long_as_that_lasts() {
     }
 }
 
+/// However long a hub may keep a refusal back.
+#[test]
+fn limits_without_end_are_waited_for_without_end() {
+    let mut limits = Limits::default();
+    limits.failure_delay_max = Duration::MAX;
+    let client = support::lasting_with("c", Reconnect::default(), limits);
+    let mut world = World::with(hub(Limits::default()), vec![client]);
+    world.connect_all();
+    world.ignores = Some(FrameType::Proof);
+    world.cut(0);
+    for _ in 0..10_000 {
+        world.pass(SECOND);
+    }
+    world.ignores = None;
+    assert!(!world.events[0].iter().any(|event| matches!(event, Event::Closed(_))));
+}
+
 #[test]
 fn s72_every_member_whose_password_no_longer_fits_is_told_so_though_hubs_refuse_later_and_later() {
     const MEMBERS: usize = 30;
@@ -112,7 +119,7 @@ fn s72_every_member_whose_password_no_longer_fits_is_told_so_though_hubs_refuse_
     let mut told = vec![None; MEMBERS];
     for _ in 0..400 {
         for member in 1..=MEMBERS {
-            derive(&mut world, member, &Secret::key([1; 32]));
+            world.derive_all(member, &Secret::key([1; 32]));
             for event in world.events[member].drain(..) {
                 match event {
                     Event::ChannelClosed { channel, why } if channel == name("vault") => {

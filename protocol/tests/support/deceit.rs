@@ -25,10 +25,15 @@ impl World {
     /// What the hub answers to a frame that comes on a client's link, and that the client does not hear of: a code, 0 for yes.
     pub fn answer_to(&mut self, client: usize, kind: FrameType, body: &[u8]) -> u16 {
         self.deceived = Some(client);
-        let length = u32::try_from(body.len() + 1).unwrap();
-        self.inject(client, &[&length.to_be_bytes()[..], &[kind.number()], body].concat());
+        self.says(client, kind, body);
         self.deceived = None;
         Done::parse(&self.last_heard(client, FrameType::Done)).unwrap().code
+    }
+
+    /// Feeds the hub a frame as if a client had sent it.
+    pub fn says(&mut self, client: usize, kind: FrameType, body: &[u8]) {
+        let length = u32::try_from(body.len() + 1).unwrap();
+        self.inject(client, &[&length.to_be_bytes()[..], &[kind.number()], body].concat());
     }
 
     /// Shows a client a frame as if its hub had sent it; what it makes of it.

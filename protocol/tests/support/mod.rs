@@ -503,6 +503,16 @@ impl World {
     }
 
     /// Joins a protected channel.
+    /// The same as often as it is asked for; everything else that was told stays.
+    pub fn derive_all(&mut self, client: usize, secret: &Secret) {
+        let asks = |event: &Event| matches!(event, Event::DeriveChannelKey { .. });
+        while let Some(position) = self.events[client].iter().position(asks) {
+            let asked = self.events[client].remove(position).unwrap();
+            self.events[client].push_front(asked);
+            self.derive(client, secret);
+        }
+    }
+
     pub fn join(&mut self, client: usize, channel: &str, secret: &Secret) {
         self.try_to_join(client, 1, channel, secret);
         self.expect_done(client, 1);
