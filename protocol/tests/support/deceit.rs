@@ -1,10 +1,12 @@
 //! What went over the wire, and what a hub that does not keep to the rules may show a client.
 
+use commipc_protocol::bridge::Side;
 use commipc_protocol::client::Event;
-use commipc_protocol::wire::{Control as _, Done, FrameType, MAGIC};
+use commipc_protocol::wire::{Announce, Control as _, Done, FrameType, MAGIC};
 use commipc_protocol::{Input, LinkId, Machine as _};
 
 use super::World;
+use super::net::Net;
 
 impl World {
     /// The last frame of a kind that a client said on its link: its body.
@@ -67,4 +69,13 @@ fn all(mut bytes: &[u8], kind: FrameType) -> Vec<Vec<u8>> {
         bytes = rest;
     }
     found
+}
+
+impl Net {
+    /// Announces something in a bridge's name.
+    pub fn announce(&mut self, bridge: usize, side: Side, announced: &Announce<'_>) {
+        let mut body = bytes::BytesMut::new();
+        announced.encode(&mut body);
+        self.forge(bridge, side, FrameType::Announce.number(), &body);
+    }
 }

@@ -11,7 +11,6 @@ use commipc_protocol::auth::{Capabilities, Credential, IdPattern, Secret, Verifi
 use commipc_protocol::bridge::{self, Bridge, BridgeConfig, BridgeEnd, Side};
 use commipc_protocol::client::{self, Client, ClientConfig, Command, Event, EventKind, Reconnect, Token};
 use commipc_protocol::hub::{self, Hub, HubConfig};
-use commipc_protocol::wire::{Announce, Control as _, FrameType};
 use commipc_protocol::{
     Address, ClientId, CredentialId, EventName, HubId, Input, Instant, Limits, LinkEnd, LinkId, Machine, Now, Output,
     OwnerPolicy, Peer, Seed, Transport, UnixMillis,
@@ -550,13 +549,6 @@ impl Net {
         frame.extend_from_slice(body);
         self.feed(to, Fed::Data(link, Bytes::from(frame)));
         self.run();
-    }
-
-    /// Announces something in a bridge's name.
-    pub fn announce(&mut self, bridge: usize, side: Side, announced: &Announce<'_>) {
-        let mut body = bytes::BytesMut::new();
-        announced.encode(&mut body);
-        self.forge(bridge, side, FrameType::Announce.number(), &body);
     }
 
     /// Whether a bridge has said that both its sides know of each other, since it was lost last.
